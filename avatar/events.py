@@ -1,0 +1,38 @@
+"""What a running job tells its caller: progress, and at the end the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` frames have left the stage; `total` is None while it is not known."""
+
+    stage: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The finished job.
+
+    Attributes:
+        path: the mp4, in the request's folder.
+        frames: pictures in it, `ceil(duration · fps)`.
+        fps: its exact frame rate.
+        duration: seconds of speech.
+        seconds: time spent in each stage; stages overlap, so the sum may exceed the whole.
+        stand_ins: models that ran on stand-in checkpoints; empty with real weights.
+    """
+
+    path: Path
+    frames: int
+    fps: Fraction
+    duration: float
+    seconds: Mapping[str, float]
+    stand_ins: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Measures this service against the original algorithm."""

@@ -1,0 +1,1 @@
+"""The job's HTTP face. `python -m gateway`."""

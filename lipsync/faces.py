@@ -1,0 +1,110 @@
+"""S3FD's arithmetic after the net: prior decoding, non-maximum suppression, the best face.
+
+`candidates` is the reference for what the exported graph does inside; Triton callers meet only
+`suppress` (in `face_nms`) and `best_face`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+from .tensors import FACES
+
+STRIDES = (4, 8, 16, 32, 64, 128)  # pixels a cell of each score map
+PRIOR_SIDE = 4  # strides
+CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+CANDIDATE_SCORE = 0.05  # below it a candidate takes no part in NMS
+NMS_OVERLAP = 0.3
+FACE_SCORE = 0.5
+RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, taken off RGB channels: the weights expect the quirk
+
+Floats = NDArray[np.float32]
+
+
+def candidates(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Decode S3FD's maps into boxes and scores, unsorted.
+
+    Centre = prior centre + 0.1 · regression · prior side; side = prior side · exp(0.2 · regression)
+    (SSD's encoding, Liu et al. 2016, with S3FD's anchors, Zhang et al. 2017).
+
+    Args:
+        maps: twelve arrays, score FP32 [N,2,H,W] (background, face) and regression FP32 [N,4,H,W]
+            in turn, for strides 4 … 128.
+
+    Returns:
+        boxes FP32 [N,P,4] (x1 y1 x2 y2, pixels) and scores FP32 [N,P], P = all cells of all maps.
+    """
+    boxes, scores = [], []
+    for stride, score, regression in zip(STRIDES, maps[::2], maps[1::2], strict=True):
+        count, _, height, width = score.shape
+        # softmax over two channels is a logistic of their difference
+        scores.append((1 / (1 + np.exp(score[:, 0] - score[:, 1]))).reshape(count, -1))
+        y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+        prior = np.stack((x, y), axis=0) * stride + stride / 2
+        side = np.float32(PRIOR_SIDE * stride)
+        centre = prior + CENTRE_VARIANCE * side * regression[:, :2]
+        size = side * np.exp(SIZE_VARIANCE * regression[:, 2:])
+        corner = centre - size / 2
+        boxes.append(np.concatenate((corner, corner + size), axis=1).reshape(count, 4, -1))
+    return (
+        np.concatenate(boxes, axis=2).transpose(0, 2, 1).astype(np.float32),
+        np.concatenate(scores, axis=1).astype(np.float32),
+    )
+
+
+def suppress(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """Non-maximum suppression of each picture's candidates.
+
+    Greedy, best first, overlap over 0.3 suppressed, areas and intersections counted with +1 on each
+    side as in the original; kept when the score is over 0.5.
+
+    Args:
+        boxes: FP32 [N,K,4], x1 y1 x2 y2. scores: FP32 [N,K]; those not over 0.05 take no part.
+
+    Returns:
+        boxes FP32 [N,16,4] and scores FP32 [N,16], best first, padded with zeros.
+
+    Raises:
+        InvalidInput: shapes that do not belong together.
+    """
+    if boxes.ndim != 3 or boxes.shape[2] != 4 or scores.shape != boxes.shape[:2]:
+        raise InvalidInput(f"boxes [N,K,4] and scores [N,K] expected, got {list(boxes.shape)}, {list(scores.shape)}")
+    kept_boxes = np.zeros((len(boxes), FACES, 4), np.float32)
+    kept_scores = np.zeros((len(boxes), FACES), np.float32)
+    for n, (picture_boxes, picture_scores) in enumerate(zip(boxes, scores, strict=True)):
+        keep = _suppress_one(picture_boxes, picture_scores)[:FACES]
+        kept_boxes[n, : len(keep)] = picture_boxes[keep]
+        kept_scores[n, : len(keep)] = picture_scores[keep]
+    return kept_boxes, kept_scores
+
+
+def _suppress_one(boxes: Floats, scores: Floats) -> list[int]:
+    x1, y1, x2, y2 = boxes.T
+    areas = (x2 - x1 + 1) * (y2 - y1 + 1)
+    order = np.argsort(-scores, kind="stable")
+    # a candidate between the two thresholds could only suppress others that are not kept either
+    order = order[scores[order] > FACE_SCORE]
+    keep: list[int] = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        keep.append(int(best))
+        width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + 1
+        height = np.minimum(y2[best], y2[rest]) - np.maximum(y1[best], y1[rest]) + 1
+        shared = np.maximum(0, width) * np.maximum(0, height)
+        order = rest[shared / (areas[best] + areas[rest] - shared) <= NMS_OVERLAP]
+    return keep
+
+
+def best_face(boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
+    """The best face of one picture, corners clipped at 0 and truncated: INT32 [4], or None.
+
+    Args:
+        boxes: FP32 [F,4], scores: FP32 [F], both best first, as `suppress` gives them.
+    """
+    if not len(scores) or scores[0] <= 0:
+        return None
+    return np.maximum(boxes[0], 0).astype(np.int32)

@@ -1,0 +1,62 @@
+"""Speech to mel spectrogram, as the published Wav2Lip weights heard it in training."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import librosa
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+from .tensors import MEL_BANDS
+
+SAMPLE_RATE = 16_000  # Hz, mono
+HOP_LENGTH = 200  # samples between two mel columns
+FFT_LENGTH = 800  # samples that one column hears, 50 ms
+MEL_STEPS_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 80, by chance the same number as MEL_BANDS
+LOWEST_HZ, HIGHEST_HZ = 55.0, 7600.0
+PRE_EMPHASIS = 0.97
+FLOOR = 1e-5  # magnitude; -100 dB
+REFERENCE_DB = 20.0
+RANGE_DB = 100.0  # from the floor to full scale
+PEAK = 4.0  # the result lies in ±PEAK
+
+MIN_SAMPLES = FFT_LENGTH // 2 + 1  # reflection at the ends needs more than half an FFT
+
+
+def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mel spectrogram of speech.
+
+    Pre-emphasis, centred Hann STFT with reflected ends, Slaney mel filters, decibels, normalised:
+    `clip(2·4·(dB + 100)/100 - 4, -4, 4)`. Source: the audio front end of Rudrabha/Wav2Lip
+    (`hparams.py`), which pins librosa 0.7 and thereby `pad_mode="reflect"`.
+
+    Args:
+        audio: FP32 [n], 16 kHz mono, full scale ±1. NaN and infinities count as 0.
+
+    Returns:
+        FP32 [80, n // 200 + 1], 80 columns a second, each value in ±4.
+
+    Raises:
+        InvalidInput: `audio` is not one-dimensional, or shorter than 401 samples (25 ms).
+    """
+    if audio.ndim != 1 or audio.size < MIN_SAMPLES:
+        raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
+    sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    emphasised = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
+    spectrum = librosa.stft(
+        emphasised, n_fft=FFT_LENGTH, hop_length=HOP_LENGTH, win_length=FFT_LENGTH, pad_mode="reflect"
+    )
+    decibels = 20.0 * np.log10(np.maximum(FLOOR, _filters() @ np.abs(spectrum))) - REFERENCE_DB
+    normalised = 2 * PEAK * (decibels + RANGE_DB) / RANGE_DB - PEAK
+    return np.clip(normalised, -PEAK, PEAK).astype(np.float32)
+
+
+@cache
+def _filters() -> NDArray[np.float32]:
+    """Slaney mel filters, FP32 [80, 401]."""
+    filters: NDArray[np.float32] = librosa.filters.mel(
+        sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ
+    )
+    return filters

@@ -1,0 +1,194 @@
+"""Every public model, tensor by tensor: the one source for configs, clients, docs and tests.
+
+A `-1` in a shape is a dimension that varies. For a model with `max_batch_size > 0` Triton adds the
+batch dimension in front of each shape here; for the others the leading `-1` is part of the shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+DataType = Literal["UINT8", "INT32", "FP32", "FP64"]
+_NUMPY: dict[str, type[np.generic]] = {
+    "UINT8": np.uint8,
+    "INT32": np.int32,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+
+FACE_SIZE = 96  # pixels; Wav2Lip's input and output are squares of this side
+MEL_BANDS = 80
+WINDOW_COLUMNS = 16  # mel columns that one frame of Wav2Lip hears
+CANDIDATES = 1024  # boxes that S3FD hands on, best first, before NMS
+FACES = 16  # faces a frame that `face_nms` hands on, best first
+PERSON = 15  # class number of a person in Pascal VOC, as `segmentation` labels it
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One named input or output of a Triton model."""
+
+    name: str
+    dtype: DataType
+    shape: tuple[int, ...]
+    about: str
+    optional: bool = False
+
+    @property
+    def numpy(self) -> type[np.generic]:
+        """The NumPy scalar type of this tensor's elements."""
+        return _NUMPY[self.dtype]
+
+    def accepts(self, array: NDArray[Any], *, batched: bool = False) -> bool:
+        """Whether `array` has this tensor's type and shape (with a batch in front if `batched`)."""
+        shape = array.shape[1:] if batched else array.shape
+        return (
+            array.dtype == self.numpy
+            and len(shape) == len(self.shape)
+            and all(want in (-1, have) for want, have in zip(self.shape, shape, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """One public Triton model. `max_batch_size` 0: no batching by Triton, explicit leading dimensions."""
+
+    name: str
+    about: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch_size: int = 0
+
+
+# One `s3fd` batch. Detection keeps both CPU cores busy with a single frame, and conv1 alone holds
+# 2 · 64 · H · W floats a frame, so a longer batch costs memory and wins nothing there.
+S3FD_BATCH = 4
+# One `wav2lip` batch: the most windows that one `lipsync` call may ask for.
+WAV2LIP_BATCH = 32
+
+AUDIO = Tensor("audio", "FP32", (-1,), "speech, 16 kHz mono, full scale ±1; NaN and infinities count as 0")
+FPS = Tensor("fps", "FP64", (1,), "frames a second of the result")
+FRAMES = Tensor("frames", "UINT8", (-1, -1, -1, 3), "pictures, BGR: one, or one a window")
+BOXES = Tensor("boxes", "INT32", (-1, 4), "x1 y1 x2 y2 in pixels, one a frame; x2 and y2 are exclusive")
+MEL_WINDOWS = Tensor("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), "mel windows, one a frame of the result")
+FACES_BGR = Tensor("faces", "UINT8", (-1, FACE_SIZE, FACE_SIZE, 3), "crops, BGR")
+MOUTHS = Tensor("mouths", "UINT8", (-1, FACE_SIZE, FACE_SIZE, 3), "generated crops, BGR")
+
+MEL_SPECTROGRAM = Model(
+    "mel_spectrogram",
+    "speech to mel windows, as many as the original's rule gives",
+    (AUDIO, FPS),
+    (MEL_WINDOWS,),
+)
+S3FD = Model(
+    "s3fd",
+    "face candidates of one picture, before NMS",
+    (Tensor("image", "UINT8", (-1, -1, 3), "picture, BGR"),),
+    (
+        Tensor("boxes", "FP32", (CANDIDATES, 4), "x1 y1 x2 y2 in pixels, best first"),
+        Tensor("scores", "FP32", (CANDIDATES,), "0…1, best first; 0 pads"),
+    ),
+    max_batch_size=S3FD_BATCH,
+)
+_DETECTED = (
+    Tensor("boxes", "FP32", (-1, FACES, 4), "x1 y1 x2 y2 in pixels, best first"),
+    Tensor("scores", "FP32", (-1, FACES), "over 0.5…1, best first; 0 pads"),
+)
+FACE_NMS = Model(
+    "face_nms",
+    "non-maximum suppression of face candidates",
+    (
+        Tensor("boxes", "FP32", (-1, CANDIDATES, 4), "candidates, x1 y1 x2 y2 in pixels, best first"),
+        Tensor("scores", "FP32", (-1, CANDIDATES), "their scores; 0 pads"),
+    ),
+    _DETECTED,
+)
+DETECT_FACES = Model(
+    "detect_faces",
+    "s3fd, then face_nms",
+    (Tensor("frames", "UINT8", (-1, -1, -1, 3), f"pictures, BGR, at most {S3FD_BATCH}"),),
+    _DETECTED,
+)
+FACE_CROP = Model(
+    "face_crop",
+    "faces cut out and brought to 96×96",
+    (
+        FRAMES,
+        BOXES,
+        Tensor(
+            "mel",
+            MEL_WINDOWS.dtype,
+            MEL_WINDOWS.shape,
+            "for its length only: one frame and one box then serve every window",
+            optional=True,
+        ),
+    ),
+    (FACES_BGR,),
+)
+
+
+def _wav2lip(name: str, about: str) -> Model:
+    return Model(
+        name,
+        about,
+        (
+            Tensor("face", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "crop, BGR"),
+            Tensor("mel", "FP32", (MEL_BANDS, WINDOW_COLUMNS), "its mel window"),
+        ),
+        (Tensor("mouth", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "the crop with lips that fit, BGR"),),
+        max_batch_size=WAV2LIP_BATCH,
+    )
+
+
+WAV2LIP = _wav2lip("wav2lip", "lip generation, the checkpoint wav2lip.pth")
+WAV2LIP_GAN = _wav2lip("wav2lip_gan", "lip generation, the checkpoint wav2lip_gan.pth")
+
+
+def _lipsync(name: str, net: Model) -> Model:
+    return Model(
+        name,
+        f"face_crop, then {net.name}; at most {net.max_batch_size} windows",
+        (FRAMES, BOXES, MEL_WINDOWS),
+        (MOUTHS,),
+    )
+
+
+LIPSYNC = _lipsync("lipsync", WAV2LIP)
+LIPSYNC_GAN = _lipsync("lipsync_gan", WAV2LIP_GAN)
+FACE_PASTE = Model(
+    "face_paste",
+    "generated crops put back over their boxes",
+    (FRAMES, BOXES, MOUTHS),
+    (Tensor("frames", "UINT8", (-1, -1, -1, 3), "pictures, BGR, one a mouth"),),
+)
+LIPSYNC_CLIP = Model(
+    "lipsync_clip",
+    f"a short clip in one call: speech and pictures in, frames out; at most {WAV2LIP_BATCH} windows",
+    (AUDIO, FPS, FRAMES, BOXES),
+    (Tensor("frames", "UINT8", (-1, -1, -1, 3), "pictures, BGR, one a window"),),
+)
+SEGMENTATION = Model(
+    "segmentation",
+    "Pascal VOC class of every pixel (15 = person)",
+    (Tensor("image", "UINT8", (-1, -1, 3), "picture, RGB"),),
+    (Tensor("labels", "INT32", (-1, -1), "class of each pixel"),),
+)
+
+MODELS: tuple[Model, ...] = (
+    MEL_SPECTROGRAM,
+    S3FD,
+    FACE_NMS,
+    DETECT_FACES,
+    FACE_CROP,
+    WAV2LIP,
+    WAV2LIP_GAN,
+    LIPSYNC,
+    LIPSYNC_GAN,
+    FACE_PASTE,
+    LIPSYNC_CLIP,
+    SEGMENTATION,
+)

@@ -1,0 +1,51 @@
+"""Which mel columns each frame of the result hears."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND
+from .tensors import WINDOW_COLUMNS
+
+MIN_SAMPLES = (WINDOW_COLUMNS - 1) * HOP_LENGTH  # the shortest sound with one whole window, 187.5 ms
+
+
+def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
+    """First mel column of each frame's window.
+
+    Frame i hears 16 columns from `int(i · step)` with `step = 80 / fps` computed first, in float64.
+    The first window that would run past the end becomes the last 16 columns, and ends the clip.
+    Source: `inference.py` of Rudrabha/Wav2Lip.
+
+    Args:
+        columns: mel columns of the speech, at least 16.
+        fps: frames a second of the result.
+
+    Returns:
+        INT64 [frames], at least one.
+
+    Raises:
+        InvalidInput: fewer than 16 columns, or a frame rate that is not a positive number.
+    """
+    if columns < WINDOW_COLUMNS:
+        raise InvalidInput(f"audio: too short for one window of {WINDOW_COLUMNS} mel columns (0.2 s)")
+    if not (np.isfinite(fps) and fps > 0):
+        raise InvalidInput(f"fps: a positive number expected, got {fps}")
+    last = columns - WINDOW_COLUMNS
+    step = MEL_STEPS_PER_SECOND / float(fps)
+    bound = int(last / step) + 3  # a few more than needed; cut below at the first that runs over
+    starts = (np.arange(bound, dtype=np.float64) * step).astype(np.int64)
+    whole = int(np.argmax(starts > last))
+    return np.append(starts[:whole], last)
+
+
+def mel_windows(mel: NDArray[np.float32], fps: float) -> NDArray[np.float32]:
+    """Cut a mel spectrogram FP32 [80, columns] into FP32 [frames, 80, 16], one window a frame.
+
+    Raises:
+        InvalidInput: as `window_starts`.
+    """
+    columns = window_starts(mel.shape[1], fps)[:, None] + np.arange(WINDOW_COLUMNS)
+    return np.ascontiguousarray(mel[:, columns].transpose(1, 0, 2))
