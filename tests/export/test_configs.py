@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export import configs
+from lipsync import tensors
+from lipsync.tensors import MODELS, Model
+
+COMMITTED = Path(__file__).parents[2] / "model_repository"
+NETS = ("s3fd", "wav2lip", "wav2lip_gan", "segmentation")
+ENSEMBLES = ("detect_faces", "lipsync", "lipsync_gan", "lipsync_clip")
+
+every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+
+
+def parse(text: str) -> pb.ModelConfig:
+    return text_format.Parse(text, pb.ModelConfig())
+
+
+def parsed(name: str) -> pb.ModelConfig:
+    return parse(configs.render(next(model for model in MODELS if model.name == name)))
+
+
+@every_model
+def test_a_config_has_the_tensors_of_the_table(model: Model) -> None:
+    config = parse(configs.render(model))
+    assert (config.name, config.max_batch_size) == (model.name, model.max_batch_size)
+    for there, table in ((config.input, model.inputs), (config.output, model.outputs)):
+        got = [(t.name, pb.DataType.Name(t.data_type), tuple(t.dims)) for t in there]
+        assert got == [(t.name, f"TYPE_{t.dtype}", t.shape) for t in table]
+    assert [t.optional for t in config.input] == [t.optional for t in model.inputs]
+
+
+@every_model
+def test_the_committed_config_is_the_generated_one(model: Model) -> None:
+    assert (COMMITTED / model.name / "config.pbtxt").read_text("utf-8") == configs.render(model)
+
+
+@every_model
+def test_the_committed_repository_has_a_version_directory_for_every_model(model: Model) -> None:
+    assert (COMMITTED / model.name / "1").is_dir()
+
+
+@every_model
+def test_a_config_says_that_it_is_generated(model: Model) -> None:
+    assert configs.render(model).startswith("# Generated from lipsync/tensors.py by `python -m export configs`")
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_an_ensemble_connects_every_tensor(name: str) -> None:
+    config = parsed(name)
+    assert config.platform == "ensemble"
+    table = {model.name: model for model in MODELS}
+    ready = {t.name: pb.DataType.Name(t.data_type).removeprefix("TYPE_") for t in config.input}
+    used: set[str] = set()
+    for step in config.ensemble_scheduling.step:
+        model = table[step.model_name]
+        types = {t.name: t.dtype for t in (*model.inputs, *model.outputs)}
+        assert set(step.input_map) == {t.name for t in model.inputs}
+        assert set(step.output_map) <= {t.name for t in model.outputs}
+        for inner, outer in step.input_map.items():
+            assert ready[outer] == types[inner], f"{model.name}.{inner} reads {outer} before it is made"
+            used.add(outer)
+        for inner, outer in step.output_map.items():
+            assert outer not in ready, f"{outer} is made twice: such an ensemble never answers"
+            ready[outer] = types[inner]
+    wanted = {t.name for t in config.output}
+    assert wanted <= set(ready)
+    assert used | wanted == set(ready), "a tensor is made for nobody"
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_a_net_runs_from_its_onnx_file_and_is_warm_before_it_is_ready(name: str) -> None:
+    config = parsed(name)
+    assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.onnx")
+    for sample in config.model_warmup:
+        shapes = {t.name: tuple(t.dims) for t in config.input}
+        assert set(sample.inputs) == set(shapes)
+        for tensor, value in sample.inputs.items():
+            assert -1 not in value.dims
+            assert all(want in (-1, have) for want, have in zip(shapes[tensor], value.dims, strict=True))
+    assert {1, max(1, config.max_batch_size)} >= {sample.batch_size for sample in config.model_warmup} >= {1}
+
+
+def test_the_nets_of_the_frames_batch_across_requests_and_the_others_do_not() -> None:
+    batching = {model.name for model in MODELS if parse(configs.render(model)).HasField("dynamic_batching")}
+    assert batching == {"s3fd", "wav2lip", "wav2lip_gan"}
+    assert parsed("wav2lip").dynamic_batching.max_queue_delay_microseconds == 2000
+
+
+def test_the_other_models_are_python_on_the_cpu() -> None:
+    names = {model.name for model in MODELS} - {*NETS, *ENSEMBLES}
+    assert names == {"mel_spectrogram", "face_nms", "face_crop", "face_paste"}
+    for name in names:
+        (group,) = parsed(name).instance_group
+        assert parsed(name).backend == "python"
+        assert group.kind == pb.ModelInstanceGroup.KIND_CPU
+
+
+def test_parameters_are_added_to_a_config() -> None:
+    config = parse(configs.render(tensors.WAV2LIP, {"checkpoint": "stand-in"}))
+    assert config.parameters["checkpoint"].string_value == "stand-in"
+    assert not parsed("wav2lip").parameters
+
+
+def test_writing_changes_only_what_differs(tmp_path: Path) -> None:
+    assert len(configs.write(tmp_path)) == len(MODELS)
+    assert configs.write(tmp_path) == []
+    changed = tmp_path / "wav2lip" / "config.pbtxt"
+    changed.write_text(changed.read_text().replace("max_batch_size: 32", "max_batch_size: 33"))
+    difference = configs.differences(tmp_path)
+    assert "-max_batch_size: 33" in difference
+    assert "+max_batch_size: 32" in difference
+    assert configs.write(tmp_path) == [changed]
+    assert configs.differences(tmp_path) == ""
+
+
+def test_a_missing_config_is_a_difference(tmp_path: Path) -> None:
+    configs.write(tmp_path)
+    (tmp_path / "lipsync" / "config.pbtxt").unlink()
+    assert "lipsync/config.pbtxt" in configs.differences(tmp_path)
