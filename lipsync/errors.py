@@ -1,7 +1,7 @@
 """Errors of the arithmetic.
 
-    LipsyncError
-    └── InvalidInput    an array does not have the shape, type or range that a function asks for
+LipsyncError
+└── InvalidInput    an array does not have the shape, type or range that a function asks for
 """
 
 

@@ -107,4 +107,5 @@ def best_face(boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
     """
     if not len(scores) or scores[0] <= 0:
         return None
-    return np.maximum(boxes[0], 0).astype(np.int32)
+    corners: NDArray[np.int32] = np.maximum(boxes[0], 0).astype(np.int32)
+    return corners

@@ -6,6 +6,7 @@ from functools import cache
 
 import librosa
 import numpy as np
+from librosa.filters import mel as slaney_filters
 from numpy.typing import NDArray
 
 from .errors import InvalidInput
@@ -22,7 +23,7 @@ REFERENCE_DB = 20.0
 RANGE_DB = 100.0  # from the floor to full scale
 PEAK = 4.0  # the result lies in ±PEAK
 
-MIN_SAMPLES = FFT_LENGTH // 2 + 1  # reflection at the ends needs more than half an FFT
+MIN_SAMPLES = FFT_LENGTH  # one whole column; librosa warns of anything shorter
 
 
 def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -39,7 +40,7 @@ def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
         FP32 [80, n // 200 + 1], 80 columns a second, each value in ±4.
 
     Raises:
-        InvalidInput: `audio` is not one-dimensional, or shorter than 401 samples (25 ms).
+        InvalidInput: `audio` is not one-dimensional, or shorter than 800 samples (50 ms).
     """
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
@@ -50,13 +51,14 @@ def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     )
     decibels = 20.0 * np.log10(np.maximum(FLOOR, _filters() @ np.abs(spectrum))) - REFERENCE_DB
     normalised = 2 * PEAK * (decibels + RANGE_DB) / RANGE_DB - PEAK
-    return np.clip(normalised, -PEAK, PEAK).astype(np.float32)
+    mel: NDArray[np.float32] = np.clip(normalised, -PEAK, PEAK).astype(np.float32)
+    return mel
 
 
 @cache
 def _filters() -> NDArray[np.float32]:
     """Slaney mel filters, FP32 [80, 401]."""
-    filters: NDArray[np.float32] = librosa.filters.mel(
+    filters: NDArray[np.float32] = slaney_filters(
         sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ
     )
     return filters

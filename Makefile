@@ -1,0 +1,44 @@
+# Every task, the same here and in CI. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test check bench stand-ins lock clean
+
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
+	@touch $@
+
+setup: $(STAMP)  ## make the environment in .venv (CPU torch; TORCH_INDEX= for the CUDA one)
+
+demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png out
+	@$(PY) -m demo
+
+up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
+	@$(PY) -m demo up
+
+test: $(STAMP)  ## the whole test suite, live Triton included
+	@$(PY) -m pytest $(TESTS)
+
+check: $(STAMP)  ## lint, types, generated configs
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m export configs --check
+
+bench: $(STAMP)  ## this service against the original algorithm, on this machine
+	@$(PY) -m bench
+
+stand-ins: $(STAMP)  ## stand-in checkpoints into weights/stand-ins
+	@$(PY) -m export stand-ins --weights weights/stand-ins
+
+lock: $(STAMP)  ## write requirements.lock from what is installed in .venv
+	@bash scripts/lock.sh $(PY)
+
+clean:  ## remove what was generated; .venv and weights stay
+	rm -rf build out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""The newcomer's commands: `python -m demo` makes one video, `python -m demo up` keeps the service running."""

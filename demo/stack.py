@@ -1,0 +1,143 @@
+"""Weights, models, Triton and the gateway: everything that has to run before a form can be posted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
+START_SECONDS = 300.0  # the longest start that is waited for
+STOP_SECONDS = 40.0  # Triton's own exit timeout is 30 s
+
+
+class StackError(Exception):
+    """A part of the stack did not start, or stopped by itself; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on 127.0.0.1 (the gateway's: on `gateway_host`)."""
+
+    gateway: int = 16000
+    http: int = 8000
+    grpc: int = 8001
+    metrics: int = 8002
+
+    @classmethod
+    def free(cls) -> Ports:
+        """Ports that nobody listens on at this moment."""
+        with contextlib.ExitStack() as held:
+            sockets = [held.enter_context(socket.socket()) for _ in range(4)]
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return cls(*(each.getsockname()[1] for each in sockets))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: where the gateway answers, and the processes behind it by package name."""
+
+    url: str
+    processes: dict[str, subprocess.Popen[bytes]]
+
+    def ended(self) -> str | None:
+        """The package whose process has ended by itself, if one has."""
+        return next((name for name, process in self.processes.items() if process.poll() is not None), None)
+
+
+def prepare(weights: Path, repository: Path) -> bool:
+    """Export the models of `weights`, or of stand-ins where it holds none; True for stand-ins.
+
+    Raises:
+        StackError: the export failed, or only some of the official files are there.
+    """
+    stand_ins = not any((weights / name).exists() for name in OFFICIAL)
+    if stand_ins:
+        print(
+            f"!! No weights in {weights}/: STAND-INS are used. The pipeline is the real one, the nets are not:\n"
+            "!! the face is found by its colour, the mouth only darkens with loudness. README: “Real weights”."
+        )
+        weights = weights / "stand-ins"
+        _run("export", "stand-ins", "--weights", str(weights))
+    _run("export", "models", "--weights", str(weights), "--repository", str(repository))
+    return stand_ins
+
+
+@contextlib.contextmanager
+def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127.0.0.1") -> Iterator[Stack]:
+    """Triton and the gateway as child processes, ready at the yield and stopped at the end.
+
+    Raises:
+        StackError: one of them did not become ready.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    url = f"http://127.0.0.1:{ports.gateway}"
+    with contextlib.ExitStack() as parts:
+        triton = parts.enter_context(
+            _child(
+                "embedded",
+                *("--repository", str(repository), "--log", str(logs / "triton.log")),
+                *("--http-port", str(ports.http), "--grpc-port", str(ports.grpc), "--metrics-port", str(ports.metrics)),
+            )
+        )
+        _wait(f"http://127.0.0.1:{ports.http}/v2/health/ready", "embedded", triton)
+        gateway = parts.enter_context(
+            _child(
+                "gateway",
+                *("--host", gateway_host, "--port", str(ports.gateway), "--triton", f"127.0.0.1:{ports.grpc}"),
+                log=logs / "gateway.log",
+            )
+        )
+        _wait(f"{url}/health/ready", "gateway", gateway)
+        yield Stack(url, {"embedded": triton, "gateway": gateway})
+
+
+def _run(package: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", package, *arguments], check=False)
+    if done.returncode:
+        raise StackError(f"python -m {package} {arguments[0]} failed")
+
+
+@contextlib.contextmanager
+def _child(package: str, *arguments: str, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """One of our servers in a process group of its own (Ctrl-C reaches us, and we stop it), stopped at the end."""
+    with contextlib.ExitStack() as files:
+        output = files.enter_context(log.open("wb")) if log else None
+        child = subprocess.Popen(
+            [sys.executable, "-m", package, *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.terminate()
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+
+
+def _wait(url: str, package: str, child: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise StackError(f"python -m {package} stopped while starting (exit status {child.returncode})")
+        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http URL
+            return
+        time.sleep(0.2)
+    raise StackError(f"python -m {package} was not ready after {START_SECONDS:.0f} s")

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes the environment: looks for what pip cannot bring, then installs the lock.
+# Called by `make setup` with PYTHON and VENV set.
+set -euo pipefail
+
+# The CPU build of torch is 190 MB, the CUDA build that plain PyPI gives is gigabytes. Where this index cannot
+# be reached pip falls back to the configured one. `make setup TORCH_INDEX=` takes PyPI's build.
+TORCH_INDEX="${TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
+
+fail() { printf 'setup: %s\n' "$1" >&2; exit 1; }
+
+# a pinned python3.11 first, then whatever python3 is, if it is a 3.11
+command -v "$PYTHON" >/dev/null && "$PYTHON" -c '' 2>/dev/null || PYTHON=python3
+command -v "$PYTHON" >/dev/null || fail "no Python found. On Debian 12: apt-get install python3.11 python3.11-venv"
+version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+[ "$version" = 3.11 ] || fail "Python 3.11 is needed, $PYTHON is $version. On Debian 12: apt-get install python3.11 python3.11-venv (or: make setup PYTHON=/path/to/python3.11)"
+"$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python has no venv module. On Debian 12: apt-get install python3.11-venv"
+"$PYTHON" - <<'PY' || fail "no shared libpython3.11 found, and Triton's Python backend needs it. On Debian 12: apt-get install libpython3.11 (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.11)"
+import ctypes, ctypes.util, pathlib, sys, sysconfig
+folder = pathlib.Path(sysconfig.get_config_var("LIBDIR") or "/nowhere")
+found = list(folder.glob("libpython3.11.so*")) or ctypes.util.find_library("python3.11")
+sys.exit(0 if found else 1)
+PY
+[ "$(uname -sm)" = "Linux x86_64" ] || fail "the embedded Triton is for Linux on x86-64; this is $(uname -sm). See README, \"Containers\""
+
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip() { "$VENV/bin/python" -m pip "$@"; }
+
+torch=$(grep -E '^torch==' requirements.lock)
+if ! pip freeze 2>/dev/null | grep -qE "^${torch//./\\.}(\+|$)"; then
+    echo "setup: installing $torch"
+    pip install --quiet --retries 1 --constraint requirements.lock \
+        ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch" 2> >(grep -vE '^WARNING: (Location|Retrying)' >&2)
+fi
+echo "setup: installing the other packages of requirements.lock"
+grep -vE '^torch==' requirements.lock |
+    pip install --quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
+pip install --quiet --no-deps --no-build-isolation --editable . 2> >(grep -vE '^WARNING: Location' >&2)
+echo "setup: done, the environment is in $VENV"
