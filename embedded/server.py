@@ -1,0 +1,212 @@
+"""NVIDIA's Triton server out of its PyPI wheel, as a context manager.
+
+    with Triton(Path("build/repository")) as triton:
+        client = InferenceServerClient(triton.grpc_address)
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from . import command, layout, ports, system
+from .cores import usable_cores
+from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
+from .log import StartLog
+from .process import ServerProcess
+
+START_SECONDS = 300.0  # the nets of the repository load in a few; a cold disk takes its time
+STOP_SECONDS = command.EXIT_SECONDS + 10.0  # requests in flight first, then the models one by one
+_POLL_SECONDS = 0.05
+_SAY_SECONDS = 3.0
+
+
+class Triton:
+    """One Triton server on 127.0.0.1 for one model repository, ready when every model is ready.
+
+    Args:
+        repository: the model repository.
+        http_port, grpc_port, metrics_port: 0 finds a free port.
+        log: file for the server's log, written anew; by default it goes with the server's own
+            temporary folder when the server stops.
+        threads: threads of one model's session; by default every core that this process may use.
+        say: takes a line of progress every few seconds while models load.
+        start_timeout, stop_timeout: seconds; after them the server is killed.
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        log: Path | None = None,
+        threads: int | None = None,
+        *,
+        say: Callable[[str], None] | None = None,
+        start_timeout: float = START_SECONDS,
+        stop_timeout: float = STOP_SECONDS,
+    ) -> None:
+        self._repository = repository
+        self._wished = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._log = log
+        self._threads = threads or usable_cores()
+        self._say = say or (lambda line: None)
+        self._start_timeout = start_timeout
+        self._stop_timeout = stop_timeout
+        self._process: ServerProcess | None = None
+        self._ports = ports.Ports(http_port, grpc_port, metrics_port)
+
+    @property
+    def http_address(self) -> str:
+        """`127.0.0.1:PORT` of HTTP."""
+        return f"{ports.HOST}:{self._ports.http}"
+
+    @property
+    def grpc_address(self) -> str:
+        """`127.0.0.1:PORT` of gRPC."""
+        return f"{ports.HOST}:{self._ports.grpc}"
+
+    @property
+    def metrics_address(self) -> str:
+        """`127.0.0.1:PORT` of the Prometheus metrics."""
+        return f"{ports.HOST}:{self._ports.metrics}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        if self._process is None:
+            raise EmbeddedError("the server is not running")
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the server and return when every model is ready.
+
+        Raises:
+            MissingPart, BadRepository, PortBusy: found before anything is started.
+            StartFailed: a model did not load, the server ended, or the time is over; it is stopped then.
+        """
+        if self._process is not None:
+            raise EmbeddedError("the server is running already")
+        parts = system.find_parts()
+        models = find_models(self._repository)
+        self._ports = ports.choose(self._wished)
+        process = ServerProcess()
+        try:
+            self._log_path = self._log or process.folder / "triton.log"
+            backends = layout.build_backends(process.folder, parts)
+            argv = command.arguments(parts, self._repository, backends, self._ports, process.shm_prefix)
+            env = command.environment(parts, self._threads, os.environ)
+            self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            with self._log_path.open("wb") as log:
+                process.start(argv, env, log)
+            self._wait_until_ready(process, models)
+        except BaseException:  # Ctrl-C too: nothing stays behind
+            process.kill()
+            raise
+        self._process = process
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the server's end, or return after `timeout` seconds.
+
+        Raises:
+            ServerDied: it ended by itself; the message says how and what it said last.
+        """
+        if self._process is None:
+            raise EmbeddedError("the server is not running")
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while deadline is None or time.monotonic() < deadline:
+            status = self._process.exit_status(timeout=min(1.0, timeout or 1.0))
+            if status is not None:
+                raise ServerDied(f"Triton ended by itself ({_how(status)}){self._last_words(StartLog())}")
+
+    def stop(self) -> None:
+        """Stop the server and remove everything that it left; does nothing when it is not running."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.stop(self._stop_timeout)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_ready(self, process: ServerProcess, models: list[str]) -> None:
+        state = StartLog()
+        begin = said = time.monotonic()
+        with self._log_path.open(errors="replace") as log:
+            while True:
+                status = process.exit_status(timeout=_POLL_SECONDS)
+                state.read(log)
+                if state.failed:
+                    raise StartFailed(_failures(state.failed))
+                if status is not None:
+                    raise StartFailed(f"Triton ended before it was ready ({_how(status)}){_words(state)}")
+                if self._is_ready():
+                    return
+                now = time.monotonic()
+                if now - begin > self._start_timeout:
+                    raise StartFailed(f"not ready after {self._start_timeout:g} s; {_waiting(state, models)}")
+                if now - said > _SAY_SECONDS:
+                    self._say(_waiting(state, models))
+                    said = now
+
+    def _is_ready(self) -> bool:
+        # the metrics service is the last that the server starts
+        return _answers(self._ports.http, "/v2/health/ready") and _answers(self._ports.metrics, "/metrics")
+
+    def _last_words(self, state: StartLog) -> str:
+        with self._log_path.open(errors="replace") as log:
+            state.read(log)
+        return _words(state)
+
+
+def find_models(repository: Path) -> list[str]:
+    """Names of the models in a repository.
+
+    Raises:
+        BadRepository: no such folder, or no model in it.
+    """
+    if not repository.is_dir():
+        raise BadRepository(f"{repository}: no such folder; `python -m export models` makes a model repository")
+    models = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
+    if not models:
+        raise BadRepository(f"{repository}: no model in it; `python -m export models` makes a model repository")
+    return models
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection(ports.HOST, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _failures(failed: dict[str, str]) -> str:
+    return "; ".join(f"model {model} does not load: {reason}" for model, reason in failed.items())
+
+
+def _waiting(state: StartLog, models: list[str]) -> str:
+    waiting = [model for model in models if model not in state.loaded]
+    return f"{len(models) - len(waiting)} of {len(models)} models loaded, waiting for {', '.join(waiting) or 'the ports'}"
+
+
+def _words(state: StartLog) -> str:
+    return f": {state.last_error}" if state.last_error else ""
+
+
+def _how(status: int) -> str:
+    return f"signal {-status}" if status < 0 else f"exit status {status}"

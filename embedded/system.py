@@ -1,0 +1,112 @@
+"""What the wheel needs from the machine, looked for before anything is started."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import sysconfig
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+
+from .errors import MissingPart
+
+MIN_GLIBC = (2, 35)
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of the server lie.
+
+    Attributes:
+        server: the `tritonserver` binary.
+        backend: folder of the Python backend (a shared library and a Python module).
+        stub: the process that runs Python models, for the running Python version.
+        libraries: shared libraries that come with the wheel.
+        libpython: folder of the running Python's own shared library.
+    """
+
+    server: Path
+    backend: Path
+    stub: Path
+    libraries: Path
+    libpython: Path
+
+
+def find_parts() -> Parts:
+    """Everything that a start needs.
+
+    Raises:
+        MissingPart: the first thing that is missing, with the command that installs it.
+    """
+    check_platform(platform.system(), platform.machine(), platform.libc_ver())
+    site = _site_packages()
+    triton = site / "pytriton" / "tritonserver"
+    return Parts(
+        server=_file(triton / "bin" / "tritonserver"),
+        backend=triton / "backends" / "python",
+        stub=_file(triton / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"),
+        libraries=site / "nvidia_pytriton.libs",
+        libpython=find_libpython(_libpython_folders()),
+    )
+
+
+def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:
+    """Raise MissingPart where the wheel's binaries cannot run."""
+    if (system, machine) != ("Linux", "x86_64"):
+        raise MissingPart(f"the wheel's Triton runs on Linux x86-64 only, this is {system} {machine}: use Docker")
+    name, version = libc
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if name != "glibc" or numbers < MIN_GLIBC:
+        raise MissingPart(
+            f"the wheel's Triton needs glibc 2.35 or newer, this is {name or 'another libc'} {version}: "
+            "use Debian 12, Ubuntu 22.04 or newer, or Docker"
+        )
+
+
+def find_libpython(folders: Iterable[Path]) -> Path:
+    """The first of the folders that holds the running Python's shared library.
+
+    Only the library of the very Python that runs will do: with another build of the same version
+    (Debian's beside a pyenv one) the stub dies in the standard library.
+
+    Raises:
+        MissingPart: none of them holds it.
+    """
+    name = f"libpython{PYTHON}.so.1.0"
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder
+    raise MissingPart(f"{name}, the shared library of {sys.executable}, is missing: {_install_libpython()}")
+
+
+def _libpython_folders() -> list[Path]:
+    library = Path(sysconfig.get_config_var("LIBDIR") or "")
+    architecture = sysconfig.get_config_var("MULTIARCH") or ""
+    # the last one: a relocated Python still names the folder it was built in as LIBDIR
+    return [library, library / architecture, Path(sys.base_prefix) / "lib"]
+
+
+def _install_libpython() -> str:
+    if sys.base_prefix == "/usr":
+        return f"apt-get install libpython{PYTHON}  (Fedora: dnf install python{PYTHON}-libs)"
+    if ".pyenv" in Path(sys.base_prefix).parts or "PYENV_ROOT" in os.environ:
+        version = platform.python_version()
+        return f'PYTHON_CONFIGURE_OPTS="--enable-shared" pyenv install --force {version}'
+    return f"use a Python that was built with --enable-shared, such as `uv python install {PYTHON}` brings"
+
+
+def _site_packages() -> Path:
+    spec = util.find_spec("pytriton")
+    if spec is None or spec.origin is None:
+        raise MissingPart("NVIDIA's Triton wheel is missing: pip install 'nvidia-pytriton==0.7.0'")
+    return Path(spec.origin).parents[1]
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingPart(f"{path} is missing: pip install --force-reinstall --no-deps 'nvidia-pytriton==0.7.0'")
+    return path

@@ -1,0 +1,19 @@
+"""Frames and boxes in, faces of 96×96 out; `mel`, where it is sent, says how many."""
+
+import triton_python_backend_utils as pb_utils
+
+from lipsync.crop import crop
+from lipsync.serving import Serving
+from lipsync.tensors import FACE_CROP
+
+
+def faces_of(frames, boxes, mel):
+    return crop(frames, boxes, None if mel is None else len(mel))
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._serving = Serving(pb_utils, FACE_CROP, faces_of)
+
+    def execute(self, requests):
+        return self._serving.answer(requests)

@@ -1,0 +1,15 @@
+"""Frames, boxes and generated faces in, frames with those faces out."""
+
+import triton_python_backend_utils as pb_utils
+
+from lipsync.crop import paste
+from lipsync.serving import Serving
+from lipsync.tensors import FACE_PASTE
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._serving = Serving(pb_utils, FACE_PASTE, paste)
+
+    def execute(self, requests):
+        return self._serving.answer(requests)

@@ -1,0 +1,23 @@
+"""Speech in, the mel window of each frame out."""
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from lipsync.mel import SAMPLE_RATE, mel_spectrogram
+from lipsync.serving import Serving
+from lipsync.tensors import MEL_SPECTROGRAM
+from lipsync.windows import mel_windows
+
+
+def windows_of(audio, fps):
+    return mel_windows(mel_spectrogram(audio), float(fps[0]))
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._serving = Serving(pb_utils, MEL_SPECTROGRAM, windows_of)
+        # librosa imports and compiles at its first call: here, not in the first request
+        windows_of(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
+
+    def execute(self, requests):
+        return self._serving.answer(requests)
