@@ -1,0 +1,101 @@
+"""Triton backend `onnxruntime`, served by the Python backend: NVIDIA's wheel carries no native one.
+
+It takes the native backend's names, so that one repository serves both: the file (`model.onnx`, or
+`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+from lipsync.errors import InvalidInput
+from lipsync.serving import failure
+
+DEFAULT_FILE = "model.onnx"
+THREADS = "EMBEDDED_THREADS"  # set by the launcher; see embedded/command.py
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        self._name = args["model_name"]
+        self._batched = config["max_batch_size"] > 0
+        self._inputs = [tensor["name"] for tensor in config["input"]]
+        self._outputs = [tensor["name"] for tensor in config["output"]]
+        folder = Path(args["model_repository"]) / args["model_version"]
+        path = folder / (config.get("default_model_filename") or DEFAULT_FILE)
+        if not path.is_file():
+            raise pb_utils.TritonModelException(f"{path} is missing")
+        self._session = onnxruntime.InferenceSession(path, _options(config), providers=["CPUExecutionProvider"])
+        _check("input", self._inputs, self._session.get_inputs())
+        _check("output", self._outputs, self._session.get_outputs())
+
+    def execute(self, requests):
+        """All requests in one run; should that fail, each by itself, so that an error stays with its request."""
+        if self._batched and len(requests) > 1:
+            try:
+                return self._answer_together(requests)
+            except Exception:
+                pb_utils.Logger.log_warn(f"{self._name}: a batch of {len(requests)} requests failed, running each alone")
+        return [self._answer_alone(request) for request in requests]
+
+    def _answer_together(self, requests):
+        inputs = [self._arrays(request) for request in requests]
+        feeds = {name: np.concatenate([arrays[name] for arrays in inputs]) for name in self._inputs}
+        wanted = [set(request.requested_output_names()) for request in requests]
+        outputs = self._run(set.union(*wanted), feeds)
+        ends = np.cumsum([len(arrays[self._inputs[0]]) for arrays in inputs])
+        parts = {name: np.split(array, ends[:-1]) for name, array in outputs.items()}  # views, no copies
+        return [
+            _response({name: parts[name][i] for name in self._outputs if name in names})
+            for i, names in enumerate(wanted)
+        ]
+
+    def _answer_alone(self, request):
+        try:
+            return _response(self._run(set(request.requested_output_names()), self._arrays(request)))
+        except InvalidArgument as error:  # shapes that the graph does not take
+            return failure(pb_utils, self._name, InvalidInput(_sentence(error)))
+        except Exception as error:
+            return failure(pb_utils, self._name, error)
+
+    def _arrays(self, request):
+        return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+    def _run(self, wanted, feeds):
+        names = [name for name in self._outputs if name in wanted]
+        return dict(zip(names, self._session.run(names, feeds), strict=True))
+
+
+def _options(config):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", int(os.environ.get(THREADS, "0")))
+    options.inter_op_num_threads = _parameter(config, "inter_op_thread_count", 1)
+    options.log_severity_level = 3  # errors; warnings about the graph belong to the exporter
+    # a net of mostly zero weights makes denormals, which slow a CPU ten times
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    return options
+
+
+def _parameter(config, name, default):
+    return int(config.get("parameters", {}).get(name, {}).get("string_value") or default)
+
+
+def _check(kind, names, tensors):
+    known = [tensor.name for tensor in tensors]
+    if unknown := [name for name in names if name not in known]:
+        raise pb_utils.TritonModelException(f"config.pbtxt names {kind} {unknown}, the graph has {known}")
+
+
+def _response(outputs):
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+
+def _sentence(error):
+    """`[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : text` to `text`, its first line."""
+    return str(error).split(" : ", 3)[-1].splitlines()[0]
