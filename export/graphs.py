@@ -1,0 +1,114 @@
+"""The graphs that are exported: each net with the arithmetic around it, tensor for tensor as in the table.
+
+Both take and give batches (`N` first) of the tensors that `lipsync.tensors` lists for the model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from lipsync import faces
+from lipsync.tensors import CANDIDATES, FACE_SIZE
+
+from .networks.s3fd import S3FD
+from .networks.wav2lip import Wav2Lip
+
+WHITE = 255.0  # full scale of a UINT8 channel
+
+
+class Wav2LipGraph(nn.Module):
+    """Wav2Lip from pictures to pictures."""
+
+    visible: Tensor  # FP32 [1,96,1,1]: 1 in the rows that the net may see of the picture to change
+
+    def __init__(self, net: Wav2Lip) -> None:
+        super().__init__()
+        self.net = net
+        visible = torch.ones(1, FACE_SIZE, 1, 1)
+        visible[:, FACE_SIZE // 2 :] = 0
+        self.register_buffer("visible", visible)
+
+    def forward(self, face: Tensor, mel: Tensor) -> Tensor:
+        """Crops UINT8 [N,96,96,3] BGR and mel windows FP32 [N,80,16] to mouths UINT8 [N,96,96,3] BGR."""
+        picture = face.float() / WHITE
+        # the copy without its lower half comes before the picture itself
+        stacked = torch.cat((picture * self.visible, picture), dim=3).permute(0, 3, 1, 2)
+        mouth: Tensor = self.net(mel.unsqueeze(1), stacked)
+        return (mouth * WHITE).to(torch.uint8).permute(0, 2, 3, 1)
+
+
+class S3FDGraph(nn.Module):
+    """S3FD from pictures to candidate boxes; `lipsync.faces.candidates` is the same decoding in NumPy."""
+
+    means: Tensor  # FP32 [3]
+
+    def __init__(self, net: S3FD) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("means", torch.tensor(faces.RGB_MEANS))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The best candidates of pictures UINT8 [N,H,W,3] BGR, before NMS.
+
+        Returns:
+            boxes FP32 [N,1024,4] (x1 y1 x2 y2, pixels) and scores FP32 [N,1024], best first. Where a
+            picture has fewer candidates the last ones are boxes of zeros with score 0.
+        """
+        rgb = image.flip(3).float() - self.means
+        maps = self.net(rgb.permute(0, 3, 1, 2))
+        decoded = [
+            _decode(stride, score, regression)
+            for stride, score, regression in zip(faces.STRIDES, maps[::2], maps[1::2], strict=True)
+        ]
+        # zeros behind the last cell, so that there is enough to choose from in a small picture
+        padding = torch.zeros(image.shape[0], CANDIDATES, 4, device=image.device)
+        boxes = torch.cat([*(boxes for boxes, _ in decoded), padding], dim=1)
+        scores = torch.cat([*(scores for _, scores in decoded), padding[:, :, 0]], dim=1)
+        best, order = torch.topk(scores, CANDIDATES, dim=1)
+        return boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), best
+
+
+def fold_batch_norms(graph: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it, in place.
+
+    The exporter folds those after plain convolutions itself, but not those after transposed ones,
+    where most of Wav2Lip's time goes.
+    """
+    for block in graph.modules():
+        if not isinstance(block, nn.Sequential):
+            continue
+        for place, (layer, norm) in enumerate(zip(list(block), list(block)[1:], strict=False)):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                _fold(layer, norm)
+                block[place + 1] = nn.Identity()
+
+
+def _fold(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
+    if norm.running_mean is None or norm.running_var is None:
+        raise ValueError("a batch norm without running statistics cannot be folded")
+    layer.weight, layer.bias = fuse_conv_bn_weights(
+        layer.weight,
+        layer.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+        transpose=isinstance(layer, nn.ConvTranspose2d),
+    )
+
+
+def _decode(stride: int, score: Tensor, regression: Tensor) -> tuple[Tensor, Tensor]:
+    """One map's boxes FP32 [N,h·w,4] and scores FP32 [N,h·w], from score [N,2,h,w] and regression [N,4,h,w]."""
+    # softmax over two channels is a logistic of their difference
+    scores = torch.sigmoid(score[:, 1] - score[:, 0]).flatten(1)
+    rows = (torch.arange(score.shape[2], dtype=torch.float32, device=score.device) + 0.5) * stride
+    columns = (torch.arange(score.shape[3], dtype=torch.float32, device=score.device) + 0.5) * stride
+    side = float(faces.PRIOR_SIDE * stride)
+    x = columns + faces.CENTRE_VARIANCE * side * regression[:, 0]
+    y = rows.unsqueeze(1) + faces.CENTRE_VARIANCE * side * regression[:, 1]
+    width, height = (side * torch.exp(faces.SIZE_VARIANCE * regression[:, 2:])).unbind(1)
+    corners = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), dim=3)
+    return corners.flatten(1, 2), scores
