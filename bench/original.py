@@ -31,6 +31,7 @@ STILL_FPS = 25.0
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Nets = tuple[S3FD, Wav2Lip]
 
 
 @dataclass
@@ -81,7 +82,7 @@ def generate(net: Wav2Lip, crops: Pictures, windows: Floats, batch: int = GENERA
     return np.concatenate(mouths)
 
 
-def still(picture: Path, speech: Path, out: Path, nets: tuple[S3FD, Wav2Lip], ffmpeg: str) -> Stages:
+def still(picture: Path, speech: Path, out: Path, nets: Nets, ffmpeg: str) -> Stages:
     """A picture and a recording to an mp4, `out`; its intermediate AVI stands beside it while it runs."""
     stages = Stages()
     with stages.timed("speech"):

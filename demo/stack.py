@@ -69,8 +69,13 @@ def prepare(weights: Path, repository: Path) -> bool:
         )
         weights = weights / "stand-ins"
         _run("export", "stand-ins", "--weights", str(weights))
-    _run("export", "models", "--weights", str(weights), "--repository", str(repository))
+    prepare_from(weights, repository)
     return stand_ins
+
+
+def prepare_from(weights: Path, repository: Path) -> None:
+    """Export the models of exactly this folder; raises StackError as `prepare`."""
+    _run("export", "models", "--weights", str(weights), "--repository", str(repository))
 
 
 @contextlib.contextmanager

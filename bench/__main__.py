@@ -1,0 +1,114 @@
+"""`python -m bench`: this service against the original algorithm, interleaved in one run on one machine.
+
+Ratios count, seconds do not: other work on the machine slows both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from avatar.ffmpeg import executable
+from demo import form
+from demo.stack import Ports, StackError, prepare_from, running
+from export.checkpoints import load_s3fd, load_wav2lip
+from lipsync.tensors import WAV2LIP
+
+from . import original
+from .weights import timing_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+GOAL = 0.40  # this service's time as a part of the original's, warm
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One measurement: who, whole seconds, seconds by stage."""
+
+    who: str
+    seconds: float
+    stages: dict[str, float]
+
+
+def main() -> int:
+    """Exit status: 0 done, 1 failed, 2 wrong usage. Missing a goal is printed, not an error."""
+    options = _parser().parse_args()
+    try:
+        weights = timing_weights(options.work / "weights")
+        prepare_from(weights, options.work / "repository")
+        samples = measure(options, weights)
+    except (StackError, form.FormError, OSError, ValueError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 1
+    report(samples, options.out)
+    return 0
+
+
+def measure(options: argparse.Namespace, weights: Path) -> list[Sample]:
+    """Cold request first, then original and service in turn, `--rounds` times."""
+    torch.set_flush_denormal(True)  # as in the served sessions, so that neither side pays for denormals
+    nets = (load_s3fd(weights / "s3fd.pth"), load_wav2lip(weights / f"{WAV2LIP.name}.pth"))
+    with running(options.work / "repository", options.work / "logs", Ports.free()) as stack:
+        samples = [_service(stack.url, options, "service, cold")]
+        for turn in range(options.rounds):
+            print(f"round {turn + 1} of {options.rounds}", flush=True)
+            samples += [_original(options, nets), _service(stack.url, options, "service, warm")]
+    return samples
+
+
+def report(samples: list[Sample], out: Path) -> None:
+    """Print medians, spread and ratios; write everything as JSON."""
+    by: dict[str, list[float]] = {}
+    for sample in samples:
+        by.setdefault(sample.who, []).append(sample.seconds)
+    base = statistics.median(by["original"])
+    print(f"\n{'':<16}{'median':>10}{'least':>10}{'most':>10}{'original ÷':>12}")
+    for who, seconds in by.items():
+        middle = statistics.median(seconds)
+        print(f"{who:<16}{middle:>8.2f} s{min(seconds):>8.2f} s{max(seconds):>8.2f} s{base / middle:>12.2f}")
+    for who in ("original", "service, warm"):
+        last = [sample for sample in samples if sample.who == who][-1]
+        print(f"stages, {who}: " + ", ".join(f"{name} {value:.2f} s" for name, value in last.stages.items()))
+    part = statistics.median(by["service, warm"]) / base
+    print(f"service ÷ original: {part:.0%} (goal: at most {GOAL:.0%}; {'met' if part <= GOAL else 'MISSED'})")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"machine": platform.processor() or platform.machine(), "torch threads": torch.get_num_threads()}
+    out.write_text(json.dumps({**machine, "samples": [asdict(sample) for sample in samples]}, indent=2) + "\n")
+
+
+def _original(options: argparse.Namespace, nets: original.Nets) -> Sample:
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        stages = original.still(options.face, options.speech, Path(folder) / "out.mp4", nets, executable())
+        return Sample("original", time.perf_counter() - begin, stages.seconds)
+
+
+def _service(url: str, options: argparse.Namespace, who: str) -> Sample:
+    begin = time.perf_counter()
+    answer = form.post(url, options.face, options.speech)
+    return Sample(who, time.perf_counter() - begin, answer.stages)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--face", type=Path, default=ROOT / "samples" / "face.png", help="a still")
+    parser.add_argument("--speech", type=Path, default=ROOT / "samples" / "speech.wav", help="a recording")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="models and logs of the bench")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json", help="every measurement, as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

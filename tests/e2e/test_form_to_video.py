@@ -1,0 +1,159 @@
+"""The whole job through HTTP: a real gateway, a real Triton, real ffmpeg; stand-in checkpoints."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from gateway_process import Gateway, gateway_process
+from numpy.typing import NDArray
+from watching import Video, frames_of, listen, post, watch
+
+from demo.stack import Ports
+from lipsync.mel import mel_spectrogram
+from lipsync.windows import mel_windows
+
+Media = Callable[..., Path]
+CODEC = 12  # grey levels that H.264 may move a pixel by, in a still region (99.9 % of the pixels)
+
+
+@pytest.fixture(scope="module")
+def demo(gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
+    """The demo's own form."""
+    answer = post(gateway.url, samples / "face.png", samples / "speech.wav", "png")
+    assert answer.headers["x-avatar-stand-ins"]
+    return watch(answer, tmp_path_factory.mktemp("demo"))
+
+
+def _moved(video: Video, picture: NDArray[np.uint8]) -> tuple[slice, slice]:
+    """Rows and columns of the rectangle in which the video differs from the picture for good."""
+    change = np.abs(video.frames.astype(np.int16) - picture).max(axis=(0, 3)) > 40
+    change = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
+    rows, columns = np.flatnonzero(change.any(axis=1)), np.flatnonzero(change.any(axis=0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _darkness(video: Video, at: tuple[slice, slice]) -> NDArray[np.float64]:
+    return -video.frames[:, at[0], at[1]].mean(axis=(1, 2, 3), dtype=np.float64)
+
+
+def test_the_mouths_darkness_follows_the_loudness_of_the_speech(demo: Video, samples: Path) -> None:
+    windows = mel_windows(mel_spectrogram(listen(samples / "speech.wav")), 25.0)
+    loudness = windows.mean(axis=(1, 2))
+    loudness = np.append(loudness, [loudness[-1]] * (len(demo.frames) - len(loudness)))
+    picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
+    darkness = _darkness(demo, _moved(demo, picture))
+    assert np.corrcoef(darkness, loudness)[0, 1] >= 0.8
+
+
+def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path) -> None:
+    picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
+    rows, columns = _moved(demo, picture)
+    assert (rows.stop - rows.start) * (columns.stop - columns.start) < 0.25 * picture.shape[0] * picture.shape[1]
+    margin = 80  # the mouth is the part that moves; the face around it is pasted as well
+    outside = np.ones(picture.shape[:2], bool)
+    outside[
+        max(0, rows.start - 3 * margin) : rows.stop + margin, max(0, columns.start - margin) : columns.stop + margin
+    ] = 0
+    assert outside.mean() > 0.3
+    difference = np.abs(demo.frames[::10].astype(np.int16) - picture)[:, outside]
+    assert np.quantile(difference, 0.999) <= CODEC
+
+
+def test_the_picture_lasts_as_long_as_the_speech(demo: Video, samples: Path) -> None:
+    assert demo.fps == 25
+    assert len(demo.frames) == frames_of(len(listen(samples / "speech.wav")), Fraction(25))
+
+
+def test_the_speech_is_whole_and_in_its_place(demo: Video, samples: Path) -> None:
+    speech = listen(samples / "speech.wav")
+    assert len(demo.sound) >= len(speech)
+    heard = demo.sound[: len(speech)]
+    assert np.corrcoef(heard, speech)[0, 1] > 0.95
+    tail = slice(len(speech) - 1600, len(speech))  # the last 0.1 s, which the original lost
+    assert np.corrcoef(heard[tail], speech[tail])[0, 1] > 0.9
+
+
+def test_nothing_stays_behind_after_a_video(gateway: Gateway, demo: Video) -> None:
+    assert gateway.leftovers() == []
+
+
+@pytest.fixture(scope="module")
+def short_speech(media: Media, samples: Path) -> Path:
+    return media("short.wav", "-i", str(samples / "speech.wav"), "-t", "1.3")
+
+
+@pytest.fixture(scope="module")
+def moving(media: Media, samples: Path) -> Path:
+    """0.8 s of the portrait moving 40 pixels to the right, 320x240, 30000/1001 frames a second."""
+    crop = "crop=600:450:'20*t/0.8':10,scale=320:240"
+    arguments = ["-loop", "1", "-framerate", "30000/1001", "-i", str(samples / "face.png"), "-vf", crop]
+    return media("moving.mp4", *arguments, "-t", "0.8", "-pix_fmt", "yuv420p", "-crf", "16")
+
+
+def test_a_video_shorter_than_the_speech_is_looped_at_its_own_rate(
+    gateway: Gateway, moving: Path, short_speech: Path, tmp_path: Path
+) -> None:
+    video = watch(post(gateway.url, moving, short_speech, "mp4", "no colour at all"), tmp_path)
+    rate = Fraction(30000, 1001)
+    assert video.fps == pytest.approx(float(rate))
+    assert len(video.frames) == frames_of(len(listen(short_speech)), rate)
+    looped = 24  # pictures in the 0.8 s
+    strip = video.frames[:, :30].astype(np.int16)  # above the face: as in the source
+    again = np.abs(strip[looped : looped + 10] - strip[:10]).mean()
+    shifted = np.abs(strip[looped : looped + 10] - strip[10:20]).mean()
+    assert again < shifted / 2
+
+
+def test_a_still_gets_the_colour_that_was_asked_for_behind_the_person(
+    gateway: Gateway, samples: Path, short_speech: Path, tmp_path: Path
+) -> None:
+    video = watch(post(gateway.url, samples / "face.png", short_speech, "png", "Red"), tmp_path)
+    behind = np.abs(video.frames.astype(np.int16) - np.array((52, 52, 209))).max(axis=3) < 12  # BGR
+    assert behind.mean() > 0.2
+
+
+def test_four_different_forms_at_once_give_the_same_videos_as_one_after_another(
+    gateway: Gateway, samples: Path, moving: Path, short_speech: Path, media: Media
+) -> None:
+    later = media("later.wav", "-ss", "3", "-i", str(samples / "speech.wav"), "-t", "0.9")
+    forms: list[tuple[Path, Path, str, str]] = [
+        (samples / "face.png", short_speech, "png", "From Input"),
+        (samples / "face.png", later, "png", "Blue"),
+        (moving, short_speech, "mp4", "From Input"),
+        (moving, later, "mp4", "From Input"),
+    ]
+    alone = [post(gateway.url, *form) for form in forms]
+    with ThreadPoolExecutor(len(forms)) as pool:
+        together = list(pool.map(lambda form: post(gateway.url, *form), forms))
+    assert [answer.status_code for answer in (*alone, *together)] == [200] * 8
+    assert len({answer.content for answer in alone}) == 4
+    for one, other in zip(alone, together, strict=True):
+        assert one.content == other.content
+    assert gateway.leftovers() == []
+
+
+def test_a_picture_without_a_face_gets_the_originals_sentence(
+    gateway: Gateway, media: Media, short_speech: Path
+) -> None:
+    wall = media("wall.png", "-f", "lavfi", "-i", "color=c=gray:s=320x240", "-frames:v", "1")
+    answer = post(gateway.url, wall, short_speech, "png")
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "Face not detected! Ensure the video contains a face in all the frames."}
+    assert gateway.leftovers() == []
+
+
+def test_without_triton_the_answer_is_503_with_retry_after_and_ping_still_answers(
+    samples: Path, short_speech: Path, tmp_path: Path
+) -> None:
+    with gateway_process(tmp_path, f"127.0.0.1:{Ports.free().grpc}") as alone:
+        answer = post(alone.url, samples / "face.png", short_speech, "png")
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert "detail" in answer.json()
+        assert httpx.get(f"{alone.url}/ping").json() == {"pong": "-"}
+        assert alone.leftovers() == []
