@@ -33,8 +33,9 @@ class WarmUp:
 class Net:
     """A neural network, run by the `onnxruntime` backend from `model.onnx`.
 
-    Without an instance group Triton makes one instance on each GPU, or one on the CPU where there is
-    no GPU, so the same file serves both. Requests wait at most `queue_delay_us` for others to share
+    One instance on each GPU, or one on the CPU where there is no GPU (KIND_AUTO), so the same file
+    serves both. The count is said because Triton makes two on a CPU by default, and those share the
+    cores and double the memory. Requests wait at most `queue_delay_us` for others to share
     their batch with: none where the model does not batch.
     """
 
@@ -178,6 +179,7 @@ def differences(repository: Path) -> str:
 def _run_net(result: pb.ModelConfig, model: Model, net: Net) -> None:
     result.backend = "onnxruntime"
     result.default_model_filename = NET_FILE
+    result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_AUTO, count=1)
     if net.queue_delay_us is not None:
         result.dynamic_batching.max_queue_delay_microseconds = net.queue_delay_us
     for warm_up in net.warm_ups:
