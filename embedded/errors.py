@@ -1,11 +1,11 @@
 """What can go wrong around the server.
 
-    EmbeddedError
-    ├── MissingPart       this machine cannot run the wheel; the message says what to install
-    ├── BadRepository     the model repository is not there, or has no model
-    ├── PortBusy          a port is taken; the message names the port and its flag
-    ├── StartFailed       the server did not become ready; the message names the model and its reason
-    └── ServerDied        the server ended without being asked to
+EmbeddedError
+├── MissingPart       this machine cannot run the wheel; the message says what to install
+├── BadRepository     the model repository is not there, or has no model
+├── PortBusy          a port is taken; the message names the port and its flag
+├── StartFailed       the server did not become ready; the message names the model and its reason
+└── ServerDied        the server ended without being asked to
 """
 
 

@@ -1,7 +1,7 @@
 """NVIDIA's Triton server out of its PyPI wheel, as a context manager.
 
-    with Triton(Path("build/repository")) as triton:
-        client = InferenceServerClient(triton.grpc_address)
+with Triton(Path("build/repository")) as triton:
+    client = InferenceServerClient(triton.grpc_address)
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ def _failures(failed: dict[str, str]) -> str:
 
 def _waiting(state: StartLog, models: list[str]) -> str:
     waiting = [model for model in models if model not in state.loaded]
-    return f"{len(models) - len(waiting)} of {len(models)} models loaded, waiting for {', '.join(waiting) or 'the ports'}"
+    loaded = f"{len(models) - len(waiting)} of {len(models)} models loaded"
+    return f"{loaded}, waiting for {', '.join(waiting) or 'the ports'}"
 
 
 def _words(state: StartLog) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from .errors import InvalidInput
 from .tensors import Model, Tensor
 
+# Triton publishes no types for these: the module `triton_python_backend_utils`, and what it hands out
+PbUtils: TypeAlias = Any
+Request: TypeAlias = Any
+Response: TypeAlias = Any
 Array = NDArray[Any]
 # inputs in the table's order (None: an optional one that was not sent) to outputs in the table's order
 Compute = Callable[..., Array | tuple[Array, ...]]
@@ -24,16 +28,16 @@ Compute = Callable[..., Array | tuple[Array, ...]]
 class Serving:
     """Answers the requests of one Triton Python model."""
 
-    def __init__(self, pb_utils: Any, model: Model, compute: Compute) -> None:
+    def __init__(self, pb_utils: PbUtils, model: Model, compute: Compute) -> None:
         self._pb = pb_utils
         self._model = model
         self._compute = compute
 
-    def answer(self, requests: Sequence[Any]) -> list[Any]:
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
         """One response for each request; a request that fails does not touch the others."""
         return [self._answer_one(request) for request in requests]
 
-    def _answer_one(self, request: Any) -> Any:
+    def _answer_one(self, request: Request) -> Response:
         try:
             outputs = self._compute(*(self._input(request, tensor) for tensor in self._model.inputs))
         except Exception as error:
@@ -48,7 +52,7 @@ class Serving:
             ]
         )
 
-    def _input(self, request: Any, tensor: Tensor) -> Array | None:
+    def _input(self, request: Request, tensor: Tensor) -> Array | None:
         sent = self._pb.get_input_tensor_by_name(request, tensor.name)
         if sent is None:
             if tensor.optional:
@@ -60,7 +64,7 @@ class Serving:
         return array
 
 
-def failure(pb_utils: Any, model: str, error: Exception) -> Any:
+def failure(pb_utils: PbUtils, model: str, error: Exception) -> Response:
     """The response for a request that failed.
 
     The caller's mistake (InvalidInput) goes back in its own words, as INVALID_ARG. Anything else is a

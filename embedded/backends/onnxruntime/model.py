@@ -4,9 +4,13 @@ It takes the native backend's names, so that one repository serves both: the fil
 `default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`.
 """
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,14 +18,14 @@ import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lipsync.errors import InvalidInput
-from lipsync.serving import failure
+from lipsync.serving import Array, Request, Response, failure
 
 DEFAULT_FILE = "model.onnx"
 THREADS = "EMBEDDED_THREADS"  # set by the launcher; see embedded/command.py
 
 
 class TritonPythonModel:
-    def initialize(self, args):
+    def initialize(self, args: Mapping[str, str]) -> None:
         config = json.loads(args["model_config"])
         self._name = args["model_name"]
         self._batched = config["max_batch_size"] > 0
@@ -35,16 +39,18 @@ class TritonPythonModel:
         _check("input", self._inputs, self._session.get_inputs())
         _check("output", self._outputs, self._session.get_outputs())
 
-    def execute(self, requests):
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
         """All requests in one run; should that fail, each by itself, so that an error stays with its request."""
         if self._batched and len(requests) > 1:
             try:
                 return self._answer_together(requests)
             except Exception:
-                pb_utils.Logger.log_warn(f"{self._name}: a batch of {len(requests)} requests failed, running each alone")
+                pb_utils.Logger.log_warn(
+                    f"{self._name}: a batch of {len(requests)} requests failed, running each alone"
+                )
         return [self._answer_alone(request) for request in requests]
 
-    def _answer_together(self, requests):
+    def _answer_together(self, requests: Sequence[Request]) -> list[Response]:
         inputs = [self._arrays(request) for request in requests]
         feeds = {name: np.concatenate([arrays[name] for arrays in inputs]) for name in self._inputs}
         wanted = [set(request.requested_output_names()) for request in requests]
@@ -56,7 +62,7 @@ class TritonPythonModel:
             for i, names in enumerate(wanted)
         ]
 
-    def _answer_alone(self, request):
+    def _answer_alone(self, request: Request) -> Response:
         try:
             return _response(self._run(set(request.requested_output_names()), self._arrays(request)))
         except InvalidArgument as error:  # shapes that the graph does not take
@@ -64,15 +70,15 @@ class TritonPythonModel:
         except Exception as error:
             return failure(pb_utils, self._name, error)
 
-    def _arrays(self, request):
+    def _arrays(self, request: Request) -> dict[str, Array]:
         return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
 
-    def _run(self, wanted, feeds):
+    def _run(self, wanted: set[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         names = [name for name in self._outputs if name in wanted]
         return dict(zip(names, self._session.run(names, feeds), strict=True))
 
 
-def _options(config):
+def _options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", int(os.environ.get(THREADS, "0")))
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count", 1)
@@ -82,20 +88,20 @@ def _options(config):
     return options
 
 
-def _parameter(config, name, default):
+def _parameter(config: Mapping[str, Any], name: str, default: int) -> int:
     return int(config.get("parameters", {}).get(name, {}).get("string_value") or default)
 
 
-def _check(kind, names, tensors):
+def _check(kind: str, names: Sequence[str], tensors: Iterable[onnxruntime.NodeArg]) -> None:
     known = [tensor.name for tensor in tensors]
     if unknown := [name for name in names if name not in known]:
         raise pb_utils.TritonModelException(f"config.pbtxt names {kind} {unknown}, the graph has {known}")
 
 
-def _response(outputs):
+def _response(outputs: Mapping[str, Array]) -> Response:
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
 
-def _sentence(error):
+def _sentence(error: Exception) -> str:
     """`[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : text` to `text`, its first line."""
     return str(error).split(" : ", 3)[-1].splitlines()[0]
