@@ -25,11 +25,12 @@ up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
 test: $(STAMP)  ## the whole test suite, live Triton included
 	@$(PY) -m pytest $(TESTS)
 
-check: $(STAMP)  ## lint, types, generated configs
+check: $(STAMP)  ## lint, types, generated configs and tables
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m export configs --check
+	@$(PY) scripts/readme_tables.py --check
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench

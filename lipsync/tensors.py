@@ -169,8 +169,7 @@ LIPSYNC_CLIP = Model(
     "lipsync_clip",
     f"a short clip in one call: speech and pictures in, frames out; at most {WAV2LIP_BATCH} windows",
     (AUDIO, FPS, FRAMES, BOXES),
-    # not `frames`: an ensemble's tensors share one namespace, and Triton 2.51 never answers a call
-    # to an ensemble whose output is called as its input
+    # not `frames`: an ensemble's tensors share one namespace (docs/adr/0005)
     (Tensor("result", "UINT8", (-1, -1, -1, 3), "pictures, BGR, one a window"),),
 )
 SEGMENTATION = Model(

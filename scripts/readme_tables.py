@@ -1,0 +1,66 @@
+"""Writes README.md's tables of settings and models from the code that honours them; `--check` only compares.
+
+Exit status: 0 up to date or written, 1 `--check` found a difference, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from gateway.settings import SETTINGS
+from lipsync.tensors import MODELS, Tensor
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def settings_table() -> str:
+    """One row a setting of the gateway."""
+    rows = [f"| `{each.variable}` | {each.default} | {each.about} |" for each in SETTINGS]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def models_table() -> str:
+    """One row a public model, its tensors with type, shape and meaning."""
+    rows = [
+        f"| `{model.name}` | {model.about} | {_tensors(model.inputs)} | {_tensors(model.outputs)} |" for model in MODELS
+    ]
+    return "\n".join(["| model | what it does | inputs | outputs |", "|---|---|---|---|", *rows])
+
+
+def filled(text: str) -> str:
+    """The README with its tables between the markers made anew."""
+    for name, table in (("settings", settings_table()), ("models", models_table())):
+        pattern = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
+        text, count = re.subn(pattern, lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
+        if count != 1:
+            raise SystemExit(f"{README.name}: one pair of markers for {name} expected, found {count}")
+    return text
+
+
+def _tensors(tensors: Iterable[Tensor]) -> str:
+    return "<br>".join(
+        f"`{each.name}` {each.dtype} {list(each.shape)}{' (optional)' if each.optional else ''}: {each.about}"
+        for each in tensors
+    )
+
+
+def main() -> int:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a table is out of date")
+    options = parser.parse_args()
+    text = README.read_text()
+    new = filled(text)
+    if new != text and options.check:
+        print("README.md: its tables are out of date; run: .venv/bin/python scripts/readme_tables.py", file=sys.stderr)
+        return 1
+    README.write_text(new)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
