@@ -154,14 +154,17 @@ def render(model: Model, parameters: Mapping[str, str] | None = None) -> str:
 
 def write(repository: Path) -> list[Path]:
     """Write every model's `config.pbtxt` into `repository`; give back the files that changed."""
-    changed = []
-    for model in tensors.MODELS:
-        path, text = repository / model.name / CONFIG_FILE, render(model)
-        if not path.is_file() or path.read_text("utf-8") != text:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-            changed.append(path)
-    return changed
+    return [path for model in tensors.MODELS if (path := write_one(model, repository))]
+
+
+def write_one(model: Model, repository: Path, parameters: Mapping[str, str] | None = None) -> Path | None:
+    """Write one model's `config.pbtxt` into `repository`; give back the file if it changed."""
+    path, text = repository / model.name / CONFIG_FILE, render(model, parameters)
+    if path.is_file() and path.read_text("utf-8") == text:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, "utf-8")
+    return path
 
 
 def differences(repository: Path) -> str:

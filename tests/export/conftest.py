@@ -1,0 +1,48 @@
+"""The two networks with the golden fill, and their exports: made once, they cost ten seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from golden_fill import GOLDEN, golden_state
+
+from export.graphs import S3FDGraph, Wav2LipGraph
+from export.networks.s3fd import S3FD
+from export.networks.wav2lip import Wav2Lip
+from export.onnx_export import export_s3fd, export_wav2lip
+from export.onnx_file import Origin
+from lipsync import tensors
+
+
+@pytest.fixture(scope="session")
+def wav2lip_graph() -> Wav2LipGraph:
+    net = Wav2Lip()
+    net.load_state_dict(golden_state(GOLDEN / "wav2lip_state.json"))
+    return Wav2LipGraph(net).eval()
+
+
+@pytest.fixture(scope="session")
+def s3fd_graph() -> S3FDGraph:
+    net = S3FD()
+    net.load_state_dict(golden_state(GOLDEN / "s3fd_state.json"))
+    return S3FDGraph(net).eval()
+
+
+@pytest.fixture(scope="session")
+def origin() -> Origin:
+    return Origin(sha256="5" * 64, stand_in=True)
+
+
+@pytest.fixture(scope="session")
+def wav2lip_onnx(wav2lip_graph: Wav2LipGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wav2lip") / "model.onnx"
+    export_wav2lip(tensors.WAV2LIP, wav2lip_graph, path, origin)
+    return path
+
+
+@pytest.fixture(scope="session")
+def s3fd_onnx(s3fd_graph: S3FDGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("s3fd") / "model.onnx"
+    export_s3fd(tensors.S3FD, s3fd_graph, path, origin)
+    return path
