@@ -1,0 +1,95 @@
+"""The application, put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from avatar.models import Models
+from gateway import problems
+from gateway.context import ID_HEADER, RequestContext
+from gateway.contract import FORM_NAME, FORM_SCHEMA
+from gateway.jobs import Jobs
+from gateway.routes import FRAMES, STAND_INS, TIMING, router
+from gateway.service import Render, Service
+from gateway.settings import Settings
+from gateway.workspace import Workspace
+
+_ABOUT = """A picture or video of a face and a recording of speech in; an mp4 of the face speaking out.
+
+The work is done by NVIDIA Triton: S3FD finds the face, Wav2Lip moves its lips, PixelLib changes a still's background.
+Every answer carries an `X-Request-ID`, the caller's own if it sends one; every error is `{"detail": "..."}`.
+"""
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The schema, with the form that `gateway.uploads` reads by itself."""
+        schema = super().openapi()
+        schema["components"]["schemas"][FORM_NAME] = FORM_SCHEMA
+        return schema
+
+
+def _triton(settings: Settings) -> Models:
+    from avatar.triton import TritonModels
+
+    return TritonModels(settings.triton, settings.triton_timeout)
+
+
+def create_app(settings: Settings, models: Models | None = None, render: Render | None = None) -> FastAPI:
+    """The gateway as an ASGI application.
+
+    Args:
+        settings: see `gateway.settings`.
+        models: how to reach the models; left out, Triton at `settings.triton`. Who passes it closes it.
+        render: the job; another one is for tests.
+    """
+
+    if render is None:
+        from avatar.pipeline import render as render_avatar
+
+        render = render_avatar
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        workspace = Workspace(settings.work_dir)
+        await asyncio.to_thread(workspace.open)
+        reached = models or _triton(settings)
+        jobs = Jobs(settings.max_jobs, settings.max_waiting)
+        app.state.service = Service(settings, reached, render, workspace, jobs)
+        try:
+            yield
+        finally:
+            jobs.close(grace=0)
+            await workspace.unused()
+            if models is None:
+                await reached.close()
+            await asyncio.to_thread(workspace.close)
+
+    app = _App(
+        title="Talking avatar",
+        summary="One form in, an avatar video out.",
+        description=_ABOUT,
+        version=version("talking-avatar"),
+        lifespan=lifespan,
+    )
+    app.include_router(router)
+    problems.install(app)
+    # The last one added stands outermost.
+    app.add_middleware(problems.Defects)
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=["*"],
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=[ID_HEADER, TIMING, FRAMES, STAND_INS, "Retry-After"],
+    )
+    app.add_middleware(RequestContext)
+    return app

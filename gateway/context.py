@@ -1,0 +1,80 @@
+"""The outermost middleware: an id for each request, and one access line for it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.logs import request_id
+
+logger = logging.getLogger("gateway.access")
+
+ID_HEADER = "X-Request-ID"
+STAGES = "stages"  # key in the request's state: seconds of each stage, by name
+_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PATH_SHOWN = 200  # characters
+
+
+def choose_id(given: str | None) -> str:
+    """The caller's own id if it can stand in a log line as it is, otherwise a new one."""
+    return given if given is not None and _SANE.fullmatch(given) else uuid.uuid4().hex
+
+
+class RequestContext:
+    """Gives the request its id, in the log and in the answer, and logs the request when it is over."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        identity = choose_id(Headers(scope=scope).get(ID_HEADER))
+        state = scope.setdefault("state", {})
+        status: int | None = None
+
+        async def with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[ID_HEADER] = identity
+            await send(message)
+
+        token = request_id.set(identity)
+        try:
+            await self._app(scope, receive, with_id)
+        finally:
+            _log(scope, status, time.perf_counter() - begun, state.get(STAGES, {}))
+            request_id.reset(token)
+
+
+def _log(scope: Scope, status: int | None, seconds: float, stages: Mapping[str, float]) -> None:
+    path = quote(scope["path"])[:_PATH_SHOWN]  # quoted: no path can forge a log line
+    parts = "".join(f" {stage}={spent:.3f}" for stage, spent in stages.items())
+    logger.info(
+        "%s %s %s %.3f s%s",
+        scope["method"],
+        path,
+        "-" if status is None else status,
+        seconds,
+        parts,
+        extra={
+            "fields": {
+                "method": scope["method"],
+                "path": path,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "stages": {stage: round(spent, 6) for stage, spent in stages.items()},
+            }
+        },
+    )

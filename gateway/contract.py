@@ -1,0 +1,123 @@
+"""The form contract: raw form fields stop here, a frozen AvatarRequest goes on.
+
+All four fields are needed; fields of other names are ignored. `background` counts for stills only,
+so with a video any value of it passes, as in the original. The extension only says still or video:
+it never becomes part of a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avatar.errors import InvalidField
+from avatar.request import AvatarRequest, Background
+
+FACE = "face_file"
+SPEECH = "audio_file"
+FACE_TYPE = "avatarFileType"
+BACKGROUND = "background"
+
+# field → the fixed name of its file in the request's folder
+FILES: dict[str, str] = {FACE: "face", SPEECH: "speech"}
+TEXTS = frozenset({FACE_TYPE, BACKGROUND})
+STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
+_SHOWN = 40  # characters of a bad value that its error repeats
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file field as it came: where it lies, and how many bytes it has."""
+
+    path: Path
+    size: int
+
+
+# The known fields of a form; a field may be of the wrong kind, or missing.
+Form = Mapping[str, str | Upload]
+
+FORM_NAME = "AvatarForm"  # among the OpenAPI schemas
+FORM_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": FORM_NAME,
+    "required": [FACE, SPEECH, FACE_TYPE, BACKGROUND],
+    "properties": {
+        FACE: {
+            "type": "string",
+            "format": "binary",
+            "description": "A picture or a video of the avatar. Every picture used must show a face.",
+        },
+        SPEECH: {
+            "type": "string",
+            "format": "binary",
+            "description": "The speech: any sound file that ffmpeg reads. The result lasts as long as it.",
+        },
+        FACE_TYPE: {
+            "type": "string",
+            "description": "Extension of face_file, without the dot. jpg, jpeg, png (in any case): a still, shown at "
+            "25 frames a second. Anything else: a video, with its own frame rate.",
+            "examples": ["png", "jpg", "mp4"],
+        },
+        BACKGROUND: {
+            "type": "string",
+            "enum": [background.value for background in Background],
+            "description": "Background of a still: kept, or painted in a colour. Any value is ignored for a video.",
+        },
+    },
+}
+
+
+def parse(form: Form, folder: Path, identity: str) -> AvatarRequest:
+    """The job that a form asks for. Raises InvalidField, naming the field, where it does not do."""
+    face, speech = _file(form, FACE), _file(form, SPEECH)
+    still = is_still(_text(form, FACE_TYPE))
+    background = _text(form, BACKGROUND)
+    return AvatarRequest(
+        face=face,
+        speech=speech,
+        still=still,
+        background=_background(background) if still else Background.FROM_INPUT,
+        folder=folder,
+        id=identity,
+    )
+
+
+def is_still(extension: str) -> bool:
+    """Whether the extension names a picture. Callers who leave a dot in front or shout are understood."""
+    return extension.strip().removeprefix(".").lower() in STILL_TYPES
+
+
+def _file(form: Form, field: str) -> Path:
+    value = _given(form, field)
+    if not isinstance(value, Upload):
+        raise InvalidField(field, "send a file here, not text")
+    if value.size == 0:
+        raise InvalidField(field, "the file is empty")
+    return value.path
+
+
+def _text(form: Form, field: str) -> str:
+    value = _given(form, field)
+    if isinstance(value, Upload):
+        raise InvalidField(field, "send text here, not a file")
+    if not value.strip():
+        raise InvalidField(field, "the value is empty")
+    return value
+
+
+def _given(form: Form, field: str) -> str | Upload:
+    try:
+        return form[field]
+    except KeyError:
+        raise InvalidField(field, "the field is missing") from None
+
+
+def _background(value: str) -> Background:
+    try:
+        return Background(value)
+    except ValueError:
+        shown = ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
+        allowed = ", ".join(background.value for background in Background)
+        raise InvalidField(BACKGROUND, f"{shown} is not one of {allowed}") from None

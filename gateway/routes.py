@@ -1,0 +1,134 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
+
+from gateway.context import STAGES
+from gateway.contract import FORM_NAME
+from gateway.problems import Problem, ShuttingDown
+from gateway.service import Made, Service
+
+router = APIRouter()
+
+MP4 = "application/mp4"  # as the original says it; the registered name is video/mp4
+TIMING, FRAMES, STAND_INS = "Server-Timing", "X-Avatar-Frames", "X-Avatar-Stand-Ins"
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}}
+
+
+class Pong(BaseModel):
+    """The answer to a ping."""
+
+    pong: str = Field("-", description="Always a dash.")
+
+
+class Health(BaseModel):
+    """A good state of health."""
+
+    status: str = Field(description="`live` or `ready`.")
+    running: int = Field(description="Jobs running now.")
+    waiting: int = Field(description="Forms that wait for their turn.")
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Serving = Annotated[Service, Depends(_service)]
+
+
+async def _request_folder(service: Serving) -> AsyncIterator[Path]:
+    # FastAPI ends this after the answer's last byte is sent, and whatever goes wrong before.
+    async with service.workspace.folder() as folder:
+        yield folder
+
+
+def _problem(description: str, headers: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"model": Problem, "description": description} | ({"headers": headers} if headers else {})
+
+
+_FORM = {"$ref": f"#/components/schemas/{FORM_NAME}"}
+_MADE = {
+    "description": "The avatar: H.264 and AAC in mp4, as long as the speech.",
+    "content": {MP4: {"schema": {"type": "string", "format": "binary"}}},
+    "headers": {
+        FRAMES: {"description": "Pictures in the video.", "schema": {"type": "integer"}},
+        TIMING: {"description": "Time spent in each stage; stages overlap.", "schema": {"type": "string"}},
+        STAND_INS: {
+            "description": "Models that ran on stand-in checkpoints; absent with real weights.",
+            "schema": {"type": "string"},
+        },
+    },
+}
+
+
+@router.post(
+    "/",
+    tags=["avatar"],
+    summary="Make an avatar video",
+    response_class=FileResponse,
+    responses={
+        200: _MADE,
+        400: _problem("The form, a file in it, or a picture without a face: `detail` names the field and the reason."),
+        408: _problem("The upload paused for too long."),
+        413: _problem("A file is over the limit."),
+        500: _problem("A defect; the service's log says more under the request's id."),
+        503: _problem("Triton is not ready, or too many requests are waiting.", _RETRY_AFTER),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
+)
+async def make_avatar(request: Request, service: Serving, folder: Annotated[Path, Depends(_request_folder)]) -> Any:  # noqa: ANN401
+    """A face and a speech in, the video of the face speaking out. Fields of other names are ignored."""
+    made = await service.make(request, folder)
+    setattr(request.state, STAGES, made.stages)
+    answer = FileResponse(made.rendered.path, media_type=MP4, headers=_headers(made))
+    del answer.headers["accept-ranges"]  # there are none of an answer to POST
+    return answer
+
+
+@router.get("/ping", tags=["health"], summary="Is the gateway there?")
+async def ping() -> Pong:
+    """Always the same, whether or not the models can be reached."""
+    return Pong(pong="-")
+
+
+@router.get("/health/live", tags=["health"], summary="Should this process be left alone?")
+async def live(service: Serving) -> Health:
+    """The event loop turns."""
+    return _health("live", service)
+
+
+@router.get(
+    "/health/ready",
+    tags=["health"],
+    summary="Should forms be sent here?",
+    responses={
+        503: _problem("Triton cannot be reached, a model is not ready, or the gateway is stopping.", _RETRY_AFTER)
+    },
+)
+async def ready(service: Serving) -> Health:
+    """Triton is reached and every model is ready."""
+    if service.jobs.closed:
+        raise ShuttingDown("the service is being stopped")
+    await service.models.check_ready()
+    return _health("ready", service)
+
+
+def _health(status: str, service: Service) -> Health:
+    return Health(status=status, running=service.jobs.running, waiting=service.jobs.in_line)
+
+
+def _headers(made: Made) -> dict[str, str]:
+    timing = ", ".join(f"{re.sub(r'[^A-Za-z0-9_-]', '-', name)};dur={s * 1000:.1f}" for name, s in made.stages.items())
+    headers = {TIMING: timing, FRAMES: str(made.rendered.frames)}
+    if made.rendered.stand_ins:
+        headers[STAND_INS] = ", ".join(made.rendered.stand_ins)
+    return headers

@@ -1,0 +1,73 @@
+"""One form from arrival to result."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+
+from avatar.events import Progress, Rendered
+from avatar.models import Models
+from avatar.request import AvatarRequest
+from gateway import contract
+from gateway.attend import attended
+from gateway.jobs import Jobs
+from gateway.logs import request_id
+from gateway.settings import Settings
+from gateway.uploads import receive_form
+from gateway.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Render = Callable[[AvatarRequest, Models], AsyncIterator[Progress | Rendered]]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished job, and the seconds of each stage, the gateway's own (`upload`, `queue`) in front."""
+
+    rendered: Rendered
+    stages: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints share; one a process."""
+
+    settings: Settings
+    models: Models
+    render: Render
+    workspace: Workspace
+    jobs: Jobs
+
+    async def make(self, request: Request, folder: Path) -> Made:
+        """Read the form into `folder`, wait for a turn, do the job. Raises what `gateway.problems` lists."""
+        with self.jobs.place():
+            begun = time.perf_counter()
+            form = await attended(receive_form(request, folder, self.settings), self.jobs.stopped)
+            job = contract.parse(form, folder, request_id.get())
+            stages = {"upload": time.perf_counter() - begun}
+            rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
+        stages.update(rendered.seconds)
+        return Made(rendered, stages)
+
+    async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> Rendered:
+        begun = time.perf_counter()
+        async with self.jobs.turn():
+            stages["queue"] = time.perf_counter() - begun
+            await self.models.check_ready()
+            rendered: Rendered | None = None
+            async for event in self.render(job, self.models):  # to its very end: what follows the result is clean-up
+                if isinstance(event, Rendered):
+                    rendered = event
+                else:
+                    logger.debug("%s: %d of %s", event.stage, event.done, event.total or "?")
+        if rendered is None:
+            raise RuntimeError("the job ended without a result")
+        if rendered.stand_ins:
+            logger.warning("made with STAND-IN checkpoints: %s", ", ".join(rendered.stand_ins))
+        return rendered

@@ -1,0 +1,115 @@
+"""Every setting of the gateway: read once, validated, frozen. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "AVATAR_"
+MIB = 1024 * 1024
+
+
+class BadSetting(ValueError):
+    """One or more settings do not do; the message is one line that names each by its variable."""
+
+
+def _writable_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError("there is no such folder")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError("the folder cannot be written to")
+    return path.resolve()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _jobs_at_once() -> int:
+    # A job waits for Triton most of its time, and two at once already let frames of different forms
+    # share a batch; beyond the cores, more jobs only make each other slower.
+    return max(2, _cores())
+
+
+class Settings(BaseSettings):
+    """The gateway's settings: arguments first, then `AVATAR_…` variables, then the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - as the original
+    port: int = Field(16000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    triton: str = Field(
+        "127.0.0.1:8001",
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
+        description="Triton's gRPC address, host:port.",
+    )
+    triton_timeout: float = Field(120.0, gt=0, le=3600, description="Seconds that one call to Triton may take.")
+    work_dir: Annotated[Path, AfterValidator(_writable_folder)] = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()),
+        description="Existing folder for the requests' temporary files.",
+        json_schema_extra={"shown": "the system's temporary folder"},
+    )
+    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of the two.")
+    upload_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds an upload may pause before it is given up.")
+    max_jobs: int = Field(
+        default_factory=_jobs_at_once,
+        ge=1,
+        description="Jobs that run at once; the others wait in order.",
+        json_schema_extra={"shown": "the number of cores, at least 2"},
+    )
+    max_waiting: int = Field(32, ge=0, description="Requests that may wait; one more is answered 503.")
+    shutdown_grace: float = Field(
+        20.0, ge=0, le=3600, description="Seconds that running jobs get to finish when the gateway is stopped."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+    log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
+
+    @property
+    def max_form_bytes(self) -> int:
+        """Largest accepted body: both files, and room for the text fields and the multipart framing."""
+        return 2 * self.max_upload_bytes + MIB
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the documentation: environment variable, default as text, meaning."""
+
+    variable: str
+    default: str
+    about: str
+
+
+def _setting(name: str) -> Setting:
+    field = Settings.model_fields[name]
+    extra = field.json_schema_extra
+    default = extra["shown"] if isinstance(extra, dict) else field.default
+    return Setting(variable_of(name), str(default), field.description or "")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: `port` is `AVATAR_PORT`."""
+    return PREFIX + name.upper()
+
+
+# What --help prints and the README is held to.
+SETTINGS: tuple[Setting, ...] = tuple(_setting(name) for name in Settings.model_fields)
+
+
+def _explain(error: ErrorDetails) -> str:
+    reason = error["msg"].removeprefix("Value error, ")
+    return f"{variable_of(str(error['loc'][0]))}: {reason} (got {str(error['input'])[:80]!r})"
+
+
+def load(**given: Any) -> Settings:  # noqa: ANN401 - validated by Settings itself
+    """Settings from the environment, with those of `given` that are not None on top. Raises BadSetting."""
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise BadSetting("; ".join(_explain(item) for item in error.errors(include_url=False))) from None

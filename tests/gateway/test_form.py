@@ -1,0 +1,250 @@
+"""The form contract, through HTTP; the job itself is a fake."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+from gateway_fakes import FakeRender, Serve, form, leftovers
+
+from avatar.request import Background
+
+BOUNDARY = "b0undary"
+MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+FIELDS = ("face_file", "audio_file", "avatarFileType", "background")
+
+
+def part(disposition: str, value: str) -> bytes:
+    return f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n".encode()
+
+
+async def refused(client: httpx.AsyncClient, parts: dict) -> str:
+    answer = await client.post("/", files=parts)
+    assert answer.status_code == 400, answer.text
+    assert answer.json().keys() == {"detail"}
+    return answer.json()["detail"]
+
+
+async def test_a_form_is_answered_with_the_mp4_itself(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/", files=form())
+    assert answer.status_code == 200
+    assert answer.content == b"a face|a speech"
+    assert answer.headers["content-type"] == "application/mp4"
+    assert answer.headers["content-length"] == "15"
+    assert "accept-ranges" not in answer.headers
+
+
+async def test_ping_answers_as_the_original_did(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/ping")
+    assert (answer.status_code, answer.json()) == (200, {"pong": "-"})
+
+
+async def test_the_files_lie_under_fixed_names_in_the_requests_own_folder(
+    client: httpx.AsyncClient, render: FakeRender, work: Path
+) -> None:
+    await client.post("/", files=form(face_file=("../../face.png", b"f"), audio_file=("/etc/passwd", b"s")))
+    (asked,) = render.asked
+    assert (asked.face, asked.speech) == (asked.folder / "face", asked.folder / "speech")
+    assert work in asked.folder.parents
+    assert leftovers(work) == []
+
+
+async def test_the_job_is_named_by_the_requests_id(client: httpx.AsyncClient, render: FakeRender) -> None:
+    await client.post("/", files=form(), headers={"X-Request-ID": "caller-7"})
+    assert render.asked[0].id == "caller-7"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+async def test_a_missing_field_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
+    assert await refused(client, form(**{name: None})) == f"{name}: the field is missing"
+    assert leftovers(work) == []
+
+
+async def test_a_missing_background_is_named_for_a_video_too(client: httpx.AsyncClient) -> None:
+    assert await refused(client, form(avatarFileType="mp4", background=None)) == "background: the field is missing"
+
+
+@pytest.mark.parametrize("name", ["face_file", "audio_file"])
+async def test_an_empty_file_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
+    assert await refused(client, form(**{name: ("file", b"")})) == f"{name}: the file is empty"
+    assert leftovers(work) == []
+
+
+@pytest.mark.parametrize("name", ["face_file", "audio_file"])
+async def test_a_file_input_left_blank_in_a_browser_is_named(client: httpx.AsyncClient, name: str) -> None:
+    body = b"".join(part(f'name="{field}"; filename=""', "") for field in FIELDS if field == name)
+    body += b"".join(
+        part(f'name="{field}"' + ('; filename="f"' if "file" in field else ""), "x")
+        for field in FIELDS
+        if field != name
+    )
+    answer = await client.post("/", content=body + f"--{BOUNDARY}--\r\n".encode(), headers=MULTIPART)
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: the file is empty")
+
+
+@pytest.mark.parametrize("name", ["avatarFileType", "background"])
+@pytest.mark.parametrize("value", ["", "  "])
+async def test_an_empty_value_is_named(client: httpx.AsyncClient, name: str, value: str) -> None:
+    assert await refused(client, form(**{name: value})) == f"{name}: the value is empty"
+
+
+@pytest.mark.parametrize("name", ["face_file", "audio_file"])
+async def test_text_in_place_of_a_file_is_named(client: httpx.AsyncClient, name: str) -> None:
+    assert await refused(client, form(**{name: "a path, perhaps"})) == f"{name}: send a file here, not text"
+
+
+@pytest.mark.parametrize("name", ["avatarFileType", "background"])
+async def test_a_file_in_place_of_text_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
+    assert await refused(client, form(**{name: ("x.txt", b"png")})) == f"{name}: send text here, not a file"
+    assert leftovers(work) == []
+
+
+@pytest.mark.parametrize("name", FIELDS)
+async def test_a_field_that_comes_twice_is_named(client: httpx.AsyncClient, name: str) -> None:
+    parts = [*form().items(), (name, form()[name])]
+    answer = await client.post("/", files=parts)
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: the field comes twice")
+
+
+async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/", files={"first": (None, "x" * 5000), **form(), "last": ("x.bin", b"x" * 5000)})
+    assert answer.content == b"a face|a speech"
+
+
+@pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "PNG", "JPeG", ".jpg", " png "])
+async def test_pictures_are_stills(client: httpx.AsyncClient, render: FakeRender, extension: str) -> None:
+    await client.post("/", files=form(avatarFileType=extension, background="Blue"))
+    assert (render.asked[0].still, render.asked[0].background) == (True, Background.BLUE)
+
+
+@pytest.mark.parametrize("extension", ["mp4", "webm", "gif", "jpgx", "../../etc/passwd", "mp4; rm -rf /", "視頻"])
+async def test_anything_else_is_a_video_and_never_part_of_a_path(
+    client: httpx.AsyncClient, render: FakeRender, work: Path, extension: str
+) -> None:
+    answer = await client.post("/", files=form(avatarFileType=extension))
+    assert answer.status_code == 200
+    (asked,) = render.asked
+    assert not asked.still
+    assert (asked.face.name, asked.speech.name) == ("face", "speech")
+    assert leftovers(work) == []
+
+
+@pytest.mark.parametrize("background", list(Background))
+async def test_every_background_of_the_contract_is_understood(
+    client: httpx.AsyncClient, render: FakeRender, background: Background
+) -> None:
+    await client.post("/", files=form(background=background.value))
+    assert render.asked[0].background is background
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [("Pink", "'Pink'"), ("white", "'white'"), ("x" * 999, f"'{'x' * 40}...'"), ("a\nb", r"'a\nb'")]
+)
+async def test_an_unknown_colour_is_named_with_those_allowed(
+    client: httpx.AsyncClient, render: FakeRender, value: str, shown: str
+) -> None:
+    detail = await refused(client, form(background=value))
+    assert detail == f"background: {shown} is not one of From Input, White, Black, Green, Red, Blue"
+    assert render.asked == []
+
+
+async def test_the_background_of_a_video_is_ignored_whatever_it_says(
+    client: httpx.AsyncClient, render: FakeRender
+) -> None:
+    answer = await client.post("/", files=form(avatarFileType="mp4", background="no colour at all"))
+    assert answer.status_code == 200
+    assert render.asked[0].background is Background.FROM_INPUT
+
+
+async def test_a_value_too_long_for_any_use_is_named(client: httpx.AsyncClient) -> None:
+    assert (
+        await refused(client, form(avatarFileType="x" * 1025)) == "avatarFileType: the value is longer than 1024 bytes"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "reason"),
+    [
+        (None, b"", "send the form as multipart/form-data"),
+        ("application/json", b"{}", "send the form as multipart/form-data"),
+        ("application/x-www-form-urlencoded", b"background=Red", "send the form as multipart/form-data"),
+        ("multipart/form-data", b"", "its Content-Type names no boundary"),
+        ("multipart/form-data; boundary=", b"", "its Content-Type names no boundary"),
+        (f"multipart/form-data; boundary={'b' * 300}", b"", "the form cannot be read: "),
+        (MULTIPART["Content-Type"], b"", "it breaks off before its closing boundary"),
+        (MULTIPART["Content-Type"], b"no form at all", "the form cannot be read: "),
+        (MULTIPART["Content-Type"], part('name="background"', "Red"), "it breaks off before its closing boundary"),
+        (MULTIPART["Content-Type"], part("nameless", "Red"), "a part of it has no name"),
+        (MULTIPART["Content-Type"], part('name="x"', "x") * 101, "the form has more than 100 fields"),
+    ],
+)
+async def test_a_body_that_is_no_form_is_refused(
+    client: httpx.AsyncClient, work: Path, content_type: str | None, body: bytes, reason: str
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = await client.post("/", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert reason in answer.json()["detail"]
+    assert leftovers(work) == []
+
+
+async def test_a_form_cut_off_inside_a_file_is_refused(client: httpx.AsyncClient, render: FakeRender) -> None:
+    request = client.build_request("POST", "/", files=form(face_file=("face.png", b"f" * 100_000)))
+    body = request.read()[:50_000]
+    headers = {"Content-Type": request.headers["Content-Type"]}
+    answer = await client.post("/", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert "breaks off" in answer.json()["detail"]
+    assert render.asked == []
+
+
+@pytest.mark.parametrize("name", ["face_file", "audio_file"])
+async def test_a_file_over_the_limit_is_named_with_the_limit(serve: Serve, work: Path, name: str) -> None:
+    async with serve(max_upload_bytes=1000) as client:
+        answer = await client.post("/", files=form(**{name: ("file", b"x" * 1001)}))
+        assert (answer.status_code, answer.json()) == (413, {"detail": f"{name}: the file is larger than 1000 bytes"})
+        assert leftovers(work) == []
+
+
+async def test_a_file_exactly_at_the_limit_passes(serve: Serve) -> None:
+    async with serve(max_upload_bytes=1000) as client:
+        answer = await client.post("/", files=form(face_file=("f", b"x" * 1000), audio_file=("s", b"y" * 1000)))
+    assert answer.content == b"x" * 1000 + b"|" + b"y" * 1000
+
+
+async def test_a_content_length_over_the_limit_is_refused_before_the_body_is_read(serve: Serve) -> None:
+    async def body():  # noqa: ANN202
+        raise AssertionError("the body was read")
+        yield b""
+
+    async with serve(max_upload_bytes=1000) as client:
+        headers = MULTIPART | {"Content-Length": str(3 * 1024 * 1024)}
+        answer = await client.post("/", content=body(), headers=headers)
+    assert answer.status_code == 413
+    assert "1000 bytes" in answer.json()["detail"]
+
+
+async def test_a_body_of_unknown_length_stops_at_the_limit_too(serve: Serve, work: Path) -> None:
+    async def body():  # noqa: ANN202
+        yield part('name="junk"; filename="junk"', "")[:-2]
+        for _ in range(100):
+            yield b"x" * 65536
+
+    async with serve(max_upload_bytes=1000) as client:
+        answer = await client.post("/", content=body(), headers=MULTIPART)
+        assert answer.status_code == 413
+        assert leftovers(work) == []
+
+
+async def test_large_files_arrive_whole(client: httpx.AsyncClient) -> None:
+    face, speech = bytes(range(256)) * 12_000, b"\r\n--almost a boundary\r\n" * 50_000
+    answer = await client.post("/", files=form(face_file=("f", face), audio_file=("s", speech)))
+    assert answer.content == face + b"|" + speech
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("PUT", "/", 405), ("GET", "/nowhere", 404)])
+async def test_wrong_methods_and_paths_say_so_in_the_same_shape(
+    client: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    answer = await client.request(method, path)
+    assert answer.status_code == status
+    assert isinstance(answer.json()["detail"], str)
