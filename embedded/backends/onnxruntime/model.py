@@ -83,6 +83,8 @@ def _options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
     options.intra_op_num_threads = _parameter(config, "intra_op_thread_count", int(os.environ.get(THREADS, "0")))
     options.inter_op_num_threads = _parameter(config, "inter_op_thread_count", 1)
     options.log_severity_level = 3  # errors; warnings about the graph belong to the exporter
+    # idle threads of one model must not spin on the cores that another one needs
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     # a net of mostly zero weights makes denormals, which slow a CPU ten times
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options

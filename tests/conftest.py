@@ -1,0 +1,93 @@
+"""Fixtures that every test may use. The heavy ones are made once a session, and only when asked for.
+
+With AVATAR_TEST_CACHE=DIR the exported repositories are kept in DIR between runs; what is up to date
+there is not exported again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.server import Triton
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Data computed by the original code."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """The portrait and the speech that ship with the project."""
+    return ROOT / "samples"
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where checkpoints and repositories of the tests are made."""
+    kept = os.environ.get("AVATAR_TEST_CACHE")
+    return Path(kept).resolve() if kept else tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="session")
+def stand_in_weights(cache: Path) -> Path:
+    """A folder with the stand-in checkpoints."""
+    from export import stand_ins  # PyTorch takes seconds to import, and most tests need none of it
+
+    weights = cache / "stand-ins"
+    stand_ins.write(weights)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def golden_weights(cache: Path) -> Path:
+    """A folder with checkpoints that hold the golden fill, in the official formats."""
+    from golden_fill import write_golden_weights
+
+    weights = cache / "golden-weights"
+    weights.mkdir(parents=True, exist_ok=True)
+    write_golden_weights(weights)
+    return weights
+
+
+@pytest.fixture(scope="session")
+def repository(cache: Path, stand_in_weights: Path) -> Path:
+    """A complete model repository of the stand-ins."""
+    return _build(stand_in_weights, cache / "repository")
+
+
+@pytest.fixture(scope="session")
+def golden_repository(cache: Path, golden_weights: Path) -> Path:
+    """A complete model repository of the golden fill."""
+    return _build(golden_weights, cache / "golden-repository")
+
+
+@pytest.fixture(scope="session")
+def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A running server with every model, on stand-ins."""
+    yield from _serve(repository, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A running server with every model, on the golden fill; for one module only, it takes 2 GB."""
+    yield from _serve(golden_repository, tmp_path_factory)
+
+
+def _build(weights: Path, repository: Path) -> Path:
+    from export.repository import build
+
+    build(weights, repository)
+    return repository
+
+
+def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with Triton(repository, log=tmp_path_factory.mktemp("triton") / "triton.log") as server:
+        yield server
