@@ -1,0 +1,138 @@
+"""Runs ffmpeg: the one place where this package starts processes."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from fcntl import F_SETPIPE_SZ, fcntl
+from functools import cache
+from io import FileIO
+from types import TracebackType
+from typing import Self, TypeVar, cast
+
+import imageio_ffmpeg
+
+from .errors import AvatarError
+
+T = TypeVar("T")
+
+WORDS = 4096  # bytes of a process's last words that are kept; a broken file can make ffmpeg talk without end
+PIPE = 1 << 20  # bytes; a frame crosses in a few pieces instead of hundreds. What Linux grants to any user
+BLOCK = 1 << 18  # bytes read at a time where the length is not known
+
+
+class FfmpegFailed(AvatarError):
+    """ffmpeg ended badly. Its own words are for the log: they hold paths of this machine."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__("the media could not be processed")
+        self.exit_status = status  # negative: the signal that ended it
+        self.words = words
+
+
+@cache
+def executable() -> str:
+    """The system's ffmpeg where there is one, the static one of imageio-ffmpeg otherwise."""
+    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+async def output(args: Sequence[str]) -> bytes:
+    """Everything that ffmpeg with `args` writes to its stdout. Raises FfmpegFailed."""
+    async with Process(args) as process:
+        said = await process.read_all()
+        await process.finish()
+    return said
+
+
+class Process:
+    """A running ffmpeg with one pipe, to be used as `async with Process(args) as process`.
+
+    Leaving the block, for whatever reason, kills the process where it still runs and reaps it. The pipe
+    is read and written by a thread of the process's own, straight from and into the caller's memory: the
+    event loop never copies a frame, and waiting for ffmpeg takes no thread from those that do the work.
+    """
+
+    def __init__(self, args: Sequence[str], *, fed: bool = False) -> None:
+        self._args = args
+        self._fed = fed  # whether the pipe is the process's stdin, or else its stdout
+
+    async def __aenter__(self) -> Self:
+        program = await asyncio.to_thread(executable)
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - returns once the child runs, about a millisecond
+            [program, *self._args],
+            bufsize=0,
+            stdin=subprocess.PIPE if self._fed else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self._fed else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            process_group=0,  # a Ctrl-C in the terminal is for the service, which ends its jobs itself
+        )
+        self._pipe = cast(FileIO, self._process.stdin if self._fed else self._process.stdout)
+        with suppress(OSError):  # over the user's allowance: the usual 64 KiB then
+            fcntl(self._pipe.fileno(), F_SETPIPE_SZ, PIPE)
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="ffmpeg")  # the watcher and the pipe
+        self._ended: Future[tuple[int, str]] = self._threads.submit(self._watch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        closed = self._threads.submit(self._pipe.close)  # waits for a read or write that the kill has ended
+        self._threads.shutdown(wait=False)
+        # the threads reap and close even where this wait is cancelled
+        await asyncio.shield(asyncio.gather(asyncio.wrap_future(self._ended), asyncio.wrap_future(closed)))
+
+    async def read_into(self, room: memoryview) -> int:
+        """Fill `room` (bytes) from stdout; gives the number of bytes, less than asked only at the end."""
+        return await self._in_thread(lambda: _fill(self._pipe, room))
+
+    async def read_all(self) -> bytes:
+        """Everything up to the end of stdout."""
+        return await self._in_thread(lambda: b"".join(iter(lambda: self._pipe.read(BLOCK), b"")))
+
+    async def write(self, data: memoryview) -> None:
+        """Write `data` (bytes) to stdin, at the pace at which ffmpeg takes it.
+
+        Raises:
+            FfmpegFailed: it ended before it had taken everything.
+        """
+        try:
+            await self._in_thread(lambda: _pour(self._pipe, data))
+        except BrokenPipeError:
+            status, words = await asyncio.wrap_future(self._ended)
+            raise FfmpegFailed(status, words) from None
+
+    async def finish(self) -> None:
+        """Wait for the end, closing stdin first. Raises FfmpegFailed where the exit status is not 0."""
+        if self._fed:
+            await self._in_thread(self._pipe.close)
+        status, words = await asyncio.shield(asyncio.wrap_future(self._ended))
+        if status:
+            raise FfmpegFailed(status, words)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _watch(self) -> tuple[int, str]:
+        """Keep the tail of stderr, then reap; runs in a thread from the process's start to its end."""
+        words = b""
+        with cast(FileIO, self._process.stderr) as pipe:
+            while said := pipe.read(WORDS):
+                words = (words + said)[-WORDS:]
+        return self._process.wait(), words.decode(errors="replace").strip()
+
+
+def _fill(pipe: FileIO, room: memoryview) -> int:
+    filled = 0
+    while filled < len(room) and (got := pipe.readinto(room[filled:])):
+        filled += got
+    return filled
+
+
+def _pour(pipe: FileIO, data: memoryview) -> None:
+    while data:
+        data = data[pipe.write(data) :]
