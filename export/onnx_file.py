@@ -85,18 +85,36 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU, as the server's: denormals count as zero."""
+    """An onnxruntime session on the CPU, as the server's: denormals count as zero.
+
+    Raises:
+        ExportError: onnxruntime cannot load the file.
+    """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = 4  # fatal ones; whatever fails is raised
+    with _as_export_error(f"{path}: onnxruntime cannot load it"):
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, model: Model, inputs: Sequence[Array]) -> list[Array]:
-    """Run `inputs` (in the table's order) and give back the outputs in the table's order."""
+    """Run `inputs` (in the table's order) and give back the outputs in the table's order.
+
+    Raises:
+        ExportError: the graph cannot work on them.
+    """
     feeds = {tensor.name: array for tensor, array in zip(model.inputs, inputs, strict=True)}
-    outputs: list[Array] = session.run([tensor.name for tensor in model.outputs], feeds)
+    with _as_export_error(f"{model.name}: onnxruntime cannot run the export"):
+        outputs: list[Array] = session.run([tensor.name for tensor in model.outputs], feeds)
     return outputs
+
+
+@contextmanager
+def _as_export_error(message: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # onnxruntime's errors share no base of their own
+        raise ExportError(f"{message}: {error}") from error
 
 
 def _describe(there: Sequence[onnx.ValueInfoProto], table: Sequence[Tensor], model: Model) -> None:

@@ -46,6 +46,7 @@ def export_segmentation(frozen: Path, path: Path, origin: Origin) -> None:
         tensorflow = _tensorflow()
         graph = _read(tensorflow, frozen)
         proto = _convert(graph, frozen)
+        _spell_out_padding(proto)
         _wrap(proto)
         onnx_file.finish(proto, SEGMENTATION, origin)
         with onnx_file.written(path) as temporary, _session(tensorflow, graph) as original:
@@ -122,6 +123,24 @@ def _session(tensorflow: ModuleType, graph: Graph) -> Session:
     with session.graph.as_default():
         tensorflow.import_graph_def(graph, name="")
     return session
+
+
+def _spell_out_padding(proto: onnx.ModelProto) -> None:
+    """Replace `auto_pad` by numbers in dilated convolutions: onnxruntime refuses the two together.
+
+    With stride 1 (TensorFlow dilates nothing else) SAME padding hangs on the kernel alone.
+    """
+    for node in proto.graph.node:
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        dilations, automatic = given.get("dilations", []), given.get("auto_pad", b"NOTSET")
+        if node.op_type != "Conv" or max(dilations, default=1) == 1 or automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
+            continue
+        whole = [(kernel - 1) * dilation for kernel, dilation in zip(given["kernel_shape"], dilations, strict=True)]
+        small, large = [size // 2 for size in whole], [size - size // 2 for size in whole]
+        pads = small + large if automatic == b"SAME_UPPER" else large + small
+        kept = [attribute for attribute in node.attribute if attribute.name != "auto_pad"]
+        node.ClearField("attribute")
+        node.attribute.extend([*kept, helper.make_attribute("pads", pads)])
 
 
 def _wrap(proto: onnx.ModelProto) -> None:

@@ -66,7 +66,7 @@ def test_an_ensemble_connects_every_tensor(name: str) -> None:
             assert ready[outer] == types[inner], f"{model.name}.{inner} reads {outer} before it is made"
             used.add(outer)
         for inner, outer in step.output_map.items():
-            assert outer not in ready, f"{outer} is made twice: such an ensemble never answers"
+            assert outer not in ready, f"{outer} is made twice: no call to such an ensemble succeeds"
             ready[outer] = types[inner]
     wanted = {t.name for t in config.output}
     assert wanted <= set(ready)
