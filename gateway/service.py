@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from gateway.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-Render = Callable[[AvatarRequest, Models], AsyncIterator[Progress | Rendered]]
+Render = Callable[[AvatarRequest, Models], AsyncGenerator[Progress | Rendered, None]]
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,12 @@ class Service:
             stages["queue"] = time.perf_counter() - begun
             await self.models.check_ready()
             rendered: Rendered | None = None
-            async for event in self.render(job, self.models):  # to its very end: what follows the result is clean-up
-                if isinstance(event, Rendered):
-                    rendered = event
-                else:
-                    logger.debug("%s: %d of %s", event.stage, event.done, event.total or "?")
+            async with aclosing(self.render(job, self.models)) as events:
+                async for event in events:  # to its very end: what follows the result is clean-up
+                    if isinstance(event, Rendered):
+                        rendered = event
+                    else:
+                        logger.debug("%s: %d of %s", event.stage, event.done, event.total or "?")
         if rendered is None:
             raise RuntimeError("the job ended without a result")
         if rendered.stand_ins:

@@ -1,0 +1,188 @@
+"""Real connections: clients that leave, uploads that stall, a server that is stopped."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from fractions import Fraction
+from pathlib import Path
+
+import httpx
+import pytest
+from gateway_fakes import FakeRender, contents, eventually, form, leftovers
+
+from avatar.errors import FaceNotFound
+from avatar.events import Rendered
+
+Start = Callable[..., Awaitable]
+
+
+async def post(url: str) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=60) as client:
+        return await client.post(url, files=form())
+
+
+async def test_a_form_goes_through_a_real_connection(live: Start, work: Path) -> None:
+    gateway = await live()
+    answer = await post(gateway.url)
+    assert (answer.status_code, answer.content) == (200, b"a face|a speech")
+    await eventually(lambda: leftovers(work) == [])
+
+
+async def test_a_client_that_leaves_ends_its_job(live: Start, render: FakeRender, work: Path, raw_form: bytes) -> None:
+    render.gate.clear()
+    gateway = await live()
+    connection = await gateway.send(raw_form)
+    await render.reached(1)
+    connection.close()
+    await eventually(lambda: render.cancelled == 1)
+    await eventually(lambda: leftovers(work) == [])
+    assert gateway.jobs.running == 0
+
+
+async def test_a_client_that_leaves_the_line_is_forgotten(
+    live: Start, render: FakeRender, work: Path, raw_form: bytes
+) -> None:
+    render.gate.clear()
+    gateway = await live(max_jobs=1)
+    first = asyncio.create_task(post(gateway.url))
+    await render.reached(1)
+    connection = await gateway.send(raw_form)
+    await eventually(lambda: gateway.jobs.in_line == 1)
+    connection.close()
+    await eventually(lambda: gateway.jobs.in_line == 0)
+    render.gate.set()
+    assert (await first).status_code == 200
+    assert len(render.asked) == 1
+    await eventually(lambda: leftovers(work) == [])
+
+
+async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(
+    live: Start, render: FakeRender, work: Path, raw_form: bytes
+) -> None:
+    gateway = await live()
+    connection = await gateway.send(raw_form[:-20])
+    await eventually(lambda: leftovers(work) != [])
+    connection.close()
+    await eventually(lambda: leftovers(work) == [])
+    assert render.asked == []
+
+
+async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Start, work: Path, raw_form: bytes) -> None:
+    async def large(request, models):  # noqa: ANN001, ANN202
+        video = request.folder / "video.mp4"
+        video.write_bytes(bytes(64 * 1024 * 1024))  # more than the sockets' buffers hold
+        yield Rendered(video, 1, Fraction(25), 0.04, {})
+
+    gateway = await live(job=large)
+    connection = await gateway.send(raw_form)
+    await eventually(lambda: any(path.name == "video.mp4" for path in contents(work)))
+    assert leftovers(work) != []
+    connection.transport.abort()
+    await eventually(lambda: leftovers(work) == [])
+
+
+async def test_a_lost_client_is_logged_as_such(
+    live: Start, render: FakeRender, raw_form: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.access")
+    render.gate.clear()
+    gateway = await live()
+    connection = await gateway.send(raw_form)
+    await render.reached(1)
+    connection.close()
+    await eventually(lambda: any(getattr(record, "fields", {}).get("status") == 499 for record in caplog.records))
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_an_upload_that_stalls_is_given_up(live: Start, work: Path, raw_form: bytes) -> None:
+    gateway = await live(upload_timeout=0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(raw_form[:-20])
+    assert (await asyncio.wait_for(reader.readline(), 20)).split()[1] == b"408"
+    assert b"nothing more of the form came for 0.2 s" in await asyncio.wait_for(reader.readuntil(b"}"), 20)
+    writer.close()
+    await eventually(lambda: leftovers(work) == [])
+
+
+async def test_a_file_over_the_limit_is_answered_while_it_still_comes(live: Start, raw_form: bytes) -> None:
+    gateway = await live(max_upload_bytes=4)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(raw_form[:-20])  # the end of the form never comes
+    assert (await asyncio.wait_for(reader.readline(), 20)).split()[1] == b"413"
+    writer.close()
+
+
+async def test_jobs_that_end_within_the_grace_period_are_answered(live: Start, render: FakeRender) -> None:
+    render.gate.clear()
+    gateway = await live(shutdown_grace=30)
+    running = asyncio.create_task(post(gateway.url))
+    await render.reached(1)
+    gateway.server.should_exit = True
+    await eventually(lambda: gateway.jobs.closed)
+    render.gate.set()
+    assert (await running).content == b"a face|a speech"
+
+
+async def test_a_stop_sends_the_waiting_away_and_ends_the_running_after_the_grace_period(
+    live: Start, render: FakeRender, work: Path
+) -> None:
+    render.gate.clear()
+    gateway = await live(max_jobs=1, shutdown_grace=0.2)
+    running = asyncio.create_task(post(gateway.url))
+    await render.reached(1)
+    waiting = asyncio.create_task(post(gateway.url))
+    await eventually(lambda: gateway.jobs.in_line == 1)
+    gateway.server.should_exit = True
+    for answer in await asyncio.gather(waiting, running):
+        assert (answer.status_code, answer.json()) == (503, {"detail": "the service is being stopped"})
+        assert "retry-after" in answer.headers
+    assert render.cancelled == 1
+    await eventually(lambda: contents(work) == [])
+
+
+async def test_while_stopping_no_more_forms_are_asked_for(live: Start, render: FakeRender) -> None:
+    render.gate.clear()
+    gateway = await live(shutdown_grace=30)
+    async with httpx.AsyncClient() as client:
+        running = asyncio.create_task(post(gateway.url))
+        await render.reached(1)
+        gateway.jobs.close(grace=30)
+        answer = await client.get(f"{gateway.url}/health/ready")
+        assert (answer.status_code, answer.json()["detail"]) == (503, "the service is being stopped")
+        assert (await client.post(gateway.url, files=form())).status_code == 503
+    render.gate.set()
+    assert (await running).status_code == 200
+
+
+async def test_others_are_answered_while_the_disk_is_stuck(live: Start, render: FakeRender, work: Path) -> None:
+    render.error = FaceNotFound()
+    gateway = await live()
+    begun, pipe_made = asyncio.Event(), asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        whole = request.read()
+        yield whole[:10]
+        begun.set()
+        await pipe_made.wait()
+        yield whole[10:]
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        request = client.build_request("POST", gateway.url, files=form(face_file=("f", bytes(3_000_000))))
+        upload = asyncio.create_task(client.post(gateway.url, content=body(), headers=request.headers))
+        await begun.wait()
+        await eventually(lambda: leftovers(work) != [])
+        pipe = leftovers(work)[0] / "face"
+        os.mkfifo(pipe)  # in the file's place: writing to it goes on only as far as it is read
+        end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+        pipe_made.set()
+        for _ in range(20):
+            assert (await client.get(f"{gateway.url}/ping")).status_code == 200
+        assert not upload.done()
+        while not upload.done():
+            with contextlib.suppress(BlockingIOError):
+                os.read(end, 1_000_000)
+            await asyncio.sleep(0.001)
+        os.close(end)
+        assert (await upload).status_code == 400

@@ -1,0 +1,35 @@
+import httpx
+
+from avatar.request import Background
+
+
+async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncClient) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    body = schema["paths"]["/"]["post"]["requestBody"]
+    assert body["required"]
+    reference = body["content"]["multipart/form-data"]["schema"]["$ref"]
+    form = schema["components"]["schemas"][reference.rpartition("/")[2]]
+    assert form["required"] == list(form["properties"]) == ["face_file", "audio_file", "avatarFileType", "background"]
+    assert all(field["description"] for field in form["properties"].values())
+    assert form["properties"]["background"]["enum"] == [background.value for background in Background]
+
+
+async def test_the_schema_documents_the_answers(client: httpx.AsyncClient) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    answers = schema["paths"]["/"]["post"]["responses"]
+    assert set(answers) == {"200", "400", "408", "413", "500", "503"}
+    assert list(answers["200"]["content"]) == ["application/mp4"]
+    assert "Retry-After" in answers["503"]["headers"]
+    for status in ("400", "413", "503"):
+        assert answers[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+    assert schema["info"]["title"]
+    assert schema["info"]["description"]
+
+
+async def test_every_path_of_the_schema_is_told_what_it_is_for(client: httpx.AsyncClient) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    assert set(schema["paths"]) == {"/", "/ping", "/health/live", "/health/ready"}
+    for path in schema["paths"].values():
+        for operation in path.values():
+            assert operation["summary"]
+            assert operation["description"]

@@ -1,0 +1,132 @@
+"""Who may work, who waits, who is sent away."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+from gateway_fakes import FakeRender, Serve, eventually, form, leftovers
+
+from gateway.jobs import Jobs
+from gateway.problems import Busy, ShuttingDown
+
+
+def in_line(client: httpx.AsyncClient) -> int:
+    return client._transport.app.state.service.jobs.in_line
+
+
+async def post(client: httpx.AsyncClient, face: bytes) -> bytes:
+    answer = await client.post("/", files=form(face_file=("face.png", face)))
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+async def test_several_forms_at_once_do_not_mix(serve: Serve, render: FakeRender, work: Path) -> None:
+    render.gate.clear()
+    async with serve(max_jobs=8) as client:
+        posts = [asyncio.create_task(post(client, b"%d" % number * 100_000)) for number in range(8)]
+        await render.reached(8)
+        assert len({asked.folder for asked in render.asked}) == 8
+        render.gate.set()
+        assert await asyncio.gather(*posts) == [b"%d" % number * 100_000 + b"|a speech" for number in range(8)]
+        assert leftovers(work) == []
+
+
+async def test_no_more_jobs_run_than_may_and_the_others_follow(serve: Serve, render: FakeRender) -> None:
+    render.gate.clear()
+    async with serve(max_jobs=2) as client:
+        posts = [asyncio.create_task(post(client, b"face")) for _ in range(7)]
+        await eventually(lambda: in_line(client) == 5)
+        render.gate.set()
+        await asyncio.gather(*posts)
+    assert render.most_running == 2
+    assert len(render.asked) == 7
+
+
+async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve, render: FakeRender) -> None:
+    render.gate.clear()
+    async with serve(max_jobs=1, max_waiting=1) as client:
+        posts = [asyncio.create_task(post(client, b"face")) for _ in range(2)]
+        await render.reached(1)
+        await eventually(lambda: in_line(client) == 1)
+        answer = await client.post("/", files=form())
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.json() == {"detail": "2 requests are running or waiting; try again later"}
+        health = (await client.get("/health/live")).json()
+        assert health == {"status": "live", "running": 1, "waiting": 1}
+        render.gate.set()
+        await asyncio.gather(*posts)
+        assert (await client.post("/", files=form())).status_code == 200
+
+
+async def test_turns_come_in_the_order_of_asking() -> None:
+    jobs, order = Jobs(1, 10), []
+
+    async def work(number: int) -> None:
+        async with jobs.turn():
+            order.append(number)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(work(number) for number in range(5)))
+    assert order == [0, 1, 2, 3, 4]
+    assert (jobs.running, jobs.in_line) == (0, 0)
+
+
+async def test_who_leaves_the_line_leaves_the_others_their_turn() -> None:
+    jobs = Jobs(1, 10)
+    done = asyncio.Event()
+
+    async def work() -> None:
+        async with jobs.turn():
+            await done.wait()
+
+    tasks = [asyncio.create_task(work()) for _ in range(3)]
+    await eventually(lambda: jobs.in_line == 2)
+    tasks[1].cancel()
+    await eventually(lambda: jobs.in_line == 1)
+    done.set()
+    await asyncio.gather(tasks[0], tasks[2])
+    assert (jobs.running, jobs.in_line) == (0, 0)
+
+
+async def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
+    jobs = Jobs(1, 10)
+    first = jobs.turn()
+    await first.__aenter__()
+
+    async def work() -> None:
+        async with jobs.turn():
+            pass
+
+    second, third = asyncio.create_task(work()), asyncio.create_task(work())
+    await eventually(lambda: jobs.in_line == 2)
+    await first.__aexit__(None, None, None)  # the turn is the second's now,
+    second.cancel()  # who is cancelled before it learns of it
+    await asyncio.wait_for(third, 10)
+    assert second.cancelled() or second.cancelling()
+    assert (jobs.running, jobs.in_line) == (0, 0)
+
+
+async def test_a_place_is_free_again_after_its_use_however_it_ends() -> None:
+    jobs = Jobs(1, 0)
+    with pytest.raises(ValueError, match="went wrong"), jobs.place():
+        raise ValueError("went wrong")
+    with jobs.place(), pytest.raises(Busy), jobs.place():
+        pass
+
+
+async def test_closing_sends_away_who_waits_and_ends_who_works_after_the_grace() -> None:
+    jobs = Jobs(1, 10)
+    async with jobs.turn():
+        waiting = asyncio.create_task(jobs.turn().__aenter__())
+        await eventually(lambda: jobs.in_line == 1)
+        jobs.close(grace=0.05)
+        with pytest.raises(ShuttingDown):
+            await waiting
+        with pytest.raises(ShuttingDown), jobs.place():
+            pass
+        with pytest.raises(ShuttingDown):
+            await jobs.turn().__aenter__()
+        assert not jobs.stopped.is_set()
+        await asyncio.wait_for(jobs.stopped.wait(), 10)
