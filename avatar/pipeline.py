@@ -87,7 +87,10 @@ async def _windows(speech: sound.Speech, avatar: pictures.Still | video.Video, j
 
 
 def _log(error: AvatarError, job: Job) -> None:
+    """What happened, and what the caller is not told: ffmpeg's words, a server's."""
     job.log.warning("%s: %s", type(error).__name__, error)
-    for cause in (error, error.__cause__):
+    for cause in filter(None, (error, error.__cause__)):
         if isinstance(cause, FfmpegFailed):
             job.log.warning("ffmpeg ended with %d: %s", cause.exit_status, cause.words)
+        elif cause is not error:
+            job.log.warning("because of %s: %s", type(cause).__name__, cause)
