@@ -6,6 +6,7 @@ Exit status: 0 stopped by a signal, 1 the port is taken or the start failed, 2 a
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -47,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         listener = server.listen(settings.host, settings.port)
     except OSError as error:
-        return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", 1)
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        return _fail(f"cannot listen on {settings.host}:{settings.port}: {reason}", 1)
     try:
         server.serve(settings, listener)
     except SystemExit:  # uvicorn's way to say that the application did not start; the log says why

@@ -12,6 +12,8 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from avatar.models import Models
+from avatar.pipeline import render as render_avatar
+from avatar.triton import TritonModels
 from gateway import problems
 from gateway.context import ID_HEADER, RequestContext
 from gateway.contract import FORM_NAME, FORM_SCHEMA
@@ -36,13 +38,7 @@ class _App(FastAPI):
         return schema
 
 
-def _triton(settings: Settings) -> Models:
-    from avatar.triton import TritonModels
-
-    return TritonModels(settings.triton, settings.triton_timeout)
-
-
-def create_app(settings: Settings, models: Models | None = None, render: Render | None = None) -> FastAPI:
+def create_app(settings: Settings, models: Models | None = None, render: Render = render_avatar) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:
@@ -51,16 +47,11 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         render: the job; another one is for tests.
     """
 
-    if render is None:
-        from avatar.pipeline import render as render_avatar
-
-        render = render_avatar
-
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         workspace = Workspace(settings.work_dir)
         await asyncio.to_thread(workspace.open)
-        reached = models or _triton(settings)
+        reached = models or TritonModels(settings.triton, settings.triton_timeout)
         jobs = Jobs(settings.max_jobs, settings.max_waiting)
         app.state.service = Service(settings, reached, render, workspace, jobs)
         try:

@@ -52,6 +52,13 @@ class Server(uvicorn.Server):
             for number in _SIGNALS:
                 loop.remove_signal_handler(number)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, then say where it is reached."""
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the jobs first: nobody new, nobody who waits, and after the grace period nobody at all."""
         service: Service = self._app.state.service
@@ -80,6 +87,4 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal comes. Raises SystemExit where the application does not start."""
-    host, port = listener.getsockname()[:2]
-    logger.info("listening on http://%s:%d, Triton at %s", f"[{host}]" if ":" in host else host, port, settings.triton)
     Server(create_app(settings), settings).run(sockets=[listener])

@@ -137,7 +137,8 @@ def test_a_stop_during_an_upload_does_not_wait_for_ever(work: Path) -> None:
     with gateway(work, AVATAR_SHUTDOWN_GRACE="0.2") as running:
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
-            head = "POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 99\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n"
+            kind = "multipart/form-data; boundary=b"
+            head = f"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 99\r\nContent-Type: {kind}\r\n\r\n"
             client.sendall(head.encode() + b"--b\r\n")
             while len(contents(work)) < 2:
                 pass
