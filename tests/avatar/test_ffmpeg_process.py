@@ -1,0 +1,87 @@
+import asyncio
+
+import numpy as np
+import pytest
+from avatar_media import children, until
+
+from avatar import ffmpeg
+
+ENDLESS = ("-f", "lavfi", "-i", "testsrc2=s=64x48", "-f", "rawvideo", "-pix_fmt", "bgr24", "pipe:1")
+
+
+async def test_output_is_what_ffmpeg_writes() -> None:
+    assert b"testsrc2" in await ffmpeg.output(("-hide_banner", "-filters"))
+
+
+async def test_a_failure_carries_the_status_and_the_last_words() -> None:
+    with pytest.raises(ffmpeg.FfmpegFailed) as failed:
+        await ffmpeg.output(("-hide_banner", "-loglevel", "error", "-i", "file:/no/such/file", "-f", "null", "-"))
+    assert failed.value.exit_status > 0
+    assert "No such file" in failed.value.words
+    assert "/no/such" not in str(failed.value)
+
+
+async def test_a_flood_of_words_is_cut() -> None:
+    async with ffmpeg.Process(("-loglevel", "debug", *ENDLESS[:4], "-t", "20", "-f", "null", "-")) as process:
+        await process.read_all()
+        await process.finish()
+        _, words = process._ended.result()
+    assert 0 < len(words) <= ffmpeg.WORDS
+
+
+async def test_leaving_the_block_ends_a_process_that_would_run_for_ever() -> None:
+    before = children()
+    room = np.empty(64 * 48 * 3, np.uint8)
+    async with ffmpeg.Process(ENDLESS) as process:
+        assert await process.read_into(room.data) == room.size
+        assert children() > before
+    assert children() == before
+
+
+async def test_cancelling_a_read_ends_the_process() -> None:
+    before = children()
+
+    async def read_for_ever() -> None:
+        async with ffmpeg.Process(ENDLESS) as process:
+            await process.read_all()
+
+    task = asyncio.create_task(read_for_ever())
+    await until(lambda: children() != before)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert children() == before
+
+
+async def test_a_process_cancelled_twice_is_reaped_all_the_same() -> None:
+    before = children()
+
+    async def read_for_ever() -> None:
+        async with ffmpeg.Process(ENDLESS) as process:
+            await process.read_all()
+
+    task = asyncio.create_task(read_for_ever())
+    await until(lambda: children() != before)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(lambda: children() == before)
+
+
+async def test_writing_to_a_process_that_has_ended_tells_why() -> None:
+    args = ("-hide_banner", "-loglevel", "error", "-f", "no_such_format", "-i", "pipe:0", "-f", "null", "-")
+    with pytest.raises(ffmpeg.FfmpegFailed) as failed:
+        async with ffmpeg.Process(args, fed=True) as process:
+            while True:
+                await process.write(np.zeros(1 << 20, np.uint8).data)
+    assert "no_such_format" in failed.value.words
+
+
+async def test_less_than_asked_is_read_only_at_the_end() -> None:
+    async with ffmpeg.Process((*ENDLESS[:4], "-frames:v", "3", *ENDLESS[4:])) as process:
+        room = np.empty(2 * 64 * 48 * 3, np.uint8)
+        assert await process.read_into(room.data) == room.size
+        assert await process.read_into(room.data) == room.size // 2
+        await process.finish()
