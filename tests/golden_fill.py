@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export import stand_ins_segmentation
+
 GOLDEN = Path(__file__).with_name("golden")
 
 
@@ -37,3 +39,17 @@ def _shape_noise(name: str, noise: np.ndarray) -> np.ndarray:
     if name.endswith("weight"):
         return 1 + 0.1 * noise
     return 0.05 * noise
+
+
+def write_golden_weights(folder: Path) -> None:
+    """The four checkpoints under their official names: the networks with the golden fill, the segmentation's stand-in.
+
+    The two Wav2Lip files hold the same weights in two of the forms that are met in the wild. The repository
+    refuses stand-ins beside real checkpoints, so the segmentation's carries no mark here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    wav2lip = golden_state(GOLDEN / "wav2lip_state.json")
+    torch.save({"state_dict": {f"module.{name}": value for name, value in wav2lip.items()}}, folder / "wav2lip.pth")
+    torch.save(wav2lip, folder / "wav2lip_gan.pth")
+    torch.save(golden_state(GOLDEN / "s3fd_state.json"), folder / "s3fd.pth")
+    stand_ins_segmentation.write(folder / "xception_pascalvoc.pb", mark="")
