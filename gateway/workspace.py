@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _PREFIX = "avatar-gateway-"
+_SECOND_LOOKS = (0.05, 0.5, 2.0)  # seconds
 _UNWIND = 10.0  # seconds; cancelled jobs end their ffmpeg processes within it
 
 
@@ -88,12 +90,13 @@ class Workspace:
 
 
 def _remove(folder: Path) -> None:
-    try:
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        pass
-    except OSError:
-        logger.exception("a temporary folder could not be removed: %s", folder)
+    # A thread of a cancelled job may still write one last file while its folder is emptied: look again.
+    for pause in _SECOND_LOOKS:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(pause)
+    logger.error("a temporary folder could not be removed: %s", folder)
 
 
 def _lock(folder: Path) -> int:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from fractions import Fraction
 from pathlib import Path
@@ -140,6 +141,19 @@ async def test_a_stop_sends_the_waiting_away_and_ends_the_running_after_the_grac
         assert "retry-after" in answer.headers
     assert render.cancelled == 1
     await eventually(lambda: contents(work) == [])
+
+
+async def test_a_second_signal_ends_running_jobs_at_once(live: Start, render: FakeRender) -> None:
+    render.gate.clear()
+    gateway = await live(shutdown_grace=3000)
+    running = asyncio.create_task(post(gateway.url))
+    await render.reached(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await eventually(lambda: gateway.jobs.closed)
+    assert not running.done()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert (await running).status_code == 503
+    assert render.cancelled == 1
 
 
 async def test_while_stopping_no_more_forms_are_asked_for(live: Start, render: FakeRender) -> None:
