@@ -25,8 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _stand_ins(options: argparse.Namespace) -> int:
     from . import stand_ins
 
-    stand_ins.write(options.weights)
-    print(f"{options.weights}: stand-in checkpoints, not the published weights")
+    stand_ins.write(options.weights, _say)
     return DONE
 
 
@@ -38,9 +37,9 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _configs(options: argparse.Namespace) -> int:
-    from . import configs, repository
+    from . import configs
 
-    folder = repository.committed()
+    folder = configs.committed()
     if options.check:
         difference = configs.differences(folder)
         if difference:

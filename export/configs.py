@@ -16,6 +16,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from lipsync import tensors
 from lipsync.tensors import Model, Tensor
 
+from .errors import ExportError
+
 CONFIG_FILE = "config.pbtxt"
 NET_FILE = "model.onnx"
 _HEADER = "# Generated from lipsync/tensors.py by `python -m export configs`. Change it there, not here.\n"
@@ -111,6 +113,21 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
     "segmentation": Net((WarmUp(1, {"image": (384, 512, 3)}),)),
 }
+
+
+def committed() -> Path:
+    """The project's `model_repository/`, beside this package whatever the working directory is.
+
+    Raises:
+        ExportError: the package was installed without it.
+    """
+    folder = Path(__file__).parents[1] / "model_repository"
+    if not folder.is_dir():
+        raise ExportError(
+            f"{folder} is missing: the Python models stand there. Run from a checkout of the project "
+            "(pip install -e .), not from an installed copy of its packages alone"
+        )
+    return folder
 
 
 def config(model: Model, parameters: Mapping[str, str] | None = None) -> pb.ModelConfig:

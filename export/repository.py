@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -17,8 +16,8 @@ import lipsync
 from lipsync import tensors
 from lipsync.tensors import Model
 
-from . import configs, onnx_file
-from .errors import ExportError
+from . import checkpoints, configs, onnx_file
+from .checkpoints import Checkpoints, sha256
 from .onnx_file import Origin
 
 Say = Callable[[str], None]
@@ -52,10 +51,10 @@ _PICKLED = (
 _FROZEN = (*(_PACKAGE / name for name in ("onnx_file.py", "segmentation.py")), _ARITHMETIC / "tensors.py")
 
 NETS = (
-    Net(tensors.S3FD, "s3fd.pth", _PICKLED),
-    Net(tensors.WAV2LIP, "wav2lip.pth", _PICKLED),
-    Net(tensors.WAV2LIP_GAN, "wav2lip_gan.pth", _PICKLED),
-    Net(tensors.SEGMENTATION, "xception_pascalvoc.pb", _FROZEN),
+    Net(tensors.S3FD, checkpoints.S3FD_FILE, _PICKLED),
+    Net(tensors.WAV2LIP, checkpoints.WAV2LIP_FILE, _PICKLED),
+    Net(tensors.WAV2LIP_GAN, checkpoints.WAV2LIP_GAN_FILE, _PICKLED),
+    Net(tensors.SEGMENTATION, checkpoints.SEGMENTATION_FILE, _FROZEN),
 )
 
 
@@ -76,8 +75,11 @@ def build(weights: Path, repository: Path, say: Say = print) -> None:
         ExportError: checkpoints are missing, broken or mixed, or an exported net does not compute
             what its checkpoint does; what was there before stays then.
     """
-    source = committed()
-    origins = _origins(weights, say)
+    source = configs.committed()
+    found = checkpoints.find(weights)
+    if found.stand_ins:
+        say(f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, what they show is made up ***")
+    origins = _origins(found)
     repository.mkdir(parents=True, exist_ok=True)
     with _alone(repository, say):
         elsewhere = repository.resolve() != source.resolve()
@@ -85,7 +87,7 @@ def build(weights: Path, repository: Path, say: Say = print) -> None:
             _copy_models(source, repository)
         for net in NETS:
             origin = origins[net.checkpoint]
-            _bring_up_to_date(net, weights / net.checkpoint, origin, repository / net.model.name / VERSION, say)
+            _bring_up_to_date(net, found.paths[net.checkpoint], origin, repository / net.model.name / VERSION, say)
             if elsewhere:
                 parameters = {"checkpoint": origin.kind, "checkpoint_sha256": origin.sha256}
                 configs.write_one(net.model, repository, parameters)
@@ -93,72 +95,42 @@ def build(weights: Path, repository: Path, say: Say = print) -> None:
     say(f"{repository}: complete, {len(tensors.MODELS)} models")
 
 
-def committed() -> Path:
-    """The project's `model_repository/`, beside this package whatever the working directory is.
-
-    Raises:
-        ExportError: the package was installed without it.
-    """
-    folder = _PACKAGE.parent / "model_repository"
-    if not folder.is_dir():
-        raise ExportError(
-            f"{folder} is missing: the Python models stand there. Run from a checkout of the project "
-            "(pip install -e .), not from an installed copy of its packages alone"
-        )
-    return folder
-
-
-def _origins(weights: Path, say: Say) -> dict[str, Origin]:
-    """Each checkpoint's origin by file name: all there, and all of one kind."""
-    from .checkpoints import is_stand_in
-
-    missing = [net.checkpoint for net in NETS if not (weights / net.checkpoint).is_file()]
-    if missing:
-        raise ExportError(f"{weights}: {', '.join(missing)} missing; a repository needs all of {len(NETS)} checkpoints")
-    origins = {
-        net.checkpoint: Origin(_sha256(weights / net.checkpoint), is_stand_in(weights / net.checkpoint)) for net in NETS
-    }
-    stand_ins = [name for name, origin in origins.items() if origin.stand_in]
-    if stand_ins and len(stand_ins) < len(NETS):
-        raise ExportError(f"{weights}: {', '.join(stand_ins)} are stand-ins, the others are not; use one kind only")
-    if stand_ins:
-        say(
-            f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, but what they show is made up ***"
-        )
-    return origins
+def _origins(found: Checkpoints) -> dict[str, Origin]:
+    return {name: Origin(sha256(path), found.stand_ins) for name, path in found.paths.items()}
 
 
 def _bring_up_to_date(net: Net, checkpoint: Path, origin: Origin, folder: Path, say: Say) -> None:
     name, target, record = net.model.name, folder / configs.NET_FILE, folder / RECORD_FILE
-    wanted = asdict(origin) | {"version": lipsync.__version__, "code": [_sha256(file) for file in net.code]}
+    for stale in folder.glob(f"*{onnx_file.TEMPORARY}"):
+        stale.unlink()  # of an export that was killed
+    wanted = asdict(origin) | {"version": lipsync.__version__, "code": [sha256(file) for file in net.code]}
     if _is_up_to_date(target, record, wanted):
         say(f"{name}: up to date with {checkpoint.name}")
         return
+    say(f"{name}: exporting from {checkpoint.name}")
     started = time.monotonic()
-    for stale in folder.glob(f"*{onnx_file.TEMPORARY}"):
-        stale.unlink()
     _export(net, checkpoint, target, origin)
     with onnx_file.written(record) as temporary:
-        temporary.write_text(json.dumps(wanted | {"model": _sha256(target)}, indent=2) + "\n", "utf-8")
-    say(f"{name}: exported from {checkpoint.name} and checked, {time.monotonic() - started:.1f} s")
+        temporary.write_text(json.dumps(wanted | {"model": sha256(target)}, indent=2) + "\n", "utf-8")
+    say(f"{name}: exported and checked, {time.monotonic() - started:.1f} s")
 
 
 def _is_up_to_date(target: Path, record: Path, wanted: dict[str, object]) -> bool:
     try:
         made_from = json.loads(record.read_text("utf-8"))
-        return bool(made_from == wanted | {"model": _sha256(target)})
+        return bool(made_from == wanted | {"model": sha256(target)})
     except (OSError, ValueError):
         return False
 
 
 def _export(net: Net, checkpoint: Path, target: Path, origin: Origin) -> None:
-    # imported here: PyTorch takes two seconds, TensorFlow four, and most runs need neither
+    # imported here: a run that finds everything up to date needs none of it
     if net.model is tensors.SEGMENTATION:
         from .segmentation import export_segmentation
 
         export_segmentation(checkpoint, target, origin)
         return
-    from . import checkpoints, graphs, onnx_export
+    from . import graphs, onnx_export
 
     if net.model is tensors.S3FD:
         detector = graphs.S3FDGraph(checkpoints.load_s3fd(checkpoint))
@@ -202,8 +174,3 @@ def _alone(repository: Path, say: Say) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export import configs
+from export.errors import ExportError
+from export.repository import NETS, build
+from lipsync.tensors import MODELS
+
+NET_NAMES = {net.model.name for net in NETS}
+
+
+@pytest.fixture
+def exported(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the session's repository, free to be changed."""
+    copy = tmp_path / "repository"
+    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=link_nets)
+    return copy
+
+
+def link_nets(source: str, target: str) -> None:
+    """Copy a file; a net of 150 MB is linked, so whoever changes it in the copy unlinks it first."""
+    if source.endswith(".onnx"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def config(repository: Path, name: str) -> pb.ModelConfig:
+    return text_format.Parse((repository / name / "config.pbtxt").read_text("utf-8"), pb.ModelConfig())
+
+
+def test_a_repository_has_everything_that_triton_loads(repository: Path) -> None:
+    for model in MODELS:
+        assert config(repository, model.name).name == model.name
+        version = repository / model.name / "1"
+        if model.name in NET_NAMES:
+            assert (version / "model.onnx").stat().st_size > 0
+        elif config(repository, model.name).backend == "python":
+            assert (version / "model.py").read_bytes() == (
+                configs.committed() / model.name / "1" / "model.py"
+            ).read_bytes()
+        else:
+            assert version.is_dir()
+    assert not list(repository.rglob("*.part"))
+
+
+def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> None:
+    for model in MODELS:
+        have = config(repository, model.name)
+        if model.name in NET_NAMES:
+            assert have.parameters["checkpoint"].string_value == "stand-in"
+            assert len(have.parameters["checkpoint_sha256"].string_value) == 64
+            have.parameters.clear()
+        assert have == configs.config(model)
+
+
+def test_a_second_build_changes_nothing_and_says_so(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    before = snapshot(exported)
+    build(stand_in_weights, exported, said.append)
+    assert snapshot(exported) == before
+    assert {line.split(":")[0] for line in said if "up to date" in line} == NET_NAMES
+
+
+def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    build(stand_in_weights, exported, said.append)
+    assert "STAND-INS, NOT THE PUBLISHED WEIGHTS" in said[0]
+    assert str(stand_in_weights) in said[0]
+
+
+def test_only_what_is_damaged_or_old_is_made_again(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    wanted = config(exported, "s3fd")
+    damaged = exported / "segmentation" / "1" / "model.onnx"
+    damaged.unlink()
+    damaged.write_bytes(b"half a fil")
+    (exported / "segmentation" / "1" / "model.onnx.part").write_bytes(b"stale")
+    (exported / "face_nms" / "1" / "model.py").write_text("# an older one\n")
+    (exported / "s3fd" / "config.pbtxt").write_text('name: "s3fd"\n')
+    (exported / "lipsync" / "config.pbtxt").unlink()
+    shutil.rmtree(exported / "lipsync" / "1")
+    before = snapshot(exported)
+    build(stand_in_weights, exported, said.append)
+    test_a_repository_has_everything_that_triton_loads(exported)
+    assert config(exported, "s3fd") == wanted
+    assert damaged.stat().st_size > 100
+    after = snapshot(exported)
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "face_nms/1/model.py",
+        "lipsync/config.pbtxt",
+        "s3fd/config.pbtxt",
+        "segmentation/1/export.json",
+        "segmentation/1/model.onnx",
+    }
+    assert "segmentation: exporting from xception_pascalvoc.pb" in said
+    assert [line.split(":")[0] for line in said if "exported and checked" in line] == ["segmentation"]
+
+
+def test_models_of_other_names_are_left_alone_and_named(
+    stand_in_weights: Path, exported: Path, said: list[str]
+) -> None:
+    stranger = exported / "my_model" / "config.pbtxt"
+    stranger.parent.mkdir()
+    stranger.write_text('name: "my_model"\n')
+    build(stand_in_weights, exported, said.append)
+    assert stranger.read_text() == 'name: "my_model"\n'
+    assert any(line.startswith("my_model: not one of this project's models") for line in said)
+
+
+def test_half_a_set_of_weights_names_what_is_missing(stand_in_weights: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(stand_in_weights, half, copy_function=os.link)
+    (half / "s3fd.pth").unlink()
+    (half / "wav2lip_gan.pth").unlink()
+    with pytest.raises(ExportError, match=r"half.*missing: wav2lip_gan\.pth, s3fd\.pth$"):
+        build(half, tmp_path / "repository", lambda _: None)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_real_weights_and_stand_ins_do_not_mix(golden_weights: Path, stand_in_weights: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(stand_in_weights, mixed, copy_function=os.link)
+    (mixed / "s3fd.pth").unlink()
+    os.link(golden_weights / "s3fd.pth", mixed / "s3fd.pth")
+    with pytest.raises(ExportError, match="mixed") as caught:
+        build(mixed, tmp_path / "repository", lambda _: None)
+    assert "stand-in" in str(caught.value)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_broken_checkpoint_keeps_the_older_export(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(stand_in_weights, weights, copy_function=os.link)
+    broken = weights / "wav2lip.pth"
+    content = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(content[: len(content) // 2])
+    before = snapshot(exported)
+    with pytest.raises(ExportError, match=r"wav2lip\.pth"):
+        build(weights, exported, said.append)
+    assert snapshot(exported) == before
+
+
+def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, exported: Path) -> None:
+    folder = os.open(exported, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    waits, lines = threading.Event(), []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "waiting" in line:
+            waits.set()
+
+    other = threading.Thread(target=build, args=(stand_in_weights, exported, say))
+    other.start()
+    try:
+        assert waits.wait(60)
+        assert not any("up to date" in line for line in lines)
+    finally:
+        os.close(folder)
+        other.join(60)
+    assert not other.is_alive()
+    assert sum("up to date" in line for line in lines) == len(NETS)
