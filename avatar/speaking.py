@@ -14,7 +14,7 @@ from lipsync.boxes import Boxes
 from lipsync.crop import paste
 from lipsync.tensors import WAV2LIP_BATCH
 
-from .flow import ahead, together
+from .flow import together
 from .job import Job
 from .models import Floats, Pictures
 from .pictures import Picture
@@ -22,9 +22,11 @@ from .tracking import Seen
 
 # Half a batch of the net: two shots under way fill one batch, and the first frames come out sooner.
 SHOT_FRAMES = WAV2LIP_BATCH // 2
-# A shot of a video keeps its frames until the mouths are there: 16 of 720p, 11 of 1080p, 2 of 4K.
-SHOT_PIXELS = 24_000_000
+# A shot of a video keeps its frames until the mouths are there: 16 of 720p, 7 of 1080p, 2 of 4K.
+SHOT_PIXELS = 16_000_000
 AT_ONCE = 3  # shots under way: one in the net, one waiting for its turn there, one on its way back
+# So the frames of a video that are in memory at the same time are at most those of AT_ONCE shots, of one that waits
+# for a place and one that is being pasted, and the few that detection, smoothing and the encoder hold.
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
             faces, boxes = await asyncio.to_thread(closest, shot)
             return shot, await job.models.lipsync(faces, boxes, shot.windows)
 
-    async with aclosing(together(ahead(cut, 1), generate, AT_ONCE)) as generated:
+    async with aclosing(together(cut, generate, AT_ONCE)) as generated:
         async for shot, mouths in generated:
             for picture, box, mouth in zip(shot.pictures, shot.boxes, mouths, strict=True):
                 with job.clock.stage("paste"):

@@ -14,7 +14,7 @@ from lipsync.faces import best_face
 from lipsync.tensors import S3FD_BATCH
 
 from .errors import AvatarError, FaceNotFound
-from .flow import ahead, together
+from .flow import together
 from .job import Job
 from .pictures import Picture, Still
 from .video import Video, read_frames
@@ -78,7 +78,7 @@ async def _first_time_round(film: Video, total: int, job: Job) -> AsyncGenerator
     async def detect(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Boxes]:
         return await _detect(frames, job)
 
-    async with aclosing(together(ahead(_pieces(film, total, job), 1), detect, AT_ONCE)) as detected:
+    async with aclosing(together(_pieces(film, total, job), detect, AT_ONCE)) as detected:
         async for frames, boxes in detected:
             waiting.extend(frames)
             for box in smoother.feed(boxes):

@@ -131,6 +131,11 @@ def children() -> set[int]:
     return found
 
 
+def names(folder: Path) -> set[str]:
+    """Names of the files in a folder."""
+    return {file.name for file in folder.iterdir()}
+
+
 def other_tasks() -> set[asyncio.Task[object]]:
     return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
 

@@ -112,7 +112,7 @@ def _eps(path: Path) -> None:
         (_eps, "not a picture"),
         (lambda path: path.write_bytes(_jpeg()[: len(_jpeg()) // 2]), "damaged or cut short"),
         (lambda path: path.write_bytes(_jpeg()[:-200]), "damaged or cut short"),
-        (lambda path: path.write_bytes(_jpeg()[:10]), "not a picture"),
+        (lambda path: path.write_bytes(_jpeg()[:10]), "damaged or cut short"),
     ],
     ids=["empty", "text", "svg", "eps", "half a jpeg", "a jpeg without its end", "the first bytes of a jpeg"],
 )
@@ -123,7 +123,7 @@ def test_what_is_no_whole_picture_is_refused(tmp_path: Path, make: Callable[[Pat
 
 def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "face", rgb(), "PNG")
-    path.write_bytes(path.read_bytes()[:-600])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert "damaged or cut short" in refused(path)
 
 
