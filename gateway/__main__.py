@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gateway import logs, server
+from gateway import logs
 from gateway.settings import SETTINGS, BadSetting, load
 
 
@@ -44,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(**vars(arguments))
     except BadSetting as error:
         return _fail(str(error), 2)
+    from gateway import server  # brings the whole application: seconds that --help and mistakes need not wait for
+
     logs.configure(settings.log_level, settings.log_format)
     try:
         listener = server.listen(settings.host, settings.port)

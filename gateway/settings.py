@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -26,6 +26,10 @@ def _writable_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise ValueError("the folder cannot be written to")
     return path.resolve()
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _cores() -> int:
@@ -68,7 +72,9 @@ class Settings(BaseSettings):
     shutdown_grace: float = Field(
         20.0, ge=0, le=3600, description="Seconds that running jobs get to finish when the gateway is stopped."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level logged.")
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="Least severe level logged: debug, info, warning or error."
+    )
     log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
 
     @property

@@ -36,6 +36,10 @@ def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert load(port="18000", host=None).port == 18000
 
 
+def test_the_log_level_may_be_shouted() -> None:
+    assert load(log_level="WARNING").log_level == "warning"
+
+
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVATAR_TRITON", "")
     assert load().triton == "127.0.0.1:8001"
