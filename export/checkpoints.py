@@ -35,7 +35,7 @@ FILES = (WAV2LIP_FILE, WAV2LIP_GAN_FILE, S3FD_FILE, SEGMENTATION_FILE)
 STAND_IN = "stand_in"  # the entry of a .pth and the node of a .pb that mark a stand-in
 MARK = re.compile(rb"talking-avatar stand-in [0-9a-f]{16}")  # what a node of that name holds
 _PARALLEL = "module."  # in front of every name, when the checkpoint was written by a data-parallel model
-_UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, TypeError, OSError)
+_UNREADABLE = Exception  # what is no pickle can make the unpickler raise anything, IndexError and MemoryError too
 
 Net = TypeVar("Net", bound=nn.Module)
 
