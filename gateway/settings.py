@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         20.0, ge=0, le=3600, description="Seconds that running jobs get to finish when the gateway is stopped."
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="Least severe level logged: debug, info, warning or error."
+        "info", description="Least severe level logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
 
