@@ -107,7 +107,7 @@ class Triton:
                 process.start(argv, env, log)
             self._wait_until_ready(process, models)
         except BaseException:  # Ctrl-C too: nothing stays behind
-            process.kill()
+            process.stop(self._stop_timeout)
             raise
         self._process = process
 
@@ -147,15 +147,15 @@ class Triton:
             while True:
                 status = process.exit_status(timeout=_POLL_SECONDS)
                 state.read(log)
-                if state.failed:
-                    raise StartFailed(_failures(state.failed))
-                if status is not None:
-                    raise StartFailed(f"Triton ended before it was ready ({_how(status)}){_words(state)}")
+                if status is not None:  # after a model's failure too, when it has tried the others
+                    ended = f"Triton ended before it was ready ({_how(status)}){_words(state)}"
+                    raise StartFailed(_failures(state) or ended)
                 if self._is_ready():
                     return
                 now = time.monotonic()
                 if now - begin > self._start_timeout:
-                    raise StartFailed(f"not ready after {self._start_timeout:g} s; {_waiting(state, models)}")
+                    why = _failures(state) or _waiting(state, models)
+                    raise StartFailed(f"not ready after {self._start_timeout:g} s; {why}")
                 if now - said > _SAY_SECONDS:
                     self._say(_waiting(state, models))
                     said = now
@@ -195,14 +195,14 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _failures(failed: dict[str, str]) -> str:
-    return "; ".join(f"model {model} does not load: {reason}" for model, reason in failed.items())
+def _failures(state: StartLog) -> str:
+    return "; ".join(f"model {model} does not load: {reason}" for model, reason in state.failed.items())
 
 
 def _waiting(state: StartLog, models: list[str]) -> str:
-    waiting = [model for model in models if model not in state.loaded]
-    loaded = f"{len(models) - len(waiting)} of {len(models)} models loaded"
-    return f"{loaded}, waiting for {', '.join(waiting) or 'the ports'}"
+    waiting = [model for model in models if model not in state.loaded and model not in state.failed]
+    line = f"{len(state.loaded)} of {len(models)} models loaded, waiting for {', '.join(waiting) or 'the server'}"
+    return f"{line}; failed: {', '.join(state.failed)}" if state.failed else line
 
 
 def _words(state: StartLog) -> str:

@@ -1,0 +1,205 @@
+"""Starting and stopping the server: what it takes, what it says, what it leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+from triton_calls import caller
+
+from embedded import guard
+from embedded.errors import BadRepository, EmbeddedError, PortBusy, ServerDied, StartFailed
+from embedded.server import Triton
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 as /proc/net shows it, and mapped to IPv6
+PATIENCE = 30.0  # seconds until a test gives up waiting
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    tiny_models.add_arithmetic(folder)
+    return folder
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder that the server is given."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)  # what tempfile remembers of TMPDIR
+    return folder
+
+
+def _folders(room: Path) -> list[Path]:
+    return list(room.glob("embedded-triton-*"))
+
+
+def _regions(prefix: str) -> list[str]:
+    return [region.name for region in guard.SHM.glob(f"{prefix}*")]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def test_nothing_of_a_stopped_server_is_left(models: Path, room: Path) -> None:
+    with Triton(models) as triton, caller(triton.grpc_address) as call:
+        x = np.ones((1, 4), np.float32)
+        np.testing.assert_array_equal(call("arithmetic", {"x": x, "y": x})["sum"], x + x)
+        group = triton.pid
+        (folder,) = _folders(room)
+        assert _regions(folder.name)
+        assert guard.group_runs(group)
+    assert not guard.group_runs(group)
+    assert not _regions(folder.name)
+    assert not _folders(room)
+
+
+def test_every_service_listens_on_the_loopback_only(models: Path) -> None:
+    with Triton(models) as triton:
+        addresses = [triton.http_address, triton.grpc_address, triton.metrics_address]
+        assert len(set(addresses)) == 3
+        listening = _listeners()
+        for address in addresses:
+            host, _, port = address.partition(":")
+            assert host == "127.0.0.1"
+            assert listening[int(port)] <= LOOPBACK
+
+
+def test_two_servers_run_side_by_side(models: Path) -> None:
+    with Triton(models) as one, Triton(models) as other:
+        assert one.grpc_address != other.grpc_address
+        for server in (one, other):
+            with caller(server.grpc_address) as call:
+                assert call.client.is_server_ready()
+
+
+def test_a_stopped_server_starts_again(models: Path) -> None:
+    triton = Triton(models)
+    for _ in range(2):
+        with triton, caller(triton.grpc_address) as call:
+            assert call.client.is_model_ready("arithmetic")
+    triton.stop()  # a second stop is nothing
+    with pytest.raises(EmbeddedError, match="not running"):
+        _ = triton.pid
+
+
+def test_the_log_goes_to_the_given_file(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "triton.log"
+    with Triton(models, log=log):
+        assert "successfully loaded 'arithmetic'" in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
+def test_a_busy_port_is_named_with_its_flag_before_anything_is_started(models: Path, room: Path, name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(PortBusy, match=rf"^--{name}-port {port}: .*in use"):
+            Triton(models, **{f"{name}_port": port}).start()
+    assert not _folders(room)
+
+
+@pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])
+def test_a_repository_without_models_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "models")
+    with pytest.raises(BadRepository, match=r"models: no .*python -m export models"):
+        Triton(tmp_path / "models").start()
+
+
+def test_a_broken_net_is_named_with_its_reason_and_nothing_stays(models: Path, room: Path) -> None:
+    tiny_models.add_arithmetic(models, "broken").write_bytes(b"junk")
+    with pytest.raises(StartFailed, match=r"^model broken does not load: .*Protobuf parsing failed") as failed:
+        Triton(models).start()
+    assert "\n" not in str(failed.value)
+    assert ".py(" not in str(failed.value)
+    assert not _folders(room)
+
+
+def test_every_model_that_does_not_load_is_named(models: Path) -> None:
+    tiny_models.add_arithmetic(models, "gone").unlink()
+    tiny_models.add_python(models, "unimportable", "import no_such_module")
+    (models / "unreadable").mkdir()
+    (models / "unreadable" / "config.pbtxt").write_text("nonsense {")
+    with pytest.raises(StartFailed) as failed:
+        Triton(models).start()
+    message = str(failed.value)
+    assert "model gone does not load: " in message
+    assert "model.onnx is missing" in message
+    assert "model unimportable does not load: ModuleNotFoundError: No module named 'no_such_module'" in message
+    assert "model unreadable does not load: " in message
+    assert 'no field named "nonsense"' in message
+    assert "arithmetic" not in message
+
+
+def test_a_model_that_never_finishes_loading_is_given_up_and_named(models: Path, room: Path) -> None:
+    tiny_models.add_python(models, "endless", "import time\nwhile True: time.sleep(1)")
+    with pytest.raises(StartFailed, match=r"not ready after 3 s; 1 of 2 models loaded, waiting for endless"):
+        Triton(models, start_timeout=3, stop_timeout=1).start()
+    assert not _folders(room)
+
+
+def test_progress_names_the_models_that_are_waited_for(models: Path) -> None:
+    slow = "import time\nclass TritonPythonModel:\n    def initialize(self, args): time.sleep(5)"
+    tiny_models.add_python(models, "slow", slow)
+    lines: list[str] = []
+    with Triton(models, say=lines.append):
+        assert "1 of 2 models loaded, waiting for slow" in lines
+
+
+def test_a_server_that_dies_is_noticed(models: Path) -> None:
+    with Triton(models) as triton:
+        triton.wait(timeout=0.1)  # as long as it runs, waiting raises nothing
+        os.kill(triton.pid, signal.SIGKILL)
+        with pytest.raises(ServerDied, match="signal 9"):
+            triton.wait(timeout=PATIENCE)
+
+
+def test_a_server_that_does_not_stop_is_killed_with_its_models(models: Path, room: Path) -> None:
+    with Triton(models, stop_timeout=0.2) as triton:
+        group, (folder,) = triton.pid, _folders(room)
+        os.kill(group, signal.SIGSTOP)  # it will hear no SIGTERM
+    assert not guard.group_runs(group)
+    assert not _regions(folder.name)
+    assert not _folders(room)
+
+
+def test_a_server_does_not_outlive_a_killed_owner(models: Path, room: Path) -> None:
+    script = (
+        "import sys, time; from pathlib import Path; from embedded.server import Triton\n"
+        "with Triton(Path(sys.argv[1])) as triton: print(triton.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(models)], stdout=subprocess.PIPE, text=True) as owner:
+        try:
+            assert owner.stdout is not None
+            group, (folder,) = int(owner.stdout.readline()), _folders(room)
+            assert guard.group_runs(group)
+        finally:
+            owner.kill()
+    _until(lambda: not guard.group_runs(group) and not folder.exists())
+    assert not _regions(folder.name)
+
+
+def _listeners() -> dict[int, set[str]]:
+    """Addresses (hexadecimal, as the kernel shows them) that something listens on, by port."""
+    found: dict[int, set[str]] = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if state == "0A":
+                address, _, port = local.partition(":")
+                found.setdefault(int(port, 16), set()).add(address)
+    return found

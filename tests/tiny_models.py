@@ -1,0 +1,59 @@
+"""Model repositories that load in half a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from google.protobuf import text_format
+from onnx import TensorProto, helper
+from tritonclient.grpc import model_config_pb2 as pb
+
+WIDTH = 4
+
+
+def add_arithmetic(repository: Path, name: str = "arithmetic", *, batch: int = 8, file: str = "") -> Path:
+    """An onnxruntime model: `x` and `y` FP32 [4] (in batches up to `batch`) to their `sum` and `difference`.
+
+    With `batch` 0 the leading dimension is the model's own. Returns the path of the ONNX file.
+    """
+    lead: list[int] = [] if batch else [-1]
+    config = pb.ModelConfig(name=name, backend="onnxruntime", max_batch_size=batch, default_model_filename=file)
+    config.input.extend(pb.ModelInput(name=n, data_type=pb.TYPE_FP32, dims=[*lead, WIDTH]) for n in ("x", "y"))
+    config.output.extend(
+        pb.ModelOutput(name=n, data_type=pb.TYPE_FP32, dims=[*lead, WIDTH]) for n in ("sum", "difference")
+    )
+    config.instance_group.add(count=1)
+    if batch:
+        config.dynamic_batching.max_queue_delay_microseconds = 0
+    path = write(repository, config) / (file or "model.onnx")
+    onnx.save(_arithmetic(), path)
+    return path
+
+
+def add_python(repository: Path, name: str, source: str) -> Path:
+    """A Python model with an output and no input that matter; returns the path of its model.py."""
+    config = pb.ModelConfig(name=name, backend="python")
+    config.input.add(name="x", data_type=pb.TYPE_FP32, dims=[-1])
+    config.output.add(name="y", data_type=pb.TYPE_FP32, dims=[-1])
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    path = write(repository, config) / "model.py"
+    path.write_text(source)
+    return path
+
+
+def write(repository: Path, config: pb.ModelConfig) -> Path:
+    """Write a model's config; returns its version folder."""
+    version = repository / config.name / "1"
+    version.mkdir(parents=True, exist_ok=True)
+    (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
+    return version
+
+
+def _arithmetic() -> onnx.ModelProto:
+    def tensor(name: str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", WIDTH])
+
+    nodes = [helper.make_node("Add", ["x", "y"], ["sum"]), helper.make_node("Sub", ["x", "y"], ["difference"])]
+    graph = helper.make_graph(nodes, "arithmetic", [tensor("x"), tensor("y")], [tensor("sum"), tensor("difference")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
