@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from . import background, pictures, sound, speaking, tracking, video
-from .errors import AvatarError
+from .errors import AvatarError, ClientError
 from .events import Progress, Rendered
 from .ffmpeg import FfmpegFailed
 from .film import Film
@@ -88,9 +89,10 @@ async def _windows(speech: sound.Speech, avatar: pictures.Still | video.Video, j
 
 def _log(error: AvatarError, job: Job) -> None:
     """What happened, and what the caller is not told: ffmpeg's words, a server's."""
-    job.log.warning("%s: %s", type(error).__name__, error)
+    level = logging.INFO if isinstance(error, ClientError) else logging.ERROR
+    job.log.log(level, "%s: %s", type(error).__name__, error)
     for cause in filter(None, (error, error.__cause__)):
         if isinstance(cause, FfmpegFailed):
-            job.log.warning("ffmpeg ended with %d: %s", cause.exit_status, cause.words)
+            job.log.log(level, "ffmpeg ended with %d: %s", cause.exit_status, cause.words)
         elif cause is not error:
-            job.log.warning("because of %s: %s", type(cause).__name__, cause)
+            job.log.log(level, "because of %s: %s", type(cause).__name__, cause)

@@ -1,0 +1,219 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from avatar.errors import AvatarError, ClientError, Unavailable
+from avatar.testing import FakeModels
+from avatar.triton import NEEDED, TritonModels
+from embedded.server import Triton
+from lipsync import tensors
+from lipsync.errors import InvalidInput
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+INSIDE = "in ensemble 'x', /opt/secret/model.py line 7"
+
+
+class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """As much of Triton as these tests need, with faults to order."""
+
+    def __init__(self) -> None:
+        self.status: grpc.StatusCode | None = None
+        self.hang = False
+        self.up = True
+        self.missing: set[str] = set()
+        self.stand_ins: set[str] = set()
+        self.requests: list[Any] = []
+        self.config_calls = 0
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._fault(context)
+        return service_pb2.ServerReadyResponse(ready=self.up)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.ModelReadyResponse(ready=request.name not in self.missing)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.config_calls += 1
+        response = service_pb2.ModelConfigResponse()
+        if request.name == "segmentation":
+            return response  # a repository that was not made by the exporter
+        mark = "stand-in" if request.name in self.stand_ins else "real"
+        response.config.parameters["checkpoint"].string_value = mark
+        return response
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        await self._fault(context)
+        height, width = request.inputs[0].shape[:2]
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        output = response.outputs.add(name="labels", datatype="INT32")
+        output.shape.extend([height, width])
+        response.raw_output_contents.append(np.full((height, width), 15, np.int32).tobytes())
+        return response
+
+    async def _fault(self, context: Any) -> None:
+        if self.hang:
+            await asyncio.Event().wait()
+        if self.status:
+            await context.abort(self.status, INSIDE)
+
+
+@asynccontextmanager
+async def serving(seconds: float = 30) -> AsyncIterator[tuple[Server, TritonModels]]:
+    servicer, server = Server(), grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    models = TritonModels(f"127.0.0.1:{port}", seconds)
+    try:
+        yield servicer, models
+    finally:
+        await models.close()
+        await server.stop(0)
+
+
+async def test_tensors_are_sent_and_received_by_name() -> None:
+    async with serving() as (server, models):
+        labels = await models.segment(PICTURE)
+    np.testing.assert_array_equal(labels, np.full((8, 8), 15))
+    (sent,) = server.requests
+    assert sent.model_name == "segmentation"
+    assert [(i.name, i.datatype, list(i.shape)) for i in sent.inputs] == [("image", "UINT8", [8, 8, 3])]
+    assert [output.name for output in sent.outputs] == ["labels"]
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"])
+async def test_a_server_that_cannot_serve_is_unavailable(status: str) -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode[status]
+        with pytest.raises(Unavailable) as error:
+            await models.segment(PICTURE)
+    assert error.value.retry_after > 0
+    assert "secret" not in str(error.value)
+
+
+async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
+    async with serving(seconds=0.1) as (server, models):
+        server.hang = True
+        with pytest.raises(Unavailable, match="in time"):
+            await models.segment(PICTURE)
+
+
+async def test_input_that_a_model_refuses_is_invalid_input() -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(InvalidInput):
+            await models.segment(PICTURE)
+
+
+async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
+    async with serving() as (server, models):
+        with pytest.raises(InvalidInput, match="image: UINT8"):
+            await models.segment(PICTURE.astype(np.float32))  # type: ignore[arg-type]
+        assert not server.requests
+
+
+@pytest.mark.parametrize("status", ["INTERNAL", "UNKNOWN", "UNIMPLEMENTED"])
+async def test_a_failing_model_is_our_fault_and_its_words_stay_inside(status: str) -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode[status]
+        with pytest.raises(AvatarError) as error:
+            await models.segment(PICTURE)
+    assert error.value.status == 500
+    assert not isinstance(error.value, ClientError | Unavailable)
+    assert "secret" not in str(error.value)
+    assert "secret" in str(error.value.__cause__)  # for the log
+
+
+async def test_a_server_with_every_model_is_ready() -> None:
+    async with serving() as (_, models):
+        await models.check_ready()
+
+
+@pytest.mark.parametrize("model", [model.name for model in NEEDED])
+async def test_a_server_without_a_model_is_not_ready(model: str) -> None:
+    async with serving() as (server, models):
+        server.missing = {model}
+        with pytest.raises(Unavailable, match=rf"not ready: {model}$"):
+            await models.check_ready()
+
+
+async def test_a_server_that_still_starts_is_not_ready() -> None:
+    async with serving() as (server, models):
+        server.up = False
+        with pytest.raises(Unavailable, match="not ready"):
+            await models.check_ready()
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address that refuses connections: its port is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
+    models = TritonModels(nowhere)
+    for call in (models.check_ready, models.stand_ins):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await call()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.segment(PICTURE)
+    await models.close()
+
+
+async def test_stand_ins_are_named_and_asked_for_once() -> None:
+    async with serving() as (server, models):
+        server.stand_ins = {"wav2lip"}
+        assert await models.stand_ins() == ("wav2lip",)
+        asked = server.config_calls
+        assert await models.stand_ins() == ("wav2lip",)
+        assert server.config_calls == asked
+
+
+async def test_closed_models_can_be_used_again() -> None:
+    async with serving() as (_, models):
+        await models.segment(PICTURE)
+        await models.close()
+        await models.segment(PICTURE)
+
+
+async def test_a_cancelled_call_is_cancelled_on_the_way() -> None:
+    async with serving() as (server, models):
+        server.hang = True
+        task = asyncio.create_task(models.segment(PICTURE))
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
+    models, fake = TritonModels(triton.grpc_address), FakeModels()
+    random = np.random.RandomState(0)
+    try:
+        await models.check_ready()
+        assert set(await models.stand_ins()) == {"s3fd", "wav2lip", "segmentation"}
+        sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
+        windows = await models.mel_windows(sound, 24000 / 1001)
+        np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)
+        frames = random.randint(0, 256, (3, 120, 160, 3)).astype(np.uint8)
+        boxes, scores = await models.detect_faces(frames)
+        assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))
+        box = np.array([[10, 20, 90, 100]], np.int32)
+        assert (await models.lipsync(frames[:1], box, windows[:5])).shape == (5, 96, 96, 3)
+        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3])).shape == (3, 96, 96, 3)
+        np.testing.assert_array_equal(await models.segment(frames[0]), await fake.segment(frames[0]))
+        with pytest.raises(InvalidInput):
+            await models.lipsync(frames[:1], box + 500, windows[:1])
+    finally:
+        await models.close()
