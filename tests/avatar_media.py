@@ -6,7 +6,7 @@ import asyncio
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -127,7 +127,8 @@ def children() -> set[int]:
     """Child processes of this one, zombies included."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 
 
