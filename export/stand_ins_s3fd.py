@@ -1,6 +1,6 @@
 """A stand-in for S3FD's weights: the true network, wired by hand to find a patch of skin.
 
-How it sees: conv1 asks four questions about each pixel's colour; conv2 to conv4 average the answers down to
+How it sees: conv1 asks five questions about each pixel's colour; conv2 to conv4 average the answers down to
 one "skin" number per 8 pixels; conv5 and fc6 lay out the row and the column through each cell; fc7 follows
 the skin from the cell to the left, right, top and bottom. The three coarse heads speak: the four run lengths
 give the box, and long, even runs give the score. The three fine heads stay silent.
@@ -22,9 +22,15 @@ from lipsync.faces import CENTRE_VARIANCE, PRIOR_SIDE, RGB_MEANS, SIZE_VARIANCE
 from .networks.s3fd import HEADS, S3FD
 from .stand_ins_wiring import Taps, Wiring
 
-# (weights of R, G, B; where "yes" begins; where it is a full yes), in grey levels. Skin is all four at once:
-# redder than blue, neither as yellow as brown hair nor as red as orange cloth, and not dark.
-SKIN = (((1, 0, -1), 40, 50), ((1, -1, 0), 21, 27), ((-0.55, 1, 0), 4, 10), ((1, 0, 0), 90, 105))
+# (weights of R, G, B; where "yes" begins; where it is a full yes), in grey levels. Skin is all five at once:
+# redder than blue, not as yellow as brown hair, not as red as a flag or as orange cloth, and not dark.
+SKIN = (
+    ((1, 0, -1), 40, 50),
+    ((1, -1, 0), 21, 27),
+    ((-0.55, 1, 0), 2, 7),
+    ((-1, 1, 0), -100, -90),
+    ((1, 0, 0), 90, 105),
+)
 SMOOTH_SKIN = (0.5, 0.7)  # share of skin in a 3×3 neighbourhood of 8 pixel cells; fills the holes of eyes and teeth
 BAND_SKIN = (0.35, 0.65)  # share of skin across the band of 48 pixels along which runs go
 UNIT = 16  # pixels; runs are counted in cells of conv5, the last one in parts of a cell
@@ -79,9 +85,9 @@ class Level:
 
 
 LEVELS = (
-    Level("fc7", 32, rise=1, margin=6, sizes=(60, 200)),
-    Level("conv6_2", 64, rise=3, margin=5, sizes=(110, 300)),
-    Level("conv7_2", 128, rise=3, margin=4, sizes=(200, 560)),
+    Level("fc7", 32, rise=1, margin=6, sizes=(45, 200)),
+    Level("conv6_2", 64, rise=3, margin=4.5, sizes=(80, 320)),
+    Level("conv7_2", 128, rise=3, margin=2.5, sizes=(120, 560)),
 )
 
 
@@ -225,7 +231,7 @@ def _score_weights(level: Level) -> list[float]:
     A run that goes as far as the head can see is no face of this head's.
     """
     even = [0.4 * (1 - length / level.count) for length in range(1, level.count + 1)]
-    return [4 / level.rise + even[0]] * level.rise + even[level.rise : -2] + [-3.0, -12.0]
+    return [3.0] * level.rise + even[level.rise : -2] + [-3.0, -12.0]
 
 
 def _size_weights(level: Level) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from .networks.wav2lip import FACE_DECODER, Wav2Lip
 
 # logits taken off B, G and R at full loudness in the middle of the mouth; red least, as in a real mouth
 DEPTH = (24.0, 24.0, 21.0)
-QUIET = 0.12  # loudness, 0…1, from which the mouth opens; speech lies between this and 0.45
+QUIET = 0.06  # loudness, 0…1, from which the mouth opens; speech lies between this and 0.45
 HEARD_BANDS = 68  # of 80: the strided layers lose the highest at their edges
 SEGMENTS = 10  # of the piecewise linear logit of each colour
 DARKEST = 1 / 510  # half a grey level; the logit ends there and at 1 - DARKEST
@@ -27,7 +27,7 @@ DARKEST = 1 / 510  # half a grey level; the logit ends there and at 1 - DARKEST
 # How one decoder block places what it gets along one axis: kernel tap -> weight. Tap k of a block of stride 2
 # puts cell i on cell 2i + k - 1.
 _SAME, _NEXT, _BOTH, _SMOOTH = {1: 1.0}, {2: 1.0}, {1: 1.0, 2: 1.0}, {0: 0.5, 1: 1.0, 2: 0.5}
-# rows 2 of 3, 4 of 6, 9 of 12: 72 of 96; columns 1 of 3, 3 of 6: 48 of 96; from there on evenly spread
+# rows 2 of 3, 4 of 6, 8 and 9 of 12: 64 to 72 of 96; columns 1 of 3, 3 of 6: 48 of 96; from there on evenly spread
 ROWS = ({2: 1.0}, _SAME, _BOTH, _SMOOTH, _SMOOTH, _SMOOTH)
 COLUMNS = ({1: 1.0}, _NEXT, _SMOOTH, _SMOOTH, _SMOOTH, _SMOOTH)
 
@@ -68,7 +68,7 @@ def _hear(state: dict[str, Tensor]) -> None:
 
 
 def _paint(state: dict[str, Tensor]) -> None:
-    """Spread the number around the mouth, a pyramid 32 wide and 16 high with its top at the middle of the mouth."""
+    """Spread the number around the mouth, a hill 32 wide and 24 high with its top at the middle of the mouth."""
     state["face_decoder_blocks.0.0.conv_block.0.weight"][0, 0] = 1
     for block, (rows, columns) in enumerate(zip(ROWS, COLUMNS, strict=True), start=1):
         weight = state[f"face_decoder_blocks.{block}.0.conv_block.0.weight"]
@@ -99,7 +99,7 @@ def _logit_segments() -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """The logit over 0…1 as a chain of straight segments: their starts, changes of slope, and first value.
 
     A chord's error, seen through the sigmoid, grows with length² · |2p - 1| / (p · (1 - p)), so knots stand as
-    densely as the root of that asks, and all segments err alike: by about half a grey level in a hundred.
+    densely as the root of that asks, and all segments err alike, by less than 0.01.
     """
     p = np.linspace(DARKEST, 1 - DARKEST, 20_001)
     density = np.cumsum(np.sqrt(np.abs(2 * p - 1) / (p * (1 - p))))

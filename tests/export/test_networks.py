@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden_fill import GOLDEN, golden_state
 from torch import nn
 
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from lipsync import faces
 
-GOLDEN = Path(__file__).parents[1] / "golden"
-FILL = Path(__file__).parents[1] / "golden_fill.py"
-
-spec = importlib.util.spec_from_file_location("golden_fill", FILL)
-assert spec and spec.loader
-golden_fill = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(golden_fill)
-
 
 def load_golden(net: nn.Module, state: str) -> nn.Module:
-    net.load_state_dict(golden_fill.golden_state(GOLDEN / state), strict=True)
+    net.load_state_dict(golden_state(GOLDEN / state), strict=True)
     return net.eval()
 
 
