@@ -36,8 +36,15 @@ class FfmpegFailed(AvatarError):
 
 @cache
 def executable() -> str:
-    """The system's ffmpeg where there is one, the static one of imageio-ffmpeg otherwise."""
-    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+    """The system's ffmpeg where there is one that is new enough, the static one of imageio-ffmpeg otherwise."""
+    system = shutil.which("ffmpeg")
+    return system if system and _is_new_enough(system) else str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def _is_new_enough(program: str) -> bool:
+    """Whether it knows `-fps_mode`, which came with 5.1; the ffmpeg of Ubuntu 22.04 does not."""
+    told = subprocess.run([program, "-hide_banner", "-h", "long"], stdin=subprocess.DEVNULL, capture_output=True)
+    return b"-fps_mode" in told.stdout
 
 
 async def output(args: Sequence[str]) -> bytes:

@@ -59,7 +59,6 @@ class TritonModels:
         """`address`: host:port of Triton's gRPC; `timeout`: seconds for one inference, waiting in queues included."""
         self._address, self._timeout = address, timeout
         self._connection: Any = None
-        self._stand_ins: tuple[str, ...] | None = None
 
     async def check_ready(self) -> None:
         """As `Models`; answers within two seconds."""
@@ -71,15 +70,11 @@ class TritonModels:
             raise Unavailable(f"the models are not ready: {', '.join(missing) or 'the server is starting'}")
 
     async def stand_ins(self) -> Sequence[str]:
-        """As `Models`; asked once."""
-        if self._stand_ins is None:
-            asked = [
-                self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in WITH_CHECKPOINT
-            ]
-            answers = await _answer(_all(asked), "the models")
-            pairs = zip(WITH_CHECKPOINT, answers, strict=True)
-            self._stand_ins = tuple(model.name for model, answer in pairs if _is_stand_in(answer.config))
-        return self._stand_ins
+        """As `Models`; asked anew each time, for the server may be another one meanwhile."""
+        asked = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in WITH_CHECKPOINT]
+        answers = await _answer(_all(asked), "the models")
+        pairs = zip(WITH_CHECKPOINT, answers, strict=True)
+        return tuple(model.name for model, answer in pairs if _is_stand_in(answer.config))
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `Models`."""

@@ -15,11 +15,12 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class WithRequestId(logging.Filter):
-    """Puts the current request's id on each record."""
+    """Puts the current request's id on each record that has none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass, with its id."""
-        record.request_id = request_id.get()
+        if not hasattr(record, "request_id"):  # the job's own lines carry it already
+            record.request_id = request_id.get()
         return True
 
 

@@ -1,4 +1,5 @@
 import asyncio
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,3 +86,18 @@ async def test_less_than_asked_is_read_only_at_the_end() -> None:
         assert await process.read_into(room.data) == room.size
         assert await process.read_into(room.data) == room.size // 2
         await process.finish()
+
+
+@pytest.mark.parametrize(("help_text", "is_taken"), [("-vsync", False), ("-fps_mode[:<spec>]", True)])
+def test_the_systems_ffmpeg_is_taken_where_it_is_new_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, help_text: str, is_taken: bool
+) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\necho '{help_text}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    ffmpeg.executable.cache_clear()
+    try:
+        assert (ffmpeg.executable() == str(program)) is is_taken
+    finally:
+        ffmpeg.executable.cache_clear()
