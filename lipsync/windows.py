@@ -9,6 +9,7 @@ from .errors import InvalidInput
 from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND
 from .tensors import WINDOW_COLUMNS
 
+MAX_FPS = 1000.0  # one number must not make a call ask for gigabytes of windows
 MIN_SAMPLES = (WINDOW_COLUMNS - 1) * HOP_LENGTH  # the shortest sound with one whole window, 187.5 ms
 
 
@@ -27,12 +28,14 @@ def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
         INT64 [frames], at least one.
 
     Raises:
-        InvalidInput: fewer than 16 columns, or a frame rate that is not a positive number.
+        InvalidInput: fewer than 16 columns, or a frame rate that is not a positive number up to 1000.
     """
     if columns < WINDOW_COLUMNS:
         raise InvalidInput(f"audio: too short for one window of {WINDOW_COLUMNS} mel columns (0.2 s)")
     if not (np.isfinite(fps) and fps > 0):
         raise InvalidInput(f"fps: a positive number expected, got {fps}")
+    if fps > MAX_FPS:
+        raise InvalidInput(f"fps: {MAX_FPS:g} at most, got {fps}")
     last = columns - WINDOW_COLUMNS
     step = MEL_STEPS_PER_SECOND / float(fps)
     bound = int(last / step) + 3  # a few more than needed; cut below at the first that runs over

@@ -93,6 +93,7 @@ MISTAKES: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
     "fps 0": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([0.0])}, "fps: a positive number expected, got 0"),
     "fps negative": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([-25.0])}, "fps: a positive number"),
     "fps NaN": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([np.nan])}, "fps: a positive number"),
+    "fps huge": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([1e9])}, "fps: 1000 at most, got 1000000000"),
     "speech under a window": ("mel_spectrogram", {"audio": SPEECH[:2999], "fps": np.array([25.0])}, "audio: too short"),
     "hardly any speech": ("mel_spectrogram", {"audio": SPEECH[:100], "fps": np.array([25.0])}, "audio: "),
     "no speech": ("mel_spectrogram", {"audio": SPEECH[:0], "fps": np.array([25.0])}, "audio: "),
