@@ -24,6 +24,7 @@ from export.checkpoints import load_s3fd, load_wav2lip
 from lipsync.tensors import WAV2LIP
 
 from . import original
+from .floor import Floor
 from .weights import timing_weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,11 +33,12 @@ GOAL = 0.40  # this service's time as a part of the original's, warm
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: who, whole seconds, seconds by stage."""
+    """One measurement: who, whole seconds, seconds by stage, frames made."""
 
     who: str
     seconds: float
     stages: dict[str, float]
+    frames: int = 0
 
 
 def main() -> int:
@@ -56,14 +58,16 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, weights: Path) -> list[Sample]:
-    """Cold request first, then original and service in turn, `--rounds` times."""
+    """Cold request first, then service, original and bare nets in turn, `--rounds` times."""
     torch.set_flush_denormal(True)  # as in the served sessions, so that neither side pays for denormals
+    floor = Floor(options.work / "repository")
     nets = (load_s3fd(weights / "s3fd.pth"), load_wav2lip(weights / f"{WAV2LIP.name}.pth"))
     with running(options.work / "repository", options.work / "logs", Ports.free()) as stack:
         samples = [_service(stack.url, options, "service, cold")]
         for turn in range(options.rounds):
             print(f"round {turn + 1} of {options.rounds}", flush=True)
-            samples += [_original(options, nets), _service(stack.url, options, "service, warm")]
+            answered = _service(stack.url, options, "service, warm")
+            samples += [_original(options, nets), answered, _bare(options, floor, answered.frames)]
     return samples
 
 
@@ -77,7 +81,7 @@ def report(samples: list[Sample], out: Path) -> None:
     for who, seconds in by.items():
         middle = statistics.median(seconds)
         print(f"{who:<16}{middle:>8.2f} s{min(seconds):>8.2f} s{max(seconds):>8.2f} s{base / middle:>12.2f}")
-    for who in ("original", "service, warm"):
+    for who in ("original", "service, warm", "bare nets"):
         last = [sample for sample in samples if sample.who == who][-1]
         print(f"stages, {who}: " + ", ".join(f"{name} {value:.2f} s" for name, value in last.stages.items()))
     part = statistics.median(by["service, warm"]) / base
@@ -94,10 +98,15 @@ def _original(options: argparse.Namespace, nets: original.Nets) -> Sample:
         return Sample("original", time.perf_counter() - begin, stages.seconds)
 
 
+def _bare(options: argparse.Namespace, floor: Floor, frames: int) -> Sample:
+    stages = floor.still(options.face, frames)
+    return Sample("bare nets", sum(stages.values()), stages, frames)
+
+
 def _service(url: str, options: argparse.Namespace, who: str) -> Sample:
     begin = time.perf_counter()
     answer = form.post(url, options.face, options.speech)
-    return Sample(who, time.perf_counter() - begin, answer.stages)
+    return Sample(who, time.perf_counter() - begin, answer.stages, answer.frames)
 
 
 def _parser() -> argparse.ArgumentParser:
