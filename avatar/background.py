@@ -11,6 +11,8 @@ import asyncio
 import builtins
 import importlib.util
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -50,7 +52,11 @@ async def change(picture: Picture, colour: RGB, folder: Path, models: Models) ->
     if int(1.0 * NET_SIDE / max(width, height) * min(width, height)) < 1:
         raise InvalidField(intake.FACE, f"too long and thin to change its background: at most {NET_SIDE}:1")
     session = Session(models)
-    painting = asyncio.ensure_future(asyncio.to_thread(_paint, picture, colour, folder, session))
+    # PixelLib waits for the model in its thread. Were that one of the loop's shared threads, enough jobs at once would
+    # hold them all, and wait for ever: the call to the model needs one too.
+    own = ThreadPoolExecutor(1, thread_name_prefix="background")
+    painting = asyncio.wrap_future(own.submit(copy_context().run, _paint, picture, colour, folder, session))
+    own.shutdown(wait=False)  # the thread ends with its work
     try:
         return await asyncio.shield(painting)
     finally:  # a thread cannot be cancelled, but what it waits for can

@@ -1,12 +1,14 @@
 import asyncio
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from avatar_media import Frames, names, other_tasks, until
+from numpy.typing import NDArray
 
 from avatar import background
 from avatar.errors import InvalidField, Unavailable
@@ -172,6 +174,21 @@ async def test_many_backgrounds_at_once_do_not_mix(tmp_path: Path) -> None:
         assert painted.any()
 
     await asyncio.gather(*(one(n) for n in range(1, 9)))
+
+
+async def test_backgrounds_leave_the_shared_threads_to_the_models(tmp_path: Path) -> None:
+    class InThread(FakeModels):
+        async def segment(self, image: Frames) -> NDArray[np.int32]:
+            await asyncio.to_thread(len, image)  # as the Triton client, which copies its arrays there
+            return await super().segment(image)
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    jobs = [background.change(noise(30, 40, n), (0, 255, 0), tmp_path / str(n), InThread()) for n in range(3)]
+    for n in range(3):
+        (tmp_path / str(n)).mkdir()
+    async with asyncio.timeout(30):
+        painted = await asyncio.gather(*jobs)
+    assert [picture.shape for picture in painted] == [(30, 40, 3)] * 3
 
 
 def test_neither_tensorflow_nor_a_stand_in_for_it_is_imported() -> None:
