@@ -103,7 +103,7 @@ def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127
                 log=logs / "gateway.log",
             )
         )
-        _wait(f"{url}/health/ready", "gateway", gateway)
+        _wait(f"{url}/health/ready", "gateway", gateway, f", see {logs / 'gateway.log'}")
         yield Stack(url, {"embedded": triton, "gateway": gateway})
 
 
@@ -137,12 +137,12 @@ def _child(package: str, *arguments: str, log: Path | None = None) -> Iterator[s
                 child.wait()
 
 
-def _wait(url: str, package: str, child: subprocess.Popen[bytes]) -> None:
+def _wait(url: str, package: str, child: subprocess.Popen[bytes], more: str = "") -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise StackError(f"python -m {package} stopped while starting (exit status {child.returncode})")
+            raise StackError(f"python -m {package} stopped while starting (exit status {child.returncode}){more}")
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http URL
             return
         time.sleep(0.2)
-    raise StackError(f"python -m {package} was not ready after {START_SECONDS:.0f} s")
+    raise StackError(f"python -m {package} was not ready after {START_SECONDS:.0f} s{more}")

@@ -102,7 +102,7 @@ def _text(form: Form, field: str) -> str:
     value = _given(form, field)
     if isinstance(value, Upload):
         raise InvalidField(field, "send text here, not a file")
-    if not value.strip():
+    if not value:
         raise InvalidField(field, "the value is empty")
     return value
 
