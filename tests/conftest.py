@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from gateway_process import Gateway, gateway_process
 
 from embedded.server import Triton
 
@@ -91,3 +92,10 @@ def _build(weights: Path, repository: Path) -> Path:
 def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     with Triton(repository, log=tmp_path_factory.mktemp("triton") / "triton.log") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway process in front of the session's live Triton."""
+    with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address) as running:
+        yield running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -29,7 +30,19 @@ class Caller:
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
     def batches(self, model: str) -> dict[int, int]:
-        """How many times the model ran, by batch size, from the server's own statistics."""
+        """How many times the model ran, by batch size, from the server's own statistics.
+
+        They are written after the answer is sent: read until they stand still.
+        """
+        read = self._batches(model)
+        while True:
+            time.sleep(0.3)
+            again = self._batches(model)
+            if again == read:
+                return read
+            read = again
+
+    def _batches(self, model: str) -> dict[int, int]:
         statistics = self.client.get_inference_statistics(model).model_stats[0]
         return {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}
 

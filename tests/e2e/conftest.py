@@ -1,20 +1,12 @@
-"""A gateway in front of the session's live Triton, and media made from the samples."""
+"""Media made from the samples."""
 
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gateway_process import Gateway, gateway_process
 
 from avatar.ffmpeg import executable
-from embedded.server import Triton
-
-
-@pytest.fixture(scope="session")
-def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address) as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
