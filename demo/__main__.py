@@ -73,7 +73,11 @@ def _shown(path: Path) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m demo",
+        description="A video from the samples, or the whole service; the models are exported first where need be.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage.",
+    )
     parser.add_argument("command", nargs="?", choices=("run", "up"), default="run", help="one video, or the service")
     paths = parser.add_argument_group("where things are")
     paths.add_argument("--weights", type=Path, default=ROOT / "weights", help="checkpoints (default: weights)")

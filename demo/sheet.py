@@ -21,7 +21,7 @@ def draw(video: Path, speech: Path, out: Path) -> None:
     """Write a PNG of twelve frames, evenly spread, each marked on the waveform below.
 
     Raises:
-        OSError: the video cannot be read, or the PNG cannot be written.
+        OSError: the video or the speech cannot be read, or the PNG cannot be written.
     """
     frames, duration = _frames(video, COLUMNS * ROWS)
     thumbs = [_thumb(frame, f"{second:.2f} s") for second, frame in frames]
@@ -58,7 +58,10 @@ def _thumb(frame: Picture, label: str) -> Picture:
 
 
 def _waveform(speech: Path, width: int, marks: list[float]) -> Picture:
-    sound, _ = soundfile.read(speech, dtype="float32", always_2d=True)
+    try:
+        sound, _ = soundfile.read(speech, dtype="float32", always_2d=True)
+    except soundfile.SoundFileError as error:  # the service hears more kinds than this drawing does
+        raise OSError(f"{speech}: its waveform cannot be drawn: {error}") from error
     mono = np.abs(sound.mean(axis=1))
     peaks = np.array([part.max(initial=0) for part in np.array_split(mono, width)])
     peaks /= peaks.max(initial=1e-9)

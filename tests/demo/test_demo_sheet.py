@@ -29,3 +29,12 @@ def test_a_video_that_cannot_be_read_is_named(samples: Path, tmp_path: Path) -> 
     broken.write_bytes(b"not a video")
     with pytest.raises(OSError, match=r"broken\.mp4"):
         sheet.draw(broken, samples / "speech.wav", tmp_path / "sheet.png")
+
+
+def test_a_speech_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+    video, speech = tmp_path / "grey.mp4", tmp_path / "speech.xyz"
+    source = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=1:r=25", "-pix_fmt", "yuv420p"]
+    subprocess.run([executable(), "-v", "error", "-nostdin", *source, str(video)], check=True)
+    speech.write_bytes(b"not a recording")
+    with pytest.raises(OSError, match=r"speech\.xyz: its waveform"):
+        sheet.draw(video, speech, tmp_path / "sheet.png")
