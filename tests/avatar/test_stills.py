@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from avatar_media import moving_square
-from PIL import Image
+from PIL import Image, ImageOps
 
 from avatar import intake
 from avatar.errors import InvalidField
@@ -131,3 +131,25 @@ def test_a_truncated_png_is_refused(tmp_path: Path) -> None:
 def test_a_picture_too_large_to_work_on_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
     path = saved(tmp_path / "face", Image.new("1", size), "PNG")
     assert refused(path) == intake.TOO_LARGE
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int, kind: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "face", rgb(), kind, exif=exif)
+    with Image.open(path) as picture:
+        want = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[:, :, ::-1]
+    np.testing.assert_array_equal(read(path), want)
+
+
+def test_odd_exif_is_no_reason_to_refuse_a_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0128] = 6, 2  # sideways; the unit of the resolution, a SHORT
+    path = saved(tmp_path / "face", rgb(), "JPEG", exif=exif)
+    # the unit becomes text: such a tag can be read, but not written again
+    unit, text = b"\x01\x28\x00\x03", b"\x01\x28\x00\x02"
+    assert path.read_bytes().count(unit) == 1
+    path.write_bytes(path.read_bytes().replace(unit, text))
+    assert read(path).shape == (61, 47, 3)
