@@ -9,7 +9,11 @@ from pathlib import Path
 
 from lipsync.mel import SAMPLE_RATE
 
+from . import intake
+
 QUIET = ("-nostdin", "-hide_banner", "-loglevel", "error")
+
+OVER_MAX_PIXELS = "exceeds specified max pixel count"  # among ffmpeg's words where a picture is
 
 # What people send, by ffmpeg's demuxer names. Nothing here opens a second file or an address: playlists (hls,
 # dash, concat, sdp), text (tty, subtitles), scripts (lavfi) and numbered pictures (image2) are not in the list.
@@ -42,8 +46,13 @@ def encoder_threads() -> int:
 
 
 def uploaded(path: Path) -> list[str]:
-    """An input that someone else wrote: a plain file in a known container, and nothing that it points to."""
-    return ["-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
+    """An input that someone else wrote: a plain file in a known container, and nothing that it points to.
+
+    Pictures far over the limit are refused before memory is taken for them, a sound file's cover art too. (Twice the
+    limit: codecs round sizes up, and `intake.refuse_large` holds to it exactly.)
+    """
+    pixels = ["-max_pixels", str(2 * intake.MAX_PIXELS)]
+    return [*pixels, "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
 
 
 def probe_video_args(video: Path) -> list[str]:
@@ -76,14 +85,15 @@ def decode_args(video: Path) -> list[str]:
     return [*QUIET, *uploaded(video), *frames, "pipe:1"]
 
 
-def speech_args(speech: Path, *, sane: bool) -> list[str]:
-    """Speech as raw 32-bit floats, 16 kHz mono, on stdout; through `SANE` unless it is `sane` already.
+def speech_args(speech: Path, *, sane: bool, seconds: int) -> list[str]:
+    """Speech as raw 32-bit floats, 16 kHz mono, on stdout, `seconds` at most; through `SANE` unless it is `sane`.
 
     `rematrix_maxval` makes the mono of a stereo sound its mean, for float sources too.
     """
     mono = f"aresample={SAMPLE_RATE}:rematrix_maxval=1,aformat=sample_fmts=flt:channel_layouts=mono"
     filters = ["-map", "0:a:0", "-af", mono if sane else f"{SANE},{mono}"]
-    return [*QUIET, *uploaded(speech), *filters, "-f", "f32le", "pipe:1"]
+    size = seconds * SAMPLE_RATE * 4  # bytes: a file's own clock (-t) may lie
+    return [*QUIET, *uploaded(speech), *filters, "-fs", str(size), "-f", "f32le", "pipe:1"]
 
 
 def encode_args(

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from . import background, pictures, sound, speaking, tracking, video
+from . import background, intake, pictures, sound, speaking, tracking, video
 from .errors import AvatarError, ClientError
 from .events import Progress, Rendered
 from .ffmpeg import FfmpegFailed
@@ -47,6 +47,7 @@ async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress |
     speech = await _hear(request, job)
     avatar = await _look(request, job)
     total = speech.frames(avatar.fps)
+    intake.refuse_many(total)
     windows = await _windows(speech, avatar, job)
     stand_ins = tuple(await job.models.stand_ins())
     yield Progress("speech", total, total)

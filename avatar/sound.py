@@ -46,17 +46,19 @@ async def hear(path: Path) -> Speech:
     """Decode a recording of any kind.
 
     Raises:
-        InvalidField: `audio_file` is empty, cannot be read, or holds no sound.
+        InvalidField: `audio_file` is empty, cannot be read, holds no sound, or more than an hour of it.
     """
     intake.refuse_empty(intake.SPEECH, path)
     sane = not (await _codec(path)).startswith(MAY_HOLD_NAN)
     try:
-        sound = await ffmpeg.output(media.speech_args(path, sane=sane))
+        sound = await ffmpeg.output(media.speech_args(path, sane=sane, seconds=intake.MAX_SPEECH + 1))
     except ffmpeg.FfmpegFailed as error:
         raise InvalidField(intake.SPEECH, "the sound cannot be decoded") from error
     samples = np.frombuffer(sound, "<f4")
     if not samples.size:
         raise InvalidField(intake.SPEECH, "there is no sound in the file")
+    if samples.size > intake.MAX_SPEECH * SAMPLE_RATE:
+        raise InvalidField(intake.SPEECH, intake.TOO_LONG)
     missing = max(0, SHORTEST - samples.size)
     return Speech(path, np.pad(samples, (0, missing)) if missing else samples, sane)
 

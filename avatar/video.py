@@ -40,7 +40,8 @@ async def look(path: Path) -> Video:
     try:
         about = media.parse_probe((await ffmpeg.output(media.probe_video_args(path))).decode())
     except ffmpeg.FfmpegFailed as error:
-        raise InvalidField(intake.FACE, NOT_A_VIDEO) from error
+        reason = intake.TOO_LARGE if media.OVER_MAX_PIXELS in error.words else NOT_A_VIDEO
+        raise InvalidField(intake.FACE, reason) from error
     if not about:
         raise InvalidField(intake.FACE, NOT_A_VIDEO)
     width, height = map(int, about["dimensions"].split("x"))

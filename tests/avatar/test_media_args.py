@@ -1,14 +1,14 @@
 from fractions import Fraction
 from pathlib import Path
 
-from avatar import media
+from avatar import intake, media
 
 FILE = Path("/somewhere/-i; rm x.mp4")
 INPUTS = (
     media.probe_video_args(FILE),
     media.probe_speech_args(FILE),
     media.decode_args(FILE),
-    media.speech_args(FILE, sane=False),
+    media.speech_args(FILE, sane=False, seconds=60),
     media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=False),
 )
 
@@ -21,6 +21,13 @@ def test_an_uploaded_file_is_opened_as_a_plain_file_and_nothing_else() -> None:
     for args in INPUTS:
         at = args.index(f"file:{FILE}")
         assert args[at - 5 : at] == ["-protocol_whitelist", "file", "-format_whitelist", media.CONTAINERS, "-i"]
+
+
+def test_no_memory_is_taken_for_pictures_far_over_the_limit() -> None:
+    for args in INPUTS:
+        at = args.index("-max_pixels")
+        assert at < args.index(f"file:{FILE}")  # an option of this input
+        assert intake.MAX_PIXELS < int(args[at + 1]) <= 2 * intake.MAX_PIXELS
 
 
 def test_no_container_that_points_to_other_files_is_let_in() -> None:
@@ -47,7 +54,7 @@ def test_the_result_is_h264_and_aac_with_its_index_in_front() -> None:
 
 def test_only_sound_that_may_hold_nan_is_searched_for_it() -> None:
     for sane in (True, False):
-        speech = media.speech_args(FILE, sane=sane)
+        speech = media.speech_args(FILE, sane=sane, seconds=60)
         result = media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=sane)
         assert [value(args, "-af").startswith(media.SANE) for args in (speech, result)] == [not sane] * 2
 

@@ -103,6 +103,15 @@ async def test_the_picture_lasts_as_long_as_the_speech(tmp_path: Path, fps: str)
     assert result.duration == ODD / RATE
 
 
+async def test_more_frames_than_can_be_worked_on_are_refused_before_a_model_is_asked(tmp_path: Path) -> None:
+    models = FakeModels()
+    face = write_video(tmp_path / "face.mp4", moving_square(5), "240")
+    long = write_wav(tmp_path / "speech.wav", np.zeros(500, np.float32), rate=1)
+    with pytest.raises(InvalidField, match="audio_file: too long for this frame rate: 120000 frames, 100000 at most"):
+        await run(request(tmp_path, face, long, still=False), models)
+    assert not models.calls
+
+
 @pytest.mark.parametrize("samples", [3200, 3201, 16_000, 16_001])
 async def test_a_still_is_shown_at_25_frames_a_second(tmp_path: Path, samples: int) -> None:
     result = await still(tmp_path, FakeModels(), samples)

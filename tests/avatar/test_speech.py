@@ -142,3 +142,8 @@ async def test_what_holds_no_speech_is_refused(tmp_path: Path, make: Callable[[P
 )
 def test_a_picture_lasts_as_long_as_the_speech(samples: int, fps: Fraction, frames: int) -> None:
     assert Speech(Path("a"), np.zeros(samples, np.float32), sane=True).frames(fps) == frames
+
+
+async def test_a_small_file_that_claims_days_of_speech_is_refused(tmp_path: Path) -> None:
+    path = write_wav(tmp_path / "a.wav", np.zeros(200_000, np.float32), rate=1)
+    assert await refused(path) == "the speech is too long: at most 3600 seconds"

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from avatar_media import Frames, ffmpeg, frame_rate, moving_square, read_video, tone, write_video, write_wav
+from PIL import Image
 
 from avatar.errors import InvalidField
 from avatar.job import Job, RequestLog
@@ -121,6 +122,10 @@ def _wide(path: Path) -> None:
     write_video(path.with_suffix(".mkv"), wide, extra=["-c:v", "ffv1"]).rename(path)
 
 
+def _bomb(path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(path, "PNG")
+
+
 def _svg(path: Path) -> None:
     path.write_text('<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9" height="9"/></svg>')
 
@@ -140,10 +145,11 @@ def _svg(path: Path) -> None:
         (_svg, "not a video"),
         (lambda path: write_video(path.with_suffix(".mp4"), moving_square(5), "300").rename(path), "frame rate"),
         (_wide, "too large"),
+        (_bomb, "too large"),
     ],
     ids=[
         *("empty", "text", "noise", "truncated", "no frames", "only sound", "cover art"),
-        *("playlist", "concat", "svg", "300 fps", "16400 pixels wide"),
+        *("playlist", "concat", "svg", "300 fps", "16400 pixels wide", "81 megapixels"),
     ],
 )
 async def test_what_is_no_video_is_refused(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
