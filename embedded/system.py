@@ -42,7 +42,7 @@ def find_parts() -> Parts:
     Raises:
         MissingPart: the first thing that is missing, with the command that installs it.
     """
-    check_platform(platform.system(), platform.machine(), platform.libc_ver())
+    libpython = check_machine()
     site = _site_packages()
     triton = site / "pytriton" / "tritonserver"
     return Parts(
@@ -50,8 +50,18 @@ def find_parts() -> Parts:
         backend=triton / "backends" / "python",
         stub=_file(triton / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"),
         libraries=site / "nvidia_pytriton.libs",
-        libpython=find_libpython(_libpython_folders()),
+        libpython=libpython,
     )
+
+
+def check_machine() -> Path:
+    """What pip cannot bring; the folder of the running Python's shared library. `make setup` asks it first.
+
+    Raises:
+        MissingPart: the first thing that is missing, with the command that installs it.
+    """
+    check_platform(platform.system(), platform.machine(), platform.libc_ver())
+    return find_libpython(_libpython_folders())
 
 
 def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:

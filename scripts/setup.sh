@@ -15,13 +15,16 @@ command -v "$PYTHON" >/dev/null || fail "no Python found. On Debian 12: apt-get 
 version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 [ "$version" = 3.11 ] || fail "Python 3.11 is needed, $PYTHON is $version. On Debian 12: apt-get install python3.11 python3.11-venv (or: make setup PYTHON=/path/to/python3.11)"
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python has no venv module. On Debian 12: apt-get install python3.11-venv"
-"$PYTHON" - <<'PY' || fail "no shared libpython3.11 found, and Triton's Python backend needs it. On Debian 12: apt-get install libpython3.11 (pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install 3.11)"
-import ctypes, ctypes.util, pathlib, sys, sysconfig
-folder = pathlib.Path(sysconfig.get_config_var("LIBDIR") or "/nowhere")
-found = list(folder.glob("libpython3.11.so*")) or ctypes.util.find_library("python3.11")
-sys.exit(0 if found else 1)
+# processor, glibc and a shared libpython, by the launcher's own rules; these modules need no package
+"$PYTHON" - <<'PY' || exit 1
+import sys
+from embedded.errors import MissingPart
+from embedded.system import check_machine
+try:
+    check_machine()
+except MissingPart as error:
+    sys.exit(f"setup: {error}")
 PY
-[ "$(uname -sm)" = "Linux x86_64" ] || fail "the embedded Triton is for Linux on x86-64; this is $(uname -sm). See README, \"Containers\""
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
