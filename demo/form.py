@@ -37,6 +37,7 @@ def post(url: str, face: Path, speech: Path, background: str = "From Input") -> 
                 data={"avatarFileType": face.suffix.lstrip("."), "background": background},
                 files={"face_file": (face.name, picture), "audio_file": (speech.name, sound)},
                 timeout=PATIENCE,
+                trust_env=False,  # no proxy: the service is on this machine
             )
     except httpx.HTTPError as error:
         raise FormError(f"{url}: {error}") from error

@@ -15,9 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded.ports import is_free
+
+# as in export.checkpoints, which would bring torch
 OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
 START_SECONDS = 300.0  # the longest start that is waited for
-STOP_SECONDS = 40.0  # Triton's own exit timeout is 30 s
+STOP_SECONDS = 40.0  # longer than either server takes: the gateway's jobs get 20 s to finish and 15 to clean up
+# What runs on this machine is never reached through the proxy that a machine may have for downloads.
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class StackError(Exception):
@@ -83,10 +88,11 @@ def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127
     """Triton and the gateway as child processes, ready at the yield and stopped at the end.
 
     Raises:
-        StackError: one of them did not become ready.
+        StackError: a port is taken, or one of them did not become ready.
     """
+    _refuse_taken(ports)
     logs.mkdir(parents=True, exist_ok=True)
-    url = f"http://127.0.0.1:{ports.gateway}"
+    url = f"http://{_reached_at(gateway_host)}:{ports.gateway}"
     with contextlib.ExitStack() as parts:
         triton = parts.enter_context(
             _child(
@@ -105,6 +111,22 @@ def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127
         )
         _wait(f"{url}/health/ready", "gateway", gateway, f", see {logs / 'gateway.log'}")
         yield Stack(url, {"embedded": triton, "gateway": gateway})
+
+
+def _refuse_taken(ports: Ports) -> None:
+    """Another server on one of the ports would answer, ready, before ours finds the port taken."""
+    flags = {"--port": ports.gateway, "--http-port": ports.http}
+    flags |= {"--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
+    for flag, port in flags.items():
+        if not is_free(port):
+            raise StackError(f"{flag} {port}: the port is in use; stop what listens there or choose another")
+
+
+def _reached_at(host: str) -> str:
+    """Where a server that is bound to `host` answers on this machine, as it stands in a URL."""
+    if host == "0.0.0.0":  # noqa: S104 - compared, not bound
+        return "127.0.0.1"
+    return f"[{'::1' if host == '::' else host}]" if ":" in host else host
 
 
 def _run(package: str, *arguments: str) -> None:
@@ -142,7 +164,7 @@ def _wait(url: str, package: str, child: subprocess.Popen[bytes], more: str = ""
     while time.monotonic() < deadline:
         if child.poll() is not None:
             raise StackError(f"python -m {package} stopped while starting (exit status {child.returncode}){more}")
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own http URL
+        with contextlib.suppress(urllib.error.URLError, OSError), _DIRECT.open(url, timeout=2):
             return
         time.sleep(0.2)
     raise StackError(f"python -m {package} was not ready after {START_SECONDS:.0f} s{more}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 
 import cv2
@@ -22,7 +25,8 @@ PATIENCE = 300.0  # seconds
 
 def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    proxied = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # a proxy is not the way to ourselves
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False, env=proxied)
 
 
 def still_running(folder: Path) -> list[str]:
@@ -133,4 +137,18 @@ def test_up_ends_with_1_when_a_port_is_taken_and_names_it(
         )
     assert done.returncode == 1
     assert f"--grpc-port {port}: the port is in use" in done.stderr
+    assert still_running(tmp_path) == []
+
+
+@pytest.mark.parametrize("flag", ["--port", "--http-port", "--grpc-port", "--metrics-port"])
+def test_a_server_that_is_ready_on_one_of_our_ports_is_not_taken_for_ours(tmp_path: Path, flag: str) -> None:
+    free = stack.Ports.free()
+    ports = {"--port": "gateway", "--http-port": "http", "--grpc-port": "grpc", "--metrics-port": "metrics"}
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as theirs:
+        taken = replace(free, **{ports[flag]: theirs.server_port})
+        with (
+            pytest.raises(stack.StackError, match=f"^{flag} {theirs.server_port}: the port is in use"),
+            stack.running(tmp_path, tmp_path, taken),
+        ):
+            pass
     assert still_running(tmp_path) == []
