@@ -9,10 +9,13 @@ TORCH_INDEX="${TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
 
 fail() { printf 'setup: %s\n' "$1" >&2; exit 1; }
 
-# a pinned python3.11 first, then whatever python3 is, if it is a 3.11
-command -v "$PYTHON" >/dev/null && "$PYTHON" -c '' 2>/dev/null || PYTHON=python3
-command -v "$PYTHON" >/dev/null || fail "no Python found. On Debian 12: apt-get install python3.11 python3.11-venv"
-version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+runs() { command -v "$1" >/dev/null && "$1" -c '' 2>/dev/null; }
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+
+# python3.11 first, then whatever python3 is, if it is a 3.11; a PYTHON that was asked for, or none
+if [ "$PYTHON" = python3.11 ] && ! runs "$PYTHON"; then PYTHON=python3; fi
+runs "$PYTHON" || fail "no Python found as $PYTHON. On Debian 12: apt-get install python3.11 python3.11-venv"
+version=$(version_of "$PYTHON")
 [ "$version" = 3.11 ] || fail "Python 3.11 is needed, $PYTHON is $version. On Debian 12: apt-get install python3.11 python3.11-venv (or: make setup PYTHON=/path/to/python3.11)"
 "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python has no venv module. On Debian 12: apt-get install python3.11-venv"
 # processor, glibc and a shared libpython, by the launcher's own rules; these modules need no package
@@ -27,7 +30,12 @@ except MissingPart as error:
 PY
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+if runs "$VENV/bin/python"; then
+    version=$(version_of "$VENV/bin/python")
+    [ "$version" = 3.11 ] || fail "the environment in $VENV is of Python $version; remove it and try again"
+fi
+# where a run was interrupted, pip may be missing in it still
+"$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip "$@"; }
 
 torch=$(grep -E '^torch==' requirements.lock)

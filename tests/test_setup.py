@@ -33,7 +33,6 @@ def setup(folder: Path, python: str, path: str = os.environ["PATH"]) -> subproce
     done = subprocess.run(
         [bash, "scripts/setup.sh"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60, check=False
     )
-    assert not (folder / "venv").exists()  # nothing was begun
     return done
 
 
@@ -42,6 +41,14 @@ def test_no_python_at_all_is_named_with_what_brings_it(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("setup: no Python found")
     assert "apt-get install python3.11" in done.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_another_python_is_not_taken_for_the_one_that_was_asked_for(tmp_path: Path) -> None:
+    done = setup(tmp_path, "exit 127")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"setup: no Python found as {tmp_path}/python3.11")
+    assert not (tmp_path / "venv").exists()
 
 
 PYTHONS = {
@@ -66,6 +73,29 @@ def test_a_missing_system_part_is_named_before_anything_is_installed(tmp_path: P
     python, said = PYTHONS[kind]
     done = setup(tmp_path, python)
     assert done.returncode == 1, done.stdout
+    assert not (tmp_path / "venv").exists()  # nothing was begun
     (line,) = done.stderr.splitlines()
     assert line.startswith("setup: ")
     assert said in line
+
+
+def environment(folder: Path, python: str) -> None:
+    """What an earlier run left: `python` (a shell script) as its Python."""
+    there = folder / "venv" / "bin" / "python"
+    there.parent.mkdir(parents=True)
+    there.write_text(f"#!/bin/sh\n{python}\n")
+    there.chmod(0o755)
+
+
+def test_an_environment_without_pip_yet_is_completed(tmp_path: Path) -> None:
+    environment(tmp_path, f'case $* in *pip*) exit 1 ;; esac; exec {sys.executable} "$@"')
+    done = setup(tmp_path, f'[ "$2" = venv ] && echo "makes $3" && exit 3; exec {sys.executable} "$@"')
+    assert done.stdout == f"makes {tmp_path}/venv\n"
+    assert done.returncode == 3  # the test's way to go no further
+
+
+def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path) -> None:
+    environment(tmp_path, "case $* in *version_info*) echo 3.12 ;; esac")
+    done = setup(tmp_path, f'exec {sys.executable} "$@"')
+    assert done.returncode == 1
+    assert done.stderr == f"setup: the environment in {tmp_path}/venv is of Python 3.12; remove it and try again\n"
