@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks, and what commands a terminal
 
 # Tasks and threads started for a request inherit it.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
@@ -44,6 +47,15 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class TextFormatter(logging.Formatter):
+    """One line for a message, whatever it quotes: ffmpeg's words about a file cannot pass for a line of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line without a traceback; that follows on lines of its own."""
+        record.message = _CONTROL.sub(" | ", record.message)
+        return super().formatMessage(record)
+
+
 def handler(form: Literal["text", "json"]) -> logging.Handler:
     """A handler that writes to stderr, in the form wished for."""
     made = logging.StreamHandler(sys.stderr)
@@ -51,7 +63,7 @@ def handler(form: Literal["text", "json"]) -> logging.Handler:
     made.setFormatter(
         JsonFormatter()
         if form == "json"
-        else logging.Formatter("%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s")
+        else TextFormatter("%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s")
     )
     return made
 

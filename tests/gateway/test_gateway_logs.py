@@ -42,6 +42,14 @@ def test_a_text_line_shows_the_requests_id_and_the_traceback(record: logging.Log
     assert "ERROR   [request-9] gateway.x: it failed\nTraceback" in text
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_a_message_quotes_cannot_pass_for_a_line_of_its_own(form: str) -> None:
+    words = "bad\n2026-01-01 INFO [-] gateway: all is well\r\x1b[2Kforged\u2028too"
+    text = lines(form, logging.LogRecord("avatar", logging.INFO, "x.py", 1, "ffmpeg: %s", (words,), None))
+    assert len(text.splitlines()) == 1
+    assert "\x1b" not in text
+
+
 def test_outside_of_requests_the_id_is_a_dash() -> None:
     writer = handler("text")
     plain = logging.LogRecord("gateway", logging.INFO, "x.py", 1, "listening", None, None)
