@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,15 +31,26 @@ class Gateway:
         return found
 
 
+def absent(folder: Path, modules: Iterable[str]) -> dict[str, str]:
+    """The environment of a Python for which these modules do not exist."""
+    place = folder / "absent"
+    place.mkdir(exist_ok=True)
+    for module in modules:
+        line = f'raise ModuleNotFoundError("No module named {module!r}", name={module!r})\n'
+        (place / f"{module}.py").write_text(line)
+    return {"PYTHONPATH": str(place)}
+
+
 @contextlib.contextmanager
-def gateway_process(folder: Path, triton: str) -> Iterator[Gateway]:
+def gateway_process(folder: Path, triton: str, without: Iterable[str] = ()) -> Iterator[Gateway]:
+    """A gateway that works below `folder`, on a machine on which the modules `without` are not installed."""
     port = Ports.free().gateway
     gateway = Gateway(f"http://127.0.0.1:{port}", folder / "work", folder / "gateway.log")
     gateway.work.mkdir()
     with gateway.log.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
-            env={**os.environ, "AVATAR_WORK_DIR": str(gateway.work)},
+            env={**os.environ, "AVATAR_WORK_DIR": str(gateway.work), **absent(folder, without)},
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -1,5 +1,8 @@
 """The whole job through HTTP: a real gateway, a real Triton, real ffmpeg; stand-in checkpoints."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -9,11 +12,15 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from gateway_process import Gateway, gateway_process
+from gateway_process import Gateway, absent, gateway_process
 from numpy.typing import NDArray
+from triton_calls import caller
 from watching import Video, frames_of, listen, post, watch
 
 from demo.stack import Ports
+from embedded.server import Triton
+from lipsync.boxes import pad
+from lipsync.faces import best_face
 from lipsync.mel import mel_spectrogram
 from lipsync.windows import mel_windows
 
@@ -50,15 +57,18 @@ def test_the_mouths_darkness_follows_the_loudness_of_the_speech(demo: Video, sam
     assert np.corrcoef(darkness, loudness)[0, 1] >= 0.8
 
 
-def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path) -> None:
+def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path, triton: Triton) -> None:
     picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
+    with caller(triton.grpc_address) as call:
+        found = call("detect_faces", {"frames": picture[None]})
+    face = best_face(found["boxes"][0], found["scores"][0])
+    assert face is not None
+    ((left, top, right, bottom),) = pad(face[None], picture.shape[1], picture.shape[0])
     rows, columns = _moved(demo, picture)
-    assert (rows.stop - rows.start) * (columns.stop - columns.start) < 0.25 * picture.shape[0] * picture.shape[1]
-    margin = 80  # the mouth is the part that moves; the face around it is pasted as well
+    assert (left <= columns.start, columns.stop <= right, top <= rows.start, rows.stop <= bottom) == (True,) * 4
     outside = np.ones(picture.shape[:2], bool)
-    outside[
-        max(0, rows.start - 3 * margin) : rows.stop + margin, max(0, columns.start - margin) : columns.stop + margin
-    ] = 0
+    block = 16  # pixels; the codec's blocks reach over the box's edge
+    outside[max(0, top - block) : bottom + block, max(0, left - block) : right + block] = False
     assert outside.mean() > 0.3
     difference = np.abs(demo.frames[::10].astype(np.int16) - picture)[:, outside]
     assert np.quantile(difference, 0.999) <= CODEC
@@ -145,6 +155,41 @@ def test_a_picture_without_a_face_gets_the_originals_sentence(
     assert answer.status_code == 400
     assert answer.json() == {"detail": "Face not detected! Ensure the video contains a face in all the frames."}
     assert gateway.leftovers() == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (3, 64)])
+def test_a_picture_too_small_for_any_face_gets_the_originals_sentence(
+    gateway: Gateway, short_speech: Path, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    dot = tmp_path / "dot.png"
+    cv2.imwrite(str(dot), np.full((*size, 3), (120, 150, 210), np.uint8))
+    for background in ("From Input", "Green"):
+        answer = post(gateway.url, dot, short_speech, "png", background)
+        assert (answer.status_code, answer.json()["detail"].split("!")[0]) == (400, "Face not detected")
+    assert gateway.leftovers() == []
+
+
+NOT_FOR_THE_WEB = ("tensorflow", "torch", "tf2onnx", "onnx", "onnxruntime", "pytriton")
+
+
+def test_a_gateway_without_tensorflow_and_torch_installed_does_the_whole_job(
+    triton: Triton, samples: Path, short_speech: Path, tmp_path: Path
+) -> None:
+    with gateway_process(tmp_path, triton.grpc_address, without=NOT_FOR_THE_WEB) as bare:
+        video = watch(post(bare.url, samples / "face.png", short_speech, "png", "Green"), tmp_path)
+    assert len(video.frames) == frames_of(len(listen(short_speech)), Fraction(25))
+    for module in NOT_FOR_THE_WEB:  # they really cannot be had there
+        environment = {**os.environ, **absent(tmp_path, [module])}
+        done = subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, capture_output=True)
+        assert done.stderr.splitlines()[-1].startswith(b"ModuleNotFoundError")
+
+
+def test_a_recording_may_be_a_video_and_the_very_file_that_shows_the_face(
+    gateway: Gateway, moving: Path, media: Media, samples: Path, tmp_path: Path
+) -> None:
+    speaking = media("both.mp4", "-i", str(moving), "-i", str(samples / "speech.wav"), "-t", "0.8", "-c:v", "copy")
+    video = watch(post(gateway.url, speaking, speaking, "mp4"), tmp_path)
+    assert len(video.frames) == frames_of(len(listen(speaking)), Fraction(30000, 1001))
 
 
 def test_without_triton_the_answer_is_503_with_retry_after_and_ping_still_answers(
