@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -24,7 +25,7 @@ from avatar_media import (
 )
 
 from avatar.errors import AvatarError, ClientError, Unavailable
-from avatar.events import Progress
+from avatar.events import Progress, Rendered
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
 from avatar.speaking import AT_ONCE as SHOTS
@@ -52,10 +53,10 @@ def jobs(tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
     assert names(tmp_path) == {"speech.wav", "face.png", "face.mp4"}
 
 
-def kill_child(argument: bytes) -> None:
-    """Kill the child process that was started with this argument."""
+def signal_child(argument: bytes, number: int) -> None:
+    """Send a signal to the child process that was started with this argument."""
     (pid,) = [pid for pid in children() if argument in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, number)
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -128,7 +129,7 @@ async def test_an_encoder_that_dies_is_our_fault(jobs: dict[str, AvatarRequest])
     models.gates["lipsync"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
     await until(lambda: bool(models.running["lipsync"]))
-    kill_child(b"libx264")
+    signal_child(b"libx264", signal.SIGKILL)
     models.gates["lipsync"].set()
     with pytest.raises(AvatarError) as error:
         await task
@@ -142,11 +143,43 @@ async def test_a_decoder_that_is_killed_is_our_fault(jobs: dict[str, AvatarReque
     models.gates["detect_faces"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
     await until(lambda: bool(models.running["detect_faces"]))
-    kill_child(b"rawvideo\0-pix_fmt")
+    signal_child(b"rawvideo\0-pix_fmt", signal.SIGKILL)
     models.gates["detect_faces"].set()
     with pytest.raises(AvatarError) as error:
         await task
     assert error.value.status == 500
+
+
+@pytest.mark.parametrize(("argument", "call"), [(b"libx264", "lipsync"), (b"rawvideo\0-pix_fmt", "detect_faces")])
+async def test_an_ffmpeg_that_stands_still_does_not_stop_the_event_loop(
+    jobs: dict[str, AvatarRequest], argument: bytes, call: str
+) -> None:
+    models = FakeModels(find_square)
+    models.gates[call] = asyncio.Event()
+    task = asyncio.create_task(run(jobs["video"], models))
+    await until(lambda: bool(models.running[call]))
+    signal_child(argument, signal.SIGSTOP)
+    freed = threading.Timer(20, signal_child, (argument, signal.SIGCONT))  # so that a loop that stopped fails the test
+    freed.start()
+    models.gates[call].set()
+    for _ in range(50):  # the job goes on until all of its pipe's room is used
+        await asyncio.sleep(0.01)
+    assert freed.is_alive()
+    assert not task.done()
+    freed.cancel()
+    signal_child(argument, signal.SIGCONT)
+    (await task).path.unlink()
+
+
+async def test_frames_go_through_pipes_and_no_file_is_made_but_the_result(jobs: dict[str, AvatarRequest]) -> None:
+    seen: set[str] = set()
+    sent = names(jobs["video"].folder)
+    async with aclosing(render(jobs["video"], FakeModels(find_square))) as events:
+        async for event in events:
+            seen |= names(jobs["video"].folder) - sent
+            if isinstance(event, Rendered):
+                assert seen == {event.path.name}
+                event.path.unlink()
 
 
 async def test_a_jobs_log_lines_name_its_request(
