@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -53,6 +54,7 @@ class Service:
             job = contract.parse(form, folder, request_id.get())
             stages = {"upload": time.perf_counter() - begun}
             rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
+            await asyncio.to_thread(_remove, job.face, job.speech)  # a slow download holds on to the result alone
         stages.update(rendered.seconds)
         return Made(rendered, stages)
 
@@ -73,3 +75,8 @@ class Service:
         if rendered.stand_ins:
             logger.warning("made with STAND-IN checkpoints: %s", ", ".join(rendered.stand_ins))
         return rendered
+
+
+def _remove(*uploads: Path) -> None:
+    for upload in uploads:
+        upload.unlink(missing_ok=True)

@@ -200,3 +200,14 @@ async def test_others_are_answered_while_the_disk_is_stuck(live: Start, render: 
             await asyncio.sleep(0.001)
         os.close(end)
         assert (await upload).status_code == 400
+
+
+async def test_while_a_client_is_slow_to_read_only_the_result_is_kept(live: Start, work: Path) -> None:
+    gateway = await live()
+    large = form(face_file=("face.png", bytes(30_000_000)))  # more than a connection holds on its way
+    request = httpx.Request("POST", gateway.url, files=large)
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    writer = await gateway.send(f"POST / HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+    await eventually(lambda: [path.name for path in leftovers(work) if path.is_file()] == ["video.mp4"])
+    assert gateway.jobs.running == 0
+    writer.close()
