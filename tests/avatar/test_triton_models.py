@@ -30,15 +30,19 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.missing: set[str] = set()
         self.stand_ins: set[str] = set()
         self.requests: list[Any] = []
+        self.allowed: list[tuple[str, float | None]] = []  # each call, and the seconds that it gives the server
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("server ready", context)
         await self._fault(context)
         return service_pb2.ServerReadyResponse(ready=self.up)
 
     async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("model ready", context)
         return service_pb2.ModelReadyResponse(ready=request.name not in self.missing)
 
     async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("config", context)
         response = service_pb2.ModelConfigResponse()
         if request.name == "segmentation":
             return response  # a repository that was not made by the exporter
@@ -48,13 +52,17 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.requests.append(request)
+        self._note(request.model_name, context)
         await self._fault(context)
-        height, width = request.inputs[0].shape[:2]
+        height, width = (*request.inputs[0].shape, 1)[:2]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         output = response.outputs.add(name="labels", datatype="INT32")
         output.shape.extend([height, width])
         response.raw_output_contents.append(np.full((height, width), 15, np.int32).tobytes())
         return response
+
+    def _note(self, call: str, context: Any) -> None:
+        self.allowed.append((call, context.time_remaining()))
 
     async def _fault(self, context: Any) -> None:
         if self.hang:
@@ -102,6 +110,27 @@ async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
         server.hang = True
         with pytest.raises(Unavailable, match="in time"):
             await models.segment(PICTURE)
+
+
+async def test_every_call_has_a_deadline() -> None:
+    async with serving(seconds=50) as (server, models):
+        await models.check_ready()
+        await models.stand_ins()
+        await models.mel_windows(np.zeros(3200, np.float32), 25.0)
+        await models.detect_faces(PICTURE[None])
+        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), np.zeros((1, 80, 16), np.float32))
+        await models.segment(PICTURE)
+    asked = {call for call, _ in server.allowed}
+    assert asked == {
+        "server ready",
+        "model ready",
+        "config",
+        "mel_spectrogram",
+        "detect_faces",
+        "lipsync",
+        "segmentation",
+    }
+    assert [call for call, seconds in server.allowed if seconds is None or seconds > 50] == []
 
 
 async def test_input_that_a_model_refuses_is_invalid_input() -> None:
@@ -192,6 +221,18 @@ async def test_a_cancelled_call_is_cancelled_on_the_way() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_being_cancelled() -> None:
+    async with serving() as (server, models):
+        server.hang = True
+        calls = [asyncio.create_task(call) for call in (models.segment(PICTURE), models.check_ready())]
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        await models.close()
+        for call in calls:
+            with pytest.raises(Unavailable, match="the connection was closed"):
+                await call
 
 
 async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
