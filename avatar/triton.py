@@ -97,7 +97,7 @@ class TritonModels:
         return labels
 
     async def close(self) -> None:
-        """As `Models`; a later call connects anew."""
+        """As `Models`; calls under way raise Unavailable, a later one connects anew."""
         connection, self._connection = self._connection, None
         if connection:
             await connection.close()
@@ -139,6 +139,12 @@ async def _answer(call: Awaitable[T], asked: str) -> T:
     """The answer, or the error that its gRPC status means. What the server says of itself stays in the cause."""
     try:
         return await call
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task and task.cancelling():
+            raise
+        # `close` cancels the calls under way, but nobody cancelled us: a stream over us would wait for ever
+        raise Unavailable(f"{asked} cannot be reached: the connection was closed") from None
     except InferenceServerException as error:
         status = str(error.status()).removeprefix("StatusCode.")
         if status == "INVALID_ARGUMENT":
