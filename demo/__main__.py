@@ -20,7 +20,9 @@ SAMPLES = ROOT / "samples"
 def main() -> int:
     """Exit status: 0 done, 1 failed, 2 wrong usage."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a clean stop, as for Ctrl-C
+    # SIGTERM is a clean stop, as Ctrl-C; both are set, since a shell's `&` starts us with SIGINT ignored
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         return up(options) if options.command == "up" else run(options)
     except KeyboardInterrupt:

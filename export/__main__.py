@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[options.command](options)
     except (ExportError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
-        return FAILED
+    except KeyboardInterrupt:
+        print("export: interrupted", file=sys.stderr)
+    return FAILED
 
 
 def _stand_ins(options: argparse.Namespace) -> int:

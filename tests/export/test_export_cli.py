@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +119,23 @@ def test_stand_ins_never_take_the_place_of_another_file(tmp_path: Path) -> None:
     assert str(tmp_path / "s3fd.pth") in line
     assert (tmp_path / "s3fd.pth").read_bytes() == b"somebody's weights"
     assert [path.name for path in tmp_path.iterdir()] == ["s3fd.pth"]
+
+
+def test_ctrl_c_ends_with_one_line_and_1(stand_in_weights: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "export", "models", "--weights", str(stand_in_weights), "--repository"]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # the tests run in a shell's background; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # as another export that is writing there: so it waits
+    try:
+        with subprocess.Popen(
+            [*command, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            assert running.stdout is not None
+            while "waiting for it" not in running.stdout.readline():
+                assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            assert running.communicate(timeout=60)[1] == "export: interrupted\n"
+        assert running.returncode == 1
+    finally:
+        os.close(folder)
