@@ -44,9 +44,9 @@ class TritonPythonModel:
         if self._batched and len(requests) > 1:
             try:
                 return self._answer_together(requests)
-            except Exception:
+            except Exception as error:
                 pb_utils.Logger.log_warn(
-                    f"{self._name}: a batch of {len(requests)} requests failed, running each alone"
+                    f"{self._name}: a batch of {len(requests)} requests failed, running each alone: {error}"
                 )
         return [self._answer_alone(request) for request in requests]
 
