@@ -31,6 +31,27 @@ def add_arithmetic(repository: Path, name: str = "arithmetic", *, batch: int = 8
     return path
 
 
+def add_rows(repository: Path, name: str = "rows", *, batch: int = 8) -> None:
+    """An onnxruntime model: `x` FP32 [-1] to `rows` INT64 [1], how many rows the run had that this row was in."""
+    config = pb.ModelConfig(name=name, backend="onnxruntime", max_batch_size=batch)
+    config.input.add(name="x", data_type=pb.TYPE_FP32, dims=[-1])
+    config.output.add(name="rows", data_type=pb.TYPE_INT64, dims=[1])
+    config.instance_group.add(count=1)
+    nodes = [
+        helper.make_node("Shape", ["x"], ["count"], start=0, end=1),
+        helper.make_node("Concat", ["count", "one"], ["shape"], axis=0),
+        helper.make_node("Expand", ["count", "shape"], ["rows"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "w"])
+    rows = helper.make_tensor_value_info("rows", TensorProto.INT64, ["n", 1])
+    one = helper.make_tensor("one", TensorProto.INT64, [1], [1])
+    graph = helper.make_graph(nodes, "rows", [x], [rows], [one])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        write(repository, config) / "model.onnx",
+    )
+
+
 def add_python(repository: Path, name: str, source: str) -> Path:
     """A Python model with an output and no input that matter; returns the path of its model.py."""
     config = pb.ModelConfig(name=name, backend="python")

@@ -34,6 +34,7 @@ def triton_of_models(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Ite
     tiny_models.add_arithmetic(repository, "other_file", file="network.onnx")
     tiny_models.add_arithmetic(repository, "loose", batch=0)
     _change(repository, "loose", _loosen)
+    tiny_models.add_rows(repository)
     _add_lookup(repository)
     tiny_models.add_arithmetic(repository, "four_threads")
     _change(repository, "four_threads", _ask_for_four_threads)
@@ -60,6 +61,12 @@ def test_outputs_come_by_name(call: Caller, model: str, rows: int) -> None:
     assert set(outputs) == {"sum", "difference"}
     np.testing.assert_array_equal(outputs["sum"], inputs["x"] + inputs["y"])
     np.testing.assert_array_equal(outputs["difference"], inputs["x"] - inputs["y"])
+
+
+@pytest.mark.parametrize(("megabytes", "rows_in_a_run"), [(1, 3), (4, 1)])
+def test_rows_that_are_large_together_run_one_at_a_time(call: Caller, megabytes: int, rows_in_a_run: int) -> None:
+    x = np.zeros((3, megabytes << 18), np.float32)
+    np.testing.assert_array_equal(call("rows", {"x": x})["rows"], [[rows_in_a_run]] * 3)
 
 
 @pytest.mark.parametrize("model", ["arithmetic", "unbatched"])
