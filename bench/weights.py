@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from export import stand_ins
-from export.checkpoints import STAND_IN, WAV2LIP_FILE, WAV2LIP_GAN_FILE
+from export.checkpoints import STAND_IN, WAV2LIP_FILE, WAV2LIP_GAN_FILE, stand_in_mark
 from export.networks.wav2lip import Wav2Lip
 
 SEED = 20260
@@ -19,11 +19,13 @@ MARK = f"timing weights, seed {SEED}"
 def timing_weights(folder: Path) -> Path:
     """Write the four files into `folder`, where they are not there yet, and give it back."""
     lips = [folder / name for name in (WAV2LIP_FILE, WAV2LIP_GAN_FILE)]
-    if not all(path.exists() for path in lips):
+    if not all(path.exists() and stand_in_mark(path) == MARK for path in lips):
         stand_ins.write(folder)
         state = _random_state()
         for path in lips:
-            torch.save({**state, STAND_IN: MARK}, path)
+            temporary = path.with_suffix(".part")
+            torch.save({**state, STAND_IN: MARK}, temporary)
+            temporary.replace(path)
     return folder
 
 
