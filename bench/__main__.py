@@ -20,8 +20,8 @@ import torch
 from avatar.ffmpeg import executable
 from demo import form
 from demo.stack import Ports, StackError, prepare_from, running
-from export.checkpoints import load_s3fd, load_wav2lip
-from lipsync.tensors import WAV2LIP
+from export.checkpoints import S3FD_FILE, WAV2LIP_FILE, load_wav2lip
+from export.networks.wav2lip import Wav2Lip
 
 from . import original
 from .floor import Floor
@@ -61,13 +61,17 @@ def measure(options: argparse.Namespace, weights: Path) -> list[Sample]:
     """Cold request first, then service, original and bare nets in turn, `--rounds` times."""
     torch.set_flush_denormal(True)  # as in the served sessions, so that neither side pays for denormals
     floor = Floor(options.work / "repository")
-    nets = (load_s3fd(weights / "s3fd.pth"), load_wav2lip(weights / f"{WAV2LIP.name}.pth"))
+    generator = load_wav2lip(weights / WAV2LIP_FILE)
     with running(options.work / "repository", options.work / "logs", Ports.free()) as stack:
         samples = [_service(stack.url, options, "service, cold")]
         for turn in range(options.rounds):
             print(f"round {turn + 1} of {options.rounds}", flush=True)
             answered = _service(stack.url, options, "service, warm")
-            samples += [_original(options, nets), answered, _bare(options, floor, answered.frames)]
+            samples += [
+                _original(options, weights / S3FD_FILE, generator),
+                answered,
+                _bare(options, floor, answered.frames),
+            ]
     return samples
 
 
@@ -91,10 +95,11 @@ def report(samples: list[Sample], out: Path) -> None:
     out.write_text(json.dumps({**machine, "samples": [asdict(sample) for sample in samples]}, indent=2) + "\n")
 
 
-def _original(options: argparse.Namespace, nets: original.Nets) -> Sample:
+def _original(options: argparse.Namespace, detector: Path, generator: Wav2Lip) -> Sample:
     with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.mp4"
         begin = time.perf_counter()
-        stages = original.still(options.face, options.speech, Path(folder) / "out.mp4", nets, executable())
+        stages = original.still(options.face, options.speech, out, detector, generator, executable())
         return Sample("original", time.perf_counter() - begin, stages.seconds)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from export.checkpoints import load_s3fd
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from lipsync import boxes, faces
@@ -31,7 +32,6 @@ STILL_FPS = 25.0
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Nets = tuple[S3FD, Wav2Lip]
 
 
 @dataclass
@@ -82,8 +82,11 @@ def generate(net: Wav2Lip, crops: Pictures, windows: Floats, batch: int = GENERA
     return np.concatenate(mouths)
 
 
-def still(picture: Path, speech: Path, out: Path, nets: Nets, ffmpeg: str) -> Stages:
-    """A picture and a recording to an mp4, `out`; its intermediate AVI stands beside it while it runs."""
+def still(picture: Path, speech: Path, out: Path, detector: Path, generator: Wav2Lip, ffmpeg: str) -> Stages:
+    """A picture and a recording to an mp4, `out`; its intermediate AVI stands beside it while it runs.
+
+    `detector` is a file because the original reads its detector anew for each request (the generator only once).
+    """
     stages = Stages()
     with stages.timed("speech"):
         sound, _ = librosa.load(speech, sr=SAMPLE_RATE)
@@ -92,11 +95,11 @@ def still(picture: Path, speech: Path, out: Path, nets: Nets, ffmpeg: str) -> St
         frame = cv2.imread(str(picture))
         if frame is None:
             raise ValueError(f"{picture}: not a picture")
-        rects = boxes.pad(detect(nets[0], frame[None].astype(np.uint8)), frame.shape[1], frame.shape[0])
+        rects = boxes.pad(detect(load_s3fd(detector), frame[None].astype(np.uint8)), frame.shape[1], frame.shape[0])
         x1, y1, x2, y2 = boxes.smooth(rects)[0]
     with stages.timed("generation"):
-        crop = cv2.resize(frame[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE)).astype(np.uint8)
-        mouths = generate(nets[1], np.repeat(crop[None], len(windows), axis=0), windows)
+        crops = [cv2.resize(frame[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE)) for _ in windows]  # each anew, as there
+        mouths = generate(generator, np.stack(crops).astype(np.uint8), windows)
     with stages.timed("paste and write"):
         avi = out.with_suffix(".avi")
         size = (frame.shape[1], frame.shape[0])
