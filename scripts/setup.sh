@@ -37,15 +37,17 @@ fi
 # where a run was interrupted, pip may be missing in it still
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip "$@"; }
+quiet=--quiet
+if [ -t 1 ]; then quiet=; fi  # somebody watches: show what is fetched, and how far it is
 
 torch=$(grep -E '^torch==' requirements.lock)
 if ! pip freeze 2>/dev/null | grep -qE "^${torch//./\\.}(\+|$)"; then
     echo "setup: installing $torch"
-    pip install --quiet --retries 1 --constraint requirements.lock \
+    pip install $quiet --retries 1 --constraint requirements.lock \
         ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch" 2> >(grep -vE '^WARNING: (Location|Retrying)' >&2)
 fi
 echo "setup: installing the other packages of requirements.lock"
 grep -vE '^torch==' requirements.lock |
-    pip install --quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
-pip install --quiet --no-deps --no-build-isolation --editable . 2> >(grep -vE '^WARNING: Location' >&2)
+    pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
+pip install $quiet --no-deps --no-build-isolation --editable . 2> >(grep -vE '^WARNING: Location' >&2)
 echo "setup: done, the environment is in $VENV"
