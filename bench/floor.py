@@ -8,7 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from export.configs import NET_FILE
 from export.onnx_file import session
+from export.repository import VERSION
 from lipsync.tensors import FACE_SIZE, MEL_BANDS, S3FD, WAV2LIP, WAV2LIP_BATCH, WINDOW_COLUMNS
 
 
@@ -16,8 +18,8 @@ class Floor:
     """The detector and the generator of an exported repository, loaded."""
 
     def __init__(self, repository: Path) -> None:
-        self._detector = session(repository / S3FD.name / "1" / "model.onnx")
-        self._generator = session(repository / WAV2LIP.name / "1" / "model.onnx")
+        self._detector = session(repository / S3FD.name / VERSION / NET_FILE)
+        self._generator = session(repository / WAV2LIP.name / VERSION / NET_FILE)
 
     def still(self, picture: Path, frames: int) -> dict[str, float]:
         """Seconds for one detection and for `frames` mouths in full batches."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedded.ports import is_free
+from embedded.errors import PortBusy
+from embedded.ports import find_free, refuse_taken
 
 # as in export.checkpoints, which would bring torch
 OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
@@ -41,11 +41,10 @@ class Ports:
     @classmethod
     def free(cls) -> Ports:
         """Ports that nobody listens on at this moment."""
-        with contextlib.ExitStack() as held:
-            sockets = [held.enter_context(socket.socket()) for _ in range(4)]
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            return cls(*(each.getsockname()[1] for each in sockets))
+        found: list[int] = []
+        for _ in range(4):
+            found.append(find_free(found))
+        return cls(*found)
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,13 @@ class Stack:
         return next((name for name, process in self.processes.items() if process.poll() is not None), None)
 
 
-def prepare(weights: Path, repository: Path) -> bool:
-    """Export the models of `weights`, or of stand-ins where it holds none; True for stand-ins.
+def prepare(weights: Path, repository: Path) -> None:
+    """Export the models of `weights`, or of stand-ins where it holds none.
 
     Raises:
         StackError: the export failed, or only some of the official files are there.
     """
-    stand_ins = not any((weights / name).exists() for name in OFFICIAL)
-    if stand_ins:
+    if not any((weights / name).exists() for name in OFFICIAL):
         print(
             f"!! No weights in {weights}/: STAND-INS are used. The pipeline is the real one, the nets are not:\n"
             "!! the face is found by its colour, the mouth only darkens with loudness. README: “Real weights”."
@@ -75,7 +73,6 @@ def prepare(weights: Path, repository: Path) -> bool:
         weights = weights / "stand-ins"
         _run("export", "stand-ins", "--weights", str(weights))
     prepare_from(weights, repository)
-    return stand_ins
 
 
 def prepare_from(weights: Path, repository: Path) -> None:
@@ -117,9 +114,13 @@ def _refuse_taken(ports: Ports) -> None:
     """Another server on one of the ports would answer, ready, before ours finds the port taken."""
     flags = {"--port": ports.gateway, "--http-port": ports.http}
     flags |= {"--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
-    for flag, port in flags.items():
-        if not is_free(port):
-            raise StackError(f"{flag} {port}: the port is in use; stop what listens there or choose another")
+    seen: list[int] = []
+    try:
+        for flag, port in flags.items():
+            refuse_taken(flag, port, seen)
+            seen.append(port)
+    except PortBusy as error:
+        raise StackError(str(error)) from error
 
 
 def _reached_at(host: str) -> str:

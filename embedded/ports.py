@@ -33,11 +33,11 @@ def choose(wished: Mapping[str, int]) -> Ports:
     chosen: dict[str, int] = {}
     for name, port in wished.items():
         if port:
-            _check(name, port, taken=chosen.values())
+            refuse_taken(f"--{name}-port", port, chosen.values())
             chosen[name] = port
     for name, port in wished.items():
         if not port:
-            chosen[name] = _free(taken=chosen.values())
+            chosen[name] = find_free(chosen.values())
     return Ports(**chosen)
 
 
@@ -53,15 +53,16 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _check(name: str, port: int, taken: Collection[int]) -> None:
-    flag = f"--{name}-port"
+def refuse_taken(flag: str, port: int, taken: Collection[int] = ()) -> None:
+    """Raise PortBusy, naming `flag`, where somebody listens on `port` or it is among `taken`."""
     if port in taken:
         raise PortBusy(f"{flag} {port}: two services cannot share one port")
     if not is_free(port):
         raise PortBusy(f"{flag} {port}: the port is in use; stop what listens there or choose another")
 
 
-def _free(taken: Collection[int]) -> int:
+def find_free(taken: Collection[int] = ()) -> int:
+    """A port on which nobody listens, none of `taken`. Raises PortBusy where there is none."""
     for port in random.SystemRandom().sample(_FREE_RANGE, 1000):
         if port not in taken and is_free(port):
             return port

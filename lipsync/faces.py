@@ -63,7 +63,7 @@ def suppress(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
     side as in the original; kept when the score is over 0.5.
 
     Args:
-        boxes: FP32 [N,K,4], x1 y1 x2 y2. scores: FP32 [N,K]; those not over 0.05 take no part.
+        boxes: FP32 [N,K,4], x1 y1 x2 y2. scores: FP32 [N,K].
 
     Returns:
         boxes FP32 [N,16,4] and scores FP32 [N,16], best first, padded with zeros.

@@ -10,6 +10,11 @@ from avatar import ffmpeg
 ENDLESS = ("-f", "lavfi", "-i", "testsrc2=s=64x48", "-f", "rawvideo", "-pix_fmt", "bgr24", "pipe:1")
 
 
+async def _read_for_ever() -> None:
+    async with ffmpeg.Process(ENDLESS) as process:
+        await process.read_all()
+
+
 async def test_output_is_what_ffmpeg_writes() -> None:
     assert b"testsrc2" in await ffmpeg.output(("-hide_banner", "-filters"))
 
@@ -41,12 +46,7 @@ async def test_leaving_the_block_ends_a_process_that_would_run_for_ever() -> Non
 
 async def test_cancelling_a_read_ends_the_process() -> None:
     before = children()
-
-    async def read_for_ever() -> None:
-        async with ffmpeg.Process(ENDLESS) as process:
-            await process.read_all()
-
-    task = asyncio.create_task(read_for_ever())
+    task = asyncio.create_task(_read_for_ever())
     await until(lambda: children() != before)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -56,12 +56,7 @@ async def test_cancelling_a_read_ends_the_process() -> None:
 
 async def test_a_process_cancelled_twice_is_reaped_all_the_same() -> None:
     before = children()
-
-    async def read_for_ever() -> None:
-        async with ffmpeg.Process(ENDLESS) as process:
-            await process.read_all()
-
-    task = asyncio.create_task(read_for_ever())
+    task = asyncio.create_task(_read_for_ever())
     await until(lambda: children() != before)
     task.cancel()
     await asyncio.sleep(0)

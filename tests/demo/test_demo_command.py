@@ -152,3 +152,13 @@ def test_a_server_that_is_ready_on_one_of_our_ports_is_not_taken_for_ours(tmp_pa
         ):
             pass
     assert still_running(tmp_path) == []
+
+
+def test_one_port_for_two_servers_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    free = stack.Ports.free()
+    with (
+        pytest.raises(stack.StackError, match=f"^--grpc-port {free.http}: two services cannot share one port"),
+        stack.running(tmp_path, tmp_path, replace(free, grpc=free.http)),
+    ):
+        pass
+    assert still_running(tmp_path) == []
