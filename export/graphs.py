@@ -1,9 +1,14 @@
 """The graphs that are exported: each net with the arithmetic around it, tensor for tensor as in the table.
 
-Both take and give batches (`N` first) of the tensors that `lipsync.tensors` lists for the model.
+Both take and give batches (`N` first) of the tensors that `lipsync.tensors` lists for the model. `halved` makes
+them compute their nets in FP16; what comes in and goes out stays as it is. Nothing in them is bound to the device
+or the sizes that they are traced with.
 """
 
 from __future__ import annotations
+
+import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +21,7 @@ from .networks.s3fd import S3FD
 from .networks.wav2lip import Wav2Lip
 
 WHITE = 255.0  # full scale of a UINT8 channel
+Graph = TypeVar("Graph", "Wav2LipGraph", "S3FDGraph")
 
 
 class Wav2LipGraph(nn.Module):
@@ -26,6 +32,7 @@ class Wav2LipGraph(nn.Module):
     def __init__(self, net: Wav2Lip) -> None:
         super().__init__()
         self.net = net
+        self.dtype = torch.float32
         visible = torch.ones(1, FACE_SIZE, 1, 1)
         visible[:, FACE_SIZE // 2 :] = 0
         self.register_buffer("visible", visible)
@@ -35,19 +42,22 @@ class Wav2LipGraph(nn.Module):
         picture = face.float() / WHITE
         # the copy without its lower half comes before the picture itself
         stacked = torch.cat((picture * self.visible, picture), dim=3).permute(0, 3, 1, 2)
-        mouth: Tensor = self.net(mel.unsqueeze(1), stacked)
-        return (mouth * WHITE).to(torch.uint8).permute(0, 2, 3, 1)
+        mouth: Tensor = self.net(mel.unsqueeze(1).to(self.dtype), stacked.to(self.dtype))
+        return (mouth.float() * WHITE).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class S3FDGraph(nn.Module):
     """S3FD from pictures to candidate boxes; `lipsync.faces.candidates` is the same decoding in NumPy."""
 
     means: Tensor  # FP32 [3]
+    padding: Tensor  # FP32 [1,1024,5]: zeros behind the last cell, so that there is enough to choose from
 
     def __init__(self, net: S3FD) -> None:
         super().__init__()
         self.net = net
+        self.dtype = torch.float32
         self.register_buffer("means", torch.tensor(faces.RGB_MEANS))
+        self.register_buffer("padding", torch.zeros(1, CANDIDATES, 5))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The best candidates of pictures UINT8 [N,H,W,3] BGR, before NMS.
@@ -57,17 +67,24 @@ class S3FDGraph(nn.Module):
             picture has fewer candidates the last ones are boxes of zeros with score 0.
         """
         rgb = image.flip(3).float() - self.means
-        maps = self.net(rgb.permute(0, 3, 1, 2))
+        maps = self.net(rgb.permute(0, 3, 1, 2).to(self.dtype))
         decoded = [
-            _decode(stride, score, regression)
+            _decode(stride, score.float(), regression.float())
             for stride, score, regression in zip(faces.STRIDES, maps[::2], maps[1::2], strict=True)
         ]
-        # zeros behind the last cell, so that there is enough to choose from in a small picture
-        padding = torch.zeros(image.shape[0], CANDIDATES, 4, device=image.device)
-        boxes = torch.cat([*(boxes for boxes, _ in decoded), padding], dim=1)
-        scores = torch.cat([*(scores for _, scores in decoded), padding[:, :, 0]], dim=1)
+        padding = self.padding.expand(image.shape[0], -1, -1)
+        boxes = torch.cat([*(boxes for boxes, _ in decoded), padding[..., :4]], dim=1)
+        scores = torch.cat([*(scores for _, scores in decoded), padding[..., 4]], dim=1)
         best, order = torch.topk(scores, CANDIDATES, dim=1)
         return boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), best
+
+
+def halved(graph: Graph) -> Graph:
+    """A copy whose net computes in FP16. Softmax, boxes, the channel norms' sums and all scaling stay in FP32."""
+    half = copy.deepcopy(graph)
+    half.net.half()
+    half.dtype = torch.float16
+    return half
 
 
 def fold_batch_norms(graph: nn.Module) -> None:
@@ -104,8 +121,9 @@ def _decode(stride: int, score: Tensor, regression: Tensor) -> tuple[Tensor, Ten
     """One map's boxes FP32 [N,h·w,4] and scores FP32 [N,h·w], from score [N,2,h,w] and regression [N,4,h,w]."""
     # softmax over two channels is a logistic of their difference
     scores = torch.sigmoid(score[:, 1] - score[:, 0]).flatten(1)
-    rows = (torch.arange(score.shape[2], dtype=torch.float32, device=score.device) + 0.5) * stride
-    columns = (torch.arange(score.shape[3], dtype=torch.float32, device=score.device) + 0.5) * stride
+    # counted, not `arange`: tracing would keep the device that this runs on
+    rows = (torch.ones_like(score[0, 0, :, 0]).cumsum(0) - 0.5) * stride
+    columns = (torch.ones_like(score[0, 0, 0]).cumsum(0) - 0.5) * stride
     side = float(faces.PRIOR_SIDE * stride)
     x = columns + faces.CENTRE_VARIANCE * side * regression[:, 0]
     y = rows.unsqueeze(1) + faces.CENTRE_VARIANCE * side * regression[:, 1]

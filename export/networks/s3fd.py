@@ -65,9 +65,9 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """FP32 [N,C,h,w] to the same shape."""
-        length = x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10
-        return x / length * self.weight.view(1, -1, 1, 1)
+        """[N,C,h,w] to the same shape; the sum over squares is FP32 whatever `x` is, FP16 ends at 65504."""
+        length = x.float().square().sum(dim=1, keepdim=True).sqrt() + 1e-10
+        return (x / length).to(x.dtype) * self.weight.view(1, -1, 1, 1)
 
 
 class S3FD(nn.Module):
