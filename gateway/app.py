@@ -18,6 +18,7 @@ from gateway import problems
 from gateway.context import ID_HEADER, RequestContext
 from gateway.contract import FORM_NAME, FORM_SCHEMA
 from gateway.jobs import Jobs
+from gateway.metrics import Metrics
 from gateway.routes import FRAMES, STAND_INS, TIMING, router
 from gateway.service import Render, Service
 from gateway.settings import Settings
@@ -47,12 +48,15 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         render: the job; another one is for tests.
     """
 
+    metrics = Metrics()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         workspace = Workspace(settings.work_dir)
         await asyncio.to_thread(workspace.open)
         reached = models or TritonModels(settings.triton, settings.triton_timeout)
         jobs = Jobs(settings.max_jobs, settings.max_waiting)
+        metrics.watch(lambda: jobs.running, lambda: jobs.in_line)
         app.state.service = Service(settings, reached, render, workspace, jobs)
         try:
             yield
@@ -70,6 +74,7 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         version=version("talking-avatar"),
         lifespan=lifespan,
     )
+    app.state.metrics = metrics
     app.include_router(router)
     problems.install(app)
     # The last one added stands outermost.
@@ -82,5 +87,5 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         allow_credentials=True,
         expose_headers=[ID_HEADER, TIMING, FRAMES, STAND_INS, "Retry-After"],
     )
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, metrics=metrics)
     return app

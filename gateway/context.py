@@ -1,4 +1,4 @@
-"""The outermost middleware: an id for each request, and one access line for it."""
+"""The outermost middleware: an id for each request, one access line for it, and its part in the metrics."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.logs import request_id
+from gateway.metrics import Metrics
 
 logger = logging.getLogger("gateway.access")
 
 ID_HEADER = "X-Request-ID"
-STAGES = "stages"  # key in the request's state: seconds of each stage, by name
+# keys in the request's state, for those inside to tell what happened
+STAGES = "stages"  # seconds of each stage, by name
+FRAMES = "frames"  # pictures in the video that was made
+ERROR = "error"  # the class of the error that the answer tells
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PATH_SHOWN = 200  # characters
 
@@ -28,10 +33,11 @@ def choose_id(given: str | None) -> str:
 
 
 class RequestContext:
-    """Gives the request its id, in the log and in the answer, and logs the request when it is over."""
+    """Gives the request its id, in the log and in the answer; logs and counts the request when it is over."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -50,12 +56,26 @@ class RequestContext:
                 MutableHeaders(scope=message)[ID_HEADER] = identity
             await send(message)
 
+        async def counted() -> Message:
+            message = await receive()
+            self._metrics.received(len(message.get("body", b"")))
+            return message
+
         token = request_id.set(identity)
         try:
-            await self._app(scope, receive, with_id)
+            await self._app(scope, counted, with_id)
         finally:
-            _log(scope, status, time.perf_counter() - begun, state.get(STAGES, {}))
+            seconds = time.perf_counter() - begun
+            _log(scope, status, seconds, state.get(STAGES, {}))
+            self._count(scope, status, seconds, state)
             request_id.reset(token)
+
+    def _count(self, scope: Scope, status: int | None, seconds: float, state: Mapping[str, Any]) -> None:
+        self._metrics.answered(scope, status, seconds)
+        if ERROR in state:
+            self._metrics.failed(state[ERROR])
+        if FRAMES in state:
+            self._metrics.made(state[FRAMES], state[STAGES])
 
 
 def _log(scope: Scope, status: int | None, seconds: float, stages: Mapping[str, float]) -> None:

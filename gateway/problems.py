@@ -23,10 +23,12 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avatar.errors import ClientError, Unavailable
+from gateway.context import ERROR
 from gateway.logs import request_id
 
 logger = logging.getLogger(__name__)
 
+DEFECT = "Defect"  # the name of any unexpected exception among the metrics
 CLIENT_GONE = 499  # nginx's number for it; no status of HTTP's own says this
 
 
@@ -64,21 +66,28 @@ class Problem(BaseModel):
     detail: str = Field(description="What is wrong, for a person; it names the form field where there is one.")
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
+    _tell(request, error)
     status = error.status if isinstance(error, ClientError) else 400
     logger.info("refused with %d: %s", status, error)
     return JSONResponse({"detail": str(error)}, status)
 
 
-async def _unavailable(_: Request, error: Exception) -> Response:
+async def _unavailable(request: Request, error: Exception) -> Response:
+    _tell(request, error)
     after = error.retry_after if isinstance(error, Unavailable) else 1
     logger.warning("unavailable: %s", error)
     return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(after)})
 
 
-async def _gone(_: Request, __: Exception) -> Response:
+async def _gone(request: Request, error: Exception) -> Response:
+    _tell(request, error)
     logger.info("the client is gone; its work is dropped")
     return Response(status_code=CLIENT_GONE)
+
+
+def _tell(request: Request, error: Exception) -> None:
+    setattr(request.state, ERROR, type(error).__name__)
 
 
 def install(app: FastAPI) -> None:
@@ -110,6 +119,7 @@ class Defects:
         try:
             await self._app(scope, receive, watched)
         except Exception:
+            scope["state"][ERROR] = DEFECT
             if started:  # too late for another answer: let the server cut the connection
                 raise
             logger.exception("internal error")

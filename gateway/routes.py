@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import FileResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
-from gateway.context import STAGES
+from gateway import context, metrics
 from gateway.contract import FORM_NAME
 from gateway.problems import Problem, ShuttingDown
 from gateway.service import Made, Service
@@ -88,7 +88,8 @@ _MADE = {
 async def make_avatar(request: Request, service: Serving, folder: Annotated[Path, Depends(_request_folder)]) -> Any:  # noqa: ANN401
     """A face and a speech in, the video of the face speaking out. Fields of other names are ignored."""
     made = await service.make(request, folder)
-    setattr(request.state, STAGES, made.stages)
+    setattr(request.state, context.STAGES, made.stages)
+    setattr(request.state, context.FRAMES, made.rendered.frames)
     answer = FileResponse(made.rendered.path, media_type=MP4, headers=_headers(made))
     del answer.headers["accept-ranges"]  # there are none of an answer to POST
     return answer
@@ -120,6 +121,13 @@ async def ready(service: Serving) -> Health:
         raise ShuttingDown("the service is being stopped")
     await service.models.check_ready()
     return _health("ready", service)
+
+
+@router.get("/metrics", tags=["health"], summary="What Prometheus reads", response_class=PlainTextResponse)
+async def read_metrics(request: Request) -> Response:
+    """Counters and times of this process; nothing about who asked or what was sent."""
+    counted: metrics.Metrics = request.app.state.metrics
+    return Response(counted.text(), media_type=metrics.CONTENT_TYPE)
 
 
 def _health(status: str, service: Service) -> Health:

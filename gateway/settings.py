@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -32,8 +33,14 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+def _cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    # Affinity knows nothing of a container's quota: with `--cpus 2` it still shows all of the machine.
+    cores = len(os.sched_getaffinity(0))
+    try:
+        limit, period = quota.read_text().split()
+        return max(1, min(cores, math.ceil(int(limit) / int(period))))
+    except (OSError, ValueError):  # there is no quota: no such file, or it says "max"
+        return cores
 
 
 def _jobs_at_once() -> int:

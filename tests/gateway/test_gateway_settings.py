@@ -1,9 +1,10 @@
+import os
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings import SETTINGS, BadSetting, Settings, load
+from gateway.settings import SETTINGS, BadSetting, Settings, _cores, load
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +81,14 @@ def test_all_bad_values_are_named_together() -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(ValidationError):
         load().port = 1
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None), ("", None)]
+)
+def test_jobs_at_once_follow_a_containers_quota(tmp_path: Path, quota: str, cores: int | None) -> None:
+    file = tmp_path / "cpu.max"
+    file.write_text(quota)
+    machine = len(os.sched_getaffinity(0))
+    assert _cores(file) == (cores or machine)
+    assert _cores(tmp_path / "missing") == machine

@@ -28,7 +28,7 @@ async def test_the_schema_documents_the_answers(client: httpx.AsyncClient) -> No
 
 async def test_every_path_of_the_schema_is_told_what_it_is_for(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
-    assert set(schema["paths"]) == {"/", "/ping", "/health/live", "/health/ready"}
+    assert set(schema["paths"]) == {"/", "/ping", "/health/live", "/health/ready", "/metrics"}
     for path in schema["paths"].values():
         for operation in path.values():
             assert operation["summary"]
