@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import ExportError
+from .variants import Format, Precision, Profile
 
 DONE, FAILED = 0, 1  # argparse ends with 2 for wrong usage
 
@@ -33,8 +34,28 @@ def _stand_ins(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from . import repository
+    from .media import Media
 
-    repository.build(options.weights, options.repository, _say)
+    shipped = Media.shipped()
+    media = Media(tuple(options.frames or shipped.frames), tuple(options.speech or shipped.speech))
+    how = repository.Options(
+        options.profile, options.format, options.precision, media, options.keep, timing=not options.no_timing
+    )
+    repository.build(options.weights, options.repository, _say, how)
+    return DONE
+
+
+def _list(options: argparse.Namespace) -> int:
+    from . import listing
+
+    print(listing.table(options.repository))
+    return DONE
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from . import repository
+
+    repository.prune(options.repository, options.keep, _say)
     return DONE
 
 
@@ -53,7 +74,13 @@ def _configs(options: argparse.Namespace) -> int:
     return DONE
 
 
-_COMMANDS = {"stand-ins": _stand_ins, "models": _models, "configs": _configs}
+_COMMANDS = {
+    "stand-ins": _stand_ins,
+    "models": _models,
+    "list": _list,
+    "prune": _prune,
+    "configs": _configs,
+}
 
 
 def _say(line: str) -> None:
@@ -81,13 +108,60 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "models",
         "make a complete model repository from checkpoints",
-        "Export every net and check it against the network it came from, copy the Python models, write the "
-        "configs. What is up to date is not made again.",
+        "Export every net, hold it to the network that it came from, copy the Python models, write the configs. An "
+        "export below its bar is not written. What is up to date is not made again; a new export becomes the next "
+        "version of its model, put in place at once, so a running Triton in poll mode can be pointed at the folder.",
     )
     models.add_argument("--weights", type=Path, required=True, metavar="DIR", help="folder with the four checkpoints")
-    models.add_argument(
-        "--repository", type=Path, required=True, metavar="DIR", help="folder that Triton will load; made if missing"
+    _add_repository(models, "folder that Triton will load; made if missing; not a mount point itself")
+    how = models.add_argument_group("what s3fd, wav2lip and wav2lip_gan are exported as")
+    how.add_argument(
+        "--profile",
+        type=Profile,
+        choices=list(Profile),
+        default=Profile.CPU,
+        help="the machine that the configs are for: instances, batch sizes, delays, accelerators (default: cpu)",
     )
+    how.add_argument(
+        "--format",
+        type=Format,
+        choices=list(Format),
+        help="the file, and with it the backend (default: on a CPU whichever is fastest here; else onnx)",
+    )
+    how.add_argument(
+        "--precision",
+        type=Precision,
+        choices=list(Precision),
+        help="what the nets compute in (default: on a CPU whichever is fastest here, or fp32 with --format; else fp16)",
+    )
+    judged = models.add_argument_group("what they are calibrated (int8) and judged with")
+    judged.add_argument(
+        "--frames",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="pictures and videos with a face (default: those in samples/)",
+    )
+    judged.add_argument(
+        "--speech", type=Path, nargs="+", metavar="FILE", help="recordings of speech (default: the one in samples/)"
+    )
+    judged.add_argument("--no-timing", action="store_true", help="leave the timing out of the reports; a minute less")
+    _add_keep(models)
+
+    listed = _add(
+        commands,
+        "list",
+        "show what a repository holds",
+        "Model, version (* is the one that Triton serves), checkpoint and its hash, format, precision, and whether "
+        "the weights are real or stand-ins.",
+    )
+    _add_repository(listed, "the model repository")
+
+    pruned = _add(
+        commands, "prune", "remove older versions", "Remove the older versions of every exported net but a few."
+    )
+    _add_repository(pruned, "the model repository")
+    _add_keep(pruned)
 
     configs = _add(
         commands,
@@ -99,6 +173,23 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="write nothing; print what differs and fail if anything does"
     )
     return parser
+
+
+def _add_repository(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help=text)
+
+
+def _add_keep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--keep", type=_count, default=1, metavar="N", help="older versions of a net that stay (default: 1)"
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
 
 
 def _add(

@@ -1,6 +1,7 @@
 """Triton configurations: from the table of tensors to the ModelConfig protobuf to `config.pbtxt`.
 
-What a model's tensors are stands in `lipsync.tensors`; what it runs on stands in `RUNTIMES` here.
+What a model's tensors are stands in `lipsync.tensors`, what it runs on in `RUNTIMES` here, and how the nets are
+served on which machine in `profiles`.
 """
 
 from __future__ import annotations
@@ -17,32 +18,17 @@ from lipsync import tensors
 from lipsync.tensors import Model, Tensor
 
 from .errors import ExportError
+from .files import written
+from .profiles import ENGINE_CACHE, PROFILES, Service, Size, TensorRT
+from .variants import ONNX_FP32, Format, Profile, Variant
 
 CONFIG_FILE = "config.pbtxt"
-NET_FILE = "model.onnx"
 _HEADER = "# Generated from lipsync/tensors.py by `python -m export configs`. Change it there, not here.\n"
 
 
 @dataclass(frozen=True)
-class WarmUp:
-    """One request of zeros that Triton sends before it calls a model ready."""
-
-    batch: int
-    sizes: Mapping[str, tuple[int, ...]]  # input name to shape, where the table's shape varies
-
-
-@dataclass(frozen=True)
 class Net:
-    """A neural network, run by the `onnxruntime` backend from `model.onnx`.
-
-    One instance on each GPU, or one on the CPU where there is no GPU (KIND_AUTO), so the same file
-    serves both. The count is said because Triton makes two on a CPU by default, and those share the
-    cores and double the memory. Requests wait at most `queue_delay_us` for others to share
-    their batch with: none where the model does not batch.
-    """
-
-    warm_ups: tuple[WarmUp, ...]
-    queue_delay_us: int | None = None
+    """A neural network; what serves it is its variant's backend, and how is its profile's `Service`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +54,12 @@ class Ensemble:
 
 Runtime = Net | Python | Ensemble
 
+# NVIDIA's native openvino backend takes full batches only, unless it may fill them up (docs/adr/0010); its own
+# default of several streams would share the cores among copies of the net.
+_BACKEND_PARAMETERS: Mapping[Format, Mapping[str, str]] = {
+    Format.OPENVINO: {"ENABLE_BATCH_PADDING": "YES", "NUM_STREAMS": "1"},
+}
+
 _CROP = Step(tensors.FACE_CROP, {"frames": "frames", "boxes": "boxes", "mel": "mel"}, {"faces": "faces"})
 
 
@@ -75,13 +67,9 @@ def _speak(net: Model) -> Step:
     return Step(net, {"face": "faces", "mel": "mel"}, {"mouth": "mouths"})
 
 
-# One wav2lip window is 8 GFLOP (45 ms on two CPU cores, under 1 ms on a GPU), so 2 ms of waiting
-# for company cost little and fill batches. A batch of s3fd is full sooner and each picture longer.
-_WAV2LIP = Net((WarmUp(1, {}), WarmUp(tensors.WAV2LIP_BATCH, {})), queue_delay_us=2000)
-
 RUNTIMES: Mapping[str, Runtime] = {
     "mel_spectrogram": Python(),
-    "s3fd": Net((WarmUp(1, {"image": (240, 320, 3)}),), queue_delay_us=1000),
+    "s3fd": Net(),
     "face_nms": Python(),
     "detect_faces": Ensemble(
         (
@@ -94,8 +82,8 @@ RUNTIMES: Mapping[str, Runtime] = {
         )
     ),
     "face_crop": Python(),
-    "wav2lip": _WAV2LIP,
-    "wav2lip_gan": _WAV2LIP,
+    "wav2lip": Net(),
+    "wav2lip_gan": Net(),
     "lipsync": Ensemble((_CROP, _speak(tensors.WAV2LIP))),
     "lipsync_gan": Ensemble((_CROP, _speak(tensors.WAV2LIP_GAN))),
     "face_paste": Python(),
@@ -111,7 +99,7 @@ RUNTIMES: Mapping[str, Runtime] = {
             ),
         )
     ),
-    "segmentation": Net((WarmUp(1, {"image": (384, 512, 3)}),)),
+    "segmentation": Net(),
 }
 
 
@@ -130,12 +118,20 @@ def committed() -> Path:
     return folder
 
 
-def config(model: Model, parameters: Mapping[str, str] | None = None) -> pb.ModelConfig:
+def config(
+    model: Model,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    variant: Variant = ONNX_FP32,
+    profile: Profile = Profile.CPU,
+) -> pb.ModelConfig:
     """The Triton configuration of a model of the table.
 
     Args:
         model: one of `lipsync.tensors.MODELS`.
         parameters: strings that go into the configuration's `parameters`.
+        variant: what the model was exported as; counts for nets only. The tensors are the same in all of them.
+        profile: the machine that a net is served on.
 
     Raises:
         KeyError: the model has no entry in `RUNTIMES`.
@@ -146,8 +142,8 @@ def config(model: Model, parameters: Mapping[str, str] | None = None) -> pb.Mode
     )
     result.output.extend(pb.ModelOutput(name=t.name, data_type=_type(t), dims=t.shape) for t in model.outputs)
     match RUNTIMES[model.name]:
-        case Net() as net:
-            _run_net(result, model, net)
+        case Net():
+            _run_net(result, model, variant, PROFILES[profile][model.name])
         case Python():
             result.backend = "python"
             result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
@@ -164,9 +160,16 @@ def config(model: Model, parameters: Mapping[str, str] | None = None) -> pb.Mode
     return result
 
 
-def render(model: Model, parameters: Mapping[str, str] | None = None) -> str:
+def render(
+    model: Model,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    variant: Variant = ONNX_FP32,
+    profile: Profile = Profile.CPU,
+) -> str:
     """The text of a model's `config.pbtxt`; arguments and errors as `config`."""
-    return _HEADER + str(text_format.MessageToString(config(model, parameters), as_utf8=True))
+    message = config(model, parameters, variant=variant, profile=profile)
+    return _HEADER + str(text_format.MessageToString(message, as_utf8=True))
 
 
 def write(repository: Path) -> list[Path]:
@@ -174,13 +177,21 @@ def write(repository: Path) -> list[Path]:
     return [path for model in tensors.MODELS if (path := write_one(model, repository))]
 
 
-def write_one(model: Model, repository: Path, parameters: Mapping[str, str] | None = None) -> Path | None:
-    """Write one model's `config.pbtxt` into `repository`; give back the file if it changed."""
-    path, text = repository / model.name / CONFIG_FILE, render(model, parameters)
+def write_one(
+    model: Model,
+    repository: Path,
+    parameters: Mapping[str, str] | None = None,
+    *,
+    variant: Variant = ONNX_FP32,
+    profile: Profile = Profile.CPU,
+) -> Path | None:
+    """Write one model's `config.pbtxt` into `repository`, by a rename; give back the file if it changed."""
+    path = repository / model.name / CONFIG_FILE
+    text = render(model, parameters, variant=variant, profile=profile)
     if path.is_file() and path.read_text("utf-8") == text:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, "utf-8")
+    with written(path) as temporary:
+        temporary.write_text(text, "utf-8")
     return path
 
 
@@ -196,19 +207,49 @@ def differences(repository: Path) -> str:
     return "\n".join(lines)
 
 
-def _run_net(result: pb.ModelConfig, model: Model, net: Net) -> None:
-    result.backend = "onnxruntime"
-    result.default_model_filename = NET_FILE
-    result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_AUTO, count=1)
-    if net.queue_delay_us is not None:
-        result.dynamic_batching.max_queue_delay_microseconds = net.queue_delay_us
-    for warm_up in net.warm_ups:
-        sample = result.model_warmup.add(name=f"batch of {warm_up.batch}", batch_size=warm_up.batch)
+def _run_net(result: pb.ModelConfig, model: Model, variant: Variant, service: Service) -> None:
+    result.backend = variant.format.backend
+    result.default_model_filename = variant.format.file
+    if model.max_batch_size and service.max_batch_size:
+        result.max_batch_size = max(model.max_batch_size, service.max_batch_size)
+    kind = pb.ModelInstanceGroup.Kind.Value(service.kind)
+    result.instance_group.add(kind=kind, count=service.instances)
+    if service.queue_delay_us is not None:
+        result.dynamic_batching.max_queue_delay_microseconds = service.queue_delay_us
+        result.dynamic_batching.preferred_batch_size.extend(service.preferred)
+    for key, value in _BACKEND_PARAMETERS.get(variant.format, {}).items():
+        result.parameters[key].string_value = value
+    if service.tensorrt:
+        _accelerate(result, service.tensorrt)
+    for batch in service.warm_up:
+        sample = result.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
         for tensor in model.inputs:
-            shape = warm_up.sizes.get(tensor.name, tensor.shape)
+            shape = service.sizes.get(tensor.name, tensor.shape)
             sample.inputs[tensor.name].CopyFrom(
                 pb.ModelWarmup.Input(data_type=_type(tensor), dims=shape, zero_data=True)
             )
+
+
+def _accelerate(result: pb.ModelConfig, tensorrt: TensorRT) -> None:
+    accelerator = result.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    accelerator.parameters.update(
+        {
+            "precision_mode": "FP16",
+            "max_workspace_size_bytes": str(tensorrt.workspace_bytes),
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": ENGINE_CACHE,
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": ENGINE_CACHE,
+            "trt_profile_min_shapes": _shapes(tensorrt.smallest),
+            "trt_profile_opt_shapes": _shapes(tensorrt.usual),
+            "trt_profile_max_shapes": _shapes(tensorrt.largest),
+        }
+    )
+
+
+def _shapes(sizes: Mapping[str, Size]) -> str:
+    """As onnxruntime reads them: `face:1x96x96x3,mel:1x80x16`."""
+    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes.items())
 
 
 def _type(tensor: Tensor) -> int:

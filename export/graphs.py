@@ -21,7 +21,7 @@ from .networks.s3fd import S3FD
 from .networks.wav2lip import Wav2Lip
 
 WHITE = 255.0  # full scale of a UINT8 channel
-Graph = TypeVar("Graph", "Wav2LipGraph", "S3FDGraph")
+Graph = TypeVar("Graph", bound="Wav2LipGraph | S3FDGraph")
 
 
 class Wav2LipGraph(nn.Module):

@@ -22,7 +22,6 @@ Array = NDArray[Any]
 
 # The onnxruntime in nvcr.io/nvidia/tritonserver:24.10-py3 (1.19) reads no newer files than these.
 NEWEST_OPSET, NEWEST_IR = 21, 10
-TEMPORARY = ".part"  # suffix of a file that is being written
 
 _TYPES = {
     "UINT8": onnx.TensorProto.UINT8,
@@ -67,21 +66,6 @@ def finish(proto: onnx.ModelProto, model: Model, origin: Origin) -> None:
             "talking_avatar_version": __version__,
         },
     )
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`; the file there becomes `path` when the block ends without an error.
-
-    So readers see the old file or the new one, never half of one, and nothing is left of a failure.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + TEMPORARY)
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:

@@ -23,7 +23,9 @@ from lipsync.tensors import SEGMENTATION
 
 from . import onnx_file
 from .errors import ExportError
+from .files import written
 from .onnx_file import Array, Origin
+from .verify import Result
 
 # what the graph of PixelLib's `xception_pascalvoc.pb` calls them: UINT8 [1,H,W,3] RGB to integers [1,H,W]
 INPUT, OUTPUT = "ImageTensor:0", "SemanticPredictions:0"
@@ -35,8 +37,8 @@ Graph = Any  # tensorflow.compat.v1.GraphDef
 Session = Any  # tensorflow.compat.v1.Session
 
 
-def export_segmentation(frozen: Path, path: Path, origin: Origin) -> None:
-    """Export the frozen graph `frozen` as `segmentation` to the ONNX file `path`.
+def export_segmentation(frozen: Path, path: Path, origin: Origin) -> list[Result]:
+    """Export the frozen graph `frozen` as `segmentation` to the ONNX file `path`; gives back how it compares.
 
     Raises:
         ExportError: `frozen` is not such a graph, or the file's labels differ from TensorFlow's;
@@ -49,14 +51,18 @@ def export_segmentation(frozen: Path, path: Path, origin: Origin) -> None:
         _spell_out_padding(proto)
         _wrap(proto)
         onnx_file.finish(proto, SEGMENTATION, origin)
-        with onnx_file.written(path) as temporary, _session(tensorflow, graph) as original:
+        with written(path) as temporary, _session(tensorflow, graph) as original:
             onnx.save(proto, temporary)
             converted = onnx_file.session(temporary)
+            shares = []
             for size in SIZES:
                 picture = _picture(*size)
                 want = original.run(OUTPUT, {INPUT: picture[None]})[0]
                 (have,) = onnx_file.run(converted, SEGMENTATION, [picture])
-                _compare(want, have)
+                shares.append(_compare(want, have))
+    worst, mean = max(shares), float(np.mean(shares))
+    bar = 1 - DIFFERENT_PIXELS
+    return [Result(origin.kind, "pictures", len(shares), worst, mean, 1 - mean, 1 - worst, bar)]
 
 
 @contextmanager
@@ -162,7 +168,7 @@ def _wrap(proto: onnx.ModelProto) -> None:
     proto.graph.output.append(helper.make_tensor_value_info(labels.name, onnx.TensorProto.INT32, None))
 
 
-def _compare(want: Array, have: Array) -> None:
+def _compare(want: Array, have: Array) -> float:
     if want.shape != have.shape:
         raise ExportError(f"segmentation: `labels` are {list(have.shape)}, TensorFlow's {list(want.shape)}")
     share = float(np.mean(want != have))
@@ -171,6 +177,7 @@ def _compare(want: Array, have: Array) -> None:
             f"segmentation: `labels` differ from TensorFlow's in {share:.2%} of the pixels, "
             f"{DIFFERENT_PIXELS:.1%} at most allowed"
         )
+    return share
 
 
 def _picture(height: int, width: int) -> Array:

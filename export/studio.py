@@ -1,0 +1,150 @@
+"""Where the nets of one folder of checkpoints become exports: made, judged, the fastest chosen, timed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from lipsync import tensors
+from lipsync.tensors import Model
+
+from . import checkpoints, random_weights, report, samples, verify
+from .checkpoints import Checkpoints
+from .errors import ExportError
+from .graphs import S3FDGraph, Wav2LipGraph
+from .making import NETWORK, Maker
+from .media import Media
+from .onnx_file import Origin
+from .report import Report
+from .samples import Samples
+from .variants import ONNX_FP32, Variant
+from .verify import BarMissed, Result
+
+RANDOM = "seeded random"
+_CHOSEN_AT = 8  # the batch at which candidates race
+
+
+class Studio:
+    """Exports of the nets in a folder of checkpoints.
+
+    Stand-ins say little about arithmetic: most of their weights are zero. So with them every export is judged a
+    second time, made the same way from the same network with seeded random weights.
+
+    Args:
+        found: the checkpoints.
+        media: what int8 is calibrated and every export judged with.
+        folder: to work in.
+        say: takes one line of progress at a time.
+    """
+
+    def __init__(self, found: Checkpoints, media: Media, folder: Path, say: Callable[[str], None]) -> None:
+        self._found, self._media, self._folder, self._say = found, media, folder, say
+        self._judged: dict[tuple[str, Variant], list[Result]] = {}
+        self._doubles: dict[str, Maker] = {}
+
+    def export(
+        self, model: Model, origin: Origin, candidates: Sequence[Variant], target: Path, *, timed: bool
+    ) -> Report:
+        """Make `target` a folder with the files of the model's export; gives back what is known of it.
+
+        Of several candidates the fastest that reaches its bars is taken; one that does not is named and left out.
+
+        Raises:
+            BarMissed: no candidate reaches its bars.
+            ExportError: the checkpoint or the media cannot be used.
+        """
+        if model is tensors.SEGMENTATION:
+            return self._export_segmentation(origin, target)
+        maker = self._maker(model, self._graph(model), origin, origin.kind)
+        results = self._judge(model, maker, candidates)
+        chosen = self._fastest(model, maker, list(results))
+        times = self._time(model, maker, chosen) if timed else {}
+        size = sum(file.stat().st_size for file in maker.make(chosen).iterdir())
+        shutil.move(maker.make(chosen), target)
+        shutil.rmtree(self._folder / f"{model.name}-{origin.kind}")
+        return Report(model, chosen, results[chosen], times, size, report.machine())
+
+    def _judge(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> dict[Variant, list[Result]]:
+        """The candidates that reach their bars, with what they reach."""
+        passed: dict[Variant, list[Result]] = {}
+        missed = []
+        for variant in candidates:
+            self._say(f"{model.name}: making and judging {variant}")
+            try:
+                results = [*maker.judge(variant), *self._judge_double(model, variant)]
+                verify.refuse_missed(model, variant, results)
+                passed[variant] = results
+            except BarMissed as error:
+                if len(candidates) == 1:
+                    raise
+                missed.append(str(error))
+                self._say(str(error))
+        if not passed:
+            raise BarMissed("; ".join(missed))
+        return passed
+
+    def _judge_double(self, model: Model, variant: Variant) -> list[Result]:
+        """The variant of the same network with random weights; the two Wav2Lips are one network."""
+        if not self._found.stand_ins:
+            return []
+        detector = model is tensors.S3FD
+        like = tensors.S3FD if detector else tensors.WAV2LIP
+        if like.name not in self._doubles:
+            graph = S3FDGraph(random_weights.s3fd()) if detector else Wav2LipGraph(random_weights.wav2lip())
+            self._doubles[like.name] = self._maker(like, graph, Origin("0" * 64, stand_in=True), RANDOM)
+        if (like.name, variant) not in self._judged:
+            self._judged[like.name, variant] = self._doubles[like.name].judge(variant)
+        return self._judged[like.name, variant]
+
+    def _fastest(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> Variant:
+        if len(candidates) == 1:
+            return candidates[0]
+        batch = samples.timing(model, _CHOSEN_AT)
+        took = {variant: report.seconds(maker.run(variant), batch) for variant in candidates}
+        fastest = min(took, key=lambda variant: took[variant])
+        race = ", ".join(f"{variant} {1000 * took[variant] / _CHOSEN_AT:.1f}" for variant in candidates)
+        self._say(f"{model.name}: {fastest} is the fastest here (ms a frame in batches of {_CHOSEN_AT}: {race})")
+        return fastest
+
+    def _time(self, model: Model, maker: Maker, chosen: Variant) -> dict[str, list[float]]:
+        runs = {NETWORK: maker.network(), "onnxruntime fp32": maker.run(ONNX_FP32)}
+        if chosen != ONNX_FP32:
+            runs[str(chosen)] = maker.run(chosen)
+        return report.time_runs(model, runs)
+
+    def _maker(self, model: Model, graph: Wav2LipGraph | S3FDGraph, origin: Origin, weights: str) -> Maker:
+        return Maker(
+            model,
+            graph,
+            origin,
+            weights,
+            calibration=lambda: self._samples.calibration(model),
+            verification=self._samples.verification(model),
+            folder=self._folder / f"{model.name}-{weights}",
+        )
+
+    def _graph(self, model: Model) -> Wav2LipGraph | S3FDGraph:
+        if model is tensors.S3FD:
+            return self._detector
+        name = checkpoints.WAV2LIP_FILE if model is tensors.WAV2LIP else checkpoints.WAV2LIP_GAN_FILE
+        return Wav2LipGraph(checkpoints.load_wav2lip(self._found.paths[name]))
+
+    @cached_property
+    def _detector(self) -> S3FDGraph:
+        return S3FDGraph(checkpoints.load_s3fd(self._found.paths[checkpoints.S3FD_FILE])).eval()
+
+    @cached_property
+    def _samples(self) -> Samples:
+        return Samples(self._media, self._detector, self._say)
+
+    def _export_segmentation(self, origin: Origin, target: Path) -> Report:
+        from .segmentation import export_segmentation
+
+        target.mkdir()
+        file = target / ONNX_FP32.format.file
+        results = export_segmentation(self._found.paths[checkpoints.SEGMENTATION_FILE], file, origin)
+        if not all(result.passed for result in results):
+            raise ExportError("segmentation: its labels differ from TensorFlow's")
+        return Report(tensors.SEGMENTATION, ONNX_FP32, results, {}, file.stat().st_size, report.machine())
