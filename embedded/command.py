@@ -48,4 +48,5 @@ def environment(parts: Parts, threads: int, base: Mapping[str, str]) -> dict[str
     grown["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     grown["PYTHONUNBUFFERED"] = "1"  # what a model prints stands in the log at once
     grown[THREADS] = str(threads)
+    grown["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime would report over the network how it is used
     return grown

@@ -23,14 +23,14 @@ from .variants import ONNX_FP32, Variant
 from .verify import BarMissed, Result
 
 RANDOM = "seeded random"
-_CHOSEN_AT = 8  # the batch at which candidates race
+_RACED_AT = 8  # the batch at which candidates race
 
 
 class Studio:
     """Exports of the nets in a folder of checkpoints.
 
     Stand-ins say little about arithmetic: most of their weights are zero. So with them every export is judged a
-    second time, made the same way from the same network with seeded random weights.
+    second time, made the same way from the same network with seeded random weights, and timed on that.
 
     Args:
         found: the checkpoints.
@@ -43,6 +43,8 @@ class Studio:
         self._found, self._media, self._folder, self._say = found, media, folder, say
         self._judged: dict[tuple[str, Variant], list[Result]] = {}
         self._doubles: dict[str, Maker] = {}
+        self._race: dict[str, list[Variant]] = {}
+        self._times: dict[tuple[str, Variant], dict[str, list[float]]] = {}
 
     def export(
         self, model: Model, origin: Origin, candidates: Sequence[Variant], target: Path, *, timed: bool
@@ -58,61 +60,70 @@ class Studio:
         if model is tensors.SEGMENTATION:
             return self._export_segmentation(origin, target)
         maker = self._maker(model, self._graph(model), origin, origin.kind)
-        results = self._judge(model, maker, candidates)
-        chosen = self._fastest(model, maker, list(results))
+        chosen, results = self._choose(model, maker, candidates)
         times = self._time(model, maker, chosen) if timed else {}
         size = sum(file.stat().st_size for file in maker.make(chosen).iterdir())
         shutil.move(maker.make(chosen), target)
         shutil.rmtree(self._folder / f"{model.name}-{origin.kind}")
-        return Report(model, chosen, results[chosen], times, size, report.machine())
+        return Report(model, chosen, results, times, size, report.machine())
 
-    def _judge(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> dict[Variant, list[Result]]:
-        """The candidates that reach their bars, with what they reach."""
-        passed: dict[Variant, list[Result]] = {}
+    def _choose(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> tuple[Variant, list[Result]]:
+        """The fastest candidate that reaches its bars, and what it reaches; slower ones are not even judged."""
         missed = []
-        for variant in candidates:
+        for variant in self._by_speed(model, maker, candidates):
             self._say(f"{model.name}: making and judging {variant}")
+            results = [*maker.judge(variant), *self._judge_double(model, variant)]
             try:
-                results = [*maker.judge(variant), *self._judge_double(model, variant)]
                 verify.refuse_missed(model, variant, results)
-                passed[variant] = results
             except BarMissed as error:
-                if len(candidates) == 1:
-                    raise
                 missed.append(str(error))
                 self._say(str(error))
-        if not passed:
-            raise BarMissed("; ".join(missed))
-        return passed
+            else:
+                return variant, results
+        raise BarMissed("; ".join(missed))
 
     def _judge_double(self, model: Model, variant: Variant) -> list[Result]:
-        """The variant of the same network with random weights; the two Wav2Lips are one network."""
         if not self._found.stand_ins:
             return []
-        detector = model is tensors.S3FD
-        like = tensors.S3FD if detector else tensors.WAV2LIP
-        if like.name not in self._doubles:
-            graph = S3FDGraph(random_weights.s3fd()) if detector else Wav2LipGraph(random_weights.wav2lip())
-            self._doubles[like.name] = self._maker(like, graph, Origin("0" * 64, stand_in=True), RANDOM)
-        if (like.name, variant) not in self._judged:
-            self._judged[like.name, variant] = self._doubles[like.name].judge(variant)
-        return self._judged[like.name, variant]
+        net = _network(model)
+        if (net.name, variant) not in self._judged:
+            self._judged[net.name, variant] = self._double(net).judge(variant)
+        return self._judged[net.name, variant]
 
-    def _fastest(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> Variant:
+    def _by_speed(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> list[Variant]:
+        """The candidates, fastest first; the two Wav2Lips are one network, and race once."""
         if len(candidates) == 1:
-            return candidates[0]
-        batch = samples.timing(model, _CHOSEN_AT)
-        took = {variant: report.seconds(maker.run(variant), batch) for variant in candidates}
-        fastest = min(took, key=lambda variant: took[variant])
-        race = ", ".join(f"{variant} {1000 * took[variant] / _CHOSEN_AT:.1f}" for variant in candidates)
-        self._say(f"{model.name}: {fastest} is the fastest here (ms a frame in batches of {_CHOSEN_AT}: {race})")
-        return fastest
+            return list(candidates)
+        net = _network(model)
+        if net.name not in self._race:
+            self._say(f"{model.name}: making {', '.join(map(str, candidates))} for a race")
+            runner, batch = self._timed(model, maker), samples.timing(model, _RACED_AT)
+            took = {variant: report.seconds(runner.run(variant), batch) for variant in candidates}
+            self._race[net.name] = sorted(candidates, key=lambda variant: took[variant])
+            times = ", ".join(f"{v} {1000 * took[v] / _RACED_AT:.1f}" for v in self._race[net.name])
+            self._say(f"{model.name}: ms a frame in batches of {_RACED_AT}: {times}")
+        return self._race[net.name]
 
     def _time(self, model: Model, maker: Maker, chosen: Variant) -> dict[str, list[float]]:
-        runs = {NETWORK: maker.network(), "onnxruntime fp32": maker.run(ONNX_FP32)}
-        if chosen != ONNX_FP32:
-            runs[str(chosen)] = maker.run(chosen)
-        return report.time_runs(model, runs)
+        net = _network(model)
+        if (net.name, chosen) not in self._times:
+            runner = self._timed(model, maker)
+            runs = {NETWORK: runner.network(), "onnxruntime fp32": runner.run(ONNX_FP32)}
+            if chosen != ONNX_FP32:
+                runs[str(chosen)] = runner.run(chosen)
+            self._times[net.name, chosen] = report.time_runs(model, runs)
+        return self._times[net.name, chosen]
+
+    def _timed(self, model: Model, maker: Maker) -> Maker:
+        """Whose exports to time: not a stand-in's, whose many zeros make PyTorch slower than it is."""
+        return self._double(_network(model)) if self._found.stand_ins else maker
+
+    def _double(self, net: Model) -> Maker:
+        """The same network with random weights."""
+        if net.name not in self._doubles:
+            graph = S3FDGraph(random_weights.s3fd()) if net is tensors.S3FD else Wav2LipGraph(random_weights.wav2lip())
+            self._doubles[net.name] = self._maker(net, graph, Origin("0" * 64, stand_in=True), RANDOM)
+        return self._doubles[net.name]
 
     def _maker(self, model: Model, graph: Wav2LipGraph | S3FDGraph, origin: Origin, weights: str) -> Maker:
         return Maker(
@@ -148,3 +159,8 @@ class Studio:
         if not all(result.passed for result in results):
             raise ExportError("segmentation: its labels differ from TensorFlow's")
         return Report(tensors.SEGMENTATION, ONNX_FP32, results, {}, file.stat().st_size, report.machine())
+
+
+def _network(model: Model) -> Model:
+    """The table's entry that stands for all models of one network."""
+    return tensors.WAV2LIP if model is tensors.WAV2LIP_GAN else model

@@ -1,0 +1,77 @@
+"""Triton backend `openvino`, served by the Python backend: NVIDIA's wheel carries no native one.
+
+It takes the native backend's names, so that one repository serves both: the file (`model.xml`, or
+`default_model_filename`) and the parameters `INFERENCE_NUM_THREADS`, `NUM_STREAMS`, `PERFORMANCE_HINT` and
+`HINT_BF16`. What the native one does otherwise (docs/adr/0010): batches are run as large as they come, not filled
+up to `max_batch_size`, and FP32 stays FP32 on CPUs that have bf16.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import openvino
+import triton_python_backend_utils as pb_utils
+
+from lipsync.batching import THREADS, Batching, Config
+from lipsync.errors import InvalidInput
+from lipsync.serving import Array, Request, Response
+
+
+class Compiled:
+    """A network compiled for the CPU."""
+
+    def __init__(self, config: Config) -> None:
+        path = config.path("model.xml")
+        if not path.is_file():
+            raise ValueError(f"{path} is missing")
+        self._compiled = openvino.Core().compile_model(path, "CPU", _properties(config))
+        self._request = self._compiled.create_infer_request()
+        self._shapes = {port.get_any_name(): port.get_partial_shape() for port in self._compiled.inputs}
+        self.inputs = list(self._shapes)
+        self.outputs = [port.get_any_name() for port in self._compiled.outputs]
+
+    def run(self, wanted: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
+        for name, array in feeds.items():
+            shape = self._shapes[name]
+            if not shape.compatible(openvino.PartialShape(list(array.shape))):
+                raise InvalidInput(f"{name}: {shape.to_string()} expected, got {list(array.shape)}")
+        # no copy on the way in; out of it there is one, since the request's buffers serve the next run
+        tensors = {name: openvino.Tensor(np.ascontiguousarray(array), True) for name, array in feeds.items()}
+        self._request.infer(tensors)
+        outputs = [self._request.get_tensor(name).data.copy() for name in wanted]
+        if large:  # else the network keeps the most that it ever needed
+            self._request = None
+            self._compiled.release_memory()
+            self._request = self._compiled.create_infer_request()
+        return outputs
+
+
+class TritonPythonModel:
+    def initialize(self, args: Mapping[str, str]) -> None:
+        config = Config(args)
+        try:
+            compiled = Compiled(config)
+            config.check(compiled)
+        except ValueError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+        self._batching = Batching(pb_utils, config, compiled)
+
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
+        return self._batching.answer(requests)
+
+
+def _properties(config: Config) -> dict[str, object]:
+    properties: dict[str, object] = {
+        # a CPU with bf16 would else compute FP32 networks in it: 25 dB for mouths instead of 90
+        "INFERENCE_PRECISION_HINT": "bf16" if config.parameter("HINT_BF16").lower() == "yes" else "f32",
+        "CPU_DENORMALS_OPTIMIZATION": True,  # weights of mostly zeros make denormals, which slow a CPU ten times
+        "PERFORMANCE_HINT": config.parameter("PERFORMANCE_HINT").upper() or "LATENCY",
+    }
+    if threads := config.number("INFERENCE_NUM_THREADS", int(os.environ.get(THREADS, "0"))):
+        properties["INFERENCE_NUM_THREADS"] = threads
+    if streams := config.parameter("NUM_STREAMS"):
+        properties["NUM_STREAMS"] = streams.upper()
+    return properties
