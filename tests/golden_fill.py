@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from zlib import crc32
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from export import stand_ins_segmentation
+from export import random_weights, stand_ins_segmentation
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -18,27 +16,9 @@ GOLDEN = Path(__file__).with_name("golden")
 def golden_state(spec_json: Path) -> dict[str, Tensor]:
     """A state dict for the tensors listed in `spec_json` ([name, shape, dtype] each)."""
     spec: list[tuple[str, list[int], str]] = json.loads(spec_json.read_text())
-    return {name: _fill(name, shape, dtype) for name, shape, dtype in spec}
-
-
-def _fill(name: str, shape: list[int], dtype: str) -> Tensor:
-    if name.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    noise = np.asarray(np.random.RandomState(crc32(name.encode())).standard_normal(shape))
-    return torch.from_numpy(_shape_noise(name, noise).astype(dtype))
-
-
-def _shape_noise(name: str, noise: np.ndarray) -> np.ndarray:
-    if name.endswith("running_var"):
-        return 1 + 0.1 * np.abs(noise)
-    if name.endswith("running_mean"):
-        return 0.1 * noise
-    if noise.ndim == 4:
-        gain = 10 if "norm_mbox" in name else 2 if name.startswith("output_block.1") else 1
-        return gain * noise * np.sqrt(1 / np.prod(noise.shape[1:]))
-    if name.endswith("weight"):
-        return 1 + 0.1 * noise
-    return 0.05 * noise
+    return {
+        name: random_weights.fill(name, torch.empty(shape, dtype=getattr(torch, dtype))) for name, shape, dtype in spec
+    }
 
 
 def write_golden_weights(folder: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from golden_fill import GOLDEN, golden_state
 
+from export import onnx_export, samples
 from export.graphs import S3FDGraph, Wav2LipGraph
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
-from export.onnx_export import export_s3fd, export_wav2lip
 from export.onnx_file import Origin
 from lipsync import tensors
 
@@ -37,12 +37,12 @@ def origin() -> Origin:
 @pytest.fixture(scope="session")
 def wav2lip_onnx(wav2lip_graph: Wav2LipGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("wav2lip") / "model.onnx"
-    export_wav2lip(tensors.WAV2LIP, wav2lip_graph, path, origin)
+    onnx_export.save(tensors.WAV2LIP, wav2lip_graph, samples.timing(tensors.WAV2LIP, 2), path, origin)
     return path
 
 
 @pytest.fixture(scope="session")
 def s3fd_onnx(s3fd_graph: S3FDGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("s3fd") / "model.onnx"
-    export_s3fd(tensors.S3FD, s3fd_graph, path, origin)
+    onnx_export.save(tensors.S3FD, s3fd_graph, samples.timing(tensors.S3FD, 2), path, origin)
     return path

@@ -10,10 +10,9 @@ from golden_fill import GOLDEN
 from torch import Tensor, nn
 
 import lipsync
-from export import onnx_file
+from export import onnx_export, onnx_file, samples
 from export.errors import ExportError
 from export.graphs import S3FDGraph, Wav2LipGraph
-from export.onnx_export import export_s3fd, export_wav2lip
 from export.onnx_file import Origin
 from lipsync import faces, tensors
 from lipsync.tensors import Model
@@ -96,74 +95,15 @@ class Echo(nn.Module):
         return face[:, 3:] + 0 * mel.mean()
 
 
-class OtherWhenTraced(Wav2LipGraph):
-    """Answers otherwise than the file that it is exported to."""
-
-    def forward(self, face: Tensor, mel: Tensor) -> Tensor:
-        mouth = super().forward(face, mel)
-        return mouth if torch.jit.is_tracing() else mouth ^ 8
-
-
-class Blind(nn.Module):
-    """In place of S3FD: six maps of one cell that look at the picture's mean."""
-
-    def __init__(self, other: str = "") -> None:
-        super().__init__()
-        self.other = other
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        mean = image.mean(dim=(1, 2, 3)).reshape(-1, 1, 1, 1) / 1e3
-        score = torch.cat((mean, mean + 1), dim=1)
-        regression = torch.cat((mean,) * 4, dim=1)
-        if not torch.jit.is_tracing():
-            score = score + torch.tensor([0, 0.1]).reshape(1, 2, 1, 1) * (self.other == "scores")
-            regression = regression + (self.other == "boxes")
-        return (score, regression) * 6
-
-
-def test_an_export_that_agrees_is_written(tmp_path: Path, origin: Origin) -> None:
-    export_wav2lip(tensors.WAV2LIP_GAN, Wav2LipGraph(Echo()), tmp_path / "wav2lip_gan" / "model.onnx", origin)
-    export_s3fd(tensors.S3FD, S3FDGraph(Blind()), tmp_path / "s3fd" / "model.onnx", origin)
-    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.glob("*/*")) == [
-        "s3fd/model.onnx",
-        "wav2lip_gan/model.onnx",
-    ]
-
-
-def test_mouths_that_differ_from_pytorchs_fail_the_export_and_leave_the_older_file(
-    tmp_path: Path, origin: Origin
-) -> None:
-    older = tmp_path / "model.onnx"
-    older.write_bytes(b"older")
-    with pytest.raises(ExportError, match=r"^wav2lip_gan: `mouth` differs from PyTorch's by 8 grey levels, 2 at most"):
-        export_wav2lip(tensors.WAV2LIP_GAN, OtherWhenTraced(Echo()), older, origin)
-    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
-    assert older.read_bytes() == b"older"
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ("scores", r"s3fd: `scores` differ from PyTorch's by 0\.0\d+"),
-        ("boxes", r"s3fd: a box of `boxes` differs .* by \d"),
-    ],
-)
-def test_candidates_that_differ_from_pytorchs_fail_the_export(
-    tmp_path: Path, origin: Origin, other: str, message: str
-) -> None:
-    with pytest.raises(ExportError, match=message):
-        export_s3fd(tensors.S3FD, S3FDGraph(Blind(other)), tmp_path / "model.onnx", origin)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_graph_with_other_tensors_than_the_tables_fails_the_export(tmp_path: Path, origin: Origin) -> None:
+def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, origin: Origin) -> None:
     class InFloat(Wav2LipGraph):
         def forward(self, face: Tensor, mel: Tensor) -> Tensor:
             return super().forward(face, mel).float()
 
     with pytest.raises(ExportError, match="wav2lip: the graph's tensors are"):
-        export_wav2lip(tensors.WAV2LIP, InFloat(Echo()), tmp_path / "model.onnx", origin)
-    assert not list(tmp_path.iterdir())
+        onnx_export.save(
+            tensors.WAV2LIP, InFloat(Echo()), samples.timing(tensors.WAV2LIP, 2), tmp_path / "model.onnx", origin
+        )
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(22, 10), (17, 11)])

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from export.errors import ExportError
+from export.variants import FASTEST_OF, ONNX_FP32, Format, Precision, Profile, Variant, resolve
+
+
+def test_a_cpu_gets_the_fastest_of_several_unless_something_is_said() -> None:
+    assert resolve(Profile.CPU, None, None) == FASTEST_OF
+    assert ONNX_FP32 in FASTEST_OF
+
+
+@pytest.mark.parametrize(
+    ("profile", "format", "precision", "wanted"),
+    [
+        (Profile.CPU, Format.TORCHSCRIPT, None, Variant(Format.TORCHSCRIPT, Precision.FP32)),
+        (Profile.CPU, Format.ONNX, Precision.INT8, Variant(Format.ONNX, Precision.INT8)),
+        (Profile.CPU, None, Precision.INT8, Variant(Format.OPENVINO, Precision.INT8)),
+        (Profile.CPU, None, Precision.FP16, Variant(Format.ONNX, Precision.FP16)),
+        (Profile.GPU, None, None, Variant(Format.ONNX, Precision.FP16)),
+        (Profile.GPU, Format.TORCHSCRIPT, None, Variant(Format.TORCHSCRIPT, Precision.FP16)),
+        (Profile.GPU, None, Precision.FP32, ONNX_FP32),
+        (Profile.TENSORRT, None, None, Variant(Format.ONNX, Precision.FP16)),
+    ],
+)
+def test_what_is_left_out_follows_from_what_is_said(
+    profile: Profile, format: Format | None, precision: Precision | None, wanted: Variant
+) -> None:
+    assert resolve(profile, format, precision) == (wanted,)
+
+
+@pytest.mark.parametrize(
+    ("profile", "format", "precision", "why"),
+    [
+        (Profile.CPU, Format.TORCHSCRIPT, Precision.INT8, "torchscript has no int8"),
+        (Profile.GPU, Format.OPENVINO, None, "openvino runs on CPUs only"),
+        (Profile.TENSORRT, Format.OPENVINO, None, "openvino runs on CPUs only"),
+        (Profile.GPU, None, Precision.INT8, "int8 is calibrated for CPUs"),
+        (Profile.TENSORRT, Format.TORCHSCRIPT, None, "tensorrt is an accelerator of onnxruntime"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_with_the_reason(
+    profile: Profile, format: Format | None, precision: Precision | None, why: str
+) -> None:
+    with pytest.raises(ExportError, match=why):
+        resolve(profile, format, precision)
