@@ -1,0 +1,27 @@
+# NVIDIA's Triton with what the Python models need. The model repository is a volume, filled by export.Dockerfile's image.
+FROM nvcr.io/nvidia/tritonserver:24.10-py3
+
+# The Python backend runs models in the image's own Python 3.10. It finds `lipsync` by a .pth file: that is read by
+# whatever starts this Python, whichever environment it hands on.
+COPY docker/triton-requirements.txt /opt/avatar/
+RUN python3 -m pip install --no-cache-dir --no-deps --requirement /opt/avatar/triton-requirements.txt
+COPY lipsync /opt/avatar/lipsync
+COPY docker/smoke.py /opt/avatar/
+# numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
+ENV NUMBA_CACHE_DIR=/tmp/numba \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+RUN echo /opt/avatar > "$(python3 -c 'import site; print(site.getsitepackages()[0])')/talking-avatar.pth" \
+    && python3 /opt/avatar/smoke.py \
+    && rm -r /tmp/numba \
+    && install -d -o 1000 -g 1000 /models /var/cache/talking-avatar/tensorrt
+
+# triton-server, made by NVIDIA's image
+USER 1000:1000
+# HTTP, gRPC, metrics
+EXPOSE 8000 8001 8002
+HEALTHCHECK --interval=5s --timeout=5s --start-period=15m --retries=6 \
+    CMD ["curl", "--fail", "--silent", "--noproxy", "*", "http://127.0.0.1:8000/v2/health/ready"]
+# The configs are complete, and completing would start every Python model twice.
+CMD ["tritonserver", "--model-repository=/models/repository", "--disable-auto-complete-config", \
+     "--exit-on-error=true", "--strict-readiness=true", "--exit-timeout-secs=30"]

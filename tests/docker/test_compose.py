@@ -1,0 +1,194 @@
+"""docker-compose.yml against the specification's schema and against the code that must honour it."""
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from docker_files import DOCKERFILES, ROOT, compose, dot_env, interpolated, read_yaml, step, steps, variables
+from jsonschema.validators import validator_for
+
+from export.profiles import ENGINE_CACHE
+from gateway.settings import SETTINGS, Settings
+
+COMPOSE = compose()
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+TEXT = (ROOT / "docker-compose.yml").read_text()
+BUILT = {name: each for name, each in SERVICES.items() if "build" in each}
+
+
+def started(*profiles: str) -> dict[str, dict[str, Any]]:
+    """The services that these profiles start."""
+    return {
+        name: each for name, each in SERVICES.items() if not each.get("profiles") or set(each["profiles"]) & {*profiles}
+    }
+
+
+def dockerfile(service: str) -> Any:
+    return ROOT / SERVICES[service]["build"]["dockerfile"]
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["as it stands", "with its variables filled in"])
+def test_it_follows_the_compose_specification(raw: bool) -> None:
+    schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
+    validator = validator_for(schema)(schema)
+    errors = list(validator.iter_errors(read_yaml(ROOT / "docker-compose.yml") if raw else COMPOSE))
+    assert not errors, "\n".join(f"{error.json_path}: {error.message}" for error in errors)
+
+
+def test_without_a_flag_the_gpu_services_start() -> None:
+    assert dot_env()["COMPOSE_PROFILES"] == "gpu"
+    assert set(started("gpu")) == {"export", "triton", "gateway"}
+
+
+def test_the_cpu_profile_starts_the_same_without_a_gpu() -> None:
+    services = started("cpu")
+    assert set(services) == {"export-cpu", "triton-cpu", "gateway"}
+    assert "nvidia" not in json.dumps(services)
+    assert services["export-cpu"]["environment"]["EXPORT_PROFILE"] == "cpu"
+
+
+def test_the_gpu_is_reserved_for_triton_alone() -> None:
+    devices = SERVICES["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+    assert TEXT.count("driver: nvidia") == 1
+    assert SERVICES["export"]["environment"]["EXPORT_PROFILE"] == "gpu"
+
+
+@pytest.mark.parametrize("machine", ["gpu", "cpu"])
+def test_export_ends_before_triton_starts_and_triton_is_healthy_before_the_gateway_starts(machine: str) -> None:
+    services = started(machine, "monitoring")
+    chain = {name: service.get("depends_on", {}) for name, service in services.items()}
+    (triton,) = (name for name in services if name.startswith("triton"))
+    (export,) = (name for name in services if name.startswith("export"))
+    assert chain[triton] == {export: {"condition": "service_completed_successfully"}}
+    assert chain["gateway"][triton]["condition"] == "service_healthy"
+    for name, depends in chain.items():
+        for other, how in depends.items():
+            assert other in services or how.get("required") is False, f"{name} → {other}"
+    assert services[export]["restart"] == "no"
+
+
+def test_what_must_be_healthy_has_a_health_check() -> None:
+    for service in SERVICES.values():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy" and "healthcheck" not in SERVICES[other]:
+                assert step(dockerfile(other), "HEALTHCHECK")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_hardened_limited_and_kept_from_filling_the_disk(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["init"] is True
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+    assert {"memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
+    assert service["restart"] == ("no" if name.startswith("export") else "unless-stopped")
+    assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned(name: str) -> None:
+    assert re.fullmatch(r"[a-z-]+/[a-z-]+:v?[0-9]+\.[0-9]+\.[0-9]+", SERVICES[name]["image"])
+
+
+def test_our_images_carry_the_projects_version() -> None:
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert version
+    assert {service["image"].split(":")[1] for service in BUILT.values()} == {version[1]}
+    assert {service["build"]["dockerfile"] for service in BUILT.values()} == {
+        str(path.relative_to(ROOT)) for path in DOCKERFILES.values()
+    }
+
+
+def test_only_the_gateway_is_published_beyond_this_machine() -> None:
+    for name, service in SERVICES.items():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:") == (name != "gateway"), f"{name}: {port}"
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if "ports" in BUILT[name]])
+def test_published_ports_are_those_that_the_image_exposes(name: str) -> None:
+    published = {port.rpartition(":")[2] for port in SERVICES[name]["ports"]}
+    assert published == set(step(dockerfile(name), "EXPOSE").words())
+
+
+def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias() -> None:
+    defaults = Settings.model_fields
+    assert SERVICES["gateway"]["ports"] == [f"{defaults['port'].default}:{defaults['port'].default}"]
+    assert defaults["host"].default == "0.0.0.0"  # noqa: S104 - what a container needs
+    host, port = SERVICES["gateway"]["environment"]["AVATAR_TRITON"].split(":")
+    assert port in step(DOCKERFILES["triton"], "EXPOSE").words()
+    for name in ("triton", "triton-cpu"):
+        assert host in SERVICES[name]["networks"]["default"]["aliases"]
+
+
+def test_the_gateways_variables_are_its_settings_and_their_values_do() -> None:
+    environment = SERVICES["gateway"]["environment"]
+    assert set(environment) <= {setting.variable for setting in SETTINGS}
+    given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
+    assert Settings(**given).triton == "triton:8001"
+
+
+def test_the_exports_variables_are_those_that_its_script_reads() -> None:
+    script = (ROOT / "docker" / "export.sh").read_text()
+    for name in ("export", "export-cpu"):
+        for variable in SERVICES[name]["environment"]:
+            if variable.startswith("EXPORT_"):
+                assert variable.removeprefix("EXPORT_") in script
+            elif not variable.endswith("_PROXY"):
+                assert variable in script
+
+
+def test_every_variable_has_a_default_and_those_in_the_env_file_are_read() -> None:
+    named = variables(TEXT)
+    assert all(default is not None for default in named.values()), named
+    assert set(dot_env()) - {"COMPOSE_PROFILES"} <= set(named)
+
+
+def test_a_variable_that_is_set_counts() -> None:
+    ports = interpolated("${GATEWAY_PORT:-16000}:16000", {"GATEWAY_PORT": "80"})
+    assert ports == "80:16000"
+
+
+def test_stopping_leaves_the_gateway_its_grace_and_its_clean_up() -> None:
+    grace = Settings.model_fields["shutdown_grace"].default
+    assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) >= grace + 15
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_a_service_writes_belongs_to_its_user_and_what_it_reads_is_there(name: str) -> None:
+    made = " ".join(each.rest for each in steps(dockerfile(name)) if each.name == "RUN")
+    for volume in SERVICES[name]["volumes"]:
+        source, target, *mode = volume.split(":")
+        if source.startswith("."):
+            assert mode == ["ro"]
+            assert (ROOT / source).is_dir(), "Docker would make it, for root"
+            continue
+        assert source in COMPOSE["volumes"]
+        folders = re.findall(r"install -d -o 1000 -g 1000 ([^&]+)", made)
+        assert target in " ".join(folders).split(), f"{target}: an empty volume takes its owner from the image's folder"
+
+
+def test_monitorings_files_are_there() -> None:
+    for name in started("monitoring").keys() - BUILT.keys():
+        for volume in SERVICES[name]["volumes"]:
+            source, *_ = volume.split(":")
+            assert (ROOT / source).is_dir() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_triton_serves_the_folder_that_export_fills() -> None:
+    (flag,) = (word for word in step(DOCKERFILES["triton"], "CMD").words() if "model-repository" in word)
+    repository = flag.partition("=")[2]
+    assert f"REPOSITORY:-{repository}" in (ROOT / "docker" / "export.sh").read_text()
+    for export, triton in (("export", "triton"), ("export-cpu", "triton-cpu")):
+        (volume,) = (each.split(":")[0] for each in SERVICES[export]["volumes"] if each.endswith(":/models"))
+        assert f"{volume}:/models:ro" in SERVICES[triton]["volumes"]
+        assert repository.startswith("/models/")  # the exporter renames into it, so it is no mount point
+
+
+def test_tensorrts_engines_are_kept() -> None:
+    assert f"engines:{ENGINE_CACHE}" in SERVICES["triton"]["volumes"]
