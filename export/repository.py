@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,6 @@ class _Work:
         self._found, self._repository, self._staging, self._say = found, repository, staging, say
         self._options, self._candidates = options, candidates
         self._origins = {name: Origin(sha256(path), found.stand_ins) for name, path in found.paths.items()}
-        self._media = options.media.hashes()
         self._studio: Any = None
 
     def bring_up_to_date(self, net: Net) -> Version:
@@ -186,6 +186,10 @@ class _Work:
         for gone in versions.prune(model, self._options.keep, self._staging):
             self._say(f"{net.model.name}: version {gone.number} removed, {self._options.keep} older kept")
         return versions.of(model)[-1]
+
+    @cached_property
+    def _media(self) -> dict[str, list[str]]:
+        return self._options.media.hashes()
 
     def _inputs(self, net: Net) -> dict[str, Any]:
         """Everything that decides what the export is."""

@@ -14,11 +14,13 @@ from pathlib import Path
 import cv2
 import librosa
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 
 from lipsync import faces, mel, tensors, windows
 from lipsync.crop import crop
+from lipsync.errors import InvalidInput
 
 from .errors import ExportError
 from .graphs import S3FDGraph
@@ -160,9 +162,10 @@ def _read(path: Path) -> list[Picture]:
 
 def _listen(path: Path) -> NDArray[np.float32]:
     try:
-        speech, _ = librosa.load(path, sr=mel.SAMPLE_RATE, mono=True)
+        channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        speech = librosa.resample(channels.mean(axis=1), orig_sr=rate, target_sr=mel.SAMPLE_RATE)
         return windows.mel_windows(mel.mel_spectrogram(speech), FPS)
-    except Exception as error:  # soundfile's, audioread's, or InvalidInput where it is too short
+    except (soundfile.SoundFileError, InvalidInput) as error:  # InvalidInput: too short
         raise ExportError(f"{path}: no speech that can be read; it was named for calibration (--speech)") from error
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import contextlib
+from itertools import product
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export import configs
+from export import configs, profiles
+from export.errors import ExportError
+from export.variants import Format, Precision, Profile, Variant, resolve
 from lipsync import tensors
 from lipsync.tensors import MODELS, Model
 
@@ -73,17 +77,80 @@ def test_an_ensemble_connects_every_tensor(name: str) -> None:
     assert used | wanted == set(ready), "a tensor is made for nobody"
 
 
+def variants() -> list[tuple[Profile, Variant]]:
+    """Every variant of every profile that the exporter makes."""
+    found = []
+    for profile, format, precision in product(Profile, Format, Precision):
+        with contextlib.suppress(ExportError):
+            found += [(profile, variant) for variant in resolve(profile, format, precision)]
+    return found
+
+
+every_variant = pytest.mark.parametrize(("profile", "variant"), variants(), ids=str)
+
+
+@every_variant
 @pytest.mark.parametrize("name", NETS)
-def test_a_net_runs_from_its_onnx_file_and_is_warm_before_it_is_ready(name: str) -> None:
-    config = parsed(name)
-    assert (config.backend, config.default_model_filename) == ("onnxruntime", "model.onnx")
+def test_every_variant_of_a_net_has_the_same_tensors_and_is_warm_before_it_is_ready(
+    name: str, profile: Profile, variant: Variant
+) -> None:
+    model = next(model for model in MODELS if model.name == name)
+    config = parse(configs.render(model, {"checkpoint": "real"}, variant=variant, profile=profile))
+    plain = parsed(name)
+    assert (config.name, list(config.input), list(config.output)) == (name, list(plain.input), list(plain.output))
+    backend = {"onnx": "onnxruntime", "torchscript": "pytorch", "openvino": "openvino"}[variant.format]
+    assert (config.backend, config.default_model_filename) == (backend, variant.format.file)
+    assert config.max_batch_size >= model.max_batch_size  # callers rely on the table's
+    assert all(size <= config.max_batch_size for size in config.dynamic_batching.preferred_batch_size)
+    (group,) = config.instance_group
+    assert pb.ModelInstanceGroup.Kind.Name(group.kind) == ("KIND_CPU" if profile is Profile.CPU else "KIND_GPU")
+    assert config.parameters["checkpoint"].string_value == "real"
     for sample in config.model_warmup:
         shapes = {t.name: tuple(t.dims) for t in config.input}
         assert set(sample.inputs) == set(shapes)
         for tensor, value in sample.inputs.items():
             assert -1 not in value.dims
             assert all(want in (-1, have) for want, have in zip(shapes[tensor], value.dims, strict=True))
-    assert {1, max(1, config.max_batch_size)} >= {sample.batch_size for sample in config.model_warmup} >= {1}
+    assert {sample.batch_size for sample in config.model_warmup} >= {1}
+    assert all(sample.batch_size <= max(1, config.max_batch_size) for sample in config.model_warmup)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_tensorrt_builds_fp16_engines_once_for_the_batches_that_are_served(name: str) -> None:
+    model = next(model for model in MODELS if model.name == name)
+    config = parse(configs.render(model, profile=Profile.TENSORRT))
+    accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
+    if name == "segmentation":
+        assert not accelerators
+        return
+    (accelerator,) = accelerators
+    assert accelerator.name == "tensorrt"
+    said = accelerator.parameters
+    assert (said["precision_mode"], said["trt_engine_cache_enable"]) == ("FP16", "1")
+    assert said["trt_engine_cache_path"] == profiles.ENGINE_CACHE
+    for bound in ("min", "opt", "max"):
+        shapes = dict(entry.split(":") for entry in said[f"trt_profile_{bound}_shapes"].split(","))
+        assert set(shapes) == {tensor.name for tensor in model.inputs}
+        for tensor in model.inputs:
+            batch, *sizes = map(int, shapes[tensor.name].split("x"))
+            assert batch == {"min": 1, "max": config.max_batch_size}.get(bound, batch)
+            assert all(want in (-1, have) for want, have in zip(tensor.shape, sizes, strict=True))
+    largest = dict(entry.split(":") for entry in said["trt_profile_max_shapes"].split(","))
+    for sample in config.model_warmup:  # else the first request would build an engine
+        for tensor, value in sample.inputs.items():
+            bounds = list(map(int, largest[tensor].split("x")))
+            assert all(have <= most for have, most in zip((sample.batch_size, *value.dims), bounds, strict=True))
+
+
+def test_only_a_tensorrt_profile_has_an_accelerator() -> None:
+    for profile in (Profile.CPU, Profile.GPU):
+        config = parse(configs.render(tensors.WAV2LIP, profile=profile))
+        assert not config.HasField("optimization")
+
+
+def test_nvidias_openvino_backend_may_fill_up_batches() -> None:
+    config = parse(configs.render(tensors.WAV2LIP, variant=Variant(Format.OPENVINO, Precision.FP32)))
+    assert config.parameters["ENABLE_BATCH_PADDING"].string_value == "YES"
 
 
 def test_the_nets_of_the_frames_batch_across_requests_and_the_others_do_not() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("stand-ins", "models", "configs")
+COMMANDS = ("stand-ins", "models", "list", "prune", "configs")
 
 
 def export(*arguments: str | Path, root: Path = ROOT, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -25,8 +25,8 @@ def export(*arguments: str | Path, root: Path = ROOT, cwd: Path | None = None) -
 def checkout(tmp_path: Path) -> Path:
     """A copy of what the exporter needs of the project, free to be changed."""
     root = tmp_path / "checkout"
-    ignore = shutil.ignore_patterns("__pycache__", "model.onnx", "export.json")
-    for name in ("export", "lipsync", "model_repository"):
+    ignore = shutil.ignore_patterns("__pycache__", "model.onnx", "export.json", "report.json")
+    for name in ("export", "lipsync", "model_repository", "samples"):
         shutil.copytree(ROOT / name, root / name, ignore=ignore)
     return root
 
@@ -39,7 +39,18 @@ def test_help_tells_what_the_exit_status_means(arguments: tuple[str, ...]) -> No
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("unknown",), ("models",), ("models", "--weights", "w"), ("stand-ins",), ("configs", "--chekc")]
+    "arguments",
+    [
+        (),
+        ("unknown",),
+        ("models",),
+        ("models", "--weights", "w"),
+        ("models", "--weights", "w", "--repository", "r", "--format", "tflite"),
+        ("models", "--weights", "w", "--repository", "r", "--keep", "-1"),
+        ("list",),
+        ("stand-ins",),
+        ("configs", "--chekc"),
+    ],
 )
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     done = export(*arguments)
@@ -95,9 +106,11 @@ def test_the_projects_own_repository_keeps_its_committed_configs(
     own = checkout / "model_repository"
     for exported in repository.glob("*/1/model.onnx"):
         folder = own / exported.relative_to(repository).parent
-        shutil.copy2(exported.with_name("export.json"), folder)
-        os.link(exported, folder / exported.name)
-    done = export("models", "--weights", stand_in_weights, "--repository", own, root=checkout, cwd=tmp_path)
+        folder.mkdir(exist_ok=True)
+        for file in exported.parent.iterdir():
+            os.link(file, folder / file.name)
+    variant = ("--format", "onnx", "--precision", "fp32")
+    done = export("models", "--weights", stand_in_weights, "--repository", own, *variant, root=checkout, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("up to date") == 4
     assert done.stdout.splitlines()[-1] == f"{own}: complete, 12 models"
@@ -139,3 +152,20 @@ def test_ctrl_c_ends_with_one_line_and_1(stand_in_weights: Path, tmp_path: Path)
         assert running.returncode == 1
     finally:
         os.close(folder)
+
+
+def test_what_does_not_go_together_fails_with_one_line(stand_in_weights: Path, tmp_path: Path) -> None:
+    wrong = ("--profile", "gpu", "--format", "openvino")
+    done = export("models", "--weights", stand_in_weights, "--repository", tmp_path / "repository", *wrong)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "openvino runs on CPUs only" in line
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_repository_is_listed_and_pruned(repository: Path) -> None:
+    listed = export("list", "--repository", repository)
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "wav2lip_gan.pth" in listed.stdout
+    pruned = export("prune", "--repository", repository, "--keep", "0")
+    assert (pruned.returncode, pruned.stdout, pruned.stderr) == (0, "", "")  # it holds one version of each
