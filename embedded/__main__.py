@@ -36,7 +36,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _serve(args: argparse.Namespace) -> None:
     triton = Triton(
-        args.repository, args.http_port, args.grpc_port, args.metrics_port, args.log, args.threads, say=_say
+        args.repository,
+        args.http_port,
+        args.grpc_port,
+        args.metrics_port,
+        args.log,
+        args.threads,
+        poll=args.poll,
+        say=_say,
     )
     _say(f"starting Triton on {args.repository}, log in {args.log}")
     with triton:
@@ -63,7 +70,14 @@ def _parser() -> argparse.ArgumentParser:
             f"--{name}-port", type=_port, default=port, metavar="N", help=f"{name} port; 0 finds a free one"
         )
     parser.add_argument("--log", type=Path, default=DEFAULT_LOG, metavar="FILE", help="the server's log, written anew")
-    parser.add_argument("--threads", type=_threads, metavar="N", help="threads of one model (default: all cores)")
+    parser.add_argument("--threads", type=_at_least_one, metavar="N", help="threads of one model (default: all cores)")
+    parser.add_argument(
+        "--poll",
+        type=_at_least_one,
+        metavar="SECONDS",
+        help="look at the repository again every so often and load what is new there, such as a new export's version "
+        "(default: never)",
+    )
     return parser
 
 
@@ -74,11 +88,11 @@ def _port(text: str) -> int:
     return port
 
 
-def _threads(text: str) -> int:
-    threads = int(text)
-    if threads < 1:
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
-    return threads
+    return number
 
 
 def _say(line: str) -> None:

@@ -14,13 +14,17 @@ THREADS = "EMBEDDED_THREADS"  # read by our backends: threads of one session
 EXIT_SECONDS = 10  # for requests in flight when the server is stopped
 
 
-def arguments(parts: Parts, repository: Path, backends: Path, ports: Ports, shm_prefix: str) -> list[str]:
-    """The server's command line."""
+def arguments(
+    parts: Parts, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
+) -> list[str]:
+    """The server's command line; with `poll` the repository is looked at again every so many seconds."""
+    control = ["poll", f"--repository-poll-secs={poll}"] if poll else ["none"]
     return [
         str(parts.server),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
-        "--model-control-mode=none",
+        f"--model-control-mode={control[0]}",
+        *control[1:],
         # the configs are complete, and completing would start every Python model twice
         "--disable-auto-complete-config",
         "--exit-on-error=true",

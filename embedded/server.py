@@ -35,6 +35,8 @@ class Triton:
         log: file for the server's log, written anew; by default it goes with the server's own
             temporary folder when the server stops.
         threads: threads of one model's session; by default every core that this process may use.
+        poll: seconds after which the server looks at the repository again and loads what has changed there; by
+            default it never does.
         say: takes a line of progress every few seconds while models load.
         start_timeout, stop_timeout: seconds; after them the server is killed.
     """
@@ -48,6 +50,7 @@ class Triton:
         log: Path | None = None,
         threads: int | None = None,
         *,
+        poll: int | None = None,
         say: Callable[[str], None] | None = None,
         start_timeout: float = START_SECONDS,
         stop_timeout: float = STOP_SECONDS,
@@ -55,6 +58,7 @@ class Triton:
         self._repository = repository
         self._wished = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._log = log
+        self._poll = poll
         self._threads = threads or usable_cores()
         self._say = say or (lambda line: None)
         self._start_timeout = start_timeout
@@ -100,7 +104,7 @@ class Triton:
         try:
             self._log_path = self._log or process.folder / "triton.log"
             backends = layout.build_backends(process.folder, parts)
-            argv = command.arguments(parts, self._repository, backends, self._ports, process.shm_prefix)
+            argv = command.arguments(parts, self._repository, backends, self._ports, process.shm_prefix, self._poll)
             env = command.environment(parts, self._threads, os.environ)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with self._log_path.open("wb") as log:

@@ -1,0 +1,118 @@
+"""Every format and precision of the two networks, with the golden fill, on a live Triton against the golden data."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from triton_calls import Caller, caller, refusal
+
+from embedded.server import Triton
+from export import checkpoints, configs, random_weights
+from export.graphs import S3FDGraph, Wav2LipGraph
+from export.making import Maker
+from export.media import Media
+from export.onnx_file import Origin
+from export.samples import Samples
+from export.variants import Format, Precision, Profile, Variant
+from export.verify import BOXES, MOUTHS
+from lipsync import faces, tensors
+
+VARIANTS = [
+    Variant(format, precision)
+    for format in Format
+    for precision in Precision
+    if (format, precision) not in ((Format.TORCHSCRIPT, Precision.INT8), (Format.ONNX, Precision.FP32))
+]  # ONNX FP32 is what every other test of a live server runs on
+NETS = (tensors.WAV2LIP, tensors.S3FD)
+every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+
+
+def name_of(net: tensors.Model, variant: Variant) -> str:
+    return f"{net.name}_{variant.format}_{variant.precision}"
+
+
+@pytest.fixture(scope="module")
+def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    """A server with a model for each variant of each net."""
+    work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
+    detector = S3FDGraph(checkpoints.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
+    samples = Samples(Media.shipped(), detector, print)
+    graphs = {
+        tensors.WAV2LIP.name: Wav2LipGraph(random_weights.wav2lip()),
+        tensors.S3FD.name: S3FDGraph(random_weights.s3fd()),
+    }
+    for net in NETS:
+        maker = Maker(
+            net,
+            graphs[net.name],
+            Origin("0" * 64, stand_in=True),
+            "seeded random",
+            calibration=lambda net=net: samples.calibration(net),
+            verification={},
+            folder=work / net.name,
+        )
+        for variant in VARIANTS:
+            config = configs.config(net, variant=variant, profile=Profile.CPU)
+            config.name = name_of(net, variant)
+            del config.model_warmup[:]
+            (repository / config.name).mkdir()
+            (repository / config.name / configs.CONFIG_FILE).write_text(text_format.MessageToString(config))
+            # linked: int8 in one format is made from int8 in another
+            shutil.copytree(maker.make(variant), repository / config.name / "1", copy_function=os.link)
+    with Triton(repository) as triton, caller(triton.grpc_address) as connection:
+        yield connection
+
+
+@every_variant
+def test_mouths_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, variant: Variant, golden: Path) -> None:
+    with np.load(golden / "wav2lip.npz") as data:
+        inputs, wanted = {"face": data["faces"], "mel": data["mel"]}, data["mouths"]
+    mouths = call(name_of(tensors.WAV2LIP, variant), inputs)["mouth"]
+    assert (mouths.dtype, mouths.shape) == (np.uint8, wanted.shape)
+    error = np.square(mouths.astype(float) - wanted).mean()
+    assert error == 0 or 10 * math.log10(255**2 / error) >= MOUTHS[variant.precision]
+    (alone,) = call(name_of(tensors.WAV2LIP, variant), {name: array[:1] for name, array in inputs.items()})["mouth"]
+    assert np.abs(alone.astype(int) - mouths[0]).max() <= 2  # a batch of another size is another kernel, no more
+
+
+@every_variant
+def test_faces_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, variant: Variant, golden: Path) -> None:
+    with np.load(golden / "s3fd.npz") as data:
+        frames, wanted = data["frames"], data["best"]
+    answer = call(name_of(tensors.S3FD, variant), {"image": frames})
+    assert (np.diff(answer["scores"]) <= 0).all()
+    for boxes, scores, best in zip(answer["boxes"], answer["scores"], wanted, strict=True):
+        candidates = boxes[scores > faces.FACE_SCORE - 0.1]
+        overlap = max(_overlap(box, best[:4]) for box in candidates)
+        assert overlap >= BOXES[variant.precision]
+
+
+@every_variant
+def test_pictures_of_other_sizes_and_counts_are_taken(call: Caller, variant: Variant) -> None:
+    for count, size in ((1, (96, 128)), (3, (160, 90)), (2, (64, 64))):
+        pictures = np.random.default_rng(count).integers(0, 256, (count, *size, 3), np.uint8)
+        answer = call(name_of(tensors.S3FD, variant), {"image": pictures})
+        assert {name: array.shape for name, array in answer.items()} == {
+            "boxes": (count, tensors.CANDIDATES, 4),
+            "scores": (count, tensors.CANDIDATES),
+        }
+
+
+@every_variant
+def test_other_tensors_than_the_tables_are_refused_as_the_callers_mistake(call: Caller, variant: Variant) -> None:
+    inputs = {"face": np.zeros((1, 48, 96, 3), np.uint8), "mel": np.zeros((1, 80, 16), np.float32)}
+    status, _ = refusal(call, name_of(tensors.WAV2LIP, variant), inputs)
+    assert status == "StatusCode.INVALID_ARGUMENT"
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
+    shared = float(np.prod(np.maximum(sides, 0)))
+    return shared / float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - shared)
