@@ -42,15 +42,18 @@ def absent(folder: Path, modules: Iterable[str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def gateway_process(folder: Path, triton: str, without: Iterable[str] = ()) -> Iterator[Gateway]:
+def gateway_process(
+    folder: Path, triton: str, without: Iterable[str] = (), python: str = sys.executable
+) -> Iterator[Gateway]:
     """A gateway that works below `folder`, on a machine on which the modules `without` are not installed."""
     port = Ports.free().gateway
     gateway = Gateway(f"http://127.0.0.1:{port}", folder / "work", folder / "gateway.log")
     gateway.work.mkdir()
     with gateway.log.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
+            [python, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
             env={**os.environ, "AVATAR_WORK_DIR": str(gateway.work), **absent(folder, without)},
+            cwd=folder,  # with -m Python imports from there first: not this checkout, but what `python` has installed
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -1,0 +1,173 @@
+"""What the images install is enough to run what they run, and no more: tried in environments that have only that.
+
+Both take their packages from this environment, by links, so that no index is asked: the gateway's are those that the
+metadata of its wheel name, Triton's those of docker/triton-requirements.txt.
+"""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distribution
+from pathlib import Path
+
+import clean_python
+import httpx
+import pytest
+import soundfile
+from docker_files import DOCKER, DOCKERFILES, ROOT, context, step
+from gateway_process import Gateway, gateway_process
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from embedded.server import Triton
+from gateway.settings import Settings
+
+WITHOUT_WHAT_THEY_DECLARE = {"pixellib", "imantics"}
+TRITON_PYTHON = {"python_version": "3.10", "python_full_version": "3.10.12"}
+PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+PINNED = [
+    Requirement(line)
+    for line in (DOCKER / "triton-requirements.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+
+
+def run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    """What a command says. There is no package index for it, and this checkout is not on its path."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment | {"PATH": path, "PIP_NO_INDEX": "1"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build context."""
+    folder = tmp_path_factory.mktemp("source")
+    for path in context():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, folder / path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, made as the image makes it."""
+    wheels = tmp_path_factory.mktemp("wheels")
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), ".", cwd=source)
+    (made,) = wheels.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def python(wheel: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of the gateway's image."""
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        needed = clean_python.needed_by(archive.read(metadata).decode(), "gateway")
+    there = clean_python.closure(needed) | WITHOUT_WHAT_THEY_DECLARE
+    made = clean_python.make(tmp_path_factory.mktemp("gateway-python") / "venv", there)
+    pip = (*PIP, "--python", str(made))
+    # the image's own script: without an index it ends well only where all that it asks for is there, as in the lock
+    run("bash", "docker/install.sh", "gateway", cwd=source, PIP=" ".join(pip))
+    run(*pip, "install", "--no-deps", str(wheel), cwd=source)
+    run(*pip, "install", f"{wheel}[gateway]", cwd=source)  # what its metadata ask for is there, too
+    return made
+
+
+@pytest.fixture(scope="module")
+def clean_gateway(python: Path, triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with gateway_process(tmp_path_factory.mktemp("clean-gateway"), triton.grpc_address, python=str(python)) as running:
+        yield running
+
+
+def test_the_gateways_image_knows_no_torch_and_no_tensorflow(python: Path, tmp_path: Path) -> None:
+    heavy = ("torch", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf", "pytriton", "pytest", "keras")
+    code = f"from importlib.util import find_spec; print([name for name in {heavy} if find_spec(name)])"
+    assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
+
+
+def test_the_gateways_image_runs_the_installed_wheel(python: Path, tmp_path: Path) -> None:
+    said = run(python, "-c", "import gateway, avatar, lipsync; print(gateway.__file__)", cwd=tmp_path)
+    assert Path(said.strip()).is_relative_to(python.parents[1])
+
+
+def test_a_form_posted_to_it_becomes_a_video(clean_gateway: Gateway, samples: Path, tmp_path: Path) -> None:
+    speech, rate = soundfile.read(samples / "speech.wav", stop=8000)
+    soundfile.write(tmp_path / "speech.wav", speech, rate)
+    files = {
+        "face_file": (samples / "face.png").read_bytes(),
+        "audio_file": (tmp_path / "speech.wav").read_bytes(),
+    }
+    # a coloured background, so that PixelLib runs
+    texts = {"avatarFileType": "png", "background": "Green"}
+    answer = httpx.post(f"{clean_gateway.url}/", files=files, data=texts, timeout=300)
+    assert answer.status_code == 200, answer.text
+    assert answer.content[4:8] == b"ftyp"
+    counted = httpx.get(f"{clean_gateway.url}/metrics").text
+    assert f"avatar_frames_total {answer.headers['x-avatar-frames']}.0" in counted
+
+
+def test_the_images_health_check_tells_a_good_gateway_from_none(clean_gateway: Gateway, python: Path) -> None:
+    name, *arguments = step(DOCKERFILES["gateway"], "HEALTHCHECK").words()
+    assert name == "python"
+    port = str(Settings.model_fields["port"].default)
+    for there, status in ((clean_gateway.url.rpartition(":")[2], 0), ("1", 1)):
+        command = [python, *(argument.replace(port, there) for argument in arguments)]
+        assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == status
+
+
+def test_the_exports_script_asks_for_what_the_lock_pins(source: Path) -> None:
+    # this environment has all of it, so nothing is fetched
+    run("bash", "docker/install.sh", "export", cwd=source, PIP=" ".join(PIP))
+
+
+def test_tritons_requirements_are_complete_and_no_more() -> None:
+    pinned = {canonicalize_name(requirement.name) for requirement in PINNED}
+    # what another version of these needs, this environment does not know
+    older = {
+        canonicalize_name(each.name) for each in PINNED if not each.specifier.contains(distribution(each.name).version)
+    }
+    direct = [line for line in distribution("talking-avatar").requires or () if "extra ==" not in line]
+    assert clean_python.closure(direct, TRITON_PYTHON, leaves=older) <= pinned
+    assert pinned <= clean_python.closure(direct, TRITON_PYTHON)
+
+
+@pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)
+def test_triton_runs_the_locks_version_where_there_is_one_for_its_python(requirement: Requirement) -> None:
+    ours = distribution(requirement.name)
+    if ours.metadata["Requires-Python"] and "3.10" not in SpecifierSet(ours.metadata["Requires-Python"]):
+        assert not requirement.specifier.contains(ours.version)
+    else:
+        assert requirement.specifier.contains(ours.version), f"requirements.lock has {ours.version}"
+
+
+def test_lipsync_runs_with_no_more_than_tritons_requirements(source: Path, tmp_path: Path) -> None:
+    python = clean_python.make(tmp_path / "venv", [requirement.name for requirement in PINNED])
+    (tmp_path / "avatar").mkdir()
+    shutil.copytree(source / "lipsync", tmp_path / "avatar" / "lipsync")
+    smoke = shutil.copy(source / "docker" / "smoke.py", tmp_path / "avatar")
+    said = run(python, smoke, cwd=tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "numba"))
+    assert said.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4)"
+
+
+def test_what_runs_in_tritons_python_is_written_for_it() -> None:
+    for file in (*(ROOT / "lipsync").glob("*.py"), *(ROOT / "model_repository").glob("*/1/model.py")):
+        ast.parse(file.read_text(), str(file), feature_version=(3, 10))
+    # names of the standard library that came later
+    mypy = [sys.executable, "-m", "mypy", "--python-version", "3.10", "--follow-imports", "silent", "-p", "lipsync"]
+    done = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

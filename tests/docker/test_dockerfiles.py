@@ -1,0 +1,202 @@
+"""The Dockerfiles and the script that they run, held to the repository and to the programs that they call."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker_files import DOCKER, DOCKERFILES, ROOT, context, ignored, step, steps
+
+from embedded.system import find_parts
+from gateway.settings import SETTINGS, Settings
+
+OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
+CONTEXT = context()
+
+
+@pytest.fixture(params=DOCKERFILES)
+def dockerfile(request: pytest.FixtureRequest) -> Path:
+    return DOCKERFILES[request.param]
+
+
+def test_the_linter_has_nothing_to_say(dockerfile: Path) -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, "--no-color", dockerfile], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_base_images_are_pinned(dockerfile: Path) -> None:
+    images = [each.rest.split()[0] for each in steps(dockerfile) if each.name == "FROM"]
+    for image in images:
+        assert re.fullmatch(r"(python:3\.11\.\d+-slim-bookworm|nvcr\.io/nvidia/tritonserver:24\.10-py3)", image)
+
+
+def test_nothing_runs_as_root(dockerfile: Path) -> None:
+    names = [each.name for each in steps(dockerfile)]
+    assert step(dockerfile, "USER").rest == "1000:1000"
+    after = names[len(names) - names[::-1].index("USER") :]
+    assert not set(after) & {"RUN", "COPY", "FROM", "USER"}
+
+
+def test_what_is_copied_is_in_the_build_context(dockerfile: Path) -> None:
+    copies = [each for each in steps(dockerfile) if each.name == "COPY" and "--from" not in each.rest]
+    assert copies
+    for copy in copies:
+        for source in copy.words()[:-1]:
+            found = [path for path in CONTEXT if source in (".", str(path), *map(str, path.parents))]
+            assert found, source
+
+
+def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> None:
+    assert {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(map(str, CONTEXT))
+    packages = re.search(r"^packages = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
+    assert packages
+    for package in re.findall(r'"([\w.]+)"', packages[1]):
+        assert Path(package.replace(".", "/"), "__init__.py") in CONTEXT
+    for left_out in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):
+        assert ignored(Path(left_out)), left_out
+    assert ignored(Path("lipsync/__pycache__/mel.pyc"))
+    assert ignored(Path("model_repository/wav2lip/1/model.onnx"))
+    assert sum((ROOT / path).stat().st_size for path in CONTEXT) < 10_000_000
+
+
+def test_the_gateways_command_and_port_are_the_gateways() -> None:
+    gateway = DOCKERFILES["gateway"]
+    assert step(gateway, "CMD").words() == ["python", "-m", "gateway"]
+    port = str(Settings.model_fields["port"].default)
+    assert step(gateway, "EXPOSE").words() == [port]
+    assert port in step(gateway, "HEALTHCHECK").rest
+    environment = " ".join(each.rest for each in steps(gateway) if each.name == "ENV")
+    assert set(re.findall(r"AVATAR_\w+", environment)) <= {setting.variable for setting in SETTINGS}
+
+
+def test_numba_may_write_somewhere(dockerfile: Path) -> None:
+    environment = " ".join(each.rest for each in steps(dockerfile) if each.name == "ENV")
+    assert "NUMBA_CACHE_DIR=/tmp/" in environment
+
+
+def test_triton_knows_every_flag() -> None:
+    parts = find_parts()
+    libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
+    said = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
+    program, *flags = step(DOCKERFILES["triton"], "CMD").words()
+    assert program == parts.server.name
+    for flag in flags:
+        assert re.search(rf"^ +{flag.partition('=')[0]}\b", said.stdout + said.stderr, re.M), flag
+
+
+def test_the_same_packages_are_pinned_for_triton_as_for_everyone() -> None:
+    wanted = re.search(r"^dependencies = \[\n(.+?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    assert wanted
+    pinned = (DOCKER / "triton-requirements.txt").read_text().splitlines()
+    for requirement in re.findall(r'"(.+?)"', wanted[1]):
+        assert requirement in pinned
+
+
+class Script:
+    """docker/export.sh, with folders of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.weights = folder / "weights"
+        self.weights.mkdir()
+
+    def run(self, path: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        bash = shutil.which("bash")
+        assert bash
+        environment = {
+            "PATH": os.pathsep.join([path or str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "WEIGHTS": str(self.weights),
+            "CHECKPOINTS": str(self.folder / "kept"),
+            "REPOSITORY": str(self.folder / "models" / "repository"),
+        }
+        return subprocess.run(
+            [bash, str(DOCKER / "export.sh")],
+            cwd=ROOT,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def calls(self, **variables: str) -> list[list[str]]:
+        """How it calls Python: a shell script stands there in its place."""
+        pretended = self.folder / "bin" / "python"
+        pretended.parent.mkdir(exist_ok=True)
+        pretended.write_text('#!/bin/sh\necho "called $*"\n')
+        pretended.chmod(0o755)
+        done = self.run(str(pretended.parent), **variables)
+        assert done.returncode == 0, done.stderr
+        return [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("called ")]
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Iterator[Script]:
+    yield Script(tmp_path)
+
+
+def test_without_weights_and_licence_stand_ins_are_exported_with_a_loud_line(
+    script: Script, stand_in_weights: Path, repository: Path
+) -> None:
+    # both were made by the session's fixtures, as this variant: the exporter finds them up to date
+    done = script.run(
+        CHECKPOINTS=str(stand_in_weights.parent),
+        REPOSITORY=str(repository),
+        EXPORT_FORMAT="onnx",
+        EXPORT_PRECISION="fp32",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("!! No weights in weights/")
+    assert "STAND-INS" in done.stdout
+    assert "complete, " in done.stdout
+    assert ": exporting " not in done.stdout
+
+
+def test_half_a_set_of_weights_is_an_error_that_names_what_is_missing(script: Script) -> None:
+    (script.weights / "s3fd.pth").write_bytes(b"weights")
+    done = script.run()
+    assert done.returncode == 1
+    assert "wav2lip.pth" in done.stderr
+    assert "STAND-INS" not in done.stdout
+
+
+@pytest.mark.parametrize("file", OFFICIAL)
+def test_weights_that_were_put_there_are_taken(script: Script, file: str) -> None:
+    (script.weights / file).write_bytes(b"weights")
+    (call,) = script.calls(AVATAR_ACCEPT_LICENCE="yes")
+    assert call[:5] == ["-m", "export", "models", "--weights", str(script.weights)]
+
+
+def test_only_who_accepts_the_licence_gets_the_published_weights(script: Script) -> None:
+    published = str(script.folder / "kept" / "published")
+    fetch, make = script.calls(AVATAR_ACCEPT_LICENCE="yes")
+    assert fetch == ["-m", "export", "weights", "--dir", published, "--accept-licence"]
+    assert make[:5] == ["-m", "export", "models", "--weights", published]
+    stand_ins, _ = script.calls(AVATAR_ACCEPT_LICENCE="")
+    assert stand_ins[2] == "stand-ins"
+    assert script.run(AVATAR_ACCEPT_LICENCE="no").returncode == 2
+
+
+def test_options_are_handed_on_only_where_they_are_set(script: Script) -> None:
+    _, plain = script.calls(EXPORT_FORMAT="")
+    assert plain[3::2] == ["--weights", "--repository"]
+    _, full = script.calls(EXPORT_PROFILE="gpu", EXPORT_FORMAT="torchscript", EXPORT_PRECISION="fp16")
+    assert full[7:] == ["--profile", "gpu", "--format", "torchscript", "--precision", "fp16"]
+
+
+@pytest.mark.parametrize("command", ["models", "stand-ins"])
+def test_the_exporter_takes_every_flag_of_the_script(command: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "export", command, "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert shown.returncode == 0, shown.stderr
+    flags = {
+        "models": ["--weights", "--repository", "--profile", "--format", "--precision"],
+        "stand-ins": ["--weights"],
+    }
+    for flag in flags[command]:
+        assert flag in shown.stdout

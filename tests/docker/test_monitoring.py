@@ -1,0 +1,143 @@
+"""Prometheus and Grafana ask for what is really there: every metric of the dashboard and the alerts is exported."""
+
+import json
+import re
+import urllib.request
+from typing import Any
+
+import pytest
+from docker_files import DOCKER, compose, read_yaml
+
+from embedded.server import Triton
+from gateway.app import create_app
+from gateway.metrics import METRICS
+from gateway.settings import Settings
+
+PROMETHEUS = read_yaml(DOCKER / "prometheus" / "prometheus.yml")
+ALERTS = read_yaml(DOCKER / "prometheus" / "alerts.yml")
+DATASOURCE = read_yaml(DOCKER / "grafana" / "provisioning" / "datasources" / "prometheus.yml")["datasources"][0]
+PROVIDER = read_yaml(DOCKER / "grafana" / "provisioning" / "dashboards" / "avatar.yml")["providers"][0]
+DASHBOARD = json.loads((DOCKER / "grafana" / "dashboards" / "avatar.json").read_text())
+PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+
+# A machine without a GPU does not export them; the names are those that triton-inference-server/core, branch r24.10,
+# registers in src/metrics.cc and its user guide lists under "GPU Metrics".
+GPU_METRICS = {
+    "nv_gpu_utilization",
+    "nv_gpu_memory_total_bytes",
+    "nv_gpu_memory_used_bytes",
+    "nv_gpu_power_usage",
+    "nv_gpu_power_limit",
+    "nv_energy_consumption",
+}
+FUNCTIONS = {"sum", "by", "rate", "increase", "histogram_quantile"}
+
+
+def expressions() -> list[str]:
+    alerts = [rule["expr"] for group in ALERTS["groups"] for rule in group["rules"]]
+    return alerts + [target["expr"] for panel in PANELS for target in panel["targets"]]
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Names in a PromQL expression that are neither functions, labels, nor durations."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)", " ", expression)
+    return set(re.findall(r"[a-zA-Z_]\w*", bare)) - FUNCTIONS
+
+
+def labels_of(expression: str) -> set[str]:
+    groups = ",".join(re.findall(r"\bby \(([^)]*)\)", expression))
+    return set(re.findall(r"\w+", groups)) | set(re.findall(r"(\w+)=", expression))
+
+
+def samples(text: str) -> dict[str, set[str]]:
+    """Names of the samples in a text of metrics, as Prometheus keeps them, with their labels."""
+    lines = re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.M)
+    return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in lines}
+
+
+@pytest.fixture(scope="module")
+def exported(triton: Triton) -> dict[str, set[str]]:
+    """All that can be scraped, by name, with its labels: Triton's live, the gateway's by its table."""
+    with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as answer:
+        found = samples(answer.read().decode())
+    found |= samples(create_app(Settings()).state.metrics.text().decode())
+    for metric in METRICS:
+        labels = set(metric.labels)
+        names = {"": labels}
+        if metric.kind == "histogram":
+            names = {"_bucket": labels | {"le"}, "_sum": labels, "_count": labels}
+        found |= {metric.name + ending: its for ending, its in names.items()}
+    found |= {name: {"gpu_uuid"} for name in GPU_METRICS}
+    return found | {"up": set()}
+
+
+def test_every_metric_that_is_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
+    asked = set().union(*map(metrics_of, expressions()))
+    assert asked <= set(exported), asked - set(exported)
+    assert {"nv_inference_count", "avatar_stage_seconds_bucket", "up"} <= asked  # so the expressions are understood
+
+
+def test_every_label_that_is_asked_for_is_there(exported: dict[str, set[str]]) -> None:
+    for expression in expressions():
+        there = set().union(*(exported[name] for name in metrics_of(expression))) | {"job", "instance"}
+        assert labels_of(expression) <= there, expression
+
+
+def test_prometheus_scrapes_the_services_where_they_listen() -> None:
+    services = compose()["services"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in PROMETHEUS["scrape_configs"]}
+    assert targets == {"gateway": f"gateway:{Settings.model_fields['port'].default}", "triton": "triton:8002"}
+    assert {"gateway", "triton"} <= set(services)
+    assert all("metrics_path" not in job for job in PROMETHEUS["scrape_configs"])  # the default, /metrics
+    (rules,) = PROMETHEUS["rule_files"]
+    assert "./docker/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+    assert rules == "/etc/prometheus/alerts.yml"
+
+
+def test_jobs_that_expressions_name_are_scraped() -> None:
+    jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
+    for expression in expressions():
+        assert set(re.findall(r'job="(\w+)"', expression)) <= jobs
+
+
+def test_every_alert_says_what_it_means() -> None:
+    rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
+    assert rules
+    for rule in rules:
+        assert rule["annotations"]["summary"]
+
+
+def test_grafana_finds_prometheus_and_the_dashboard() -> None:
+    services = compose()["services"]
+    assert DATASOURCE["url"] == "http://prometheus:9090"
+    assert "127.0.0.1:9090:9090" in services["prometheus"]["ports"]
+    assert f"./docker/grafana/dashboards:{PROVIDER['options']['path']}:ro" in services["grafana"]["volumes"]
+    home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert home == f"{PROVIDER['options']['path']}/avatar.json"
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_every_panel_asks_the_provisioned_datasource_and_has_a_unit(panel: dict[str, Any]) -> None:
+    assert panel["targets"]
+    assert panel["fieldConfig"]["defaults"]["unit"]
+    for asking in (panel, *panel["targets"]):
+        assert asking["datasource"] == {"type": DATASOURCE["type"], "uid": DATASOURCE["uid"]}
+    assert all(target["expr"] and target["legendFormat"] for target in panel["targets"])
+
+
+def test_panels_have_ids_and_places_of_their_own() -> None:
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+    taken = [
+        (x, y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(taken)) == len(taken)
+    assert max(x for x, _ in taken) < 24
+
+
+def test_the_dashboard_shows_what_an_operator_asks_for() -> None:
+    asked = set().union(*(metrics_of(target["expr"]) for panel in PANELS for target in panel["targets"]))
+    assert {metric.name for metric in METRICS if metric.kind != "histogram"} <= asked
+    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", "nv_gpu_utilization"} <= asked
