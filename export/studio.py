@@ -60,11 +60,13 @@ class Studio:
         if model is tensors.SEGMENTATION:
             return self._export_segmentation(origin, target)
         maker = self._maker(model, self._graph(model), origin, origin.kind)
-        chosen, results = self._choose(model, maker, candidates)
-        times = self._time(model, maker, chosen) if timed else {}
-        size = sum(file.stat().st_size for file in maker.make(chosen).iterdir())
-        shutil.move(maker.make(chosen), target)
-        shutil.rmtree(self._folder / f"{model.name}-{origin.kind}")
+        try:
+            chosen, results = self._choose(model, maker, candidates)
+            times = self._time(model, maker, chosen) if timed else {}
+            size = sum(file.stat().st_size for file in maker.make(chosen).iterdir())
+            maker.make(chosen).rename(target)
+        finally:
+            shutil.rmtree(self._folder / f"{model.name}-{origin.kind}", ignore_errors=True)
         return Report(model, chosen, results, times, size, report.machine())
 
     def _choose(self, model: Model, maker: Maker, candidates: Sequence[Variant]) -> tuple[Variant, list[Result]]:
