@@ -25,6 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED
 
 
+def _weights(options: argparse.Namespace) -> int:
+    from . import published, weights
+
+    files = published.mirrored(published.PUBLISHED, options.mirror) if options.mirror else published.PUBLISHED
+    choices = weights.Choices(options.accept_licence or None, options.replace, options.unverified)
+    weights.bring(options.dir, _say, choices, files=files, given=options.given)
+    return DONE
+
+
 def _stand_ins(options: argparse.Namespace) -> int:
     from . import stand_ins
 
@@ -75,6 +84,7 @@ def _configs(options: argparse.Namespace) -> int:
 
 
 _COMMANDS = {
+    "weights": _weights,
     "stand-ins": _stand_ins,
     "models": _models,
     "list": _list,
@@ -94,6 +104,33 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 done, 1 failed, 2 wrong usage.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    weights = _add(
+        commands,
+        "weights",
+        "download the published checkpoints, or take them from a folder",
+        "Bring the four published checkpoints into a folder: from several sources, resumed after a break, held to "
+        "their size and SHA-256; what is there and right is left alone. Proxies are those of the environment. "
+        "The Wav2Lip weights are for research and personal use only.",
+    )
+    weights.add_argument(
+        "--dir", type=Path, default=Path("weights"), help="folder to bring them into (default: weights)"
+    )
+    weights.add_argument(
+        "--from", dest="given", type=Path, metavar="DIR", help="take the files from this folder; download nothing"
+    )
+    weights.add_argument(
+        "--accept-licence", action="store_true", help="accept the licence of the Wav2Lip weights without being asked"
+    )
+    weights.add_argument("--mirror", metavar="URL", help="look here first; the files under their official names")
+    weights.add_argument(
+        "--replace", action="store_true", help="replace a wrong file that stands under an official name"
+    )
+    weights.add_argument(
+        "--unverified",
+        action="store_true",
+        help="with --from: take files of another hash too (trained by yourself, say), if they load",
+    )
 
     stand_ins = _add(
         commands,

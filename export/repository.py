@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ from lipsync.tensors import Model
 from . import checkpoints, configs, versions
 from .checkpoints import Checkpoints, sha256
 from .errors import ExportError
-from .files import written
+from .files import alone, written
 from .media import Media
 from .onnx_file import Origin
 from .variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
@@ -124,7 +123,7 @@ def build(weights: Path, repository: Path, say: Say = print, options: Options | 
     if found.stand_ins:
         say(f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, what they show is made up ***")
     repository.mkdir(parents=True, exist_ok=True)
-    with _alone(repository, say), _staging(repository) as staging:
+    with alone(repository, say), _staging(repository) as staging:
         work = _Work(found, repository, staging, options, candidates, say)
         if elsewhere:
             _copy_models(source, repository)
@@ -144,7 +143,7 @@ def prune(repository: Path, keep: int, say: Say = print) -> None:
     """
     if not repository.is_dir():
         raise ExportError(f"{repository}: no such folder")
-    with _alone(repository, say), _staging(repository) as staging:
+    with alone(repository, say), _staging(repository) as staging:
         for net in NETS:
             for gone in versions.prune(repository / net.model.name, keep, staging):
                 say(f"{net.model.name}: version {gone.number} removed, {keep} older kept")
@@ -286,18 +285,3 @@ def _staging(repository: Path) -> Iterator[Path]:
         raise ExportError(f"{repository} is a mount point: versions come in by a rename; use a folder inside it")
     with tempfile.TemporaryDirectory(prefix=f".{real.name}.", suffix=".staging", dir=real.parent) as folder:
         yield Path(folder)
-
-
-@contextmanager
-def _alone(repository: Path, say: Say) -> Iterator[None]:
-    """Hold the repository against other exports into it; the lock ends with the process at the latest."""
-    folder = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"{repository}: another export is writing here, waiting for it")
-            fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
