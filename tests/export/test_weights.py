@@ -280,14 +280,16 @@ def test_a_full_disk_ends_it_with_one_line_and_what_came_is_kept(tmp_path: Path,
 
 
 def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
-    with serving(server := Behaviour(pause=0.05)) as url, start(url, tmp_path) as first:
+    with serving(server := Behaviour(pause=2)) as url, start(url, tmp_path) as first:
         assert first.stdout is not None
         while "downloading" not in first.stdout.readline():
             assert first.poll() is None
         with start(url, tmp_path) as second:
+            assert second.stdout is not None
+            assert "waiting for it" in second.stdout.readline()
+            server.pause = 0
             outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "waiting for it" in outputs[1]
     assert "net.pth: there, and right" in outputs[1]
     assert len(server.asked) == 1
 
