@@ -7,6 +7,10 @@ COPY docker/triton-requirements.txt /opt/avatar/
 RUN python3 -m pip install --no-cache-dir --no-deps --requirement /opt/avatar/triton-requirements.txt
 COPY lipsync /opt/avatar/lipsync
 COPY docker/smoke.py /opt/avatar/
+# NVIDIA's openvino backend fills every batch up to the largest, and computes FP32 in bf16 where a CPU has that. Ours,
+# on the Python backend, does neither: docs/adr/0010.
+RUN rm -r /opt/tritonserver/backends/openvino
+COPY embedded/backends/openvino /opt/tritonserver/backends/openvino
 # numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
 ENV NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \

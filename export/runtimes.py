@@ -13,7 +13,7 @@ from torch import nn
 
 from lipsync.tensors import Model
 
-from . import onnx_file
+from . import onnx_file, torchscript
 from .errors import ExportError
 from .onnx_file import Array
 from .samples import Batch
@@ -44,7 +44,7 @@ def load(model: Model, path: Path) -> Run:
             session = onnx_file.session(path)
             return lambda batch: onnx_file.run(session, model, batch)
         if path.suffix == ".pt":
-            return pytorch(torch.jit.load(path, map_location="cpu"))  # type: ignore[no-untyped-call]
+            return pytorch(torchscript.load(path)[0])
         return _openvino(model, path)
     except ExportError:
         raise

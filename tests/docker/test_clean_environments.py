@@ -143,7 +143,8 @@ def test_tritons_requirements_are_complete_and_no_more() -> None:
     }
     direct = [line for line in distribution("talking-avatar").requires or () if "extra ==" not in line]
     assert clean_python.closure(direct, TRITON_PYTHON, leaves=older) <= pinned
-    assert pinned <= clean_python.closure(direct, TRITON_PYTHON)
+    # openvino is our backend's; what it declares beside numpy is telemetry
+    assert pinned - {"openvino"} <= clean_python.closure(direct, TRITON_PYTHON)
 
 
 @pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)

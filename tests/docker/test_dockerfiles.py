@@ -95,6 +95,8 @@ def test_the_same_packages_are_pinned_for_triton_as_for_everyone() -> None:
     pinned = (DOCKER / "triton-requirements.txt").read_text().splitlines()
     for requirement in re.findall(r'"(.+?)"', wanted[1]):
         assert requirement in pinned
+    # and for our openvino backend, which stands in the image in place of NVIDIA's
+    assert re.search(r'"(openvino==[\d.]+)"', (ROOT / "pyproject.toml").read_text())[1] in pinned
 
 
 class Script:
@@ -188,13 +190,14 @@ def test_options_are_handed_on_only_where_they_are_set(script: Script) -> None:
     assert full[7:] == ["--profile", "gpu", "--format", "torchscript", "--precision", "fp16"]
 
 
-@pytest.mark.parametrize("command", ["models", "stand-ins"])
+@pytest.mark.parametrize("command", ["weights", "models", "stand-ins"])
 def test_the_exporter_takes_every_flag_of_the_script(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "export", command, "--help"], capture_output=True, text=True, cwd=ROOT
     )
     assert shown.returncode == 0, shown.stderr
     flags = {
+        "weights": ["--dir", "--accept-licence"],
         "models": ["--weights", "--repository", "--profile", "--format", "--precision"],
         "stand-ins": ["--weights"],
     }
