@@ -46,10 +46,10 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, or
         torch.jit.save(traced, path, _extra_files={NOTES: json.dumps(notes)})
 
 
-def load(path: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, str]]:
-    """The module of an archive, on a device, and its `NOTES`."""
+def load(path: Path) -> tuple[nn.Module, dict[str, str]]:
+    """The module of an archive, on the CPU, and its `NOTES`."""
     notes = {NOTES: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        module: nn.Module = torch.jit.load(path, map_location=device, _extra_files=notes)  # type: ignore[no-untyped-call]
+        module: nn.Module = torch.jit.load(path, map_location="cpu", _extra_files=notes)  # type: ignore[no-untyped-call]
     return module, json.loads(notes[NOTES] or "{}")
