@@ -19,7 +19,7 @@ import torch
 
 from avatar.ffmpeg import executable
 from demo import form
-from demo.stack import Ports, StackError, prepare_from, running
+from demo.stack import Ports, StackError, add_variant, how, prepare_from, running
 from export.checkpoints import S3FD_FILE, WAV2LIP_FILE, load_wav2lip
 from export.networks.wav2lip import Wav2Lip
 
@@ -46,7 +46,7 @@ def main() -> int:
     options = _parser().parse_args()
     try:
         weights = timing_weights(options.work / "weights")
-        prepare_from(weights, options.work / "repository")
+        prepare_from(weights, options.work / "repository", how(options))
         samples = measure(options, weights)
     except (StackError, form.FormError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--speech", type=Path, default=ROOT / "samples" / "speech.wav", help="a recording")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="models and logs of the bench")
+    add_variant(parser.add_argument_group("what the models are exported as"))
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json", help="every measurement, as JSON")
     return parser
 

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from . import form, sheet
-from .stack import Ports, StackError, prepare, running
+from .stack import Ports, StackError, add_variant, how, prepare, running
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -35,7 +35,7 @@ def main() -> int:
 def run(options: argparse.Namespace) -> int:
     """Post the sample as the form, leave the video and its contact sheet in `--out`."""
     begin = time.monotonic()
-    prepare(options.weights, options.repository)
+    prepare(options.weights, options.repository, how(options), accept_licence=options.accept_licence)
     ready = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     video, picture = options.out / "demo.mp4", options.out / "demo.png"
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 def up(options: argparse.Namespace) -> int:
     """Keep the service running until Ctrl-C; 1 when a part of it ends by itself."""
-    prepare(options.weights, options.repository)
+    prepare(options.weights, options.repository, how(options), accept_licence=options.accept_licence)
     ports = Ports(options.port, options.http_port, options.grpc_port, options.metrics_port)
     with running(options.repository, options.logs, ports, options.host) as stack:
         print(f"form: {stack.url}/   docs: {stack.url}/docs   Triton gRPC: 127.0.0.1:{ports.grpc}   Ctrl-C stops")
@@ -85,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
     paths.add_argument("--weights", type=Path, default=ROOT / "weights", help="checkpoints (default: weights)")
     paths.add_argument("--repository", type=Path, default=ROOT / "build" / "repository", help="exported models")
     paths.add_argument("--logs", type=Path, default=ROOT / "build" / "logs", help="folder of the servers' logs")
+    paths.add_argument(
+        "--accept-licence",
+        action="store_true",
+        help="download the published weights where they are missing: accept, unasked, that those of Wav2Lip are for "
+        "research and personal use only",
+    )
+    add_variant(parser.add_argument_group("what the models are exported as"))
     one = parser.add_argument_group("run")
     one.add_argument("--face", type=Path, default=SAMPLES / "face.png", help="picture or video")
     one.add_argument("--speech", type=Path, default=SAMPLES / "speech.wav", help="recording")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from embedded.ports import find_free, refuse_taken
 
 # as in export.checkpoints, which would bring torch
 OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
+SOURCE = ("github.com", 443)  # host of the first source in export.published
 START_SECONDS = 300.0  # the longest start that is waited for
 STOP_SECONDS = 40.0  # longer than either server takes: the gateway's jobs get 20 s to finish and 15 to clean up
 # What runs on this machine is never reached through the proxy that a machine may have for downloads.
@@ -59,12 +62,24 @@ class Stack:
         return next((name for name, process in self.processes.items() if process.poll() is not None), None)
 
 
-def prepare(weights: Path, repository: Path) -> None:
+def prepare(weights: Path, repository: Path, how: Sequence[str] = (), *, accept_licence: bool = False) -> None:
     """Export the models of `weights`, or of stand-ins where it holds none.
+
+    Where files are missing they are downloaded first, if a network is there and somebody accepts their licence:
+    at a terminal it is asked for. What was begun and broken off goes on.
+
+    Args:
+        weights: folder of the official files.
+        repository: where the models go.
+        how: options of `python -m export models`; by default it takes what is fastest on this machine.
+        accept_licence: download without asking.
 
     Raises:
         StackError: the export failed, or only some of the official files are there.
     """
+    there = [name for name in OFFICIAL if (weights / name).exists()]
+    if not there or (len(there) < len(OFFICIAL) and list(weights.glob("*.part"))):
+        _try_download(weights, accept_licence)
     if not any((weights / name).exists() for name in OFFICIAL):
         print(
             f"!! No weights in {weights}/: STAND-INS are used. The pipeline is the real one, the nets are not:\n"
@@ -72,12 +87,50 @@ def prepare(weights: Path, repository: Path) -> None:
         )
         weights = weights / "stand-ins"
         _run("export", "stand-ins", "--weights", str(weights))
-    prepare_from(weights, repository)
+    prepare_from(weights, repository, how)
 
 
-def prepare_from(weights: Path, repository: Path) -> None:
+def _try_download(weights: Path, accept_licence: bool) -> None:
+    """Bring the published weights, or say in a line why not; half a gigabyte comes only when somebody wants it."""
+    command = f"python -m export weights --dir {weights} --accept-licence"
+    if not accept_licence and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print(f"The published weights were not downloaded: their licence has to be accepted. To do so: {command}")
+    elif not _network():
+        print(f"No network reaches the published weights. Where there is one: {command}")
+    else:
+        try:
+            _run("export", "weights", "--dir", str(weights), *(["--accept-licence"] if accept_licence else []))
+        except StackError:
+            print(f"Going on without the published weights. To try again: {command}")
+
+
+def _network() -> bool:
+    """Whether the first source can be reached; a proxy is taken at its word."""
+    if urllib.request.getproxies():
+        return True
+    try:
+        socket.create_connection(SOURCE, timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+def prepare_from(weights: Path, repository: Path, how: Sequence[str] = ()) -> None:
     """Export the models of exactly this folder; raises StackError as `prepare`."""
-    _run("export", "models", "--weights", str(weights), "--repository", str(repository))
+    _run("export", "models", "--weights", str(weights), "--repository", str(repository), *how)
+
+
+def add_variant(parser: argparse._ArgumentGroup) -> None:
+    """The two options that `how` is made of."""
+    text = "of the models, as `python -m export models` knows it (default: what is fastest on this machine)"
+    parser.add_argument("--format", choices=("onnx", "torchscript", "openvino"), help=f"format {text}")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), help=f"precision {text}")
+
+
+def how(options: argparse.Namespace) -> list[str]:
+    """What `add_variant` has read, as the exporter's options."""
+    said = {"--format": options.format, "--precision": options.precision}
+    return [word for flag, value in said.items() if value for word in (flag, value)]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from export import checkpoints
 
 COMMAND = (sys.executable, "-m", "demo")
 PATIENCE = 300.0  # seconds
+ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repository
 
 
 def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -88,9 +89,10 @@ def test_a_run_leaves_a_video_and_a_sheet_and_nothing_that_runs(
     subprocess.run([executable(), "-v", "error", "-nostdin", *short], check=True)
     folder, out = tmp_path / "logs", tmp_path / "out"
     # no checkpoint in the folder itself: as on a fresh machine, whose stand-ins are in a folder of their own
-    where = ("--weights", stand_in_weights.parent, "--repository", repository, "--logs", folder, "--out", out)
+    where = ("--weights", stand_in_weights.parent, "--repository", repository, "--logs", folder, "--out", out, *ONNX)
     done = demo(*where, "--speech", speech)
     assert done.returncode == 0, done.stderr
+    assert "The published weights were not downloaded" in done.stdout  # nobody is here to accept their licence
     assert "STAND-INS are used" in done.stdout
     assert done.stdout.count(": up to date with ") == 4  # finished work is not repeated
     assert ": exporting from " not in done.stdout
@@ -107,7 +109,7 @@ def test_a_run_leaves_a_video_and_a_sheet_and_nothing_that_runs(
 def test_up_serves_until_ctrl_c_and_ends_with_0(stand_in_weights: Path, repository: Path, tmp_path: Path) -> None:
     ports = stack.Ports.free()
     numbers = ["--port", ports.gateway, "--http-port", ports.http, "--grpc-port", ports.grpc]
-    where = ["--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path]
+    where = ["--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path, *ONNX]
     argv = [*COMMAND, "up", *map(str, [*where, *numbers, "--metrics-port", ports.metrics])]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
         try:
@@ -132,7 +134,7 @@ def test_up_ends_with_1_when_a_port_is_taken_and_names_it(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = demo(
-            *("up", "--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path),
+            *("up", "--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path, *ONNX),
             *("--grpc-port", str(port)),
         )
     assert done.returncode == 1
