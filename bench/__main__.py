@@ -20,10 +20,11 @@ import torch
 from avatar.ffmpeg import executable
 from demo import form
 from demo.stack import Ports, StackError, add_variant, how, prepare_from, running
+from embedded.errors import EmbeddedError
 from export.checkpoints import S3FD_FILE, WAV2LIP_FILE, load_wav2lip
 from export.networks.wav2lip import Wav2Lip
 
-from . import original
+from . import gpu, original
 from .floor import Floor
 from .weights import timing_weights
 
@@ -45,10 +46,14 @@ def main() -> int:
     """Exit status: 0 done, 1 failed, 2 wrong usage. Missing a goal is printed, not an error."""
     options = _parser().parse_args()
     try:
+        if options.command == "gpu":
+            figure = gpu.measure(options.repository, options.requests, options.batch, options.seconds)
+            gpu.report(figure, options.out.with_name("bench-gpu.json"))
+            return 0
         weights = timing_weights(options.work / "weights")
         prepare_from(weights, options.work / "repository", how(options))
         samples = measure(options, weights)
-    except (StackError, form.FormError, OSError, ValueError) as error:
+    except (StackError, form.FormError, EmbeddedError, OSError, ValueError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -116,12 +121,20 @@ def _service(url: str, options: argparse.Namespace, who: str) -> Sample:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=("original", "gpu"),
+        default="original",
+        help="against the original algorithm, or frames a second of wav2lip through gRPC (made for a GPU)",
+    )
     parser.add_argument("--face", type=Path, default=ROOT / "samples" / "face.png", help="a still")
     parser.add_argument("--speech", type=Path, default=ROOT / "samples" / "speech.wav", help="a recording")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="models and logs of the bench")
     add_variant(parser.add_argument_group("what the models are exported as"))
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench.json", help="every measurement, as JSON")
+    gpu.add_options(parser)
     return parser
 
 

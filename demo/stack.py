@@ -62,7 +62,14 @@ class Stack:
         return next((name for name, process in self.processes.items() if process.poll() is not None), None)
 
 
-def prepare(weights: Path, repository: Path, how: Sequence[str] = (), *, accept_licence: bool = False) -> None:
+def prepare(
+    weights: Path,
+    repository: Path,
+    how: Sequence[str] = (),
+    *,
+    accept_licence: bool = False,
+    source: tuple[str, int] = SOURCE,
+) -> None:
     """Export the models of `weights`, or of stand-ins where it holds none.
 
     Where files are missing they are downloaded first, if a network is there and somebody accepts their licence:
@@ -73,13 +80,14 @@ def prepare(weights: Path, repository: Path, how: Sequence[str] = (), *, accept_
         repository: where the models go.
         how: options of `python -m export models`; by default it takes what is fastest on this machine.
         accept_licence: download without asking.
+        source: host and port that tell whether a network is there.
 
     Raises:
         StackError: the export failed, or only some of the official files are there.
     """
     there = [name for name in OFFICIAL if (weights / name).exists()]
     if not there or (len(there) < len(OFFICIAL) and list(weights.glob("*.part"))):
-        _try_download(weights, accept_licence)
+        _try_download(weights, accept_licence, source)
     if not any((weights / name).exists() for name in OFFICIAL):
         print(
             f"!! No weights in {weights}/: STAND-INS are used. The pipeline is the real one, the nets are not:\n"
@@ -90,12 +98,12 @@ def prepare(weights: Path, repository: Path, how: Sequence[str] = (), *, accept_
     prepare_from(weights, repository, how)
 
 
-def _try_download(weights: Path, accept_licence: bool) -> None:
+def _try_download(weights: Path, accept_licence: bool, source: tuple[str, int]) -> None:
     """Bring the published weights, or say in a line why not; half a gigabyte comes only when somebody wants it."""
     command = f"python -m export weights --dir {weights} --accept-licence"
     if not accept_licence and not (sys.stdin.isatty() and sys.stdout.isatty()):
         print(f"The published weights were not downloaded: their licence has to be accepted. To do so: {command}")
-    elif not _network():
+    elif not _reachable(source):
         print(f"No network reaches the published weights. Where there is one: {command}")
     else:
         try:
@@ -104,12 +112,12 @@ def _try_download(weights: Path, accept_licence: bool) -> None:
             print(f"Going on without the published weights. To try again: {command}")
 
 
-def _network() -> bool:
-    """Whether the first source can be reached; a proxy is taken at its word."""
+def _reachable(source: tuple[str, int]) -> bool:
+    """Whether the network reaches there; a proxy is taken at its word."""
     if urllib.request.getproxies():
         return True
     try:
-        socket.create_connection(SOURCE, timeout=3).close()
+        socket.create_connection(source, timeout=3).close()
     except OSError:
         return False
     return True

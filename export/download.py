@@ -61,7 +61,7 @@ class Patience:
 
     rounds: int = 4
     timeout: float = 30.0
-    pause: float = 2.0
+    pause: float = 1.0
     longest: float = 60.0
 
 

@@ -164,3 +164,32 @@ def test_one_port_for_two_servers_is_refused_before_anything_starts(tmp_path: Pa
     ):
         pass
     assert still_running(tmp_path) == []
+
+
+def test_without_a_network_the_published_weights_are_not_even_tried(
+    stand_in_weights: Path,
+    repository: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    nobody = ("127.0.0.1", stack.find_free())
+    weights = stand_in_weights.parent  # holds the stand-ins' folder, and no official file
+    stack.prepare(weights, repository, ONNX, accept_licence=True, source=nobody)
+    said = capfd.readouterr().out
+    assert "No network reaches the published weights" in said
+    assert "STAND-INS are used" in said
+    assert ": downloading" not in said
+
+
+def test_a_download_that_fails_goes_on_with_stand_ins(
+    stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # taken at its word; whoever asks it is refused at once
+    stack.prepare(stand_in_weights.parent, repository, ONNX, accept_licence=True)
+    said = capfd.readouterr()
+    assert "no source gave it" in said.err
+    assert "Going on without the published weights" in said.out
+    assert "STAND-INS are used" in said.out

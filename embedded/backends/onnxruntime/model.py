@@ -1,7 +1,8 @@
 """Triton backend `onnxruntime`, served by the Python backend: NVIDIA's wheel carries no native one.
 
 It takes the native backend's names, so that one repository serves both: the file (`model.onnx`, or
-`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`.
+`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`. On a GPU it takes
+onnxruntime's CUDA provider; the accelerators of `--profile tensorrt` are NVIDIA's container's alone.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from lipsync.batching import THREADS, Batching, Config
 from lipsync.errors import InvalidInput
 from lipsync.serving import Array, Request, Response
 
+Provider = str | tuple[str, dict[str, str]]
+
 
 class Session:
-    """An onnxruntime session on the CPU."""
+    """An onnxruntime session."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, provider: Provider) -> None:
         path = config.path("model.onnx")
         if not path.is_file():
             raise ValueError(f"{path} is missing")
-        self._session = onnxruntime.InferenceSession(path, _options(config), providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(path, _options(config), providers=[provider])
         self._give_back = onnxruntime.RunOptions()  # else the session keeps the most that it ever needed
-        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        device = "cpu:0" if isinstance(provider, str) else f"gpu:{provider[1]['device_id']}"
+        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 
@@ -43,7 +47,7 @@ class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         config = Config(args)
         try:
-            session = Session(config)
+            session = Session(config, _provider(args))
             config.check(session)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
@@ -51,6 +55,14 @@ class TritonPythonModel:
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
         return self._batching.answer(requests)
+
+
+def _provider(args: Mapping[str, str]) -> Provider:
+    if args["model_instance_kind"] != "GPU":
+        return "CPUExecutionProvider"
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ValueError("KIND_GPU asked, but this onnxruntime is the CPU's; install onnxruntime-gpu in its place")
+    return ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
 
 
 def _options(config: Config) -> onnxruntime.SessionOptions:

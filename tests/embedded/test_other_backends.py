@@ -1,0 +1,158 @@
+"""The Python-based openvino and pytorch backends, on a live server with small models.
+
+What they share with the onnxruntime one (batches, errors) is tried there; here is what each does by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import tiny_models
+import torch
+from google.protobuf import text_format
+from triton_calls import Caller, caller, refusal
+from tritonclient.grpc import model_config_pb2 as pb
+
+from embedded.errors import StartFailed
+from embedded.server import Triton
+
+BACKENDS = ("openvino", "pytorch")
+THREADS = {"openvino": "INFERENCE_NUM_THREADS", "pytorch": "INTRA_OP_THREAD_COUNT"}
+FILES = {"openvino": "model.xml", "pytorch": "model.pt"}
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+class Arithmetic(torch.nn.Module):
+    """`x` and `y` [n,w] to their sum and their difference, as the ONNX model of `tiny_models`."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x + y, x - y
+
+
+def add(repository: Path, backend: str, name: str = "", *, open_width: bool = True, **parameters: str) -> Path:
+    """The arithmetic for a backend, its width left open in the config and, if `open_width`, in an IR; returns the file."""
+    onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
+    folder = onnx.parent
+    config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
+    config.backend, config.default_model_filename = backend, ""
+    config.dynamic_batching.max_queue_delay_microseconds = 50_000
+    for tensor in (*config.input, *config.output):
+        tensor.dims[0] = -1
+    for key, value in parameters.items():
+        config.parameters[key].string_value = value
+    (folder.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
+    path = folder / FILES[backend]
+    if backend == "openvino":
+        model = openvino.Core().read_model(onnx)
+        if open_width:
+            model.reshape({name: [-1, -1] for name in ("x", "y")})
+        openvino.save_model(model, path)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(torch.jit.trace(Arithmetic(), (torch.ones(2, 4), torch.ones(2, 4))), path)
+    onnx.unlink()
+    return path
+
+
+@pytest.fixture(scope="module")
+def triton_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    repository = tmp_path_factory.mktemp("models")
+    for backend in BACKENDS:
+        add(repository, backend)
+        add(repository, backend, f"{backend}_three", **{THREADS[backend]: "3"})
+    add(repository, "openvino", "openvino_fixed", open_width=False)
+    with Triton(repository, threads=1) as triton:
+        yield triton
+
+
+@pytest.fixture(scope="module")
+def call(triton_of_models: Triton) -> Iterator[Caller]:
+    with caller(triton_of_models.grpc_address) as connection:
+        yield connection
+
+
+def numbers(rows: int, width: int = 4, start: float = 0) -> dict[str, np.ndarray]:
+    x = np.arange(rows * width, dtype=np.float32).reshape(rows, width) + np.float32(start)
+    return {"x": x, "y": x * 2}
+
+
+@every_backend
+@pytest.mark.parametrize(("rows", "width"), [(1, 4), (3, 4), (2, 7), (8, 1)])
+def test_outputs_come_by_name_whatever_the_sizes(call: Caller, backend: str, rows: int, width: int) -> None:
+    inputs = numbers(rows, width)
+    outputs = call(backend, inputs)
+    assert set(outputs) == {"sum", "difference"}
+    np.testing.assert_array_equal(outputs["sum"], inputs["x"] + inputs["y"])
+    np.testing.assert_array_equal(outputs["difference"], inputs["x"] - inputs["y"])
+
+
+@every_backend
+def test_only_the_wanted_outputs_are_sent(call: Caller, backend: str) -> None:
+    assert set(call(backend, numbers(2), outputs=["difference"])) == {"difference"}
+
+
+@every_backend
+def test_requests_at_once_share_runs_and_get_their_own_rows(call: Caller, backend: str) -> None:
+    def ask(i: int) -> None:
+        inputs = numbers(1 + i % 3, start=100 * i)
+        barrier.wait()
+        np.testing.assert_array_equal(call(backend, inputs)["sum"], inputs["x"] * 3)
+
+    before = sum(call.batches(backend).values())
+    barrier = threading.Barrier(12)
+    with ThreadPoolExecutor(12) as pool:
+        for done in [pool.submit(ask, i) for i in range(12)]:
+            done.result()
+    assert sum(call.batches(backend).values()) - before < 12
+
+
+def test_shapes_that_a_module_refuses_are_the_callers_mistake(call: Caller) -> None:
+    status, message = refusal(call, "pytorch", {"x": numbers(1, 4)["x"], "y": numbers(1, 5)["y"]})
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message.startswith("pytorch: x [1, 4], y [1, 5]: The size of tensor a (4) must match")
+    assert "\n" not in message
+    np.testing.assert_array_equal(call("pytorch", numbers(1))["sum"], numbers(1)["x"] * 3)
+
+
+def test_shapes_that_an_ir_does_not_have_are_the_callers_mistake(call: Caller) -> None:
+    status, message = refusal(call, "openvino_fixed", numbers(2, 5))
+    assert status == "StatusCode.INVALID_ARGUMENT"
+    assert message == "openvino_fixed: x: [?,4] expected, got [2, 5]"
+    np.testing.assert_array_equal(call("openvino_fixed", numbers(2))["sum"], numbers(2)["x"] * 3)
+
+
+@every_backend
+def test_large_inputs_are_run_too_and_leave_the_net_as_it_was(call: Caller, backend: str) -> None:
+    large = numbers(3, 1 << 20)
+    np.testing.assert_array_equal(call(backend, large)["difference"], -large["x"])
+    np.testing.assert_array_equal(call(backend, numbers(1))["sum"], numbers(1)["x"] * 3)
+
+
+@every_backend
+def test_a_missing_file_is_said_by_name(tmp_path: Path, backend: str) -> None:
+    add(tmp_path, backend).unlink()
+    with pytest.raises(StartFailed, match=rf"model {backend} does not load: .*{FILES[backend]} is missing"):
+        Triton(tmp_path).start()
+
+
+def test_a_name_that_the_network_lacks_is_said(tmp_path: Path) -> None:
+    add(tmp_path, "openvino")
+    path = tmp_path / "openvino" / "config.pbtxt"
+    path.write_text(path.read_text().replace('"sum"', '"total"'))
+    with pytest.raises(StartFailed, match=r"config\.pbtxt names output \['total'\]"):
+        Triton(tmp_path).start()
+
+
+@every_backend
+def test_a_parameter_that_is_no_number_is_said_by_name(tmp_path: Path, backend: str) -> None:
+    add(tmp_path, backend, **{THREADS[backend]: "many"})
+    with pytest.raises(StartFailed, match=rf"parameter {THREADS[backend]}: a number expected, got 'many'"):
+        Triton(tmp_path).start()
