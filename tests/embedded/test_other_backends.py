@@ -37,7 +37,7 @@ class Arithmetic(torch.nn.Module):
 
 
 def add(repository: Path, backend: str, name: str = "", *, open_width: bool = True, **parameters: str) -> Path:
-    """The arithmetic for a backend, its width left open in the config and, if `open_width`, in an IR; returns the file."""
+    """The arithmetic for a backend, its width open in the config and, if `open_width`, in an IR; returns the file."""
     onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
     folder = onnx.parent
     config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
