@@ -1,4 +1,4 @@
-"""Writes README.md's tables of settings and models from the code that honours them; `--check` only compares.
+"""Writes README.md's tables of settings, metrics and models from the code that honours them; `--check` only compares.
 
 Exit status: 0 up to date or written, 1 `--check` found a difference, 2 wrong usage.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
 from lipsync.tensors import MODELS, Tensor
 
@@ -23,6 +24,12 @@ def settings_table() -> str:
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
+def metrics_table() -> str:
+    """One row a metric of the gateway."""
+    rows = [f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.about} |" for each in METRICS]
+    return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows])
+
+
 def models_table() -> str:
     """One row a public model, its tensors with type, shape and meaning."""
     rows = [
@@ -33,7 +40,8 @@ def models_table() -> str:
 
 def filled(text: str) -> str:
     """The README with its tables between the markers made anew."""
-    for name, table in (("settings", settings_table()), ("models", models_table())):
+    tables = {"settings": settings_table(), "metrics": metrics_table(), "models": models_table()}
+    for name, table in tables.items():
         pattern = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
         text, count = re.subn(pattern, lambda found, table=table: found[1] + table + found[2], text, flags=re.S)
         if count != 1:

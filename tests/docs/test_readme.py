@@ -97,3 +97,18 @@ def test_links_between_documents_lead_somewhere() -> None:
     for document in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_variable_of_the_compose_file_is_documented() -> None:
+    named = set(re.findall(r"\$\{(\w+)", (ROOT / "docker-compose.yml").read_text()))
+    assert {"EXPORT_PROFILE", "GATEWAY_PORT"} <= named
+    usual = {"HTTPS_PROXY", "NO_PROXY"}
+    assert {name for name in named - usual if f"`{name}`" not in README and f"`{name}=" not in README} == set()
+
+
+def test_every_flag_of_the_export_is_documented() -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "export", "models", "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    for flag in re.findall(r"^  (--[a-z-]+)", shown.stdout, re.M):
+        assert f"{flag}" in README, flag

@@ -271,3 +271,17 @@ def test_the_projects_own_repository_takes_only_what_its_configs_say(stand_in_we
     for options in (Options(), Options(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
         with pytest.raises(ExportError, match="configs here are committed and of ONNX fp32 on a CPU"):
             build(stand_in_weights, configs.committed(), said.append, options)
+
+
+def test_a_mount_point_is_refused_since_nothing_can_be_renamed_into_it(stand_in_weights: Path, said: list[str]) -> None:
+    mounted = next(Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if "/proc" in line)
+    with pytest.raises(ExportError, match=r"is a mount point.*use a folder inside it"):
+        build(stand_in_weights, mounted, said.append)
+
+
+def test_weights_that_are_real_are_judged_on_themselves_and_the_report_says_so(golden_repository: Path) -> None:
+    for name in ("s3fd", "wav2lip", "wav2lip_gan"):
+        (version,) = versions.of(golden_repository / name)
+        report = json.loads((version.folder / versions.REPORT_FILE).read_text())
+        assert report["judged_on_real_weights"] is True
+        assert {result["weights"] for result in report["results"]} == {"real"}
