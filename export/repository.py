@@ -283,5 +283,8 @@ def _staging(repository: Path) -> Iterator[Path]:
     real = repository.resolve()
     if os.path.ismount(real):
         raise ExportError(f"{repository} is a mount point: versions come in by a rename; use a folder inside it")
-    with tempfile.TemporaryDirectory(prefix=f".{real.name}.", suffix=".staging", dir=real.parent) as folder:
+    prefix, suffix = f".{real.name}.", ".staging"
+    for stale in real.parent.glob(f"{prefix}*{suffix}"):
+        shutil.rmtree(stale)  # of an export that was killed: whoever holds the repository is alone here
+    with tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=real.parent) as folder:
         yield Path(folder)

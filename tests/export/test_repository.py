@@ -254,6 +254,9 @@ def test_the_list_names_every_model_of_a_repository(repository: Path) -> None:
 
 
 def test_nothing_is_left_beside_the_repository(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    killed = exported.parent / f".{exported.name}.abc.staging" / "wav2lip"
+    killed.mkdir(parents=True)
+    (killed / "model.onnx").write_bytes(b"half a fil")
     build(stand_in_weights, exported, said.append)
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 

@@ -44,6 +44,7 @@ class Behaviour:
     cut: list[int] = field(default_factory=list)  # bytes after which each of the next answers ends
     etag: str = '"1"'
     pause: float = 0.0  # seconds between pieces of 64 KB
+    busy: int = 0  # of the next answers are 503, with Retry-After
     asked: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -55,6 +56,9 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
         def do_GET(self) -> None:
             behaviour.asked.append({"path": self.path, **self.headers})
             start, status, body = 0, behaviour.status, behaviour.content
+            if behaviour.busy:
+                behaviour.busy -= 1
+                status, body = 503, b"later"
             wanted = self.headers.get("Range", "")
             fresh = self.headers.get("If-Range", behaviour.etag) == behaviour.etag
             if status == 200 and behaviour.ranges and fresh and wanted:
@@ -63,6 +67,8 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             self.send_header("Content-Type", behaviour.kind)
             self.send_header("Content-Length", str(len(body) - start))
             self.send_header("ETag", behaviour.etag)
+            if status == 503:
+                self.send_header("Retry-After", "1")
             if status == 206:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.end_headers()
@@ -146,6 +152,15 @@ def test_a_dead_source_is_passed_over(tmp_path: Path, said: list[str]) -> None:
         pass
     with serving(Behaviour()) as good:
         bring(tmp_path, said, one(dead, good))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_server_that_asks_for_time_gets_it(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour(busy=1)) as url:
+        begin = time.monotonic()
+        patience = Patience(rounds=2, timeout=2, pause=0.01, longest=5)
+        weights.bring(tmp_path, said.append, YES, files=one(url), patience=patience)
+    assert time.monotonic() - begin >= 1  # what Retry-After said, where it would have asked again after 0.01 s
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
