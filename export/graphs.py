@@ -80,8 +80,13 @@ class S3FDGraph(nn.Module):
 
 
 def halved(graph: Graph) -> Graph:
-    """A copy whose net computes in FP16. Softmax, boxes, the channel norms' sums and all scaling stay in FP32."""
+    """A copy whose net computes in FP16. Softmax, boxes, the channel norms' sums and all scaling stay in FP32.
+
+    Batch norms are folded before, in FP32: variances and their epsilon of 1e-5 are too small for FP16.
+    """
     half = copy.deepcopy(graph)
+    half.eval()
+    fold_batch_norms(half)
     half.net.half()
     half.dtype = torch.float16
     return half
