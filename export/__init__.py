@@ -1,7 +1,9 @@
 """From checkpoints to a Triton model repository: `python -m export`."""
 
 import os
+import sys
 
-# onnxruntime and NNCF would report how they are used, over the network; both ask the environment when imported.
+# onnxruntime, OpenVINO and NNCF report over the network how they are used, OpenVINO by being imported. One asks the
+# environment; the other two go without where their reporter cannot be imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("NNCF_CI", "1")
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

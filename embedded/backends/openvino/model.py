@@ -9,9 +9,13 @@ up to `max_batch_size`, and FP32 stays FP32 on CPUs that have bf16.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
+# by being imported, OpenVINO reports over the network that it is used; without its reporter it does not
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino
 import triton_python_backend_utils as pb_utils
 
