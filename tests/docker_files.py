@@ -72,6 +72,12 @@ def step(dockerfile: Path, name: str) -> Step:
     return [each for each in steps(dockerfile) if each.name == name][-1]
 
 
+def last_stage(dockerfile: Path) -> list[Step]:
+    """The instructions that make the image itself, not those of stages that it copies from."""
+    named = steps(dockerfile)
+    return named[max(i for i, each in enumerate(named) if each.name == "FROM") :]
+
+
 def context() -> list[Path]:
     """Files, relative to the root, that a build gets to see: those of git (or new) that .dockerignore lets in."""
     listed = subprocess.run(

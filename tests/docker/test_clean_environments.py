@@ -1,7 +1,7 @@
 """What the images install is enough to run what they run, and no more: tried in environments that have only that.
 
-Both take their packages from this environment, by links, so that no index is asked: the gateway's are those that the
-metadata of its wheel name, Triton's those of docker/triton-requirements.txt.
+All take their packages from this environment, by links, so that no index is asked: the gateway's are those that the
+metadata of its wheel name, the exporter's those of its extra, Triton's those of docker/triton-requirements.txt.
 """
 
 import ast
@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import distribution
@@ -18,7 +19,7 @@ import clean_python
 import httpx
 import pytest
 import soundfile
-from docker_files import DOCKER, DOCKERFILES, ROOT, context, step
+from docker_files import DOCKER, DOCKERFILES, ROOT, context, last_stage, step, steps
 from gateway_process import Gateway, gateway_process
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -26,10 +27,12 @@ from packaging.utils import canonicalize_name
 
 from embedded.server import Triton
 from gateway.settings import Settings
+from lipsync.tensors import MODELS
 
 WITHOUT_WHAT_THEY_DECLARE = {"pixellib", "imantics"}
 TRITON_PYTHON = {"python_version": "3.10", "python_full_version": "3.10.12"}
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+OPENVINO_BACKEND = ROOT / "embedded" / "backends" / "openvino" / "model.py"
 PINNED = [
     Requirement(line)
     for line in (DOCKER / "triton-requirements.txt").read_text().splitlines()
@@ -135,6 +138,48 @@ def test_the_exports_script_asks_for_what_the_lock_pins(source: Path) -> None:
     run("bash", "docker/install.sh", "export", cwd=source, PIP=" ".join(PIP))
 
 
+@pytest.fixture(scope="module")
+def exporter(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The Python of the export image, and the folder in which it starts."""
+    made = tmp_path_factory.mktemp("exporter")
+    (made / "image").mkdir()
+    for each in last_stage(DOCKERFILES["export"]):
+        if each.name == "COPY" and "--from" not in each.rest:
+            name, there = each.words()
+            copied = shutil.copytree if (source / name).is_dir() else shutil.copy
+            copied(source / name, made / "image" / there)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = clean_python.closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
+    return clean_python.make(made / "venv", packages), made / "image"
+
+
+def test_the_export_image_has_every_package_that_its_code_imports(exporter: tuple[Path, Path]) -> None:
+    python, image = exporter
+    imported = set()
+    for file in (*image.glob("export/**/*.py"), *image.glob("lipsync/*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):  # those inside functions, too
+            if isinstance(node, ast.Import):
+                imported |= {each.name.partition(".")[0] for each in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                imported.add(node.module.partition(".")[0])
+    assert {"torch", "nncf", "openvino", "tf2onnx", "lipsync"} <= imported
+    code = f"from importlib.util import find_spec; print([name for name in {sorted(imported)} if not find_spec(name)])"
+    assert run(python, "-c", code, cwd=image).strip() == "[]"
+
+
+def test_the_export_image_finds_what_this_checkout_exported_up_to_date(
+    exporter: tuple[Path, Path], stand_in_weights: Path, repository: Path
+) -> None:
+    # it has the same code, samples and Python models, then; and it writes the Python models again in any case
+    python, image = exporter
+    variant = ("--format", "onnx", "--precision", "fp32")
+    folders = ("--weights", stand_in_weights, "--repository", repository)
+    said = run(python, "-m", "export", "models", *folders, *variant, cwd=image)
+    assert said.splitlines()[-1].endswith(f"complete, {len(MODELS)} models")
+    assert ": exporting " not in said
+    run(python, "-c", "from export.media import Media; Media.shipped().hashes()", cwd=image)
+
+
 def test_tritons_requirements_are_complete_and_no_more() -> None:
     pinned = {canonicalize_name(requirement.name) for requirement in PINNED}
     # what another version of these needs, this environment does not know
@@ -166,9 +211,14 @@ def test_lipsync_runs_with_no_more_than_tritons_requirements(source: Path, tmp_p
 
 
 def test_what_runs_in_tritons_python_is_written_for_it() -> None:
-    for file in (*(ROOT / "lipsync").glob("*.py"), *(ROOT / "model_repository").glob("*/1/model.py")):
+    files = [*(ROOT / "lipsync").glob("*.py"), *(ROOT / "model_repository").glob("*/1/model.py")]
+    for each in steps(DOCKERFILES["triton"]):
+        if each.name == "COPY":
+            files += (ROOT / each.words()[0]).rglob("*.py")  # none in a file
+    assert OPENVINO_BACKEND in files
+    for file in files:
         ast.parse(file.read_text(), str(file), feature_version=(3, 10))
     # names of the standard library that came later
-    mypy = [sys.executable, "-m", "mypy", "--python-version", "3.10", "--follow-imports", "silent", "-p", "lipsync"]
-    done = subprocess.run(mypy, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    mypy = (sys.executable, "-m", "mypy", "--python-version", "3.10", "--follow-imports", "silent")
+    run(*mypy, "-p", "lipsync", cwd=ROOT)
+    run(*mypy, OPENVINO_BACKEND, cwd=ROOT)
