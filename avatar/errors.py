@@ -9,6 +9,7 @@
 Anything else that is raised is a defect of ours: the faces answer it with a plain 500 and log it.
 """
 
+from fractions import Fraction
 from typing import ClassVar
 
 
@@ -36,8 +37,9 @@ class InvalidField(ClientError):
 class FaceNotFound(ClientError):
     """A picture that is used shows no face. Callers match the sentence: it is the original's."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: Fraction | None = None) -> None:
         super().__init__("Face not detected! Ensure the video contains a face in all the frames.")
+        self.seconds = seconds  # from the clip's begin to the first frame without one; None where nobody looked
 
 
 class Unavailable(AvatarError):

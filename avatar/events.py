@@ -25,9 +25,10 @@ class Rendered:
         path: the mp4, in the request's folder.
         frames: pictures in it, `ceil(duration · fps)`.
         fps: its exact frame rate.
-        duration: seconds of speech.
+        duration: seconds.
         seconds: time spent in each stage; stages overlap, so the sum may exceed the whole.
         stand_ins: models that ran on stand-in checkpoints; empty with real weights.
+        without_face: of the frames, those in which no face was found.
     """
 
     path: Path
@@ -36,3 +37,4 @@ class Rendered:
     duration: float
     seconds: Mapping[str, float]
     stand_ins: tuple[str, ...] = ()
+    without_face: int = 0

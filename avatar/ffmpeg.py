@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -20,7 +21,12 @@ from .errors import AvatarError
 
 T = TypeVar("T")
 
-WORDS = 4096  # bytes of a process's last words that are kept; a broken file can make ffmpeg talk without end
+WORDS = 16_384  # bytes of a process's last words that are kept; a broken file can make ffmpeg talk without end
+# What a process may take; a file can be made to ask for more. The frames of a 100-megapixel video take a tenth of the
+# memory, and one result of an hour in 4K takes less than the bytes.
+MEMORY, FILE_BYTES = 6 << 30, 32 << 30
+SECONDS = 120.0  # for what is read of a file as a whole; two minutes go far with 512 MiB
+STALL_SECONDS = 60.0  # until the next frames of a video
 PIPE = 1 << 20  # bytes; a frame crosses in a few pieces instead of hundreds. What Linux grants to any user
 BLOCK = 1 << 18  # bytes read at a time where the length is not known
 
@@ -32,6 +38,13 @@ class FfmpegFailed(AvatarError):
         super().__init__("the media could not be processed")
         self.exit_status = status  # negative: the signal that ended it
         self.words = words
+
+
+class TookTooLong(FfmpegFailed):
+    """ffmpeg was ended because it did not get on."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(-9, f"ended after {seconds:g} s without a result")
 
 
 @cache
@@ -47,12 +60,21 @@ def _is_new_enough(program: str) -> bool:
     return b"-fps_mode" in told.stdout
 
 
-async def output(args: Sequence[str]) -> bytes:
-    """Everything that ffmpeg with `args` writes to its stdout. Raises FfmpegFailed."""
+async def output(args: Sequence[str], seconds: float = SECONDS) -> tuple[bytes, str]:
+    """All that ffmpeg with `args` writes to its stdout, and its last words.
+
+    Raises:
+        TookTooLong: it was not done after `seconds`.
+        FfmpegFailed: it ended badly.
+    """
     async with Process(args) as process:
-        said = await process.read_all()
-        await process.finish()
-    return said
+        try:
+            async with asyncio.timeout(seconds):
+                said = await process.read_all()
+                words = await process.finish()
+        except TimeoutError:
+            raise TookTooLong(seconds) from None
+    return said, words
 
 
 class Process:
@@ -77,6 +99,9 @@ class Process:
             stderr=subprocess.PIPE,
             process_group=0,  # a Ctrl-C in the terminal is for the service, which ends its jobs itself
         )
+        for limit, most in ((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_FSIZE, FILE_BYTES)):
+            with suppress(OSError, ValueError):  # it has ended already, or runs under a lower limit
+                resource.prlimit(self._process.pid, limit, (most, most))
         self._pipe = cast(FileIO, self._process.stdin if self._fed else self._process.stdout)
         with suppress(OSError):  # over the user's allowance: the usual 64 KiB then
             fcntl(self._pipe.fileno(), F_SETPIPE_SZ, PIPE)
@@ -93,9 +118,17 @@ class Process:
         # the threads reap and close even where this wait is cancelled
         await asyncio.shield(asyncio.gather(asyncio.wrap_future(self._ended), asyncio.wrap_future(closed)))
 
-    async def read_into(self, room: memoryview) -> int:
-        """Fill `room` (bytes) from stdout; gives the number of bytes, less than asked only at the end."""
-        return await self._in_thread(lambda: _fill(self._pipe, room))
+    async def read_into(self, room: memoryview, seconds: float = STALL_SECONDS) -> int:
+        """Fill `room` (bytes) from stdout; gives the number of bytes, less than asked only at the end.
+
+        Raises:
+            TookTooLong: it is not full after `seconds`. The process is of no use then.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._in_thread(lambda: _fill(self._pipe, room))
+        except TimeoutError:
+            raise TookTooLong(seconds) from None
 
     async def read_all(self) -> bytes:
         """Everything up to the end of stdout."""
@@ -113,13 +146,14 @@ class Process:
             status, words = await asyncio.wrap_future(self._ended)
             raise FfmpegFailed(status, words) from None
 
-    async def finish(self) -> None:
-        """Wait for the end, closing stdin first. Raises FfmpegFailed where the exit status is not 0."""
+    async def finish(self) -> str:
+        """Wait for the end, closing stdin first; gives its last words. Raises FfmpegFailed where it ended badly."""
         if self._fed:
             await self._in_thread(self._pipe.close)
         status, words = await asyncio.shield(asyncio.wrap_future(self._ended))
         if status:
             raise FfmpegFailed(status, words)
+        return words
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,15 +18,13 @@ class Film:
     Where the block is left without `finish`, no file stays behind.
     """
 
-    def __init__(
-        self, path: Path, size: tuple[int, int], fps: Fraction, speech: Speech, job: Job, comment: str = ""
-    ) -> None:
-        """`size`: width and height of the frames, both even."""
+    def __init__(self, path: Path, picture: media.Picture, speech: Speech, job: Job, comment: str = "") -> None:
         self.path = path
         self.frames = 0
         self._job = job
         self._finished = False
-        args = media.encode_args(*size, fps, speech.path, path, sane=speech.sane, comment=comment)
+        sound = media.Sound(speech.path, speech.sane, speech.duration, job.limits.pixels)
+        args = media.encode_args(picture, sound, path, job.options.quality, comment)
         self._process = ffmpeg.Process(args, fed=True)
 
     async def __aenter__(self) -> Self:

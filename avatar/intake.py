@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InvalidField
 
 FACE, SPEECH = "face_file", "audio_file"  # the form fields that the files came in
-MAX_PIXELS = 16_000_000  # a picture or frame; the detector's first layer alone takes 512 bytes for each
 MAX_SIDE = 16_384  # pixels; the most that the H.264 encoder takes
-MAX_SPEECH = 3600  # seconds; a small file may claim days of silence. An hour is 230 MB as samples
-MAX_FRAMES = 100_000  # of a result; their mel windows are 5 KB each, and travel in one message of at most 2 GB
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that the job works on; over them a file is refused before the work starts.
+
+    Attributes:
+        pixels: of a picture or video frame as it was sent.
+        work_pixels: of a picture or video frame as it is worked on: larger ones are scaled down to it. The
+            detector's first layer alone takes 512 bytes for each.
+        seconds: of speech; a small file may claim days of silence. An hour is 230 MB as samples.
+        frames: of the result.
+        fps: of a video as it was sent.
+    """
+
+    pixels: int = 100_000_000
+    work_pixels: int = 3840 * 2160
+    seconds: int = 3600
+    frames: int = 216_000
+    fps: int = 240
+
+    @property
+    def too_large(self) -> str:
+        """The reason why a picture or frame is refused."""
+        return f"the picture is too large: at most {self.pixels / 1e6:g} megapixels and {MAX_SIDE} pixels a side"
+
+    @property
+    def too_long(self) -> str:
+        """The reason why a recording is refused."""
+        return f"the speech is too long: at most {self.seconds} seconds"
+
+    def refuse_large(self, field: str, width: int, height: int) -> None:
+        """Raise InvalidField for a picture or frame of more pixels than may be sent."""
+        if width * height > self.pixels or max(width, height) > MAX_SIDE:
+            raise InvalidField(field, self.too_large)
+
+    def refuse_many(self, frames: int) -> None:
+        """Raise InvalidField for a result of more frames than may be worked on."""
+        if frames > self.frames:
+            raise InvalidField(SPEECH, f"too long for this frame rate: {frames} frames, {self.frames} at most")
+
+
+LIMITS = Limits()
 
 
 def refuse_empty(field: str, path: Path) -> None:
@@ -19,17 +60,9 @@ def refuse_empty(field: str, path: Path) -> None:
         raise InvalidField(field, "the file is empty")
 
 
-def refuse_large(field: str, width: int, height: int) -> None:
-    """Raise InvalidField for a picture that is more than detector and encoder can take."""
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise InvalidField(field, TOO_LARGE)
-
-
-def refuse_many(frames: int) -> None:
-    """Raise InvalidField for a result of more frames than can be worked on."""
-    if frames > MAX_FRAMES:
-        raise InvalidField(SPEECH, f"too long for this frame rate: {frames} frames, {MAX_FRAMES} at most")
-
-
-TOO_LARGE = f"the picture is too large: at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_SIDE} pixels a side"
-TOO_LONG = f"the speech is too long: at most {MAX_SPEECH} seconds"
+def bounded(width: int, height: int, pixels: int) -> tuple[int, int]:
+    """The size at which a picture of this size has at most so many pixels, in the same proportions."""
+    if width * height <= pixels:
+        return width, height
+    factor = (pixels / (width * height)) ** 0.5
+    return max(1, int(width * factor)), max(1, int(height * factor))

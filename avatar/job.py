@@ -6,7 +6,9 @@ import logging
 from dataclasses import dataclass, field
 
 from .flow import Clock
+from .intake import LIMITS, Limits
 from .models import Models
+from .options import DEFAULTS, Options
 
 
 class RequestLog(logging.LoggerAdapter[logging.Logger]):
@@ -18,8 +20,10 @@ class RequestLog(logging.LoggerAdapter[logging.Logger]):
 
 @dataclass(frozen=True)
 class Job:
-    """The models, the clock and the log of one request."""
+    """The models, the log, the options, the limits and the clock of one request."""
 
     models: Models
     log: RequestLog
+    options: Options = DEFAULTS
+    limits: Limits = LIMITS
     clock: Clock = field(default_factory=Clock)

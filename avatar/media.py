@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from lipsync.mel import SAMPLE_RATE
 
-from . import intake
+from .options import Quality
 
-QUIET = ("-nostdin", "-hide_banner", "-loglevel", "error")
+ALONE = ("-nostdin", "-hide_banner")
+QUIET = (*ALONE, "-loglevel", "error")
 
 OVER_MAX_PIXELS = "exceeds specified max pixel count"  # among ffmpeg's words where a picture is
 
@@ -23,14 +26,31 @@ CONTAINERS = (
     "wav,w64,aiff,au,caf,mp3,aac,ac3,eac3,flac,amr,ape,wv,tta"
 )
 
+_SHOWN = re.compile(r"\b(i|sar|color_trc|color_space|color_primaries|fmt): ?([\w:/.-]+)")
+
 SHORTEST = Fraction(1, 5)  # seconds; one mel window: 16 columns, 80 a second. Shorter speech is padded with silence
 
 # NaN and infinities count as 0; what is left stays within a range that the AAC encoder takes (20 dB over full scale)
 SANE = "aeval=exprs='if(isnan(val(ch))+isinf(val(ch)),0,clip(val(ch),-10,10))':c=same"
 
-# A constant quality that leaves a face's texture alone, at a preset that costs less than the nets on any machine.
-PRESET, QUALITY = "veryfast", "18"
+# Preset and constant rate factor of x264. The standard leaves a face's texture alone, at a preset that costs less than
+# the nets on any machine.
+LEVELS = {
+    Quality.DRAFT: ("ultrafast", 26),
+    Quality.STANDARD: ("veryfast", 18),
+    Quality.HIGH: ("medium", 14),
+    Quality.SMALL: ("slow", 24),
+}
 AUDIO_BITS = "128k"  # a second
+
+# Fields of a frame that is interlaced, woven into whole frames; the others pass as they are.
+DEINTERLACE = "bwdif=mode=send_frame:deint=interlaced"
+# HDR to SDR: to linear light, the gamut of BT.709, highlights rolled off (Hable's curve), back to a gamma.
+TO_SDR = (
+    "zscale=transfer=linear:npl=100,format=gbrpf32le,zscale=primaries=bt709,tonemap=hable:desat=0,"
+    "zscale=transfer=bt709:matrix=bt709:range=tv,format=yuv420p"
+)
+HDR_TRANSFERS = ("smpte2084", "arib-std-b67")  # PQ and HLG, by ffmpeg's names
 
 # Exact rounding: the fast path shifts grey levels by up to 5. The matrix is BT.601 at every size: OpenCV and others
 # decode with it whatever the file says, and players that heed the tags are right with any.
@@ -45,29 +65,31 @@ def encoder_threads() -> int:
     return max(1, len(os.sched_getaffinity(0)) // 4)
 
 
-def uploaded(path: Path) -> list[str]:
+def uploaded(path: Path, max_pixels: int) -> list[str]:
     """An input that someone else wrote: a plain file in a known container, and nothing that it points to.
 
-    Pictures far over the limit are refused before memory is taken for them, a sound file's cover art too. (Twice the
-    limit: codecs round sizes up, and `intake.refuse_large` holds to it exactly.)
+    Pictures far over `max_pixels` are refused before memory is taken for them, a sound file's cover art too. (Twice
+    the limit: codecs round sizes up, and `intake.Limits.refuse_large` holds to it exactly.)
     """
-    pixels = ["-max_pixels", str(2 * intake.MAX_PIXELS)]
+    pixels = ["-max_pixels", str(2 * max_pixels)]
     return [*pixels, "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
 
 
-def probe_video_args(video: Path) -> list[str]:
-    """Decode one frame (turned upright) and describe it; see `parse_probe`.
+def probe_video_args(video: Path, max_pixels: int) -> list[str]:
+    """Decode one frame (turned upright) and describe it: see `parse_probe`, and `parse_shown` for what is logged.
 
     At a constant frame rate the time base is the inverse of the rate that ffmpeg, and OpenCV with it, reads
     in the container. `V` leaves out cover art.
     """
-    one = ["-map", "0:V:0", "-frames:v", "1", "-fps_mode", "cfr", "-c:v", "rawvideo", "-pix_fmt", "bgr24"]
-    return [*QUIET, *uploaded(video), *one, "-f", "framecrc", "pipe:1"]
+    one = ["-map", "0:V:0", "-vf", "showinfo", "-frames:v", "1", "-fps_mode", "cfr"]
+    raw = ["-c:v", "rawvideo", "-pix_fmt", "bgr24", "-f", "framecrc", "pipe:1"]
+    return [*ALONE, "-loglevel", "info", *uploaded(video, max_pixels), *one, *raw]
 
 
-def probe_speech_args(speech: Path) -> list[str]:
+def probe_speech_args(speech: Path, max_pixels: int) -> list[str]:
     """Describe the first sound stream; see `parse_probe`."""
-    return [*QUIET, *uploaded(speech), "-map", "0:a:0", "-c", "copy", "-frames:a", "1", "-f", "framecrc", "pipe:1"]
+    one = ["-map", "0:a:0", "-c", "copy", "-frames:a", "1", "-f", "framecrc", "pipe:1"]
+    return [*QUIET, *uploaded(speech, max_pixels), *one]
 
 
 def parse_probe(text: str) -> dict[str, str]:
@@ -79,49 +101,88 @@ def parse_probe(text: str) -> dict[str, str]:
     return {name: value.strip() for name, value in heads}
 
 
-def decode_args(video: Path) -> list[str]:
-    """A video's frames, every one once, upright, as raw BGR (8 bits) on stdout."""
-    frames = ["-map", "0:V:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "bgr24"]
-    return [*QUIET, *uploaded(video), *frames, "pipe:1"]
+def parse_shown(words: str) -> dict[str, str]:
+    """What the filter showinfo logs of the first frame: `i` (P, or T or B: interlaced), `color_trc`, `sar`, …"""
+    lines = [line for line in words.splitlines() if "showinfo" in line]
+    return {name: value for line in reversed(lines) for name, value in _SHOWN.findall(line)}
 
 
-def speech_args(speech: Path, *, sane: bool, seconds: int) -> list[str]:
-    """Speech as raw 32-bit floats, 16 kHz mono, on stdout, `seconds` at most; through `SANE` unless it is `sane`.
+def times_args(video: Path, max_pixels: int, most: int) -> list[str]:
+    """The clock of a video's packets (at most `most`), without decoding any; see `parse_times`."""
+    packets = ["-map", "0:V:0", "-c", "copy", "-frames:v", str(most), "-f", "framecrc", "pipe:1"]
+    return [*QUIET, *uploaded(video, max_pixels), *packets]
+
+
+def parse_times(text: str) -> list[Fraction] | None:
+    """Seconds at which each packet is shown, in order; None where one of them does not say."""
+    head = re.search(r"^#tb 0: (\d+)/(\d+)$", text, re.M)
+    ticks = [line.split(",")[2].strip() for line in text.splitlines() if line.count(",") >= 5 and line[0] != "#"]
+    if not head or not ticks or not all(tick.lstrip("-").isdigit() for tick in ticks):
+        return None
+    base = Fraction(int(head[1]), int(head[2]))
+    return [tick * base for tick in sorted(map(int, ticks))]
+
+
+def decode_args(video: Path, max_pixels: int, filters: Sequence[str]) -> list[str]:
+    """A video's frames, upright, through `filters`, as raw BGR (8 bits) on stdout."""
+    frames = ["-map", "0:V:0", *(("-vf", ",".join(filters)) if filters else ()), "-fps_mode", "passthrough"]
+    return [*QUIET, *uploaded(video, max_pixels), *frames, "-f", "rawvideo", "-pix_fmt", "bgr24", "pipe:1"]
+
+
+def speech_args(speech: Path, max_pixels: int, out: Path, *, sane: bool, seconds: int) -> list[str]:
+    """Speech as raw 32-bit floats, 16 kHz mono, in `out`, `seconds` at most; through `SANE` unless it is `sane`.
 
     `rematrix_maxval` makes the mono of a stereo sound its mean, for float sources too.
     """
     mono = f"aresample={SAMPLE_RATE}:rematrix_maxval=1,aformat=sample_fmts=flt:channel_layouts=mono"
     filters = ["-map", "0:a:0", "-af", mono if sane else f"{SANE},{mono}"]
     size = seconds * SAMPLE_RATE * 4  # bytes: a file's own clock (-t) may lie
-    return [*QUIET, *uploaded(speech), *filters, "-fs", str(size), "-f", "f32le", "pipe:1"]
+    return [*QUIET, *uploaded(speech, max_pixels), *filters, "-fs", str(size), "-f", "f32le", "-y", f"file:{out}"]
 
 
-def encode_args(
-    width: int, height: int, fps: Fraction, speech: Path, out: Path, *, sane: bool, comment: str = ""
-) -> list[str]:
+@dataclass(frozen=True)
+class Picture:
+    """The pictures of a result: raw BGR frames of an even size.
+
+    Attributes:
+        fps: their exact rate.
+        aspect: width to height of one of its pixels, as `4:3`; empty for square ones.
+    """
+
+    width: int
+    height: int
+    fps: Fraction
+    aspect: str = ""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a result: the recording, and silence up to `seconds`; see `speech_args` for `sane`."""
+
+    path: Path
+    sane: bool
+    seconds: Fraction
+    max_pixels: int
+
+
+def encode_args(picture: Picture, sound: Sound, out: Path, quality: Quality, comment: str = "") -> list[str]:
     """Raw BGR frames on stdin and the whole speech into an mp4: H.264 yuv420p, AAC, index in front.
 
-    The sound runs without the gaps of its container's clock, as the mel spectrogram hears it. `width` and
-    `height` are even.
+    The sound runs without the gaps of its container's clock, as the mel spectrogram hears it.
     """
-    size = ["-pixel_format", "bgr24", "-video_size", f"{width}x{height}", "-framerate", _ratio(fps)]
-    sound = f"asetpts=N/SR/TB,apad=whole_dur={float(SHORTEST)}"
-    video = ["-c:v", "libx264", "-preset", PRESET, "-crf", QUALITY, "-threads", str(encoder_threads())]
+    raw = ["-pixel_format", "bgr24", "-video_size", f"{picture.width}x{picture.height}"]
+    rate = f"{picture.fps.numerator}/{picture.fps.denominator}"
+    filters = TO_VIDEO + (f",setsar={picture.aspect.replace(':', '/')}" if picture.aspect else "")
+    preset, factor = LEVELS[quality]
+    video = ["-c:v", "libx264", "-preset", preset, "-crf", str(factor), "-threads", str(encoder_threads())]
+    heard = f"asetpts=N/SR/TB,apad=whole_dur={float(sound.seconds):.6f}"
     return [
         *QUIET,
-        *("-f", "rawvideo", *size, "-i", "pipe:0"),
-        *uploaded(speech),
+        *("-f", "rawvideo", *raw, "-framerate", rate, "-i", "pipe:0"),
+        *uploaded(sound.path, sound.max_pixels),
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1"),
-        *("-vf", TO_VIDEO, *video, "-fps_mode", "passthrough"),
-        *("-af", sound if sane else f"{SANE},{sound}", "-c:a", "aac", "-b:a", AUDIO_BITS),
-        *_comment(comment),
+        *("-vf", filters, *video, "-fps_mode", "passthrough"),
+        *("-af", heard if sound.sane else f"{SANE},{heard}", "-c:a", "aac", "-b:a", AUDIO_BITS),
+        *(("-metadata", f"comment={comment}") if comment else ()),
         *("-movflags", "+faststart", "-f", "mp4", "-y", f"file:{out}"),
     ]
-
-
-def _comment(comment: str) -> Sequence[str]:
-    return ("-metadata", f"comment={comment}") if comment else ()
-
-
-def _ratio(fps: Fraction) -> str:
-    return f"{fps.numerator}/{fps.denominator}"

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .options import Net
+
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
@@ -22,8 +24,8 @@ class Models(Protocol):
     async def check_ready(self) -> None:
         """Return when every model is ready; raise Unavailable at once when one is not."""
 
-    async def stand_ins(self) -> Sequence[str]:
-        """Names of the models whose checkpoint is a stand-in; empty with real weights."""
+    async def stand_ins(self, net: Net) -> Sequence[str]:
+        """Names of the models, of those used with `net`, whose checkpoint is a stand-in; empty with real weights."""
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """Speech FP32 [n] (16 kHz) to mel windows FP32 [frames,80,16]."""
@@ -31,7 +33,7 @@ class Models(Protocol):
     async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
         """Pictures UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats) -> Pictures:
+    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """Frames (1 or n), boxes (1 or n) and n windows (n ≤ `WAV2LIP_BATCH`) to mouths UINT8 [n,96,96,3]."""
 
     async def segment(self, image: Pictures) -> NDArray[np.int32]:

@@ -7,14 +7,16 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from . import background, intake, pictures, sound, speaking, tracking, video
-from .errors import AvatarError, ClientError
+from . import background, intake, media, pictures, sound, speaking, tracking, video
+from .errors import AvatarError, ClientError, InvalidField
 from .events import Progress, Rendered
 from .ffmpeg import FfmpegFailed
 from .film import Film
 from .flow import ahead
+from .framing import Framing
 from .job import Job, RequestLog
-from .models import Floats, Models
+from .models import Models
+from .options import Shorter
 from .request import AvatarRequest
 
 RESULT = "avatar.mp4"  # in the request's folder
@@ -33,7 +35,7 @@ async def render(request: AvatarRequest, models: Models) -> AsyncGenerator[Progr
         Unavailable: the models are down, not ready or too slow.
         AvatarError: a defect on our side; the log tells more.
     """
-    job = Job(models, RequestLog(request.id))
+    job = Job(models, RequestLog(request.id), request.options, request.limits)
     try:
         async with aclosing(_render(request, job)) as events:
             async for event in events:
@@ -44,48 +46,66 @@ async def render(request: AvatarRequest, models: Models) -> AsyncGenerator[Progr
 
 
 async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress | Rendered]:
-    speech = await _hear(request, job)
+    with sound.file_of_samples(request.folder) as decoded:
+        with job.clock.stage("speech"):
+            speech = await sound.hear(request.speech, decoded, job)
+        async with aclosing(_speak(request, speech, job)) as events:
+            async for event in events:
+                yield event
+
+
+async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Progress | Rendered]:
     avatar = await _look(request, job)
+    if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
+        speech = speech.lasting(avatar.count / avatar.fps)
     total = speech.frames(avatar.fps)
-    intake.refuse_many(total)
-    windows = await _windows(speech, avatar, job)
-    stand_ins = tuple(await job.models.stand_ins())
+    job.limits.refuse_many(total)
+    stand_ins = tuple(await job.models.stand_ins(job.options.model))
     yield Progress("speech", total, total)
 
-    seen = tracking.track(avatar, total, job)
-    shots = speaking.shots(seen, windows)
-    frames = ahead(speaking.speak(shots, job), FRAMES_AHEAD)
+    tracker = tracking.Tracker(avatar, total, job)
+    windows = sound.Windows(speech, avatar.fps, job)
+    frames = ahead(speaking.speak(speaking.shots(tracker.frames(), windows), job), FRAMES_AHEAD)
     comment = f"Made with stand-in checkpoints: {', '.join(stand_ins)}" if stand_ins else ""
-    size = (speaking.even(avatar.width), speaking.even(avatar.height))
-    async with aclosing(frames), Film(request.folder / RESULT, size, avatar.fps, speech, job, comment) as film:
+    shape = media.Picture(speaking.even(avatar.width), speaking.even(avatar.height), avatar.fps, avatar.aspect)
+    async with (
+        aclosing(windows),
+        aclosing(frames),
+        Film(request.folder / RESULT, shape, speech, job, comment) as film,
+    ):
         async for frame in frames:
             await film.write(frame)
             yield Progress("encode", film.frames, total)
         await film.finish()
     seconds = job.clock.seconds
     job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
-    yield Rendered(film.path, film.frames, avatar.fps, float(speech.duration), seconds, stand_ins)
-
-
-async def _hear(request: AvatarRequest, job: Job) -> sound.Speech:
-    with job.clock.stage("speech"):
-        return await sound.hear(request.speech)
+    duration = float(speech.duration)
+    yield Rendered(film.path, film.frames, avatar.fps, duration, seconds, stand_ins, tracker.without_face)
 
 
 async def _look(request: AvatarRequest, job: Job) -> pictures.Still | video.Video:
-    if not request.still:
-        return await video.look(request.face)
+    """What the face is, by its content: a picture, or else a video."""
+    is_picture = await asyncio.to_thread(pictures.is_picture, request.face)
+    if is_picture and (request.still or not await asyncio.to_thread(pictures.is_gif, request.face)):
+        return await _still(request, job)
+    try:
+        return await video.look(request.face, job)
+    except InvalidField as error:
+        if request.still and error.reason == video.NOT_A_VIDEO:
+            raise InvalidField(intake.FACE, pictures.NOT_A_PICTURE) from error
+        raise
+
+
+async def _still(request: AvatarRequest, job: Job) -> pictures.Still:
+    colour = request.background.rgb
     with job.clock.stage("decode"):
-        picture = await asyncio.to_thread(pictures.read, request.face)
-    if colour := request.background.rgb:
+        picture = await asyncio.to_thread(pictures.read, request.face, job.limits, colour or pictures.WHITE)
+    framing = Framing(picture.shape[1], picture.shape[0], job.options)
+    (picture,) = await asyncio.to_thread(framing, picture[None])
+    if colour:
         with job.clock.stage("background"):
             picture = await background.change(picture, colour, request.folder, job.models)
-    return pictures.Still(picture)
-
-
-async def _windows(speech: sound.Speech, avatar: pictures.Still | video.Video, job: Job) -> Floats:
-    with job.clock.stage("speech"):
-        return await job.models.mel_windows(speech.samples, float(avatar.fps))
+    return pictures.Still(picture, job.options.fps)
 
 
 def _log(error: AvatarError, job: Job) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from .intake import LIMITS, Limits
+from .options import DEFAULTS, Options
+
 RGB = tuple[int, int, int]
 
 
@@ -41,9 +44,12 @@ class AvatarRequest:
     Attributes:
         face: the picture or video, a file inside `folder`.
         speech: the recording, a file inside `folder`.
-        still: whether `face` is a picture (25 frames a second) or a video (its own frame rate).
+        still: whether the caller takes `face` for a picture. Its content decides; where that may be either (GIF),
+            this does.
         background: for stills; ignored for videos.
         folder: the request's own folder; whoever made it removes it when the answer is sent.
+        options: what else the caller chose.
+        limits: what is refused as too much.
         id: names the request in log lines.
     """
 
@@ -53,3 +59,5 @@ class AvatarRequest:
     background: Background
     folder: Path
     id: str = "-"
+    options: Options = DEFAULTS
+    limits: Limits = LIMITS

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.blend import feather
 from lipsync.boxes import Boxes
 from lipsync.crop import paste
 from lipsync.tensors import WAV2LIP_BATCH
@@ -17,7 +18,9 @@ from lipsync.tensors import WAV2LIP_BATCH
 from .flow import together
 from .job import Job
 from .models import Floats, Pictures
+from .options import Blend
 from .pictures import Picture
+from .sound import Windows
 from .tracking import Seen
 
 # Half a batch of the net: two shots under way fill one batch, and the first frames come out sooner.
@@ -35,12 +38,12 @@ class Shot:
 
     Attributes:
         pictures: BGR [H,W,3] each; for a still the same object again and again.
-        boxes: INT32 [n,4].
+        boxes: INT32 [n,4], or None where they show no face and pass as they are.
         windows: FP32 [n,80,16].
     """
 
     pictures: list[Picture]
-    boxes: Boxes
+    boxes: Boxes | None
     windows: Floats
 
     @property
@@ -49,57 +52,68 @@ class Shot:
         return all(picture is self.pictures[0] for picture in self.pictures)
 
 
-async def shots(seen: AsyncGenerator[Seen], windows: Floats) -> AsyncGenerator[Shot]:
-    """Frames cut into shots, each frame with its window; the last window is held where there are more frames."""
+async def shots(seen: AsyncGenerator[Seen], windows: Windows) -> AsyncGenerator[Shot]:
+    """Frames cut into shots, each frame with its window; frames without a face are shots of their own."""
     pictures: list[Picture] = []
-    boxes: list[Boxes] = []
+    boxes: list[Boxes | None] = []
     done = 0
 
-    def shot() -> Shot:
-        heard = np.minimum(np.arange(done, done + len(pictures)), len(windows) - 1)
-        return Shot(pictures, np.stack(boxes), windows[heard])
+    async def shot() -> Shot:
+        nonlocal done, pictures, boxes
+        heard = await windows.take(done, len(pictures))
+        placed = [box for box in boxes if box is not None]
+        made = Shot(pictures, np.stack(placed) if placed else None, heard)
+        done, pictures, boxes = done + len(pictures), [], []
+        return made
 
     async with aclosing(seen):
         async for picture, box in seen:
+            if boxes and (box is None) != (boxes[-1] is None):
+                yield await shot()
             pictures.append(picture)
             boxes.append(box)
             if len(pictures) == _longest(pictures):
-                yield shot()
-                done += len(pictures)
-                pictures, boxes = [], []
+                yield await shot()
     if pictures:
-        yield shot()
+        yield await shot()
 
 
 async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
     """Each frame with its mouth put back, BGR [H,W,3] on an even number of rows and columns."""
 
-    async def generate(shot: Shot) -> tuple[Shot, Pictures]:
+    async def generate(shot: Shot) -> tuple[Shot, Pictures | None]:
+        if shot.boxes is None:
+            return shot, None
         with job.clock.stage("generation"):
-            faces, boxes = await asyncio.to_thread(closest, shot)
-            return shot, await job.models.lipsync(faces, boxes, shot.windows)
+            faces, boxes = await asyncio.to_thread(closest, shot.pictures, shot.boxes, still=shot.is_still)
+            return shot, await job.models.lipsync(faces, boxes, shot.windows, job.options.model)
 
+    put_back = _feathered if job.options.blend is Blend.FEATHER else _pasted
     async with aclosing(together(cut, generate, AT_ONCE)) as generated:
         async for shot, mouths in generated:
+            if shot.boxes is None or mouths is None:
+                for picture in shot.pictures:
+                    yield _even(picture)
+                continue
             for picture, box, mouth in zip(shot.pictures, shot.boxes, mouths, strict=True):
                 with job.clock.stage("paste"):
-                    frame = await asyncio.to_thread(_paste, picture, box, mouth)
+                    frame = await asyncio.to_thread(put_back, picture, box, mouth)
                 yield frame
 
 
-def closest(shot: Shot) -> tuple[Pictures, Boxes]:
-    """The rectangle that holds the shot's boxes, cut out of every frame, and the boxes moved into it.
+def closest(pictures: list[Picture], boxes: Boxes, *, still: bool) -> tuple[Pictures, Boxes]:
+    """The rectangle that holds the boxes, cut out of every picture (of a still, the first), and the boxes in it.
 
     The crops are the same as from whole frames, at a twentieth of the bytes.
 
     Returns:
         UINT8 [n,h,w,3] and INT32 [n,4]; n is 1 for a still.
     """
-    left, top = shot.boxes[:, :2].min(axis=0)
-    right, bottom = shot.boxes[:, 2:].max(axis=0)
-    count = 1 if shot.is_still else len(shot.pictures)
-    faces = np.stack([picture[top:bottom, left:right] for picture in shot.pictures[:count]])
-    moved = (shot.boxes - (left, top, left, top)).astype(np.int32)
+    left, top = boxes[:, :2].min(axis=0)
+    right, bottom = boxes[:, 2:].max(axis=0)
+    count = 1 if still else len(pictures)
+    faces = np.stack([picture[top:bottom, left:right] for picture in pictures[:count]])
+    moved = (boxes - (left, top, left, top)).astype(np.int32)
     return faces, moved[:count]
 
 
@@ -116,10 +130,17 @@ def _longest(pictures: list[Picture]) -> int:
     return min(SHOT_FRAMES, max(2, SHOT_PIXELS // (width * height)))
 
 
-def _paste(picture: Picture, box: NDArray[np.int32], mouth: Picture) -> Picture:
-    """One finished frame; an odd last row or column is repeated, for the encoder takes even sizes only."""
-    frame: Picture = paste(picture[None], box[None], mouth[None])[0]
+def _pasted(picture: Picture, box: NDArray[np.int32], mouth: Picture) -> Picture:
+    return _even(paste(picture[None], box[None], mouth[None])[0])
+
+
+def _feathered(picture: Picture, box: NDArray[np.int32], mouth: Picture) -> Picture:
+    return _even(feather(picture, box, mouth))
+
+
+def _even(frame: Picture) -> Picture:
+    """An odd last row or column is repeated, for the encoder takes even sizes only."""
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         frame = np.pad(frame, ((0, even(height) - height), (0, even(width) - width), (0, 0)), mode="edge")
-    return frame
+    return np.ascontiguousarray(frame)

@@ -17,6 +17,7 @@ from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 from lipsync.windows import mel_windows
 
 from .models import Floats, Pictures
+from .options import Net
 
 Box = tuple[float, float, float, float]
 
@@ -34,6 +35,7 @@ class FakeModels:
         calls: how often each method was called.
         running, most_running: calls of each method under way, now and at most.
         frames: pictures that detection has been given.
+        nets: generators that `lipsync` was asked for.
         mouths: windows that `lipsync` has been given.
         sent: bytes of pictures that `lipsync` has been given.
         gates: a method's name to an event that its calls wait for.
@@ -55,6 +57,7 @@ class FakeModels:
         self.calls: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
         self.most_running: Counter[str] = Counter()
+        self.nets: set[Net] = set()
         self.frames = self.mouths = self.sent = 0
         self.closed = False
 
@@ -63,7 +66,7 @@ class FakeModels:
         async with self._call("check_ready"):
             pass
 
-    async def stand_ins(self) -> Sequence[str]:
+    async def stand_ins(self, net: Net) -> Sequence[str]:
         """As `Models`."""
         async with self._call("stand_ins"):
             return self._stand_ins
@@ -86,8 +89,9 @@ class FakeModels:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats) -> Pictures:
+    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """As `Models`; a mouth is the crop itself, or darkened."""
+        self.nets.add(net)
         self.mouths += len(windows)
         self.sent += frames.nbytes
         async with self._call("lipsync"):

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipsync.boxes import Boxes, Smoother, pad
-from lipsync.faces import best_face
+from lipsync.boxes import Smoother, pad, smooth
 from lipsync.tensors import S3FD_BATCH
 
-from .errors import AvatarError, FaceNotFound
+from .choosing import Chooser
+from .errors import AvatarError, FaceNotFound, InvalidField
 from .flow import together
 from .job import Job
+from .models import Floats
+from .options import Longer, NoFace, Sides
 from .pictures import Picture, Still
 from .video import Video, read_frames
 
-Seen = tuple[Picture, Boxes]  # one frame, BGR [H,W,3], and its smoothed box, INT32 [4]
+Box = NDArray[np.int32]  # [4]
+Seen = tuple[Picture, Box | None]  # one frame, BGR [H,W,3], and its box; None where there is no face and it may be so
+Faces = tuple[Floats, Floats]  # what detection says of one frame: boxes [16,4] and scores [16]
 
 # What one detection call holds: four frames of 640×480, a single one from there on. More at once would only cost
 # the server memory (see S3FD_BATCH).
@@ -28,90 +32,289 @@ AT_ONCE = 2  # detection calls: one is computed while the next one's frames trav
 # A video that fits is kept decoded instead of being decoded anew every time round: a video of one frame under a
 # minute of speech would start ffmpeg 1500 times.
 KEPT_BYTES = 64 << 20
+# Frames that are held to be shown in reverse order. Each such lot costs a run through the video up to there.
+REVERSED_BYTES = 256 << 20
+# Before a longer clip is worked through, some of its frames are looked at: one in so many, and so many at most.
+SAMPLED, SAMPLES = 50, 24
 
 
-def track(avatar: Still | Video, total: int, job: Job) -> AsyncGenerator[Seen]:
-    """Every frame of the result, `total` in all, with its box. Raises FaceNotFound where one has no face."""
-    return _still(avatar.picture, total, job) if isinstance(avatar, Still) else _moving(avatar, total, job)
+class Tracker:
+    """Faces of one avatar, looked for, chosen, padded and smoothed as the job's options say.
 
-
-async def _still(picture: Picture, total: int, job: Job) -> AsyncGenerator[Seen]:
-    """Detected once: the same picture and box again and again."""
-    _, (box,) = await _detect(picture[None], job)
-    for _ in range(total):
-        yield picture, box
-
-
-async def _moving(film: Video, total: int, job: Job) -> AsyncGenerator[Seen]:
-    """A video's frames, looped where it is shorter than the speech and cut where it is longer.
-
-    Faces are looked for, and boxes smoothed, over the frames that are used, and once only: of the first time
-    round the boxes are remembered, and the frames where they are few.
+    Attributes:
+        without_face: frames of the result, of those given so far, in which no face was found.
     """
-    boxes: list[Boxes] = []
-    kept: list[Picture] = []
-    room = KEPT_BYTES // (film.width * film.height * 3)
-    async with aclosing(_first_time_round(film, total, job)) as first:
-        async for picture, box in first:
-            boxes.append(box)
-            if len(boxes) <= room:
-                kept.append(picture)
-            yield picture, box
-    if len(boxes) > room:
-        kept.clear()
-    given = len(boxes)
-    while given < total:
-        wanted = min(total - given, len(boxes))
-        if kept:
-            for seen in zip(kept[:wanted], boxes[:wanted], strict=True):
-                yield seen
-        else:
-            async with aclosing(_once_more(film, boxes[:wanted], job)) as more:
-                async for seen in more:
+
+    def __init__(self, avatar: Still | Video, total: int, job: Job) -> None:
+        """`total`: frames of the result."""
+        self.without_face = 0
+        self._avatar, self._total, self._job = avatar, total, job
+        self._chooser = Chooser(job.options.face)
+        self._known: dict[int, Faces] = {}  # frames that were looked at before their turn
+
+    def frames(self) -> AsyncGenerator[Seen]:
+        """Every frame of the result, `total` in all, with its box.
+
+        Raises:
+            FaceNotFound: one has no face, and every one has to.
+            InvalidField: an option does not go with what the pictures show.
+        """
+        return self._still(self._avatar) if isinstance(self._avatar, Still) else self._moving(self._avatar)
+
+    async def _still(self, still: Still) -> AsyncGenerator[Seen]:
+        """Looked at once: the same picture and box again and again."""
+        box = self._given_box()
+        if box is None:
+            _, (faces,) = await self._detect(still.picture[None])
+            box = self._face(faces, 0)
+        self.without_face = 0 if box is not None else self._total
+        for _ in range(self._total):
+            yield still.picture, box
+
+    async def _moving(self, film: Video) -> AsyncGenerator[Seen]:
+        """A video's frames, cut where it is longer than the result, and shown again where it is shorter.
+
+        Faces are looked for, and boxes smoothed, over the frames that are used, and once only: of the first time
+        round the boxes are remembered, and the frames where they are few.
+        """
+        boxes: list[Box | None] = []
+        found: list[bool] = []
+        kept: list[Picture] = []
+        room = KEPT_BYTES // (film.width * film.height * 3)
+        async with aclosing(self._first_time_round(film, found)) as first:
+            async for picture, box in first:
+                self.without_face += not found[len(boxes)]
+                boxes.append(box)
+                if len(boxes) <= room:
+                    kept.append(picture)
+                yield picture, box
+        if len(boxes) > room:
+            kept.clear()
+        async with aclosing(self._again(film, boxes, kept)) as again:
+            async for number, picture in again:
+                self.without_face += not found[number]
+                yield picture, boxes[number]
+
+    async def _again(
+        self, film: Video, boxes: Sequence[object], kept: Sequence[Picture]
+    ) -> AsyncGenerator[tuple[int, Picture]]:
+        """What follows when all frames have been shown once, each by its number, until there are enough."""
+        left, count = self._total - len(boxes), len(boxes)
+        how = self._job.options.longer if count > 1 else Longer.HOLD
+        if left and how is Longer.HOLD:
+            last = kept[-1] if kept else await self._frame(film, count - 1)
+            for _ in range(left):
+                yield count - 1, last
+            return
+        forward = how is Longer.LOOP
+        while left > 0:
+            # back and forth, the frame at which it turns is shown once
+            numbers = range(count) if how is Longer.LOOP else range(1, count) if forward else range(count - 2, -1, -1)
+            numbers = numbers[:left]
+            async with aclosing(self._shown(film, numbers, kept)) as shown:
+                async for seen in shown:
                     yield seen
-        given += wanted
+            left -= len(numbers)
+            forward = how is Longer.LOOP or not forward
 
+    async def _shown(self, film: Video, numbers: range, kept: Sequence[Picture]) -> AsyncGenerator[tuple[int, Picture]]:
+        """Frames by their numbers, which go up or down by one."""
+        if kept:
+            for number in numbers:
+                yield number, kept[number]
+            return
+        lot = len(numbers) if numbers.step > 0 else max(1, REVERSED_BYTES // (film.width * film.height * 3))
+        for begin in range(0, len(numbers), lot):
+            some = numbers[begin : begin + lot]
+            low = min(some[0], some[-1])
+            pieces = read_frames(film, self._piece(film), self._job, first=low, most=len(some))
+            given = 0
+            held: list[Picture] = []
+            async with aclosing(pieces):
+                async for frames in pieces:
+                    for frame in frames:
+                        if some.step > 0:
+                            yield low + given, frame
+                        else:
+                            held.append(frame)
+                        given += 1
+            if given < len(some):
+                raise AvatarError("a video had fewer frames the second time")
+            while held:
+                yield low + len(held) - 1, held.pop()
 
-async def _first_time_round(film: Video, total: int, job: Job) -> AsyncGenerator[Seen]:
-    smoother, waiting = Smoother(), deque[Picture]()
+    async def _first_time_round(self, film: Video, found: list[bool]) -> AsyncGenerator[Seen]:
+        """Frames with their boxes. `found` grows ahead of them: whether a face was found, or given."""
+        options = self._job.options
+        if (box := self._given_box()) is not None:
+            async with aclosing(read_frames(film, self._piece(film), self._job, most=self._total)) as pieces:
+                async for frames in pieces:
+                    found += [True] * len(frames)
+                    for frame in frames:
+                        yield frame, box
+        elif options.no_face is NoFace.KEEP:
+            async with aclosing(self._surveyed(film, found)) as surveyed:
+                async for seen in surveyed:
+                    yield seen
+        else:
+            await self._sample(film)
+            smoother, waiting = Smoother(), deque[Picture]()
+            async with aclosing(self._detected(film)) as detected:
+                async for frame, faces in detected:
+                    chosen = np.stack([self._must(faces, len(found))])
+                    found.append(True)
+                    waiting.append(frame)
+                    for smoothed in smoother.feed(chosen) if options.smooth else chosen:
+                        yield waiting.popleft(), smoothed
+            for smoothed in smoother.finish() if options.smooth else ():
+                yield waiting.popleft(), smoothed
 
-    async def detect(frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Boxes]:
-        return await _detect(frames, job)
+    async def _surveyed(self, film: Video, found: list[bool]) -> AsyncGenerator[Seen]:
+        """Every frame is looked at before the first one is given: a gap is bridged by what comes behind it."""
+        boxes: list[Box | None] = []
+        async with aclosing(self._detected(film)) as detected:
+            async for _, faces in detected:
+                box = self._face(faces, len(boxes))
+                boxes.append(box)
+                found.append(box is not None)
+        placed = iter(bridge(boxes, int(film.fps), smoothed=self._job.options.smooth))
+        async with aclosing(read_frames(film, self._piece(film), self._job, most=len(boxes))) as pieces:
+            async for frames in pieces:
+                for frame in frames:
+                    yield frame, next(placed)
 
-    async with aclosing(together(_pieces(film, total, job), detect, AT_ONCE)) as detected:
-        async for frames, boxes in detected:
-            waiting.extend(frames)
-            for box in smoother.feed(boxes):
-                yield waiting.popleft(), box
-    for box in smoother.finish():
-        yield waiting.popleft(), box
+    async def _sample(self, film: Video) -> None:
+        """Look at some frames all over a longer clip, so that one without a face need not be worked through first.
 
+        Raises:
+            FaceNotFound: with the first frame of the stretch without one.
+        """
+        used = min(film.count, self._total)
+        if used < 2 * SAMPLED:
+            return
+        step = max(SAMPLED, -(-used // SAMPLES))
+        pieces = read_frames(film, self._piece(film), self._job, most=-(-used // step), step=step)
+        number = 0
+        async with aclosing(together(pieces, self._detect, AT_ONCE)) as detected:
+            async for _, faces in detected:
+                for face in faces:
+                    self._known[number] = face
+                    if not _shows_one(face):
+                        raise FaceNotFound(await self._first_missing(film, number - step, number) / film.fps)
+                    number += step
 
-async def _once_more(film: Video, boxes: list[Boxes], job: Job) -> AsyncGenerator[Seen]:
-    left = deque(boxes)
-    async with aclosing(_pieces(film, len(boxes), job)) as pieces:
-        async for frames in pieces:
-            for frame in frames:
-                yield frame, left.popleft()
-    if left:
+    async def _first_missing(self, film: Video, good: int, bad: int) -> int:
+        """The first frame without a face between one that has one (or -1) and one that has none, by bisection."""
+        good = max(good, -1)
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            _, (faces,) = await self._detect((await self._frame(film, middle))[None])
+            good, bad = (middle, bad) if _shows_one(faces) else (good, middle)
+        return bad
+
+    async def _frame(self, film: Video, number: int) -> Picture:
+        async with aclosing(read_frames(film, 1, self._job, first=number, most=1)) as pieces:
+            async for (frame,) in pieces:
+                return frame  # type: ignore[no-any-return]
         raise AvatarError("a video had fewer frames the second time")
 
+    async def _detected(self, film: Video) -> AsyncGenerator[tuple[Picture, Faces]]:
+        """The frames that are used, with what detection says of them."""
+        read = 0
 
-def _pieces(film: Video, most: int, job: Job) -> AsyncGenerator[NDArray[np.uint8]]:
-    piece = min(S3FD_BATCH, max(1, DETECTION_PIXELS // (film.width * film.height)))
-    return read_frames(film, most, piece, job)
+        async def numbered() -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
+            nonlocal read
+            async with aclosing(read_frames(film, self._piece(film), self._job, most=self._total)) as pieces:
+                async for frames in pieces:
+                    yield read, frames
+                    read += len(frames)
+
+        async def detect(piece: tuple[int, NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[Faces]]:
+            first, frames = piece
+            new = [n for n in range(len(frames)) if first + n not in self._known]
+            _, faces = await self._detect(frames[new]) if len(new) < len(frames) else await self._detect(frames)
+            answers = iter(faces)
+            return frames, [
+                self._known.pop(first + n) if first + n in self._known else next(answers) for n in range(len(frames))
+            ]
+
+        async with aclosing(together(numbered(), detect, AT_ONCE)) as detected:
+            async for frames, faces in detected:
+                for seen in zip(frames, faces, strict=True):
+                    yield seen
+
+    async def _detect(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Faces]]:
+        """Frames [n,H,W,3] with the faces of each."""
+        if not len(frames):
+            return frames, []
+        with self._job.clock.stage("detection"):
+            boxes, scores = await self._job.models.detect_faces(frames)
+        return frames, list(zip(boxes, scores, strict=True))
+
+    def _face(self, faces: Faces, number: int) -> Box | None:
+        """The padded box of the face that is meant in frame `number`, or None where there is none and that may be."""
+        return self._may(faces) if self._job.options.no_face is NoFace.KEEP else self._must(faces, number)
+
+    def _may(self, faces: Faces) -> Box | None:
+        face = self._chooser.choose(*faces)
+        if face is None:
+            return None
+        padded: Box = pad(face[None], self._avatar.width, self._avatar.height, self._job.options.pads)[0]
+        return padded if (padded[:2] < padded[2:]).all() else None  # nothing of it may lie in the picture
+
+    def _must(self, faces: Faces, number: int) -> Box:
+        box = self._may(faces)
+        if box is None:
+            raise FaceNotFound(number / self._avatar.fps)
+        return box
+
+    def _given_box(self) -> Box | None:
+        sides: Sides | None = self._job.options.box
+        if sides is None:
+            return None
+        top, bottom, left, right = sides
+        width, height = self._avatar.width, self._avatar.height
+        if bottom > height or right > width:
+            raise InvalidField("box", f"it reaches outside the {width}x{height} picture")
+        return np.array([left, top, right, bottom], np.int32)
+
+    @staticmethod
+    def _piece(film: Video) -> int:
+        return min(S3FD_BATCH, max(1, DETECTION_PIXELS // (film.width * film.height)))
 
 
-async def _detect(frames: NDArray[np.uint8], job: Job) -> tuple[NDArray[np.uint8], Boxes]:
-    """Frames [n,H,W,3] with their padded boxes, INT32 [n,4]."""
-    with job.clock.stage("detection"):
-        boxes, scores = await job.models.detect_faces(frames)
-    best = [best_face(*face) for face in zip(boxes, scores, strict=True)]
-    found = [face for face in best if face is not None]
-    if len(found) < len(frames):
-        raise FaceNotFound
-    height, width = frames.shape[1:3]
-    padded = pad(np.stack(found), width, height)
-    if (padded[:, :2] >= padded[:, 2:]).any():  # nothing of it lies in the picture
-        raise FaceNotFound
-    return frames, padded
+def bridge(boxes: Sequence[Box | None], gap: int, *, smoothed: bool) -> list[Box | None]:
+    """Boxes put between those before and behind, in gaps of at most so many frames; longer ones stay.
+
+    Each stretch between the gaps that are left is smoothed by itself, as if it were a clip.
+    """
+    result: list[Box | None] = []
+    stretch: list[Box] = []
+    missing = 0
+
+    def end() -> None:
+        result.extend(smooth(np.stack(stretch)) if stretch and smoothed else stretch)
+        stretch.clear()
+        result.extend([None] * missing)
+
+    for box in boxes:
+        if box is None:
+            missing += 1
+            continue
+        if missing and stretch and missing <= gap:
+            stretch += [_between(stretch[-1], box, (n + 1) / (missing + 1)) for n in range(missing)]
+        elif missing:
+            end()
+        missing = 0
+        stretch.append(box)
+    end()
+    return result
+
+
+def _between(before: Box, behind: Box, share: float) -> Box:
+    between: Box = (before + (behind - before) * share).astype(np.int32)
+    return between
+
+
+def _shows_one(faces: Faces) -> bool:
+    return bool(faces[1][0] > 0)

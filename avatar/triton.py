@@ -18,6 +18,7 @@ from lipsync.tensors import Model
 
 from .errors import AvatarError, Unavailable
 from .models import Floats, Pictures
+from .options import Net
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ NEEDED = (
     tensors.LIPSYNC,
     tensors.SEGMENTATION,
 )
-WITH_CHECKPOINT = (tensors.S3FD, tensors.WAV2LIP, tensors.SEGMENTATION)
+GENERATORS = {Net.WAV2LIP: tensors.WAV2LIP, Net.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
+LIPSYNC = {Net.WAV2LIP: tensors.LIPSYNC, Net.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
 
 CHANNEL = (
     ("grpc.max_send_message_length", -1),  # no limit: frames of any size that the job lets in
@@ -69,11 +71,12 @@ class TritonModels:
         if missing or not ready[0]:
             raise Unavailable(f"the models are not ready: {', '.join(missing) or 'the server is starting'}")
 
-    async def stand_ins(self) -> Sequence[str]:
+    async def stand_ins(self, net: Net) -> Sequence[str]:
         """As `Models`; asked anew each time, for the server may be another one meanwhile."""
-        asked = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in WITH_CHECKPOINT]
+        with_checkpoint = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
+        asked = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in with_checkpoint]
         answers = await _answer(_all(asked), "the models")
-        pairs = zip(WITH_CHECKPOINT, answers, strict=True)
+        pairs = zip(with_checkpoint, answers, strict=True)
         return tuple(model.name for model, answer in pairs if _is_stand_in(answer.config))
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
@@ -86,9 +89,9 @@ class TritonModels:
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats) -> Pictures:
+    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """As `Models`."""
-        (mouths,) = await self._infer(tensors.LIPSYNC, frames, boxes, windows)
+        (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows)
         return mouths
 
     async def segment(self, image: Pictures) -> NDArray[np.int32]:

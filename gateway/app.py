@@ -19,7 +19,7 @@ from gateway.context import ID_HEADER, RequestContext
 from gateway.contract import FORM_NAME, FORM_SCHEMA
 from gateway.jobs import Jobs
 from gateway.metrics import Metrics
-from gateway.routes import FRAMES, STAND_INS, TIMING, router
+from gateway.routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
 from gateway.service import Render, Service
 from gateway.settings import Settings
 from gateway.workspace import Workspace
@@ -85,7 +85,7 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=[ID_HEADER, TIMING, FRAMES, STAND_INS, "Retry-After"],
+        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, problems.FACE_MISSING_AT, STAND_INS, "Retry-After"],
     )
     app.add_middleware(RequestContext, metrics=metrics)
     return app

@@ -1,8 +1,9 @@
 """The form contract: raw form fields stop here, a frozen AvatarRequest goes on.
 
-All four fields are needed; fields of other names are ignored. `background` counts for stills only,
-so with a video any value of it passes, as in the original. The extension only says still or video:
-it never becomes part of a path.
+The original's four fields are needed. The options (`avatar.options`) are optional, with the original's behaviour as
+their defaults. Fields of other names are ignored, or refused in the strict mode. `background` counts for stills only,
+so with a video any value of it passes, as in the original. The extension only says still or video, and the file's
+content knows better: it never becomes part of a path.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avatar import options
 from avatar.errors import InvalidField
+from avatar.intake import LIMITS, Limits
 from avatar.request import AvatarRequest, Background
 
 FACE = "face_file"
@@ -22,7 +25,7 @@ BACKGROUND = "background"
 
 # field → the fixed name of its file in the request's folder
 FILES: dict[str, str] = {FACE: "face", SPEECH: "speech"}
-TEXTS = frozenset({FACE_TYPE, BACKGROUND})
+TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(option.name for option in options.OPTIONS)})
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
 _SHOWN = 40  # characters of a bad value that its error repeats
 
@@ -37,6 +40,12 @@ class Upload:
 
 # The known fields of a form; a field may be of the wrong kind, or missing.
 Form = Mapping[str, str | Upload]
+
+
+def _schema(option: options.Option) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string", "default": option.default, "description": option.about}
+    return schema | ({"enum": list(option.choices)} if option.choices else {})
+
 
 FORM_NAME = "AvatarForm"  # among the OpenAPI schemas
 FORM_SCHEMA: dict[str, Any] = {
@@ -57,7 +66,8 @@ FORM_SCHEMA: dict[str, Any] = {
         FACE_TYPE: {
             "type": "string",
             "description": "Extension of face_file, without the dot. jpg, jpeg, png (in any case): a still, shown at "
-            "25 frames a second. Anything else: a video, with its own frame rate.",
+            "25 frames a second. Anything else: a video, with its own frame rate. The file's content knows better: a "
+            "picture is a still and a video is a video, whatever is said here.",
             "examples": ["png", "jpg", "mp4"],
         },
         BACKGROUND: {
@@ -65,22 +75,26 @@ FORM_SCHEMA: dict[str, Any] = {
             "enum": [background.value for background in Background],
             "description": "Background of a still: kept, or painted in a colour. Any value is ignored for a video.",
         },
+        **{option.name: _schema(option) for option in options.OPTIONS},
     },
 }
 
 
-def parse(form: Form, folder: Path, identity: str) -> AvatarRequest:
+def parse(form: Form, folder: Path, identity: str, limits: Limits = LIMITS) -> AvatarRequest:
     """The job that a form asks for. Raises InvalidField, naming the field, where it does not do."""
     face, speech = _file(form, FACE), _file(form, SPEECH)
     still = is_still(_text(form, FACE_TYPE))
     background = _text(form, BACKGROUND)
+    chosen = options.parse({option.name: _optional(form, option.name) for option in options.OPTIONS})
     return AvatarRequest(
         face=face,
         speech=speech,
         still=still,
-        background=_background(background) if still else Background.FROM_INPUT,
+        background=_background(background, still),
         folder=folder,
         id=identity,
+        options=chosen,
+        limits=limits,
     )
 
 
@@ -107,6 +121,11 @@ def _text(form: Form, field: str) -> str:
     return value
 
 
+def _optional(form: Form, field: str) -> str:
+    """The value of a field that may be missing or, as browsers send those left blank, empty."""
+    return _text(form, field) if form.get(field) else ""
+
+
 def _given(form: Form, field: str) -> str | Upload:
     try:
         return form[field]
@@ -114,10 +133,12 @@ def _given(form: Form, field: str) -> str | Upload:
         raise InvalidField(field, "the field is missing") from None
 
 
-def _background(value: str) -> Background:
+def _background(value: str, still: bool) -> Background:
     try:
         return Background(value)
     except ValueError:
+        if not still:
+            return Background.FROM_INPUT
         shown = ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
         allowed = ", ".join(background.value for background in Background)
         raise InvalidField(BACKGROUND, f"{shown} is not one of {allowed}") from None

@@ -15,7 +15,8 @@ from gateway.contract import FILES, TEXTS, Form, Upload
 from gateway.problems import MalformedForm, TooLarge
 
 _TEXT_BYTES = 1024  # no value of the contract comes near it
-_PARTS = 100  # fields of one form; the contract has four
+_NAME_SHOWN = 40  # characters of an unknown field's name that its error repeats
+_PARTS = 100  # fields of one form; the contract has some twenty
 _FLUSH_BYTES = 1024 * 1024  # what is gathered before a thread is asked to write it
 
 
@@ -32,10 +33,11 @@ class _Part:
 class FormReader:
     """Turns the bytes of a body into a Form; knows nothing of HTTP, and touches the disk in `flush` only.
 
-    Fields that the contract does not know are read past and kept nowhere.
+    Fields that the contract does not know are read past and kept nowhere, or refused where it is `strict`.
     """
 
-    def __init__(self, boundary: bytes, folder: Path, max_file_bytes: int) -> None:
+    def __init__(self, boundary: bytes, folder: Path, max_file_bytes: int, *, strict: bool = False) -> None:
+        self._strict = strict
         self._folder = folder
         self._max_file_bytes = max_file_bytes
         self._form: dict[str, str | Upload] = {}
@@ -109,6 +111,8 @@ class FormReader:
         if name in self._form:  # which of the two is meant, nobody can know
             raise InvalidField(name, "the field comes twice")
         known = name in FILES or name in TEXTS
+        if self._strict and not known:
+            raise InvalidField(ascii(name[:_NAME_SHOWN]), "there is no such field")
         self._part = _Part(name, is_file=b"filename" in options) if known else None
 
     def _data_comes(self, data: bytes, start: int, end: int) -> None:

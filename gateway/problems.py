@@ -22,12 +22,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from avatar.errors import ClientError, Unavailable
+from avatar.errors import ClientError, FaceNotFound, Unavailable
 from gateway.context import ERROR
 from gateway.logs import request_id
 
 logger = logging.getLogger(__name__)
 
+FACE_MISSING_AT = "X-Avatar-Face-Missing-At"
 DEFECT = "Defect"  # the name of any unexpected exception among the metrics
 CLIENT_GONE = 499  # nginx's number for it; no status of HTTP's own says this
 
@@ -70,7 +71,10 @@ async def _refused(request: Request, error: Exception) -> Response:
     _tell(request, error)
     status = error.status if isinstance(error, ClientError) else 400
     logger.info("refused with %d: %s", status, error)
-    return JSONResponse({"detail": str(error)}, status)
+    headers = {}
+    if isinstance(error, FaceNotFound) and error.seconds is not None:
+        headers[FACE_MISSING_AT] = f"{float(error.seconds):.3f}"
+    return JSONResponse({"detail": str(error)}, status, headers)
 
 
 async def _unavailable(request: Request, error: Exception) -> Response:

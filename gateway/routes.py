@@ -13,13 +13,20 @@ from pydantic import BaseModel, Field
 
 from gateway import context, metrics
 from gateway.contract import FORM_NAME
-from gateway.problems import Problem, ShuttingDown
+from gateway.problems import FACE_MISSING_AT, Problem, ShuttingDown
 from gateway.service import Made, Service
 
 router = APIRouter()
 
 MP4 = "application/mp4"  # as the original says it; the registered name is video/mp4
 TIMING, FRAMES, STAND_INS = "Server-Timing", "X-Avatar-Frames", "X-Avatar-Stand-Ins"
+WITHOUT_FACE = "X-Avatar-Frames-Without-Face"
+_MISSING_AT = {
+    FACE_MISSING_AT: {
+        "description": "Where a frame shows no face: the seconds of the video up to the first such frame.",
+        "schema": {"type": "number"},
+    }
+}
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait before the next try.", "schema": {"type": "integer"}}}
 
 
@@ -61,6 +68,10 @@ _MADE = {
     "content": {MP4: {"schema": {"type": "string", "format": "binary"}}},
     "headers": {
         FRAMES: {"description": "Pictures in the video.", "schema": {"type": "integer"}},
+        WITHOUT_FACE: {
+            "description": "Of them, those in which no face was found (`no_face=keep`).",
+            "schema": {"type": "integer"},
+        },
         TIMING: {"description": "Time spent in each stage; stages overlap.", "schema": {"type": "string"}},
         STAND_INS: {
             "description": "Models that ran on stand-in checkpoints; absent with real weights.",
@@ -77,7 +88,9 @@ _MADE = {
     response_class=FileResponse,
     responses={
         200: _MADE,
-        400: _problem("The form, a file in it, or a picture without a face: `detail` names the field and the reason."),
+        400: _problem(
+            "The form, a file in it, or a picture without a face: `detail` names the field and the reason.", _MISSING_AT
+        ),
         408: _problem("The upload paused for too long."),
         413: _problem("A file is over the limit."),
         500: _problem("A defect; the service's log says more under the request's id."),
@@ -86,7 +99,7 @@ _MADE = {
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
 async def make_avatar(request: Request, service: Serving, folder: Annotated[Path, Depends(_request_folder)]) -> Any:  # noqa: ANN401
-    """A face and a speech in, the video of the face speaking out. Fields of other names are ignored."""
+    """A face and a speech in, the video of the face speaking out. Unknown fields pass, unless the form is strict."""
     made = await service.make(request, folder)
     setattr(request.state, context.STAGES, made.stages)
     setattr(request.state, context.FRAMES, made.rendered.frames)
@@ -136,7 +149,11 @@ def _health(status: str, service: Service) -> Health:
 
 def _headers(made: Made) -> dict[str, str]:
     timing = ", ".join(f"{re.sub(r'[^A-Za-z0-9_-]', '-', name)};dur={s * 1000:.1f}" for name, s in made.stages.items())
-    headers = {TIMING: timing, FRAMES: str(made.rendered.frames)}
+    headers = {
+        TIMING: timing,
+        FRAMES: str(made.rendered.frames),
+        WITHOUT_FACE: str(made.rendered.without_face),
+    }
     if made.rendered.stand_ins:
         headers[STAND_INS] = ", ".join(made.rendered.stand_ins)
     return headers

@@ -51,7 +51,7 @@ class Service:
         with self.jobs.place():
             begun = time.perf_counter()
             form = await attended(receive_form(request, folder, self.settings), self.jobs.stopped)
-            job = contract.parse(form, folder, request_id.get())
+            job = contract.parse(form, folder, request_id.get(), self.settings.limits)
             stages = {"upload": time.perf_counter() - begun}
             rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
             await asyncio.to_thread(_remove, job.face, job.speech)  # a slow download holds on to the result alone

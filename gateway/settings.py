@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from avatar.intake import Limits
+
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024
 
@@ -68,6 +70,18 @@ class Settings(BaseSettings):
         json_schema_extra={"shown": "the system's temporary folder"},
     )
     max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of the two.")
+    max_megapixels: float = Field(100, gt=0, le=178, description="Largest accepted picture or video frame.")
+    work_megapixels: float = Field(
+        8.3,
+        ge=0.1,
+        le=100,
+        description="Larger pictures and video frames are scaled down to this; 8.3 is 3840x2160. The face detector "
+        "takes 0.5 GB of memory for each.",
+    )
+    max_speech_seconds: int = Field(3600, ge=1, le=86400, description="Longest accepted speech.")
+    max_frames: int = Field(216_000, ge=1, le=2_000_000, description="Most frames of a result: its length x its rate.")
+    max_fps: int = Field(240, ge=1, le=1000, description="Highest accepted frame rate of a video.")
+    strict_form: bool = Field(False, description="Whether a form with a field that is not documented is refused.")
     upload_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds an upload may pause before it is given up.")
     max_jobs: int = Field(
         default_factory=_jobs_at_once,
@@ -83,6 +97,17 @@ class Settings(BaseSettings):
         "info", description="Least severe level logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
+
+    @property
+    def limits(self) -> Limits:
+        """What the job refuses as too much."""
+        return Limits(
+            pixels=int(self.max_megapixels * 1e6),
+            work_pixels=int(self.work_megapixels * 1e6),
+            seconds=self.max_speech_seconds,
+            frames=self.max_frames,
+            fps=self.max_fps,
+        )
 
     @property
     def max_form_bytes(self) -> int:

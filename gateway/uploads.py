@@ -22,7 +22,7 @@ async def receive_form(request: Request, folder: Path, settings: Settings) -> Fo
     ClientGone.
     """
     boundary = _boundary(request.headers.get("content-type"))
-    reader = FormReader(boundary, folder, settings.max_upload_bytes)
+    reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > settings.max_form_bytes:
         raise _form_too_large(settings)

@@ -100,12 +100,17 @@ def _suppress_one(boxes: Floats, scores: Floats) -> list[int]:
 
 
 def best_face(boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
-    """The best face of one picture, corners clipped at 0 and truncated: INT32 [4], or None.
+    """The best face of one picture, INT32 [4] as `corners` gives it, or None.
 
     Args:
         boxes: FP32 [F,4], scores: FP32 [F], both best first, as `suppress` gives them.
     """
     if not len(scores) or scores[0] <= 0:
         return None
-    corners: NDArray[np.int32] = np.maximum(boxes[0], 0).astype(np.int32)
-    return corners
+    return corners(boxes[0])
+
+
+def corners(box: Floats) -> NDArray[np.int32]:
+    """A box FP32 [4] in int pixels, INT32 [4]: clipped at 0 and truncated, as the original does it."""
+    whole: NDArray[np.int32] = np.maximum(box, 0).astype(np.int32)
+    return whole

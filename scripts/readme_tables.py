@@ -1,4 +1,4 @@
-"""Writes README.md's tables of settings, metrics and models from the code that honours them; `--check` only compares.
+"""Writes the tables of README.md (options, settings, metrics, models) from the code; `--check` only compares.
 
 Exit status: 0 up to date or written, 1 `--check` found a difference, 2 wrong usage.
 """
@@ -11,11 +11,18 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from avatar.options import OPTIONS
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
 from lipsync.tensors import MODELS, Tensor
 
 README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def options_table() -> str:
+    """One row an option of the form."""
+    rows = [f"| `{each.name}` | {f'`{each.default}`' if each.default else ''} | {each.about} |" for each in OPTIONS]
+    return "\n".join(["| field | default | what it does |", "|---|---|---|", *rows])
 
 
 def settings_table() -> str:
@@ -40,7 +47,12 @@ def models_table() -> str:
 
 def filled(text: str) -> str:
     """The README with its tables between the markers made anew."""
-    tables = {"settings": settings_table(), "metrics": metrics_table(), "models": models_table()}
+    tables = {
+        "options": options_table(),
+        "settings": settings_table(),
+        "metrics": metrics_table(),
+        "models": models_table(),
+    }
     for name, table in tables.items():
         pattern = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)"
         text, count = re.subn(pattern, lambda found, table=table: found[1] + table + found[2], text, flags=re.S)

@@ -16,7 +16,7 @@ async def _read_for_ever() -> None:
 
 
 async def test_output_is_what_ffmpeg_writes() -> None:
-    assert b"testsrc2" in await ffmpeg.output(("-hide_banner", "-filters"))
+    assert b"testsrc2" in (await ffmpeg.output(("-hide_banner", "-filters")))[0]
 
 
 async def test_a_failure_carries_the_status_and_the_last_words() -> None:
@@ -28,11 +28,28 @@ async def test_a_failure_carries_the_status_and_the_last_words() -> None:
 
 
 async def test_a_flood_of_words_is_cut() -> None:
-    async with ffmpeg.Process(("-loglevel", "debug", *ENDLESS[:4], "-t", "20", "-f", "null", "-")) as process:
-        await process.read_all()
-        await process.finish()
-        _, words = process._ended.result()
+    _, words = await ffmpeg.output(("-loglevel", "debug", *ENDLESS[:4], "-t", "20", "-f", "null", "-"))
     assert 0 < len(words) <= ffmpeg.WORDS
+
+
+async def test_what_does_not_get_on_is_ended() -> None:
+    before = children()
+    with pytest.raises(ffmpeg.TookTooLong):
+        await ffmpeg.output(("-re", *ENDLESS), seconds=0.5)
+    room = np.empty(1_000_000_000, np.uint8)
+    with pytest.raises(ffmpeg.TookTooLong):
+        async with ffmpeg.Process(("-re", *ENDLESS)) as process:
+            await process.read_into(room.data, seconds=0.5)
+    assert children() == before
+
+
+async def test_memory_and_the_size_of_files_are_limited() -> None:
+    before = children()
+    async with ffmpeg.Process(ENDLESS):
+        (child,) = children() - before
+        limits = Path(f"/proc/{child}/limits").read_text()  # noqa: ASYNC240
+    assert str(ffmpeg.MEMORY) in next(line for line in limits.splitlines() if line.startswith("Max data size"))
+    assert str(ffmpeg.FILE_BYTES) in next(line for line in limits.splitlines() if line.startswith("Max file size"))
 
 
 async def test_leaving_the_block_ends_a_process_that_would_run_for_ever() -> None:

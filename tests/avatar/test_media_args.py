@@ -1,15 +1,26 @@
 from fractions import Fraction
 from pathlib import Path
 
-from avatar import intake, media
+from avatar import media
+from avatar.options import Quality
 
 FILE = Path("/somewhere/-i; rm x.mp4")
+OUT = Path("/out.mp4")
+MOST = 1_000_000
+
+
+def encode_args(fps: Fraction = Fraction(25), *, sane: bool = True, comment: str = "", aspect: str = "") -> list[str]:
+    sound = media.Sound(FILE, sane, Fraction(2), MOST)
+    return media.encode_args(media.Picture(64, 48, fps, aspect), sound, OUT, Quality.STANDARD, comment)
+
+
 INPUTS = (
-    media.probe_video_args(FILE),
-    media.probe_speech_args(FILE),
-    media.decode_args(FILE),
-    media.speech_args(FILE, sane=False, seconds=60),
-    media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=False),
+    media.probe_video_args(FILE, MOST),
+    media.times_args(FILE, MOST, 100),
+    media.probe_speech_args(FILE, MOST),
+    media.decode_args(FILE, MOST, ["fps=25"]),
+    media.speech_args(FILE, MOST, OUT, sane=False, seconds=60),
+    encode_args(sane=False),
 )
 
 
@@ -27,7 +38,7 @@ def test_no_memory_is_taken_for_pictures_far_over_the_limit() -> None:
     for args in INPUTS:
         at = args.index("-max_pixels")
         assert at < args.index(f"file:{FILE}")  # an option of this input
-        assert intake.MAX_PIXELS < int(args[at + 1]) <= 2 * intake.MAX_PIXELS
+        assert MOST < int(args[at + 1]) <= 2 * MOST
 
 
 def test_no_container_that_points_to_other_files_is_let_in() -> None:
@@ -40,13 +51,13 @@ def test_ffmpeg_never_waits_for_a_terminal() -> None:
 
 
 def test_the_result_is_made_at_the_exact_frame_rate() -> None:
-    args = media.encode_args(64, 48, Fraction(24000, 1001), FILE, Path("/out.mp4"), sane=True)
+    args = encode_args(Fraction(24000, 1001))
     assert value(args, "-framerate") == "24000/1001"
     assert value(args, "-video_size") == "64x48"
 
 
 def test_the_result_is_h264_and_aac_with_its_index_in_front() -> None:
-    args = media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=True)
+    args = encode_args()
     assert (value(args, "-c:v"), value(args, "-c:a"), value(args, "-movflags")) == ("libx264", "aac", "+faststart")
     assert args[-1] == "file:/out.mp4"
     assert "-shortest" not in args
@@ -54,8 +65,8 @@ def test_the_result_is_h264_and_aac_with_its_index_in_front() -> None:
 
 def test_only_sound_that_may_hold_nan_is_searched_for_it() -> None:
     for sane in (True, False):
-        speech = media.speech_args(FILE, sane=sane, seconds=60)
-        result = media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=sane)
+        speech = media.speech_args(FILE, MOST, OUT, sane=sane, seconds=60)
+        result = encode_args(sane=sane)
         assert [value(args, "-af").startswith(media.SANE) for args in (speech, result)] == [not sane] * 2
 
 
@@ -64,8 +75,8 @@ def test_the_encoder_leaves_cores_to_the_nets() -> None:
 
 
 def test_a_comment_is_written_only_where_there_is_one() -> None:
-    quiet = media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=True)
-    loud = media.encode_args(64, 48, Fraction(25), FILE, Path("/out.mp4"), sane=True, comment="stand-ins")
+    quiet = encode_args()
+    loud = encode_args(comment="stand-ins")
     assert "-metadata" not in quiet
     assert value(loud, "-metadata") == "comment=stand-ins"
 
@@ -78,3 +89,31 @@ def test_a_probe_is_read_by_name() -> None:
 def test_a_probe_without_a_packet_is_empty() -> None:
     assert media.parse_probe("#software: x\n#tb 0: 1/25\n#dimensions 0: 160x120\n") == {}
     assert media.parse_probe("") == {}
+
+
+def test_what_a_frame_shows_is_read_by_name_of_the_first_one() -> None:
+    words = """Metadata: i:T
+[Parsed_showinfo_0 @ 0x7f] n:   0 pts:  0 fmt:yuv420p10le cl:left sar:4/3 s:64x48 i:B iskey:1 type:I
+[Parsed_showinfo_0 @ 0x7f] color_range:tv color_space:bt2020nc color_primaries:bt2020 color_trc:smpte2084
+[Parsed_showinfo_0 @ 0x7f] n:   1 pts:  1 fmt:yuv420p10le cl:left sar:4/3 s:64x48 i:P iskey:0 type:P
+"""
+    shown = media.parse_shown(words)
+    assert (shown["i"], shown["color_trc"], shown["sar"]) == ("B", "smpte2084", "4/3")
+
+
+def test_the_clock_of_a_video_is_read_in_the_order_of_showing() -> None:
+    text = "#tb 0: 1/100\n0, 0, 8, 4, 10, 0x1\n0, 4, 0, 4, 10, 0x2, F=0x0\n0, 8, 4, 4, 10, 0x3\n"
+    assert media.parse_times(text) == [Fraction(0), Fraction(4, 100), Fraction(8, 100)]
+    assert media.parse_times("#tb 0: 1/100\n0, 0, NOPTS, 4, 10, 0x1\n") is None
+    assert media.parse_times("") is None
+
+
+def test_pixels_that_are_not_square_are_told_to_the_player() -> None:
+    assert value(encode_args(aspect="4:3"), "-vf").endswith(",setsar=4/3")
+    assert "setsar" not in value(encode_args(), "-vf")
+
+
+def test_every_level_of_quality_is_another_one() -> None:
+    levels = {media.LEVELS[quality] for quality in Quality}
+    assert len(levels) == len(Quality)
+    assert media.LEVELS[Quality.STANDARD] == ("veryfast", 18)

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ from numpy.typing import NDArray
 
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.events import Rendered
+from avatar.intake import Limits
 from avatar.models import Floats
+from avatar.options import Net
 from avatar.request import Background
 from avatar.speaking import SHOT_FRAMES
 from avatar.testing import FakeModels, darkened
@@ -46,8 +49,8 @@ class Recorder(FakeModels):
         super().__init__(*args, **options)
         self.shots: list[tuple[Floats, Frames]] = []
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats) -> Frames:
-        mouths = await super().lipsync(frames, boxes, windows)
+    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Frames:
+        mouths = await super().lipsync(frames, boxes, windows, net)
         self.shots.append((windows, mouths))
         return mouths
 
@@ -108,7 +111,8 @@ async def test_more_frames_than_can_be_worked_on_are_refused_before_a_model_is_a
     face = write_video(tmp_path / "face.mp4", moving_square(5), "240")
     long = write_wav(tmp_path / "speech.wav", np.zeros(500, np.float32), rate=1)
     with pytest.raises(InvalidField, match="audio_file: too long for this frame rate: 120000 frames, 100000 at most"):
-        await run(request(tmp_path, face, long, still=False), models)
+        job = request(tmp_path, face, long, still=False)
+        await run(replace(job, limits=Limits(frames=100_000)), models)
     assert not models.calls
 
 

@@ -10,6 +10,7 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from avatar.errors import AvatarError, ClientError, Unavailable
+from avatar.options import Net
 from avatar.testing import FakeModels
 from avatar.triton import NEEDED, TritonModels
 from embedded.server import Triton
@@ -115,10 +116,11 @@ async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
 async def test_every_call_has_a_deadline() -> None:
     async with serving(seconds=50) as (server, models):
         await models.check_ready()
-        await models.stand_ins()
+        await models.stand_ins(Net.WAV2LIP)
         await models.mel_windows(np.zeros(3200, np.float32), 25.0)
         await models.detect_faces(PICTURE[None])
-        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), np.zeros((1, 80, 16), np.float32))
+        windows = np.zeros((1, 80, 16), np.float32)
+        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Net.WAV2LIP)
         await models.segment(PICTURE)
     asked = {call for call, _ in server.allowed}
     assert asked == {
@@ -189,9 +191,10 @@ def nowhere() -> Iterator[str]:
 
 async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
     models = TritonModels(nowhere)
-    for call in (models.check_ready, models.stand_ins):
-        with pytest.raises(Unavailable, match="cannot be reached"):
-            await call()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.check_ready()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.stand_ins(Net.WAV2LIP)
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.segment(PICTURE)
     await models.close()
@@ -200,9 +203,9 @@ async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
 async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
     async with serving() as (server, models):
         server.stand_ins = {"wav2lip"}
-        assert await models.stand_ins() == ("wav2lip",)
+        assert await models.stand_ins(Net.WAV2LIP) == ("wav2lip",)
         server.stand_ins = set()
-        assert await models.stand_ins() == ()
+        assert await models.stand_ins(Net.WAV2LIP) == ()
 
 
 async def test_closed_models_can_be_used_again() -> None:
@@ -240,7 +243,7 @@ async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> N
     random = np.random.RandomState(0)
     try:
         await models.check_ready()
-        assert set(await models.stand_ins()) == {"s3fd", "wav2lip", "segmentation"}
+        assert set(await models.stand_ins(Net.WAV2LIP)) == {"s3fd", "wav2lip", "segmentation"}
         sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
         windows = await models.mel_windows(sound, 24000 / 1001)
         np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)
@@ -248,10 +251,15 @@ async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> N
         boxes, scores = await models.detect_faces(frames)
         assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))
         box = np.array([[10, 20, 90, 100]], np.int32)
-        assert (await models.lipsync(frames[:1], box, windows[:5])).shape == (5, 96, 96, 3)
-        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3])).shape == (3, 96, 96, 3)
+        assert (await models.lipsync(frames[:1], box, windows[:5], Net.WAV2LIP)).shape == (5, 96, 96, 3)
+        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3], Net.WAV2LIP_GAN)).shape == (
+            3,
+            96,
+            96,
+            3,
+        )
         np.testing.assert_array_equal(await models.segment(frames[0]), await fake.segment(frames[0]))
         with pytest.raises(InvalidInput):
-            await models.lipsync(frames[:1], box + 500, windows[:1])
+            await models.lipsync(frames[:1], box + 500, windows[:1], Net.WAV2LIP)
     finally:
         await models.close()

@@ -6,17 +6,39 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from avatar_media import Frames, ffmpeg, frame_rate, moving_square, read_video, tone, write_video, write_wav
+from avatar_media import (
+    Frames,
+    ffmpeg,
+    find_square,
+    frame_rate,
+    moving_square,
+    read_video,
+    tone,
+    write_video,
+    write_wav,
+)
 from PIL import Image
 
+from avatar import media
+from avatar import video as videos
 from avatar.errors import InvalidField
+from avatar.intake import LIMITS, Limits
 from avatar.job import Job, RequestLog
+from avatar.options import DEFAULTS, Options
 from avatar.testing import FakeModels
-from avatar.video import Video, look, read_frames
+from avatar.video import Video, is_even, read_frames
 
 
-async def decoded(video: Video, most: int = 10_000, piece: int = 4) -> list[Frames]:
-    async with aclosing(read_frames(video, most, piece, Job(FakeModels(), RequestLog("test")))) as pieces:
+def job(options: Options = DEFAULTS, limits: Limits = LIMITS) -> Job:
+    return Job(FakeModels(), RequestLog("test"), options, limits)
+
+
+async def look(path: Path, options: Options = DEFAULTS, limits: Limits = LIMITS) -> Video:
+    return await videos.look(path, job(options, limits))
+
+
+async def decoded(film: Video, piece: int = 4, *, first: int = 0, most: int = 10_000, step: int = 1) -> list[Frames]:
+    async with aclosing(read_frames(film, piece, job(), first=first, most=most, step=step)) as pieces:
         return [frames async for frames in pieces]
 
 
@@ -50,9 +72,134 @@ async def test_frames_are_those_that_the_original_saw(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(pieces), read_video(path))
 
 
-async def test_frames_of_an_uneven_clock_come_once_each(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mkv", moving_square(12), extra=["-vf", "setpts=N*N/25/TB", "-fps_mode", "vfr"])
-    np.testing.assert_array_equal(np.concatenate(await decoded(await look(path))), read_video(path))
+VP8 = ["-c:v", "libvpx", "-deadline", "realtime"]
+UNEVEN = ["-fps_mode", "passthrough", "-vf"]
+
+
+def centre(frame: Frames) -> float:
+    box = find_square(frame)
+    assert box
+    return (box[0] + box[2]) / 2
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+async def test_frames_of_an_uneven_clock_are_shown_at_their_time(tmp_path: Path, kind: str) -> None:
+    # the frames of every other second come at half the rate; the square moves on with the clock
+    frames = moving_square(100, 400, 120)
+    uneven = [*UNEVEN, r"select='lt(mod(n\,50)\,25)+not(mod(n\,2))'"]
+    path = write_video(tmp_path / f"a.{kind}", frames, extra=uneven)
+    video = await look(path)
+    even = np.concatenate(await decoded(video))
+    assert video.fps == 25
+    assert abs(len(even) - 100) <= 1
+    assert abs(video.count - 100) <= 1
+    for n in range(0, len(even), 7):
+        assert abs(centre(even[n]) - centre(frames[min(n, 99)])) <= 4  # two frames
+
+
+async def test_an_even_clock_that_is_not_quite_even_leaves_the_frames_alone(tmp_path: Path) -> None:
+    path = write_video(
+        tmp_path / "a.webm", moving_square(40), "30000/1001", ["-c:v", "libvpx", "-deadline", "realtime"]
+    )
+    video = await look(path)  # its clock counts milliseconds
+    assert not video.filters
+    assert sum(map(len, await decoded(video))) == 40
+
+
+def test_an_even_clock_is_within_half_a_frame() -> None:
+    ticks = [Fraction(n, 25) for n in range(250)]
+    assert is_even(ticks, Fraction(25))
+    assert is_even([tick + Fraction(n % 3, 250) for n, tick in enumerate(ticks)], Fraction(25))
+    assert not is_even([tick * Fraction(1003, 1000) for tick in ticks], Fraction(25))  # drifts
+    assert not is_even([*ticks[:100], *ticks[101:]], Fraction(25))  # a gap
+
+
+async def test_a_clock_finer_than_anyone_uses_becomes_a_usual_one(tmp_path: Path) -> None:
+    jitter = [*UNEVEN, r"setpts='(N/29+0.004*mod(N*7\,5))/TB'", *VP8]
+    video = await look(write_video(tmp_path / "a.webm", moving_square(60), "1000", jitter))
+    assert video.fps in videos.USUAL
+    assert abs(video.count / video.fps - 60 / 29) < 0.1
+
+
+async def test_frames_can_be_read_from_the_middle(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_square(30))
+    whole = read_video(path)
+    some = await decoded(await look(path), first=7, most=6)
+    np.testing.assert_array_equal(np.concatenate(some), whole[7:13])
+    sampled = await decoded(await look(path), most=3, step=10)
+    np.testing.assert_array_equal(np.concatenate(sampled), whole[::10])
+
+
+async def test_fields_are_woven_into_whole_frames(tmp_path: Path) -> None:
+    # the square is 12 pixels further in every second row
+    bars = np.zeros((20, 96, 128, 3), np.uint8)
+    for n, frame in enumerate(bars):
+        frame[::2, 4 + 4 * n : 34 + 4 * n] = frame[1::2, 16 + 4 * n : 46 + 4 * n] = 255
+    interlaced = ["-flags", "+ildct+ilme", "-x264opts", "tff=1", "-vf", "setfield=tff"]
+    video = await look(write_video(tmp_path / "a.mp4", bars, extra=[*interlaced, "-pix_fmt", "yuv420p"]))
+    frames = np.concatenate(await decoded(video))
+    assert len(frames) == 20
+    combs = [np.abs(np.diff(some[10].astype(int), axis=0)).mean() for some in (bars, frames)]
+    assert combs[1] < combs[0] / 3
+
+
+async def test_a_progressive_video_is_not_touched_by_the_deinterlacer(tmp_path: Path) -> None:
+    assert not (await look(write_video(tmp_path / "a.mp4", moving_square(5)))).filters
+
+
+@pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
+async def test_hdr_becomes_sdr(tmp_path: Path, transfer: str) -> None:
+    gray = np.full((3, 64, 96, 3), 128, np.uint8)
+    tags = f"setparams=color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc:range=tv"
+    ten = ["-vf", f"format=yuv420p10le,{tags}", "-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-qp", "5"]
+    path = write_video(tmp_path / "a.mp4", gray, extra=[*ten, "-x265-params", "log-level=0"])
+    video = await look(path)
+    assert video.filters == (media.TO_SDR,)
+    (frames,) = await decoded(video)
+    assert frames.shape == (3, 64, 96, 3)
+    assert np.ptp(frames.mean(axis=(0, 1, 2))) < 6  # gray stays gray
+    assert 20 < frames.mean() < 235
+
+
+async def test_ten_bits_become_eight(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_square(4), extra=["-pix_fmt", "yuv444p10le"])
+    frames = np.concatenate(await decoded(await look(path)))
+    assert np.abs(frames.astype(int) - moving_square(4)).mean() < 2
+
+
+async def test_frames_larger_than_is_worked_on_are_scaled_down(tmp_path: Path) -> None:
+    video = await look(write_video(tmp_path / "a.mp4", moving_square(3, 400, 300)), limits=Limits(work_pixels=30_000))
+    assert (video.width, video.height) == (200, 150)
+    (frames,) = await decoded(video)
+    assert frames.shape == (3, 150, 200, 3)
+    assert np.abs(frames[0].astype(int) - moving_square(1, 400, 300)[0, ::2, ::2]).mean() < 4
+
+
+async def test_pixels_that_are_not_square_are_remembered(tmp_path: Path) -> None:
+    assert (await look(write_video(tmp_path / "a.mp4", moving_square(3), extra=["-vf", "setsar=4/3"]))).aspect == "4:3"
+    assert (await look(write_video(tmp_path / "b.mp4", moving_square(3)))).aspect == ""
+
+
+async def test_the_original_tools_options_cut_and_turn(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_square(3))
+    whole = read_video(path)
+    for options, wanted in (
+        (Options(rotate=True), np.rot90(whole, -1, axes=(1, 2))),
+        (Options(crop=(10, 100, 5, -1)), whole[:, 10:100, 5:]),
+        (Options(rotate=True, crop=(10, 100, 5, 500)), np.rot90(whole, -1, axes=(1, 2))[:, 10:100, 5:]),
+        (Options(resize_factor=2), np.stack([cv2.resize(frame, (80, 60)) for frame in whole])),
+    ):
+        video = await look(path, options)
+        assert (video.width, video.height) == (wanted.shape[2], wanted.shape[1])
+        np.testing.assert_array_equal(np.concatenate(await decoded(video)), wanted)
+
+
+async def test_a_bound_on_the_height_keeps_the_proportions(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", moving_square(3, 320, 240))
+    video = await look(path, Options(max_height=120))
+    assert (video.width, video.height) == (160, 120)
+    assert np.concatenate(await decoded(video)).shape == (3, 120, 160, 3)
+    assert (await look(path, Options(max_height=1000))).height == 240
 
 
 async def test_no_more_frames_are_decoded_than_asked_for(tmp_path: Path) -> None:
@@ -123,7 +270,7 @@ def _wide(path: Path) -> None:
 
 
 def _bomb(path: Path) -> None:
-    Image.new("1", (9000, 9000)).save(path, "PNG")
+    Image.new("1", (11_000, 10_000)).save(path, "PNG")
 
 
 def _svg(path: Path) -> None:
@@ -149,7 +296,7 @@ def _svg(path: Path) -> None:
     ],
     ids=[
         *("empty", "text", "noise", "truncated", "no frames", "only sound", "cover art"),
-        *("playlist", "concat", "svg", "300 fps", "16400 pixels wide", "81 megapixels"),
+        *("playlist", "concat", "svg", "300 fps", "16400 pixels wide", "110 megapixels"),
     ],
 )
 async def test_what_is_no_video_is_refused(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:

@@ -6,6 +6,8 @@ import httpx
 import pytest
 from gateway_fakes import FakeRender, Serve, form, leftovers
 
+from avatar.intake import Limits
+from avatar.options import OPTIONS, Longer, Net, Options, Shorter, Side
 from avatar.request import Background
 
 BOUNDARY = "b0undary"
@@ -147,13 +149,60 @@ async def test_an_unknown_colour_is_named_with_those_allowed(
     assert render.asked == []
 
 
-@pytest.mark.parametrize("background", ["no colour at all", "Red", " "])
-async def test_the_background_of_a_video_is_ignored_whatever_it_says(
+@pytest.mark.parametrize("background", ["no colour at all", " "])
+async def test_the_background_of_a_video_may_say_whatever_it_likes(
     client: httpx.AsyncClient, render: FakeRender, background: str
 ) -> None:
     answer = await client.post("/", files=form(avatarFileType="mp4", background=background))
     assert answer.status_code == 200
     assert render.asked[0].background is Background.FROM_INPUT
+
+
+async def test_a_picture_that_is_called_a_video_keeps_its_background(
+    client: httpx.AsyncClient, render: FakeRender
+) -> None:
+    assert (await client.post("/", files=form(avatarFileType="mp4", background="Red"))).status_code == 200
+    assert render.asked[0].background is Background.RED
+    assert not render.asked[0].still
+
+
+async def test_a_form_without_options_gets_the_originals_behaviour(
+    client: httpx.AsyncClient, render: FakeRender
+) -> None:
+    await client.post("/", files=form())
+    await client.post("/", files=form(**{option.name: "" for option in OPTIONS}))
+    await client.post("/", files=form(**{option.name: option.default for option in OPTIONS}))
+    assert [asked.options for asked in render.asked] == [Options()] * 3
+
+
+async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRender) -> None:
+    await client.post("/", files=form(pads="0,20,0,0", face="left", model="wav2lip_gan", length="bounce,keep"))
+    (asked,) = render.asked
+    assert asked.options == Options(
+        pads=(0, 20, 0, 0), face=Side.LEFT, model=Net.WAV2LIP_GAN, longer=Longer.BOUNCE, shorter=Shorter.KEEP
+    )
+
+
+async def test_an_option_that_does_not_do_is_named(client: httpx.AsyncClient, render: FakeRender) -> None:
+    assert await refused(client, form(blend="soft")) == "blend: original or feather expected, got 'soft'"
+    assert await refused(client, form(fps=("file", b"25"))) == "fps: send text here, not a file"
+    assert render.asked == []
+
+
+async def test_a_field_nobody_knows_passes_unless_the_form_is_strict(serve: Serve) -> None:
+    odd = form(colour="blue", **{"a/b\n": "x"})
+    async with serve() as client:
+        assert (await client.post("/", files=odd)).status_code == 200
+    async with serve(strict_form=True) as client:
+        assert await refused(client, odd) == "'colour': there is no such field"
+        assert (await client.post("/", files=form(fps="30"))).status_code == 200
+
+
+async def test_the_limits_of_the_settings_reach_the_job(serve: Serve, render: FakeRender) -> None:
+    few = {"max_megapixels": 12, "work_megapixels": 2, "max_speech_seconds": 60, "max_frames": 900, "max_fps": 60}
+    async with serve(**few) as client:
+        await client.post("/", files=form())
+    assert render.asked[0].limits == Limits(12_000_000, 2_000_000, 60, 900, 60)
 
 
 async def test_a_value_too_long_for_any_use_is_named(client: httpx.AsyncClient) -> None:

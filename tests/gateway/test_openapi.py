@@ -1,5 +1,6 @@
 import httpx
 
+from avatar.options import OPTIONS
 from avatar.request import Background
 
 
@@ -9,7 +10,9 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
     assert body["required"]
     reference = body["content"]["multipart/form-data"]["schema"]["$ref"]
     form = schema["components"]["schemas"][reference.rpartition("/")[2]]
-    assert form["required"] == list(form["properties"]) == ["face_file", "audio_file", "avatarFileType", "background"]
+    assert form["required"] == ["face_file", "audio_file", "avatarFileType", "background"]
+    assert list(form["properties"]) == [*form["required"], *(option.name for option in OPTIONS)]
+    assert all(form["properties"][option.name]["default"] == option.default for option in OPTIONS)
     assert all(field["description"] for field in form["properties"].values())
     assert form["properties"]["background"]["enum"] == [background.value for background in Background]
 
