@@ -162,7 +162,7 @@ def test_a_tiny_picture_without_a_face_gets_the_originals_sentence(
     gateway: Gateway, short_speech: Path, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     dot = tmp_path / "dot.png"
-    cv2.imwrite(str(dot), np.full((*size, 3), (210, 150, 120), np.uint8)  # the sky)
+    cv2.imwrite(str(dot), np.full((*size, 3), (210, 150, 120), np.uint8))  # the sky
     for background in ("From Input", "Green"):
         answer = post(gateway.url, dot, short_speech, "png", background)
         assert (answer.status_code, answer.json()["detail"].split("!")[0]) == (400, "Face not detected")
