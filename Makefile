@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test check bench stand-ins lock clean
+.PHONY: help setup demo up test test-long check bench stand-ins lock clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -24,6 +24,9 @@ up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
 
 test: $(STAMP)  ## the whole test suite, live Triton included
 	@$(PY) -m pytest $(TESTS)
+
+test-long: $(STAMP)  ## ten-minute clips: in step to the end, in bounded memory (half an hour)
+	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/test_in_step.py tests/avatar/test_memory.py
 
 check: $(STAMP)  ## lint, types, generated configs and tables
 	@$(PY) -m ruff check .

@@ -81,6 +81,8 @@ class Tracker:
         found: list[bool] = []
         kept: list[Picture] = []
         room = KEPT_BYTES // (film.width * film.height * 3)
+        if not film.count < self._total or film.count > room:  # shown once, or too many; by its clock, which may lie
+            room = 0
         async with aclosing(self._first_time_round(film, found)) as first:
             async for picture, box in first:
                 self.without_face += not found[len(boxes)]
