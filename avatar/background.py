@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import builtins
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -25,11 +25,16 @@ from numpy.typing import NDArray
 from . import intake
 from .errors import InvalidField
 from .models import Models
+from .options import Edge
 from .pictures import Picture
 from .request import RGB
 
+T = TypeVar("T")
+
 NET_SIDE = 513  # pixels; PixelLib brings the longer side to this, and the shorter one must not vanish
 IMAGE = "ImageTensor:0"
+PERSON_COLOUR = 255  # in all three channels
+SOFT = 0.005  # of the shorter side: the standard deviation of a soft edge
 _NO_H5 = ("Deeplab_xcep_pascal", "Deeplab_xcep_ade20k")  # the nets of the h5 mode, by PixelLib's names
 
 
@@ -48,20 +53,69 @@ async def change(picture: Picture, colour: RGB, folder: Path, models: Models) ->
         InvalidField: the picture is too long and thin for PixelLib.
         Unavailable: as `Models`.
     """
+    _refuse_thin(picture)
+    session = Session(models)
+    return await _in_a_thread(_paint, picture, colour, folder, session, session=session)
+
+
+def _refuse_thin(picture: Picture) -> None:
     height, width = picture.shape[:2]
     if int(1.0 * NET_SIDE / max(width, height) * min(width, height)) < 1:
         raise InvalidField(intake.FACE, f"too long and thin to change its background: at most {NET_SIDE}:1")
-    session = Session(models)
+
+
+async def _in_a_thread(work: Callable[..., T], *args: object, session: Session) -> T:
     # PixelLib waits for the model in its thread. Were that one of the loop's shared threads, enough jobs at once would
     # hold them all, and wait for ever: the call to the model needs one too.
     own = ThreadPoolExecutor(1, thread_name_prefix="background")
-    painting = asyncio.wrap_future(own.submit(copy_context().run, _paint, picture, colour, folder, session))
+    painting = asyncio.wrap_future(own.submit(copy_context().run, work, *args))
     own.shutdown(wait=False)  # the thread ends with its work
     try:
         return await asyncio.shield(painting)
     finally:  # a thread cannot be cancelled, but what it waits for can
         await session.stop()
         await asyncio.gather(painting, return_exceptions=True)
+
+
+async def person(picture: Picture, models: Models) -> NDArray[np.bool_]:
+    """Where PixelLib sees a person: bool [H,W]. Raises as `change`."""
+    _refuse_thin(picture)
+    session = Session(models)
+    return await _in_a_thread(_mask, picture, session, session=session)
+
+
+def opacity(mask: NDArray[np.bool_], edge: Edge) -> NDArray[np.uint8]:
+    """How much of the person shows, UINT8 [H,W] up to 255; a soft edge is as wide as two hundredths of the picture."""
+    hard = mask.astype(np.uint8) * np.uint8(255)
+    if edge is Edge.HARD:
+        return hard
+    sigma = max(0.8, min(mask.shape) * SOFT)
+    # drawn in a little first, so that what shines through at the edge is the new background and not the old one
+    inner = cv2.erode(hard, np.ones((3, 3), np.uint8), iterations=max(1, round(sigma)))
+    return np.asarray(cv2.GaussianBlur(inner, (0, 0), sigma), np.uint8)
+
+
+def over(picture: Picture, shown: NDArray[np.uint8], behind: Picture) -> Picture:
+    """The picture UINT8 [H,W,3] before another one of its size, as opaque as `shown` UINT8 [H,W] says."""
+    share = shown[:, :, None].astype(np.uint16)
+    mixed: Picture = ((picture * share + behind * (255 - share) + 127) // 255).astype(np.uint8)
+    return mixed
+
+
+def covering(behind: Picture, width: int, height: int) -> Picture:
+    """A picture brought to a size in its own proportions, what juts out cut off on both sides."""
+    high, wide = behind.shape[:2]
+    factor = max(width / wide, height / high)
+    size = max(width, round(wide * factor)), max(height, round(high * factor))
+    shrinking = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    scaled = cv2.resize(behind, size, interpolation=shrinking)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return np.ascontiguousarray(scaled[top : top + height, left : left + width], np.uint8)
+
+
+def plain(colour: RGB, width: int, height: int) -> Picture:
+    """A picture of one colour, BGR."""
+    return np.full((height, width, 3), colour[::-1], np.uint8)
 
 
 class Session:
@@ -97,6 +151,17 @@ class _AlterBg(Protocol):
 
     def color_bg(self, image_path: str, colors: RGB, *, detect: str) -> Picture:
         """PixelLib's own: BGR in, BGR out, though it takes the colour as RGB."""
+
+    def segmentAsPascalvoc(self, image_path: Picture, *, process_frame: bool) -> tuple[object, Picture]:  # noqa: N802
+        """PixelLib's own: the raw labels, and each pixel's class as its Pascal VOC colour."""
+
+
+def _mask(picture: Picture, session: Session) -> NDArray[np.bool_]:
+    altering = _alter_bg()
+    altering.sess = session
+    _, labels = altering.segmentAsPascalvoc(picture, process_frame=True)
+    mask: NDArray[np.bool_] = (labels == PERSON_COLOUR).all(axis=2)
+    return mask
 
 
 def _paint(picture: Picture, colour: RGB, folder: Path, session: Session) -> Picture:

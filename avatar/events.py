@@ -22,7 +22,7 @@ class Rendered:
     """The finished job.
 
     Attributes:
-        path: the mp4, in the request's folder.
+        path: the mp4 (or, with an alpha channel, the WebM), in the request's folder.
         frames: pictures in it, `ceil(duration · fps)`.
         fps: its exact frame rate.
         duration: seconds.

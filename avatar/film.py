@@ -13,7 +13,7 @@ from .sound import Speech
 
 
 class Film:
-    """An mp4 in the making: `async with Film(...) as film`, `write` every frame, `finish`.
+    """An mp4 or WebM in the making: `async with Film(...) as film`, `write` every frame, `finish`.
 
     Where the block is left without `finish`, no file stays behind.
     """
@@ -41,7 +41,7 @@ class Film:
                 self.path.unlink(missing_ok=True)
 
     async def write(self, frame: Picture) -> None:
-        """Add a frame, BGR [H,W,3] of the film's size. Raises FfmpegFailed."""
+        """Add a frame, BGR [H,W,3] (or BGRA) of the film's size. Raises FfmpegFailed."""
         with self._job.clock.stage("encode"):
             await self._process.write(frame.reshape(-1).data)
         self.frames += 1

@@ -41,6 +41,13 @@ LEVELS = {
     Quality.HIGH: ("medium", 14),
     Quality.SMALL: ("slow", 24),
 }
+# Speed and constant quality of VP9.
+VP9_LEVELS = {
+    Quality.DRAFT: (8, 40),
+    Quality.STANDARD: (6, 26),
+    Quality.HIGH: (4, 16),
+    Quality.SMALL: (4, 36),
+}
 AUDIO_BITS = "128k"  # a second
 
 # Fields of a frame that is interlaced, woven into whole frames; the others pass as they are.
@@ -147,12 +154,19 @@ class Picture:
     Attributes:
         fps: their exact rate.
         aspect: width to height of one of its pixels, as `4:3`; empty for square ones.
+        alpha: whether they are BGRA.
     """
 
     width: int
     height: int
     fps: Fraction
     aspect: str = ""
+    alpha: bool = False
+
+    @property
+    def container(self) -> str:
+        """By its suffix. mp4 has no codec with an alpha channel that players know."""
+        return "webm" if self.alpha else "mp4"
 
 
 @dataclass(frozen=True)
@@ -166,23 +180,37 @@ class Sound:
 
 
 def encode_args(picture: Picture, sound: Sound, out: Path, quality: Quality, comment: str = "") -> list[str]:
-    """Raw BGR frames on stdin and the whole speech into an mp4: H.264 yuv420p, AAC, index in front.
+    """Raw BGR frames on stdin and the whole speech into one file.
 
-    The sound runs without the gaps of its container's clock, as the mel spectrogram hears it.
+    An mp4 (H.264 yuv420p, AAC, index in front), or with an alpha channel a WebM (VP9 yuva420p, Opus). The sound runs
+    without the gaps of its container's clock, as the mel spectrogram hears it.
     """
-    raw = ["-pixel_format", "bgr24", "-video_size", f"{picture.width}x{picture.height}"]
+    pixels = "bgra" if picture.alpha else "bgr24"
+    raw = ["-pixel_format", pixels, "-video_size", f"{picture.width}x{picture.height}"]
     rate = f"{picture.fps.numerator}/{picture.fps.denominator}"
-    filters = TO_VIDEO + (f",setsar={picture.aspect.replace(':', '/')}" if picture.aspect else "")
-    preset, factor = LEVELS[quality]
-    video = ["-c:v", "libx264", "-preset", preset, "-crf", str(factor), "-threads", str(encoder_threads())]
+    filters = TO_VIDEO.replace("yuv420p", "yuva420p") if picture.alpha else TO_VIDEO
+    filters += f",setsar={picture.aspect.replace(':', '/')}" if picture.aspect else ""
     heard = f"asetpts=N/SR/TB,apad=whole_dur={float(sound.seconds):.6f}"
     return [
         *QUIET,
         *("-f", "rawvideo", *raw, "-framerate", rate, "-i", "pipe:0"),
         *uploaded(sound.path, sound.max_pixels),
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1"),
-        *("-vf", filters, *video, "-fps_mode", "passthrough"),
-        *("-af", heard if sound.sane else f"{SANE},{heard}", "-c:a", "aac", "-b:a", AUDIO_BITS),
+        *("-vf", filters, *(_vp9(quality) if picture.alpha else _h264(quality)), "-fps_mode", "passthrough"),
+        *("-af", heard if sound.sane else f"{SANE},{heard}"),
+        *("-c:a", "libopus" if picture.alpha else "aac", "-b:a", AUDIO_BITS),
         *(("-metadata", f"comment={comment}") if comment else ()),
-        *("-movflags", "+faststart", "-f", "mp4", "-y", f"file:{out}"),
+        *(("-f", "webm") if picture.alpha else ("-movflags", "+faststart", "-f", "mp4")),
+        *("-y", f"file:{out}"),
     ]
+
+
+def _h264(quality: Quality) -> list[str]:
+    preset, factor = LEVELS[quality]
+    return ["-c:v", "libx264", "-preset", preset, "-crf", str(factor), "-threads", str(encoder_threads())]
+
+
+def _vp9(quality: Quality) -> list[str]:
+    speed, factor = VP9_LEVELS[quality]
+    fast = ["-deadline", "realtime", "-cpu-used", str(speed), "-row-mt", "1", "-auto-alt-ref", "0"]
+    return ["-c:v", "libvpx-vp9", "-crf", str(factor), "-b:v", "0", *fast, "-threads", str(encoder_threads())]

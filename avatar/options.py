@@ -72,6 +72,13 @@ class Quality(Enum):
     SMALL = "small"
 
 
+class Edge(Enum):
+    """How the person is cut out before another background."""
+
+    HARD = "hard"
+    SOFT = "soft"
+
+
 class Side(Enum):
     """Which of several faces."""
 
@@ -112,6 +119,8 @@ class Options:
         rotate: whether the picture is then turned clockwise by 90 degrees.
         crop: top, bottom, left, right of what is then kept; -1 for the picture's own bottom or right.
         max_height: rows of the result at most; None for as many as the picture has.
+        edge: how the person is cut out of the background.
+        background_video: whether a video's background is changed too.
     """
 
     model: Net = Net.WAV2LIP
@@ -129,6 +138,8 @@ class Options:
     crop: Sides = (0, -1, 0, -1)
     max_height: int | None = None
     quality: Quality = Quality.STANDARD
+    edge: Edge = Edge.HARD
+    background_video: bool = False
 
 
 @dataclass(frozen=True)
@@ -172,14 +183,14 @@ def parse(texts: Mapping[str, str]) -> Options:
     return Options(**chosen)
 
 
-def _choice(name: str, default: Enum, about: str) -> Option:
+def _choice(name: str, default: Enum, about: str, attribute: str = "") -> Option:
     by_value = {member.value: member for member in type(default)}
     values = tuple(by_value)
 
     def read(text: str) -> Mapping[str, Any]:
         if text.lower() not in by_value:
             raise ValueError(_one_of(values))
-        return {name: by_value[text.lower()]}
+        return {attribute or name: by_value[text.lower()]}
 
     return Option(name, default.value, about, read, values)
 
@@ -364,4 +375,11 @@ OPTIONS: tuple[Option, ...] = (
         Quality.STANDARD,
         "Of the encoder: `draft` (fast, coarse), `standard`, `high` (slow, near lossless), `small` (slow, small).",
     ),
+    _choice(
+        "background_edge",
+        Edge.HARD,
+        "How the person is cut out of the background: `hard`, as PixelLib does it, or `soft`.",
+        attribute="edge",
+    ),
+    _switch("background_video", False, "Whether `background` (or `background_file`) counts for a video too."),
 )

@@ -88,7 +88,7 @@ def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int]
         InvalidField: `face_file` is empty, not a picture, damaged or too large.
     """
     intake.refuse_empty(intake.FACE, path)
-    with _one_reason():
+    with _one_reason(limits):
         brand = _brand(_head(path))
         with _heif(path, limits) if brand in _HEIF else Image.open(path, formats=FORMATS) as picture:
             _refuse(picture, limits)
@@ -101,7 +101,7 @@ def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int]
 
 
 @contextmanager
-def _one_reason() -> Iterator[None]:
+def _one_reason(limits: Limits) -> Iterator[None]:
     """Pillow's plugins raise all kinds of things on data that somebody made up; the caller gets one of few reasons."""
     try:
         with warnings.catch_warnings():
@@ -112,7 +112,7 @@ def _one_reason() -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise InvalidField(intake.FACE, NOT_A_PICTURE) from error
     except Image.DecompressionBombError as error:
-        raise InvalidField(intake.FACE, "the picture is too large: over twice the megapixels that are read") from error
+        raise InvalidField(intake.FACE, limits.too_large) from error
     except (Exception, MemoryError) as error:
         raise InvalidField(intake.FACE, DAMAGED) from error
 

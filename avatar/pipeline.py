@@ -7,7 +7,10 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from . import background, intake, media, pictures, sound, speaking, tracking, video
+import numpy as np
+from numpy.typing import NDArray
+
+from . import intake, media, pictures, sound, speaking, tracking, video
 from .errors import AvatarError, ClientError, InvalidField
 from .events import Progress, Rendered
 from .ffmpeg import FfmpegFailed
@@ -18,8 +21,11 @@ from .job import Job, RequestLog
 from .models import Models
 from .options import Shorter
 from .request import AvatarRequest
+from .scenery import Scenery, with_alpha
 
-RESULT = "avatar.mp4"  # in the request's folder
+Alpha = NDArray[np.uint8] | None  # [H,W]
+
+RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
 
 
@@ -55,7 +61,8 @@ async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress |
 
 
 async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Progress | Rendered]:
-    avatar = await _look(request, job)
+    scenery = Scenery(request, job)
+    avatar, alpha = await _look(request, scenery, job)
     if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
         speech = speech.lasting(avatar.count / avatar.fps)
     total = speech.frames(avatar.fps)
@@ -65,13 +72,22 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
 
     tracker = tracking.Tracker(avatar, total, job)
     windows = sound.Windows(speech, avatar.fps, job)
-    frames = ahead(speaking.speak(speaking.shots(tracker.frames(), windows), job), FRAMES_AHEAD)
+    spoken = speaking.speak(speaking.shots(tracker.frames(), windows), job)
+    changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.is_changed
+    if alpha is not None:
+        spoken = with_alpha(spoken, alpha)
+    elif changes_video:
+        spoken = scenery.behind_frames(spoken)
+    has_alpha = alpha is not None or (changes_video and scenery.is_transparent)
+    frames = ahead(spoken, FRAMES_AHEAD)
     comment = f"Made with stand-in checkpoints: {', '.join(stand_ins)}" if stand_ins else ""
-    shape = media.Picture(speaking.even(avatar.width), speaking.even(avatar.height), avatar.fps, avatar.aspect)
+    size = speaking.even(avatar.width), speaking.even(avatar.height)
+    shape = media.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
+    path = request.folder / f"{RESULT}.{shape.container}"
     async with (
         aclosing(windows),
         aclosing(frames),
-        Film(request.folder / RESULT, shape, speech, job, comment) as film,
+        Film(path, shape, speech, job, comment) as film,
     ):
         async for frame in frames:
             await film.write(frame)
@@ -83,29 +99,27 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     yield Rendered(film.path, film.frames, avatar.fps, duration, seconds, stand_ins, tracker.without_face)
 
 
-async def _look(request: AvatarRequest, job: Job) -> pictures.Still | video.Video:
-    """What the face is, by its content: a picture, or else a video."""
+async def _look(request: AvatarRequest, scenery: Scenery, job: Job) -> tuple[pictures.Still | video.Video, Alpha]:
+    """What the face is, by its content: a picture, its alpha channel beside it, or else a video."""
     is_picture = await asyncio.to_thread(pictures.is_picture, request.face)
     if is_picture and (request.still or not await asyncio.to_thread(pictures.is_gif, request.face)):
-        return await _still(request, job)
+        return await _still(request, scenery, job)
     try:
-        return await video.look(request.face, job)
+        return await video.look(request.face, job), None
     except InvalidField as error:
         if request.still and error.reason == video.NOT_A_VIDEO:
             raise InvalidField(intake.FACE, pictures.NOT_A_PICTURE) from error
         raise
 
 
-async def _still(request: AvatarRequest, job: Job) -> pictures.Still:
-    colour = request.background.rgb
+async def _still(request: AvatarRequest, scenery: Scenery, job: Job) -> tuple[pictures.Still, Alpha]:
     with job.clock.stage("decode"):
-        picture = await asyncio.to_thread(pictures.read, request.face, job.limits, colour or pictures.WHITE)
+        under = scenery.colour or pictures.WHITE
+        picture = await asyncio.to_thread(pictures.read, request.face, job.limits, under)
     framing = Framing(picture.shape[1], picture.shape[0], job.options)
     (picture,) = await asyncio.to_thread(framing, picture[None])
-    if colour:
-        with job.clock.stage("background"):
-            picture = await background.change(picture, colour, request.folder, job.models)
-    return pictures.Still(picture, job.options.fps)
+    picture, alpha = await scenery.behind_still(picture)
+    return pictures.Still(picture, job.options.fps), alpha
 
 
 def _log(error: AvatarError, job: Job) -> None:

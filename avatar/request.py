@@ -13,7 +13,7 @@ RGB = tuple[int, int, int]
 
 
 class Background(Enum):
-    """The values of the form's `background`; each colour is true RGB in the result."""
+    """The named values of the form's `background`; each colour is true RGB in the result."""
 
     FROM_INPUT = "From Input"
     WHITE = "White"
@@ -21,10 +21,11 @@ class Background(Enum):
     GREEN = "Green"
     RED = "Red"
     BLUE = "Blue"
+    TRANSPARENT = "Transparent"
 
     @property
     def rgb(self) -> RGB | None:
-        """The colour, or None where the picture's own background stays."""
+        """The colour, or None where there is none."""
         return _COLOURS.get(self)
 
 
@@ -38,6 +39,13 @@ _COLOURS: dict[Background, RGB] = {
 
 
 @dataclass(frozen=True)
+class Colour:
+    """Any other colour, `#rrggbb` in the form."""
+
+    rgb: RGB
+
+
+@dataclass(frozen=True)
 class AvatarRequest:
     """One job.
 
@@ -46,18 +54,20 @@ class AvatarRequest:
         speech: the recording, a file inside `folder`.
         still: whether the caller takes `face` for a picture. Its content decides; where that may be either (GIF),
             this does.
-        background: for stills; ignored for videos.
+        background: for stills; for videos only with the option `background_video`.
         folder: the request's own folder; whoever made it removes it when the answer is sent.
         options: what else the caller chose.
         limits: what is refused as too much.
+        background_file: a picture to be put behind the person, instead of `background`; a file inside `folder`.
         id: names the request in log lines.
     """
 
     face: Path
     speech: Path
     still: bool
-    background: Background
+    background: Background | Colour
     folder: Path
     id: str = "-"
     options: Options = DEFAULTS
     limits: Limits = LIMITS
+    background_file: Path | None = None

@@ -8,6 +8,7 @@ content knows better: it never becomes part of a path.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +17,16 @@ from typing import Any
 from avatar import options
 from avatar.errors import InvalidField
 from avatar.intake import LIMITS, Limits
-from avatar.request import AvatarRequest, Background
+from avatar.request import AvatarRequest, Background, Colour
 
 FACE = "face_file"
 SPEECH = "audio_file"
 FACE_TYPE = "avatarFileType"
 BACKGROUND = "background"
+BACKGROUND_FILE = "background_file"
 
 # field → the fixed name of its file in the request's folder
-FILES: dict[str, str] = {FACE: "face", SPEECH: "speech"}
+FILES: dict[str, str] = {FACE: "face", SPEECH: "speech", BACKGROUND_FILE: "backdrop"}
 TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(option.name for option in options.OPTIONS)})
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
 _SHOWN = 40  # characters of a bad value that its error repeats
@@ -72,8 +74,15 @@ FORM_SCHEMA: dict[str, Any] = {
         },
         BACKGROUND: {
             "type": "string",
-            "enum": [background.value for background in Background],
-            "description": "Background of a still: kept, or painted in a colour. Any value is ignored for a video.",
+            "examples": [background.value for background in Background] + ["#00a0ff"],
+            "description": "Background of a still: kept (From Input), painted in a colour (White, Black, Green, Red, "
+            "Blue, #rrggbb), or left out (Transparent: the answer is a WebM with an alpha channel). "
+            "For a video it is ignored, unless background_video is true.",
+        },
+        BACKGROUND_FILE: {
+            "type": "string",
+            "format": "binary",
+            "description": "A picture to be put behind the person, whatever background says. Optional.",
         },
         **{option.name: _schema(option) for option in options.OPTIONS},
     },
@@ -90,11 +99,12 @@ def parse(form: Form, folder: Path, identity: str, limits: Limits = LIMITS) -> A
         face=face,
         speech=speech,
         still=still,
-        background=_background(background, still),
+        background=_background(background, counts=still or chosen.background_video),
         folder=folder,
         id=identity,
         options=chosen,
         limits=limits,
+        background_file=_optional_file(form, BACKGROUND_FILE),
     )
 
 
@@ -110,6 +120,12 @@ def _file(form: Form, field: str) -> Path:
     if value.size == 0:
         raise InvalidField(field, "the file is empty")
     return value.path
+
+
+def _optional_file(form: Form, field: str) -> Path | None:
+    """The path of a file that may be missing or, as browsers send those left blank, empty."""
+    value = form.get(field)
+    return None if not value or (isinstance(value, Upload) and value.size == 0) else _file(form, field)
 
 
 def _text(form: Form, field: str) -> str:
@@ -133,12 +149,14 @@ def _given(form: Form, field: str) -> str | Upload:
         raise InvalidField(field, "the field is missing") from None
 
 
-def _background(value: str, still: bool) -> Background:
+def _background(value: str, *, counts: bool) -> Background | Colour:
+    if re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
+        return Colour((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
     try:
         return Background(value)
     except ValueError:
-        if not still:
+        if not counts:
             return Background.FROM_INPUT
         shown = ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
         allowed = ", ".join(background.value for background in Background)
-        raise InvalidField(BACKGROUND, f"{shown} is not one of {allowed}") from None
+        raise InvalidField(BACKGROUND, f"{shown} is not one of {allowed}, #rrggbb") from None

@@ -125,7 +125,9 @@ class FormReader:
                 raise TooLarge(f"{part.name}: the file is larger than {self._max_file_bytes} bytes")
             if part.name in FILES:
                 self._gather(self._folder / FILES[part.name], data[start:end])
-        elif part.name in TEXTS:
+        elif part.name in FILES:
+            part.text += data[start : start + 1]  # enough to tell it from a field left blank
+        else:
             if part.size > _TEXT_BYTES:
                 raise InvalidField(part.name, f"the value is longer than {_TEXT_BYTES} bytes")
             part.text += data[start:end]

@@ -19,6 +19,7 @@ from gateway.service import Made, Service
 router = APIRouter()
 
 MP4 = "application/mp4"  # as the original says it; the registered name is video/mp4
+WEBM = "video/webm"
 TIMING, FRAMES, STAND_INS = "Server-Timing", "X-Avatar-Frames", "X-Avatar-Stand-Ins"
 WITHOUT_FACE = "X-Avatar-Frames-Without-Face"
 _MISSING_AT = {
@@ -64,8 +65,9 @@ def _problem(description: str, headers: Mapping[str, Any] | None = None) -> dict
 
 _FORM = {"$ref": f"#/components/schemas/{FORM_NAME}"}
 _MADE = {
-    "description": "The avatar: H.264 and AAC in mp4, as long as the speech.",
-    "content": {MP4: {"schema": {"type": "string", "format": "binary"}}},
+    "description": "The avatar, as long as the speech: H.264 and AAC in mp4; before nothing (Transparent) VP9 and Opus "
+    "in WebM.",
+    "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (MP4, WEBM)},
     "headers": {
         FRAMES: {"description": "Pictures in the video.", "schema": {"type": "integer"}},
         WITHOUT_FACE: {
@@ -103,7 +105,8 @@ async def make_avatar(request: Request, service: Serving, folder: Annotated[Path
     made = await service.make(request, folder)
     setattr(request.state, context.STAGES, made.stages)
     setattr(request.state, context.FRAMES, made.rendered.frames)
-    answer = FileResponse(made.rendered.path, media_type=MP4, headers=_headers(made))
+    kind = MP4 if made.rendered.path.suffix == ".mp4" else WEBM
+    answer = FileResponse(made.rendered.path, media_type=kind, headers=_headers(made))
     del answer.headers["accept-ranges"]  # there are none of an answer to POST
     return answer
 

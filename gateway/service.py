@@ -54,7 +54,9 @@ class Service:
             job = contract.parse(form, folder, request_id.get(), self.settings.limits)
             stages = {"upload": time.perf_counter() - begun}
             rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
-            await asyncio.to_thread(_remove, job.face, job.speech)  # a slow download holds on to the result alone
+            await asyncio.to_thread(
+                _remove, job.face, job.speech, job.background_file
+            )  # a slow download holds on to the result alone
         stages.update(rendered.seconds)
         return Made(rendered, stages)
 
@@ -77,6 +79,6 @@ class Service:
         return rendered
 
 
-def _remove(*uploads: Path) -> None:
-    for upload in uploads:
+def _remove(*uploads: Path | None) -> None:
+    for upload in filter(None, uploads):
         upload.unlink(missing_ok=True)

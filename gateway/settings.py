@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         description="Existing folder for the requests' temporary files.",
         json_schema_extra={"shown": "the system's temporary folder"},
     )
-    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of the two.")
+    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of them.")
     max_megapixels: float = Field(100, gt=0, le=178, description="Largest accepted picture or video frame.")
     work_megapixels: float = Field(
         8.3,
@@ -111,8 +111,8 @@ class Settings(BaseSettings):
 
     @property
     def max_form_bytes(self) -> int:
-        """Largest accepted body: both files, and room for the text fields and the multipart framing."""
-        return 2 * self.max_upload_bytes + MIB
+        """Largest accepted body: all three files, and room for the text fields and the multipart framing."""
+        return 3 * self.max_upload_bytes + MIB
 
 
 @dataclass(frozen=True)

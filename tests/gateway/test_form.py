@@ -8,7 +8,7 @@ from gateway_fakes import FakeRender, Serve, form, leftovers
 
 from avatar.intake import Limits
 from avatar.options import OPTIONS, Longer, Net, Options, Shorter, Side
-from avatar.request import Background
+from avatar.request import Background, Colour
 
 BOUNDARY = "b0undary"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
@@ -145,7 +145,9 @@ async def test_an_unknown_colour_is_named_with_those_allowed(
     client: httpx.AsyncClient, render: FakeRender, value: str, shown: str
 ) -> None:
     detail = await refused(client, form(background=value))
-    assert detail == f"background: {shown} is not one of From Input, White, Black, Green, Red, Blue"
+    assert (
+        detail == f"background: {shown} is not one of From Input, White, Black, Green, Red, Blue, Transparent, #rrggbb"
+    )
     assert render.asked == []
 
 
@@ -298,3 +300,26 @@ async def test_wrong_methods_and_paths_say_so_in_the_same_shape(
     answer = await client.request(method, path)
     assert answer.status_code == status
     assert isinstance(answer.json()["detail"], str)
+
+
+async def test_a_background_may_be_any_colour_or_none(client: httpx.AsyncClient, render: FakeRender) -> None:
+    await client.post("/", files=form(background="#00A0ff"))
+    await client.post("/", files=form(background="Transparent"))
+    assert [asked.background for asked in render.asked] == [Colour((0, 160, 255)), Background.TRANSPARENT]
+    for wrong in ("#00a0f", "00a0ff", "#00a0fg"):
+        assert "#rrggbb" in await refused(client, form(background=wrong))
+
+
+async def test_a_picture_may_be_sent_as_the_background(client: httpx.AsyncClient, render: FakeRender) -> None:
+    await client.post("/", files=form(background_file=("beach.jpg", b"a beach")))
+    (asked,) = render.asked
+    assert asked.background_file == asked.folder / "backdrop"
+    await client.post("/", files=form(background_file=("", b"")))  # as a browser sends a blank one
+    assert render.asked[1].background_file is None
+    detail = await refused(client, form(background_file="text"))
+    assert detail == "background_file: send a file here, not text"
+
+
+async def test_a_videos_background_is_checked_where_it_counts(client: httpx.AsyncClient) -> None:
+    video = form(avatarFileType="mp4", background="no colour", background_video="true")
+    assert "background: 'no colour' is not one of" in await refused(client, video)

@@ -11,17 +11,18 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
     reference = body["content"]["multipart/form-data"]["schema"]["$ref"]
     form = schema["components"]["schemas"][reference.rpartition("/")[2]]
     assert form["required"] == ["face_file", "audio_file", "avatarFileType", "background"]
-    assert list(form["properties"]) == [*form["required"], *(option.name for option in OPTIONS)]
+    options = [option.name for option in OPTIONS]
+    assert list(form["properties"]) == [*form["required"], "background_file", *options]
     assert all(form["properties"][option.name]["default"] == option.default for option in OPTIONS)
     assert all(field["description"] for field in form["properties"].values())
-    assert form["properties"]["background"]["enum"] == [background.value for background in Background]
+    assert form["properties"]["background"]["examples"] == [*(each.value for each in Background), "#00a0ff"]
 
 
 async def test_the_schema_documents_the_answers(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     answers = schema["paths"]["/"]["post"]["responses"]
     assert set(answers) == {"200", "400", "408", "413", "500", "503"}
-    assert list(answers["200"]["content"]) == ["application/mp4"]
+    assert list(answers["200"]["content"]) == ["application/mp4", "video/webm"]
     assert "Retry-After" in answers["503"]["headers"]
     for status in ("400", "413", "503"):
         assert answers[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
