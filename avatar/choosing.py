@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
-
-from lipsync.faces import corners
 
 from .errors import InvalidField
 from .models import Floats
@@ -26,14 +23,14 @@ class Chooser:
         self._which = which
         self._last: Floats | None = None
 
-    def choose(self, boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
+    def choose(self, boxes: Floats, scores: Floats) -> Floats | None:
         """The face of the next frame, from those found in it.
 
         Args:
             boxes: FP32 [F,4], scores: FP32 [F], both best first; a score of 0 pads.
 
         Returns:
-            INT32 [4], clipped at 0 and truncated as the original does, or None where there is no face.
+            FP32 [4], or None where there is no face.
 
         Raises:
             InvalidField: `face` is a number, and there are not so many.
@@ -41,19 +38,15 @@ class Chooser:
         found = boxes[scores > 0]
         if not len(found):
             return None
-        chosen = self._followed(found)
+        chosen = None if self._last is None else same(self._last, boxes, scores)
         if chosen is None:
             chosen = found[self._pick(found)]
         self._last = chosen
-        return corners(chosen)
+        return chosen
 
-    def _followed(self, found: Floats) -> Floats | None:
-        if self._last is None:
-            return None
-        overlaps = overlap(self._last, found)
-        nearest = int(np.argmax(overlaps))
-        followed: Floats | None = found[nearest] if overlaps[nearest] > SAME else None
-        return followed
+    def follow(self, box: Floats) -> None:
+        """The face was last seen here, FP32 [4]."""
+        self._last = box
 
     def _pick(self, found: Floats) -> int:
         x1, y1, x2, y2 = found.T
@@ -75,6 +68,16 @@ class Chooser:
                 outside = np.maximum(0, np.maximum(x1 - x, x - x2)) + np.maximum(0, np.maximum(y1 - y, y - y2))
                 # within several boxes, or outside of all: whose middle is nearest
                 return int(np.argmin(outside * 1e6 + np.hypot(across - x, down - y)))
+
+
+def same(box: Floats, boxes: Floats, scores: Floats) -> Floats | None:
+    """The face FP32 [4], of those found, that overlaps most with a box FP32 [4]; None where none does."""
+    found = boxes[scores > 0]
+    if not len(found):
+        return None
+    overlaps = overlap(box, found)
+    nearest = int(np.argmax(overlaps))
+    return np.asarray(found[nearest], np.float32) if overlaps[nearest] > SAME else None
 
 
 def overlap(box: Floats, boxes: Floats) -> Floats:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from .cache import Cache
 from .flow import Clock
 from .intake import LIMITS, Limits
 from .models import Models
@@ -20,10 +21,11 @@ class RequestLog(logging.LoggerAdapter[logging.Logger]):
 
 @dataclass(frozen=True)
 class Job:
-    """The models, the log, the options, the limits and the clock of one request."""
+    """The models, the log, the options, the limits and the clock of one request; what is remembered, if anything is."""
 
     models: Models
     log: RequestLog
     options: Options = DEFAULTS
     limits: Limits = LIMITS
     clock: Clock = field(default_factory=Clock)
+    cache: Cache | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,22 @@ from .options import Net
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float32]
+Frames = Pictures | Sequence[Pictures]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
+
+
+@dataclass(frozen=True)
+class About:
+    """What the nets were made from.
+
+    Attributes:
+        stand_ins: names of the models whose checkpoint is a stand-in; empty with real weights.
+        detector, segmenter: name what computes there, so that another export has another name; empty where it is
+            not known.
+    """
+
+    stand_ins: tuple[str, ...] = ()
+    detector: str = ""
+    segmenter: str = ""
 
 
 class Models(Protocol):
@@ -24,8 +41,8 @@ class Models(Protocol):
     async def check_ready(self) -> None:
         """Return when every model is ready; raise Unavailable at once when one is not."""
 
-    async def stand_ins(self, net: Net) -> Sequence[str]:
-        """Names of the models, of those used with `net`, whose checkpoint is a stand-in; empty with real weights."""
+    async def about(self, net: Net) -> About:
+        """What is behind the models that are used with `net`."""
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """Speech FP32 [n] (16 kHz) to mel windows FP32 [frames,80,16]."""
@@ -33,7 +50,7 @@ class Models(Protocol):
     async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
         """Pictures UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """Frames (1 or n), boxes (1 or n) and n windows (n ≤ `WAV2LIP_BATCH`) to mouths UINT8 [n,96,96,3]."""
 
     async def segment(self, image: Pictures) -> NDArray[np.int32]:

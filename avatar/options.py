@@ -1,4 +1,5 @@
-"""What a caller may choose beyond the original's form; every default is the original's behaviour.
+"""What a caller may choose beyond the original's form; every default is the original's behaviour (`detection`, whose
+default gives all but the same boxes much sooner, is docs/adr/0015's).
 
 One table, `OPTIONS`, describes each option for all faces of the job: its name, its default as text, its values.
 Coordinates are pixels of the picture as it is worked on: upright, and scaled down first where it is larger than
@@ -39,6 +40,13 @@ class NoFace(Enum):
 
     FAIL = "fail"
     KEEP = "keep"
+
+
+class Detection(Enum):
+    """How thoroughly a face is looked for."""
+
+    FAST = "fast"
+    EXACT = "exact"
 
 
 class Blend(Enum):
@@ -111,6 +119,7 @@ class Options:
     """The choices of one job, as `OPTIONS` describes them.
 
     Attributes:
+        detection: how thoroughly the face is looked for.
         pads: pixels added to the face's box at the top, bottom, left and right.
         smooth: whether boxes are smoothed over five frames.
         box: top, bottom, left, right of the face in every frame, instead of detection; None where it is looked for.
@@ -126,6 +135,7 @@ class Options:
     model: Net = Net.WAV2LIP
     face: Which = Side.BEST
     no_face: NoFace = NoFace.FAIL
+    detection: Detection = Detection.FAST
     blend: Blend = Blend.ORIGINAL
     pads: Sides = PADS
     smooth: bool = True
@@ -328,6 +338,12 @@ OPTIONS: tuple[Option, ...] = (
         NoFace.FAIL,
         "A frame without a face: `fail` refuses the clip; `keep` shows such a frame as it is (in gaps of up to a "
         "second the face is taken to be between where it was and where it comes back, and speaks on).",
+    ),
+    _choice(
+        "detection",
+        Detection.FAST,
+        "How the face is looked for: `exact` in every frame, in all of it, as the original does; `fast` around where "
+        "it was, in as many frames as it takes to follow it.",
     ),
     _choice(
         "blend",

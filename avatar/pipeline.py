@@ -10,7 +10,8 @@ from contextlib import aclosing
 import numpy as np
 from numpy.typing import NDArray
 
-from . import intake, media, pictures, sound, speaking, tracking, video
+from . import intake, media, memory, pictures, sound, speaking, tracking, video
+from .cache import Cache
 from .errors import AvatarError, ClientError, InvalidField
 from .events import Progress, Rendered
 from .ffmpeg import FfmpegFailed
@@ -18,7 +19,7 @@ from .film import Film
 from .flow import ahead
 from .framing import Framing
 from .job import Job, RequestLog
-from .models import Models
+from .models import About, Models
 from .options import Shorter
 from .request import AvatarRequest
 from .scenery import Scenery, with_alpha
@@ -29,8 +30,12 @@ RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
 
 
-async def render(request: AvatarRequest, models: Models) -> AsyncGenerator[Progress | Rendered]:
+async def render(
+    request: AvatarRequest, models: Models, cache: Cache | None = None
+) -> AsyncGenerator[Progress | Rendered]:
     """Do the job: progress while it runs, at the end the result.
+
+    What is found out about an avatar is remembered in `cache`, where there is one, for the next job with it.
 
     Close it (`contextlib.aclosing`) or cancel the task that iterates it, and the job stops: no process, task or
     half-made file is left.
@@ -41,7 +46,7 @@ async def render(request: AvatarRequest, models: Models) -> AsyncGenerator[Progr
         Unavailable: the models are down, not ready or too slow.
         AvatarError: a defect on our side; the log tells more.
     """
-    job = Job(models, RequestLog(request.id), request.options, request.limits)
+    job = Job(models, RequestLog(request.id), request.options, request.limits, cache=cache)
     try:
         async with aclosing(_render(request, job)) as events:
             async for event in events:
@@ -62,15 +67,16 @@ async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress |
 
 async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Progress | Rendered]:
     scenery = Scenery(request, job)
-    avatar, alpha = await _look(request, scenery, job)
+    about = await job.models.about(job.options.model)
+    faces, looks = await asyncio.to_thread(_remembered, request, scenery, about, job)
+    avatar, alpha = await _look(request, scenery, looks, job)
     if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
         speech = speech.lasting(avatar.count / avatar.fps)
     total = speech.frames(avatar.fps)
     job.limits.refuse_many(total)
-    stand_ins = tuple(await job.models.stand_ins(job.options.model))
     yield Progress("speech", total, total)
 
-    tracker = tracking.Tracker(avatar, total, job)
+    tracker = tracking.Tracker(avatar, total, job, faces)
     windows = sound.Windows(speech, avatar.fps, job)
     spoken = speaking.speak(speaking.shots(tracker.frames(), windows), job)
     changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.is_changed
@@ -80,7 +86,7 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
         spoken = scenery.behind_frames(spoken)
     has_alpha = alpha is not None or (changes_video and scenery.is_transparent)
     frames = ahead(spoken, FRAMES_AHEAD)
-    comment = f"Made with stand-in checkpoints: {', '.join(stand_ins)}" if stand_ins else ""
+    comment = f"Made with stand-in checkpoints: {', '.join(about.stand_ins)}" if about.stand_ins else ""
     size = speaking.even(avatar.width), speaking.even(avatar.height)
     shape = media.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
     path = request.folder / f"{RESULT}.{shape.container}"
@@ -96,14 +102,30 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     seconds = job.clock.seconds
     job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
     duration = float(speech.duration)
-    yield Rendered(film.path, film.frames, avatar.fps, duration, seconds, stand_ins, tracker.without_face)
+    yield Rendered(film.path, film.frames, avatar.fps, duration, seconds, about.stand_ins, tracker.without_face)
 
 
-async def _look(request: AvatarRequest, scenery: Scenery, job: Job) -> tuple[pictures.Still | video.Video, Alpha]:
+def _remembered(request: AvatarRequest, scenery: Scenery, about: About, job: Job) -> tuple[memory.Faces, memory.Looks]:
+    """What the cache, if there is one, knows of this avatar."""
+    if job.cache is None:
+        return memory.Faces(), memory.Looks()
+    options, limits = job.options, job.limits
+    picture = (memory.content(request.face), request.still, *memory.seen_as(options), limits.work_pixels)
+    behind = (*scenery.describe(), about.segmenter) if scenery.is_changed else ()
+    looked = (options.face, options.detection, about.detector)
+    return (
+        memory.Faces(job.cache, memory.key(*picture, *behind, *looked)),
+        memory.Looks(job.cache, memory.key(*picture, *behind)),
+    )
+
+
+async def _look(
+    request: AvatarRequest, scenery: Scenery, looks: memory.Looks, job: Job
+) -> tuple[pictures.Still | video.Video, Alpha]:
     """What the face is, by its content: a picture, its alpha channel beside it, or else a video."""
     is_picture = await asyncio.to_thread(pictures.is_picture, request.face)
     if is_picture and (request.still or not await asyncio.to_thread(pictures.is_gif, request.face)):
-        return await _still(request, scenery, job)
+        return await _still(request, scenery, looks, job)
     try:
         return await video.look(request.face, job), None
     except InvalidField as error:
@@ -112,13 +134,15 @@ async def _look(request: AvatarRequest, scenery: Scenery, job: Job) -> tuple[pic
         raise
 
 
-async def _still(request: AvatarRequest, scenery: Scenery, job: Job) -> tuple[pictures.Still, Alpha]:
+async def _still(
+    request: AvatarRequest, scenery: Scenery, looks: memory.Looks, job: Job
+) -> tuple[pictures.Still, Alpha]:
     with job.clock.stage("decode"):
         under = scenery.colour or pictures.WHITE
         picture = await asyncio.to_thread(pictures.read, request.face, job.limits, under)
     framing = Framing(picture.shape[1], picture.shape[0], job.options)
     (picture,) = await asyncio.to_thread(framing, picture[None])
-    picture, alpha = await scenery.behind_still(picture)
+    picture, alpha = await scenery.behind_still(picture, looks)
     return pictures.Still(picture, job.options.fps), alpha
 
 

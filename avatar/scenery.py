@@ -14,6 +14,7 @@ from . import background, pictures
 from .errors import InvalidField
 from .flow import together
 from .job import Job
+from .memory import Look, Looks, content
 from .options import Edge
 from .pictures import Picture
 from .request import RGB, AvatarRequest, Background
@@ -38,13 +39,28 @@ class Scenery:
         self.colour: RGB | None = None if self._file else request.background.rgb
         self.is_changed = self.is_transparent or self.colour is not None or self._file is not None
 
-    async def behind_still(self, picture: Picture) -> tuple[Picture, NDArray[np.uint8] | None]:
+    async def behind_still(self, picture: Picture, looks: Looks) -> Look:
         """The still with its background changed, and its alpha channel UINT8 [H,W] where it has one.
+
+        `looks` are of this file before this background: what was computed once is taken from there.
 
         Raises as `background.change`, and InvalidField for a `background_file` that cannot be read.
         """
         if not self.is_changed:
             return picture, None
+        look = await looks.recall()
+        if look is None:
+            look = await self._changed_still(picture)
+            await looks.keep(*look)
+        return look
+
+    def describe(self) -> tuple[object, ...]:
+        """What stands behind, as a part of a cache's key; reads the file, where it is one."""
+        if self._file:
+            return (content(self._file), self._job.options.edge)
+        return (self.colour, self.is_transparent, self._job.options.edge if self.is_changed else None)
+
+    async def _changed_still(self, picture: Picture) -> Look:
         with self._job.clock.stage("background"):
             if self.colour and self._job.options.edge is Edge.HARD:
                 return await background.change(picture, self.colour, self._folder, self._job.models), None

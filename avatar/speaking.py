@@ -85,7 +85,7 @@ async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
         if shot.boxes is None:
             return shot, None
         with job.clock.stage("generation"):
-            faces, boxes = await asyncio.to_thread(closest, shot.pictures, shot.boxes, still=shot.is_still)
+            faces, boxes = closest(shot.pictures, shot.boxes, still=shot.is_still)
             return shot, await job.models.lipsync(faces, boxes, shot.windows, job.options.model)
 
     put_back = _feathered if job.options.blend is Blend.FEATHER else _pasted
@@ -101,18 +101,18 @@ async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
                 yield frame
 
 
-def closest(pictures: list[Picture], boxes: Boxes, *, still: bool) -> tuple[Pictures, Boxes]:
+def closest(pictures: list[Picture], boxes: Boxes, *, still: bool) -> tuple[list[Picture], Boxes]:
     """The rectangle that holds the boxes, cut out of every picture (of a still, the first), and the boxes in it.
 
     The crops are the same as from whole frames, at a twentieth of the bytes.
 
     Returns:
-        UINT8 [n,h,w,3] and INT32 [n,4]; n is 1 for a still.
+        n views UINT8 [h,w,3] and INT32 [n,4]; n is 1 for a still. Nothing is copied: that is for who sends them.
     """
     left, top = boxes[:, :2].min(axis=0)
     right, bottom = boxes[:, 2:].max(axis=0)
     count = 1 if still else len(pictures)
-    faces = np.stack([picture[top:bottom, left:right] for picture in pictures[:count]])
+    faces = [picture[top:bottom, left:right] for picture in pictures[:count]]
     moved = (boxes - (left, top, left, top)).astype(np.int32)
     return faces, moved[:count]
 

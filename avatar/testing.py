@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -16,7 +16,7 @@ from lipsync.mel import mel_spectrogram
 from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 from lipsync.windows import mel_windows
 
-from .models import Floats, Pictures
+from .models import About, Floats, Frames, Pictures
 from .options import Net
 
 Box = tuple[float, float, float, float]
@@ -49,8 +49,11 @@ class FakeModels:
         darken: bool = False,
         stand_ins: Iterable[str] = (),
         failures: Mapping[str, Exception] | None = None,
+        export: str = "",
     ) -> None:
-        """`face` finds the face in a picture; `darken` blackens the lower half of a mouth as its window is loud."""
+        """`face` finds the face in a picture; `darken` blackens the lower half of a mouth as its window is loud;
+        `export` names the nets, for caches."""
+        self._export = export
         self._face, self._darken, self._stand_ins = face, darken, tuple(stand_ins)
         self.failures = dict(failures or {})
         self.gates: dict[str, asyncio.Event] = {}
@@ -66,10 +69,10 @@ class FakeModels:
         async with self._call("check_ready"):
             pass
 
-    async def stand_ins(self, net: Net) -> Sequence[str]:
+    async def about(self, net: Net) -> About:
         """As `Models`."""
-        async with self._call("stand_ins"):
-            return self._stand_ins
+        async with self._call("about"):
+            return About(self._stand_ins, self._export, self._export)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `Models`, with the real arithmetic."""
@@ -89,8 +92,9 @@ class FakeModels:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """As `Models`; a mouth is the crop itself, or darkened."""
+        frames = np.asarray(frames)
         self.nets.add(net)
         self.mouths += len(windows)
         self.sent += frames.nbytes

@@ -10,20 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync.boxes import Smoother, pad, smooth
+from lipsync.faces import corners
 from lipsync.tensors import S3FD_BATCH
 
+from . import looking
 from .choosing import Chooser
 from .errors import AvatarError, FaceNotFound, InvalidField
-from .flow import together
+from .flow import ahead, together
+from .following import Follower, Found, once
 from .job import Job
-from .models import Floats
-from .options import Longer, NoFace, Sides
+from .looking import Faces
+from .memory import Faces as Memory
+from .options import Detection, Longer, NoFace, Sides
 from .pictures import Picture, Still
 from .video import Video, read_frames
 
 Box = NDArray[np.int32]  # [4]
 Seen = tuple[Picture, Box | None]  # one frame, BGR [H,W,3], and its box; None where there is no face and it may be so
-Faces = tuple[Floats, Floats]  # what detection says of one frame: boxes [16,4] and scores [16]
 
 # What one detection call holds: four frames of 640×480, a single one from there on. More at once would only cost
 # the server memory (see S3FD_BATCH).
@@ -45,11 +48,11 @@ class Tracker:
         without_face: frames of the result, of those given so far, in which no face was found.
     """
 
-    def __init__(self, avatar: Still | Video, total: int, job: Job) -> None:
-        """`total`: frames of the result."""
+    def __init__(self, avatar: Still | Video, total: int, job: Job, memory: Memory | None = None) -> None:
+        """`total`: frames of the result; `memory`: what is known of this avatar's faces, and what is met is kept in."""
         self.without_face = 0
         self._avatar, self._total, self._job = avatar, total, job
-        self._chooser = Chooser(job.options.face)
+        self._chooser, self._memory = Chooser(job.options.face), memory or Memory()
         self._known: dict[int, Faces] = {}  # frames that were looked at before their turn
 
     def frames(self) -> AsyncGenerator[Seen]:
@@ -65,11 +68,24 @@ class Tracker:
         """Looked at once: the same picture and box again and again."""
         box = self._given_box()
         if box is None:
-            _, (faces,) = await self._detect(still.picture[None])
-            box = self._face(faces, 0)
+            face = await self._face_of(still.picture)
+            box = self._may(face) if self._job.options.no_face is NoFace.KEEP else self._must(face, 0)
         self.without_face = 0 if box is not None else self._total
         for _ in range(self._total):
             yield still.picture, box
+
+    async def _face_of(self, picture: Picture) -> Box | None:
+        """The corners of the face of a still."""
+        known = await self._memory.recall(1)
+        if known is not None:
+            return known[0]
+        if self._job.options.detection is Detection.EXACT:
+            box = self._chooser.choose(*(await looking.thoroughly(picture[None], self._job))[0])
+        else:
+            box = await once(picture, self._chooser, self._job)
+        face = None if box is None else corners(box)
+        await self._memory.keep([face], whole=True)
+        return face
 
     async def _moving(self, film: Video) -> AsyncGenerator[Seen]:
         """A video's frames, cut where it is longer than the result, and shown again where it is shorter.
@@ -159,11 +175,10 @@ class Tracker:
                 async for seen in surveyed:
                     yield seen
         else:
-            await self._sample(film)
             smoother, waiting = Smoother(), deque[Picture]()
-            async with aclosing(self._detected(film)) as detected:
-                async for frame, faces in detected:
-                    chosen = np.stack([self._must(faces, len(found))])
+            async with aclosing(self._found(film)) as faces:
+                async for frame, face in faces:
+                    chosen = np.stack([self._must(face, len(found))])
                     found.append(True)
                     waiting.append(frame)
                     for smoothed in smoother.feed(chosen) if options.smooth else chosen:
@@ -174,9 +189,9 @@ class Tracker:
     async def _surveyed(self, film: Video, found: list[bool]) -> AsyncGenerator[Seen]:
         """Every frame is looked at before the first one is given: a gap is bridged by what comes behind it."""
         boxes: list[Box | None] = []
-        async with aclosing(self._detected(film)) as detected:
-            async for _, faces in detected:
-                box = self._face(faces, len(boxes))
+        async with aclosing(self._found(film)) as faces:
+            async for _, face in faces:
+                box = self._may(face)
                 boxes.append(box)
                 found.append(box is not None)
         placed = iter(bridge(boxes, int(film.fps), smoothed=self._job.options.smooth))
@@ -184,6 +199,27 @@ class Tracker:
             async for frames in pieces:
                 for frame in frames:
                     yield frame, next(placed)
+
+    async def _found(self, film: Video) -> AsyncGenerator[tuple[Picture, Box | None]]:
+        """The frames that are used, each with the corners of the face that is meant, or None without one."""
+        known = await self._memory.recall(self._total)
+        if known is not None:
+            pieces = read_frames(film, self._piece(film), self._job, most=min(self._total, len(known)))
+            numbers = iter(known)
+            async with aclosing(pieces):
+                async for frames in pieces:
+                    for frame in frames:
+                        yield frame, next(numbers)
+            return
+        if self._job.options.no_face is NoFace.FAIL:
+            await self._sample(film)
+        faces = self._detected(film) if self._job.options.detection is Detection.EXACT else self._followed(film)
+        met: list[Box | None] = []
+        async with aclosing(faces):
+            async for frame, box in faces:
+                met.append(None if box is None else corners(box))
+                yield frame, met[-1]
+        await self._memory.keep(met, whole=len(met) < self._total)
 
     async def _sample(self, film: Video) -> None:
         """Look at some frames all over a longer clip, so that one without a face need not be worked through first.
@@ -197,11 +233,12 @@ class Tracker:
         step = max(SAMPLED, -(-used // SAMPLES))
         pieces = read_frames(film, self._piece(film), self._job, most=-(-used // step), step=step)
         number = 0
-        async with aclosing(together(pieces, self._detect, AT_ONCE)) as detected:
-            async for _, faces in detected:
+        async with aclosing(together(pieces, self._look, AT_ONCE)) as detected:
+            async for faces in detected:
                 for face in faces:
-                    self._known[number] = face
-                    if not _shows_one(face):
+                    if self._job.options.detection is Detection.EXACT:
+                        self._known[number] = face
+                    if not looking.shows_one(face):
                         raise FaceNotFound(await self._first_missing(film, number - step, number) / film.fps)
                     number += step
 
@@ -210,9 +247,15 @@ class Tracker:
         good = max(good, -1)
         while bad - good > 1:
             middle = (good + bad) // 2
-            _, (faces,) = await self._detect((await self._frame(film, middle))[None])
-            good, bad = (middle, bad) if _shows_one(faces) else (good, middle)
+            (faces,) = await self._look((await self._frame(film, middle))[None])
+            good, bad = (middle, bad) if looking.shows_one(faces) else (good, middle)
         return bad
+
+    async def _look(self, frames: NDArray[np.uint8]) -> list[Faces]:
+        """Whether, and roughly where, frames [n,H,W,3] show faces."""
+        if self._job.options.detection is Detection.EXACT:
+            return await looking.thoroughly(frames, self._job)
+        return [await looking.everywhere(frame, self._job) for frame in frames]
 
     async def _frame(self, film: Video, number: int) -> Picture:
         async with aclosing(read_frames(film, 1, self._job, first=number, most=1)) as pieces:
@@ -220,8 +263,15 @@ class Tracker:
                 return frame  # type: ignore[no-any-return]
         raise AvatarError("a video had fewer frames the second time")
 
-    async def _detected(self, film: Video) -> AsyncGenerator[tuple[Picture, Faces]]:
-        """The frames that are used, with what detection says of them."""
+    async def _followed(self, film: Video) -> AsyncGenerator[Found]:
+        """The frames that are used, with the face as it is followed through them."""
+        pieces = ahead(read_frames(film, self._piece(film), self._job, most=self._total), AT_ONCE)
+        async with aclosing(Follower(self._chooser, self._job).follow(pieces)) as followed:
+            async for seen in followed:
+                yield seen
+
+    async def _detected(self, film: Video) -> AsyncGenerator[Found]:
+        """The frames that are used, with the face that is detected in each."""
         read = 0
 
         async def numbered() -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
@@ -234,7 +284,7 @@ class Tracker:
         async def detect(piece: tuple[int, NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[Faces]]:
             first, frames = piece
             new = [n for n in range(len(frames)) if first + n not in self._known]
-            _, faces = await self._detect(frames[new]) if len(new) < len(frames) else await self._detect(frames)
+            faces = await looking.thoroughly(frames[new] if len(new) < len(frames) else frames, self._job)
             answers = iter(faces)
             return frames, [
                 self._known.pop(first + n) if first + n in self._known else next(answers) for n in range(len(frames))
@@ -242,30 +292,19 @@ class Tracker:
 
         async with aclosing(together(numbered(), detect, AT_ONCE)) as detected:
             async for frames, faces in detected:
-                for seen in zip(frames, faces, strict=True):
-                    yield seen
+                for frame, face in zip(frames, faces, strict=True):
+                    yield frame, self._chooser.choose(*face)
 
-    async def _detect(self, frames: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], list[Faces]]:
-        """Frames [n,H,W,3] with the faces of each."""
-        if not len(frames):
-            return frames, []
-        with self._job.clock.stage("detection"):
-            boxes, scores = await self._job.models.detect_faces(frames)
-        return frames, list(zip(boxes, scores, strict=True))
-
-    def _face(self, faces: Faces, number: int) -> Box | None:
-        """The padded box of the face that is meant in frame `number`, or None where there is none and that may be."""
-        return self._may(faces) if self._job.options.no_face is NoFace.KEEP else self._must(faces, number)
-
-    def _may(self, faces: Faces) -> Box | None:
-        face = self._chooser.choose(*faces)
+    def _may(self, face: Box | None) -> Box | None:
+        """The padded box of a face, or None where there is none."""
         if face is None:
             return None
         padded: Box = pad(face[None], self._avatar.width, self._avatar.height, self._job.options.pads)[0]
         return padded if (padded[:2] < padded[2:]).all() else None  # nothing of it may lie in the picture
 
-    def _must(self, faces: Faces, number: int) -> Box:
-        box = self._may(faces)
+    def _must(self, face: Box | None, number: int) -> Box:
+        """The padded box of the face in frame `number`, which has to have one."""
+        box = self._may(face)
         if box is None:
             raise FaceNotFound(number / self._avatar.fps)
         return box
@@ -316,7 +355,3 @@ def bridge(boxes: Sequence[Box | None], gap: int, *, smoothed: bool) -> list[Box
 def _between(before: Box, behind: Box, share: float) -> Box:
     between: Box = (before + (behind - before) * share).astype(np.int32)
     return between
-
-
-def _shows_one(faces: Faces) -> bool:
-    return bool(faces[1][0] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,11 +15,13 @@ from tritonclient.utils import InferenceServerException
 
 from lipsync import tensors
 from lipsync.errors import InvalidInput
-from lipsync.tensors import Model
+from lipsync.tensors import FACE_SIZE, Model
 
 from .errors import AvatarError, Unavailable
-from .models import Floats, Pictures
+from .layout import Given, Layout, fitting, lay_out, whole, write
+from .models import About, Floats, Frames, Pictures
 from .options import Net
+from .shared import Pool, Region
 
 T = TypeVar("T")
 
@@ -49,18 +52,27 @@ CHANNEL = (
 )
 
 _AWAY = {"UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"}
+_UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}  # what was asked for may have been done or not
 
 
 class TritonModels:
     """Implements `Models` over one gRPC connection, which is made at the first call and closed by `close`.
 
-    Every call has a deadline. To be used from one event loop.
+    Where Triton is on this machine, large arrays go through shared memory instead: found out by trying, and again
+    when the server changes. Every call has a deadline. To be used from one event loop.
     """
 
-    def __init__(self, address: str, timeout: float = 120.0) -> None:
-        """`address`: host:port of Triton's gRPC; `timeout`: seconds for one inference, waiting in queues included."""
-        self._address, self._timeout = address, timeout
+    def __init__(self, address: str, timeout: float = 120.0, *, shared_memory: bool = True) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            address: host:port of Triton's gRPC.
+            timeout: seconds for one inference, waiting in queues included.
+            shared_memory: False sends everything by gRPC.
+        """
+        self._address, self._timeout, self._shared_memory = address, timeout, shared_memory
         self._connection: Any = None
+        self._pool: Pool | None = None
 
     async def check_ready(self) -> None:
         """As `Models`; answers within two seconds."""
@@ -71,62 +83,142 @@ class TritonModels:
         if missing or not ready[0]:
             raise Unavailable(f"the models are not ready: {', '.join(missing) or 'the server is starting'}")
 
-    async def stand_ins(self, net: Net) -> Sequence[str]:
+    async def about(self, net: Net) -> About:
         """As `Models`; asked anew each time, for the server may be another one meanwhile."""
-        with_checkpoint = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
-        asked = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in with_checkpoint]
-        answers = await _answer(_all(asked), "the models")
-        pairs = zip(with_checkpoint, answers, strict=True)
-        return tuple(model.name for model, answer in pairs if _is_stand_in(answer.config))
+        asked = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
+        calls = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in asked]
+        answers = await _answer(_all(calls), "the models")
+        configs = {model.name: answer.config for model, answer in zip(asked, answers, strict=True)}
+        stand_ins = tuple(name for name, config in configs.items() if _said(config, "checkpoint") == "stand-in")
+        exports = [_said(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
+        return About(stand_ins, *exports)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `Models`."""
         (windows,) = await self._infer(tensors.MEL_SPECTROGRAM, audio, np.array([fps]))
         return windows
 
-    async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
+    async def detect_faces(self, frames: Frames) -> tuple[Floats, Floats]:
         """As `Models`."""
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Pictures, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
         """As `Models`."""
-        (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows)
+        answer = (len(windows), FACE_SIZE, FACE_SIZE, 3)
+        (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows, answer=answer)
         return mouths
 
     async def segment(self, image: Pictures) -> NDArray[np.int32]:
         """As `Models`."""
-        (labels,) = await self._infer(tensors.SEGMENTATION, image)
+        (labels,) = await self._infer(tensors.SEGMENTATION, image, answer=image.shape[:2])
         return labels
 
     async def close(self) -> None:
         """As `Models`; calls under way raise Unavailable, a later one connects anew."""
         connection, self._connection = self._connection, None
+        pool, self._pool = self._pool, None
         if connection:
             await connection.close()
+        if pool:
+            await pool.close()
 
     @property
     def _client(self) -> Any:  # noqa: ANN401 - tritonclient has no types
         if self._connection is None:
-            self._connection = InferenceServerClient(self._address, channel_args=CHANNEL)
+            self._connection = _connect(self._address)
         return self._connection
 
-    async def _infer(self, model: Model, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
-        """One inference, inputs and outputs in the order of the model's tensors."""
-        inputs = await asyncio.to_thread(_inputs, model, arrays)  # copies the frames
+    async def _infer(self, model: Model, *given: Given, answer: tuple[int, ...] | None = None) -> list[NDArray[Any]]:
+        """One inference, inputs and outputs in the order of the model's tensors.
+
+        `answer` is the only output's shape, where it is known beforehand: room for it is made in shared memory.
+        """
+        layout = lay_out(model, given, answer)
+        if self._shared_memory and layout.size and self._pool is None:
+            self._pool = Pool(_Registry(self._address), self._timeout)
+        pool = self._pool
+        region = await pool.take(layout.size) if pool and layout.size else None
+        if pool is None or region is None:
+            return await self._ask(model, given, layout)
+        try:
+            answers = await self._ask(model, given, layout, region)
+        except (InvalidInput, Unavailable) as error:
+            pool.drop(region)
+            if not _may_have_forgotten(error):
+                raise
+        except BaseException:  # cancelled: the server may still be at it
+            pool.drop(region)
+            raise
+        else:
+            pool.give_back(region)
+            return answers
+        answers = await self._ask(model, given, layout)  # input that is really invalid is refused again
+        pool.lost()
+        return answers
+
+    async def _ask(
+        self, model: Model, given: Sequence[Given], layout: Layout, region: Region | None = None
+    ) -> list[NDArray[Any]]:
+        inputs = await asyncio.to_thread(_inputs, model, given, layout, region)  # copies the frames
         outputs = [InferRequestedOutput(tensor.name) for tensor in model.outputs]
+        place = layout.answer if region else None
+        if region and place:
+            outputs[0].set_shared_memory(region.name, place.nbytes, place.offset)
         call = self._client.infer(model.name, inputs, outputs=outputs, client_timeout=self._timeout)
         result = await _answer(call, model.name)
+        if region and place:  # copied, for the region is another call's next
+            shape = tuple(result.get_output(model.outputs[0].name).shape)
+            return [region.array(place.offset, shape, model.outputs[0].numpy).copy()]
         return [result.as_numpy(tensor.name) for tensor in model.outputs]
 
 
-def _inputs(model: Model, arrays: Sequence[NDArray[Any]]) -> list[Any]:
+def _inputs(model: Model, given: Sequence[Given], layout: Layout, region: Region | None) -> list[Any]:
     inputs = []
-    for tensor, array in zip(model.inputs, arrays, strict=True):
-        if not tensor.accepts(array):
-            raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
-        inputs.append(InferInput(tensor.name, list(array.shape), tensor.dtype).set_data_from_numpy(array))
+    for tensor, each, place in zip(model.inputs, given, layout.inputs, strict=True):
+        shape = fitting(tensor, each).shape
+        sent = InferInput(tensor.name, list(shape), tensor.dtype)
+        if region and place:
+            write(each, region.array(place.offset, shape, tensor.numpy))
+            sent.set_shared_memory(region.name, place.nbytes, place.offset)
+        else:
+            sent.set_data_from_numpy(whole(each))
+        inputs.append(sent)
     return inputs
+
+
+class _Registry:
+    """Implements `avatar.shared.Server`, over a connection of its own: it outlives the one whose calls failed."""
+
+    def __init__(self, address: str) -> None:
+        self._client = _connect(address)
+
+    async def register(self, name: str, size: int) -> bool | None:
+        try:
+            await self._client.register_system_shared_memory(name, f"/{name}", size, client_timeout=READY_SECONDS)
+        except InferenceServerException as error:
+            return None if _status(error) in _UNKNOWN else False
+        return True
+
+    async def unregister(self, name: str) -> bool:
+        try:
+            await self._client.unregister_system_shared_memory(name, client_timeout=READY_SECONDS)
+        except InferenceServerException as error:
+            return _status(error) in _AWAY  # a server that is gone has let go of it
+        return True
+
+    async def registered(self) -> list[str]:
+        with suppress(InferenceServerException):
+            status = await self._client.get_system_shared_memory_status(client_timeout=READY_SECONDS)
+            return list(status.regions)
+        return []
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _connect(address: str) -> Any:  # noqa: ANN401 - tritonclient has no types
+    return InferenceServerClient(address, channel_args=CHANNEL)
 
 
 async def _all(calls: Sequence[Awaitable[Any]]) -> list[Any]:
@@ -149,7 +241,7 @@ async def _answer(call: Awaitable[T], asked: str) -> T:
         # `close` cancels the calls under way, but nobody cancelled us: a stream over us would wait for ever
         raise Unavailable(f"{asked} cannot be reached: the connection was closed") from None
     except InferenceServerException as error:
-        status = str(error.status()).removeprefix("StatusCode.")
+        status = _status(error)
         if status == "INVALID_ARGUMENT":
             raise InvalidInput(str(error.message())) from error
         if status == "DEADLINE_EXCEEDED":
@@ -159,5 +251,15 @@ async def _answer(call: Awaitable[T], asked: str) -> T:
         raise AvatarError(f"{asked} failed") from error
 
 
-def _is_stand_in(config: Any) -> bool:  # noqa: ANN401 - a protobuf ModelConfig
-    return "checkpoint" in config.parameters and config.parameters["checkpoint"].string_value == "stand-in"
+def _status(error: InferenceServerException) -> str:
+    return str(error.status()).removeprefix("StatusCode.")
+
+
+def _may_have_forgotten(error: Exception) -> bool:
+    """Whether a call may have failed for its region. By the status, for the words change with Triton's version."""
+    cause = error.__cause__
+    return isinstance(cause, InferenceServerException) and _status(cause) in {"NOT_FOUND", "INVALID_ARGUMENT"}
+
+
+def _said(config: Any, parameter: str) -> str:  # noqa: ANN401 - a protobuf ModelConfig
+    return str(config.parameters[parameter].string_value) if parameter in config.parameters else ""

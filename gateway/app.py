@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from avatar.cache import Cache
 from avatar.models import Models
 from avatar.pipeline import render as render_avatar
 from avatar.triton import TritonModels
@@ -21,7 +24,7 @@ from gateway.jobs import Jobs
 from gateway.metrics import Metrics
 from gateway.routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
 from gateway.service import Render, Service
-from gateway.settings import Settings
+from gateway.settings import MIB, Settings
 from gateway.workspace import Workspace
 
 _ABOUT = """A picture or video of a face and a recording of speech in; an mp4 of the face speaking out.
@@ -29,6 +32,9 @@ _ABOUT = """A picture or video of a face and a recording of speech in; an mp4 of
 The work is done by NVIDIA Triton: S3FD finds the face, Wav2Lip moves its lips, PixelLib changes a still's background.
 Every answer carries an `X-Request-ID`, the caller's own if it sends one; every error is `{"detail": "..."}`.
 """
+
+
+logger = logging.getLogger(__name__)
 
 
 class _App(FastAPI):
@@ -39,13 +45,13 @@ class _App(FastAPI):
         return schema
 
 
-def create_app(settings: Settings, models: Models | None = None, render: Render = render_avatar) -> FastAPI:
+def create_app(settings: Settings, models: Models | None = None, render: Render | None = None) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:
         settings: see `gateway.settings`.
         models: how to reach the models; left out, Triton at `settings.triton`. Who passes it closes it.
-        render: the job; another one is for tests.
+        render: the job; left out, the real one, which remembers avatars as the settings say.
     """
 
     metrics = Metrics()
@@ -54,10 +60,13 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         workspace = Workspace(settings.work_dir)
         await asyncio.to_thread(workspace.open)
-        reached = models or TritonModels(settings.triton, settings.triton_timeout)
+        reached = models or TritonModels(
+            settings.triton, settings.triton_timeout, shared_memory=settings.triton_shared_memory == "auto"
+        )
+        job = render or partial(render_avatar, cache=await asyncio.to_thread(_cache, settings))
         jobs = Jobs(settings.max_jobs, settings.max_waiting)
         metrics.watch(lambda: jobs.running, lambda: jobs.in_line)
-        app.state.service = Service(settings, reached, render, workspace, jobs)
+        app.state.service = Service(settings, reached, job, workspace, jobs)
         try:
             yield
         finally:
@@ -89,3 +98,14 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
     )
     app.add_middleware(RequestContext, metrics=metrics)
     return app
+
+
+def _cache(settings: Settings) -> Cache | None:
+    """What avatars are remembered in. A folder that does not do costs time, and is no reason not to serve."""
+    if not settings.cache_mib:
+        return None
+    try:
+        return Cache(settings.cache_dir, settings.cache_mib * MIB)
+    except OSError as error:
+        logger.warning("avatars are not remembered: %s", error)
+        return None

@@ -64,10 +64,26 @@ class Settings(BaseSettings):
         description="Triton's gRPC address, host:port.",
     )
     triton_timeout: float = Field(120.0, gt=0, le=3600, description="Seconds that one call to Triton may take.")
+    triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(_lower)] = Field(
+        "auto",
+        description="`auto`: frames go through shared memory where Triton is on this machine and can see it, else by "
+        "gRPC; `off`: always by gRPC.",
+    )
     work_dir: Annotated[Path, AfterValidator(_writable_folder)] = Field(
         default_factory=lambda: Path(tempfile.gettempdir()),
         description="Existing folder for the requests' temporary files.",
         json_schema_extra={"shown": "the system's temporary folder"},
+    )
+    cache_mib: int = Field(
+        512,
+        ge=0,
+        description="Most that is kept of avatars seen before (where their faces are, how they look before another "
+        "background), in MiB on disk, a quarter of it in memory too; 0 keeps nothing.",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / f"talking-avatar-cache-{os.geteuid()}",
+        description="Folder for it, shared by all gateways of a machine; made if it is missing, for its owner alone.",
+        json_schema_extra={"shown": "`talking-avatar-cache-UID` in the system's temporary folder"},
     )
     max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of them.")
     max_megapixels: float = Field(100, gt=0, le=178, description="Largest accepted picture or video frame.")

@@ -51,7 +51,7 @@ from gateway import logs, server
 from gateway.app import create_app
 from gateway.settings import Settings
 import uvicorn
-settings = Settings(work_dir=Path(sys.argv[1]), log_level="warning", max_jobs=4)
+settings = Settings(work_dir=Path(sys.argv[1]), log_level="warning", max_jobs=4, cache_mib=0)
 logs.configure(settings.log_level, settings.log_format)
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)

@@ -52,7 +52,12 @@ def gateway_process(
     with gateway.log.open("wb") as log:
         process = subprocess.Popen(
             [python, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
-            env={**os.environ, "AVATAR_WORK_DIR": str(gateway.work), **absent(folder, without)},
+            env={
+                **os.environ,
+                "AVATAR_WORK_DIR": str(gateway.work),
+                "AVATAR_CACHE_DIR": str(folder / "cache"),
+                **absent(folder, without),
+            },
             cwd=folder,  # with -m Python imports from there first: not this checkout, but what `python` has installed
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 from avatar.choosing import Chooser, overlap
 from avatar.errors import InvalidField
 from avatar.options import Nth, Place, Side, Which
+from lipsync.faces import corners
 
 LEFT, MIDDLE, RIGHT = (0, 40, 40, 90), (100, 20, 190, 120), (300, 50, 350, 110)
 
@@ -19,7 +20,7 @@ def faces(*boxes: tuple[float, float, float, float]) -> tuple[NDArray[np.float32
 
 def chosen(chooser: Chooser, *boxes: tuple[float, float, float, float]) -> tuple[int, ...] | None:
     face = chooser.choose(*faces(*boxes))
-    return None if face is None else tuple(map(int, face))
+    return None if face is None else tuple(map(int, corners(face)))
 
 
 def moved(box: tuple[int, int, int, int], by: int) -> tuple[int, int, int, int]:

@@ -102,7 +102,7 @@ async def test_a_feathered_mouth_leaves_the_upper_face_alone(tmp_path: Path) -> 
         """A darker face with an open mouth."""
 
         async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Frames:
-            mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, frames.min())
+            mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, np.min(frames))
             mouths[:, 62:80, 32:64] = 0
             return mouths
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avatar import tracking
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.job import Job, RequestLog
-from avatar.options import Longer, NoFace, Options, Side
+from avatar.options import Detection, Longer, NoFace, Options, Side
 from avatar.pictures import Still
 from avatar.testing import FakeModels
 from avatar.tracking import Seen, Tracker, bridge
@@ -132,7 +132,7 @@ def find_small(picture: Frames) -> tuple[float, float, float, float] | None:
 async def test_frames_that_were_looked_at_before_their_turn_are_not_looked_at_again(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(230))
     models = FakeModels(find_square)
-    seen = await tracked(path, 230, Options(), models)
+    seen = await tracked(path, 230, Options(detection=Detection.EXACT), models)
     assert models.frames == 230
     found = np.array([find_square(frame) for frame in read_video(path)], np.int32)
     np.testing.assert_array_equal([box for _, box in seen], smooth(pad(found, 160, 120)))

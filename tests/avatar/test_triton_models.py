@@ -1,4 +1,7 @@
 import asyncio
+import logging
+import mmap
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +14,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.options import Net
+from avatar.shared import FOLDER
 from avatar.testing import FakeModels
 from avatar.triton import NEEDED, TritonModels
 from embedded.server import Triton
@@ -31,6 +35,9 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.missing: set[str] = set()
         self.stand_ins: set[str] = set()
         self.requests: list[Any] = []
+        self.shares = False  # whether it sees our /dev/shm
+        self.regions: dict[str, mmap.mmap] = {}
+        self.in_use: set[str] = set()
         self.allowed: list[tuple[str, float | None]] = []  # each call, and the seconds that it gives the server
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -59,8 +66,31 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         output = response.outputs.add(name="labels", datatype="INT32")
         output.shape.extend([height, width])
-        response.raw_output_contents.append(np.full((height, width), 15, np.int32).tobytes())
+        labels = np.full((height, width), 15, np.int32).tobytes()
+        if name := region_of(request):
+            begin = request.outputs[0].parameters["shared_memory_offset"].int64_param
+            self.regions[name][begin : begin + len(labels)] = labels
+        else:
+            response.raw_output_contents.append(labels)
         return response
+
+    async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("register", context)
+        if not self.shares:
+            await context.abort(grpc.StatusCode.INTERNAL, f"Unable to open shared memory region: '{request.key}'")
+        file = os.open(FOLDER / request.key[1:], os.O_RDWR)
+        self.regions[request.name] = mmap.mmap(file, request.byte_size)
+        os.close(file)
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.name in self.in_use:
+            await context.abort(grpc.StatusCode.INTERNAL, "it is currently in use")
+        self.regions.pop(request.name, None)
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    async def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.SystemSharedMemoryStatusResponse()
 
     def _note(self, call: str, context: Any) -> None:
         self.allowed.append((call, context.time_remaining()))
@@ -72,13 +102,18 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(self.status, INSIDE)
 
 
+def region_of(request: Any) -> str:
+    """The shared memory that a request's answer goes to, or nothing."""
+    return str(request.outputs[0].parameters["shared_memory_region"].string_param)
+
+
 @asynccontextmanager
-async def serving(seconds: float = 30) -> AsyncIterator[tuple[Server, TritonModels]]:
+async def serving(seconds: float = 30, *, shared_memory: bool = True) -> AsyncIterator[tuple[Server, TritonModels]]:
     servicer, server = Server(), grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    models = TritonModels(f"127.0.0.1:{port}", seconds)
+    models = TritonModels(f"127.0.0.1:{port}", seconds, shared_memory=shared_memory)
     try:
         yield servicer, models
     finally:
@@ -113,10 +148,54 @@ async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
             await models.segment(PICTURE)
 
 
+async def test_a_server_on_another_machine_is_sent_everything_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "avatar")
+    picture = np.zeros((200, 300, 3), np.uint8)
+    async with serving() as (server, models):
+        for _ in range(3):
+            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
+    assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [picture.tobytes()] * 3
+    assert [call for call, _ in server.allowed].count("register") == 1
+    assert [record.message for record in caplog.records] == [
+        "frames go to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
+    ]
+
+
+async def test_shared_memory_that_is_off_is_not_tried() -> None:
+    async with serving(shared_memory=False) as (server, models):
+        await models.segment(np.zeros((200, 300, 3), np.uint8))
+    assert [call for call, _ in server.allowed] == ["segmentation"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["cancelled", "not answered in time"])
+async def test_memory_that_the_server_may_still_use_is_no_other_calls(late: bool) -> None:
+    picture = np.zeros((200, 300, 3), np.uint8)
+    async with serving(seconds=1 if late else 30) as (server, models):
+        server.shares = server.hang = True
+        task = asyncio.create_task(models.segment(picture))
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        used = region_of(server.requests[0])
+        server.in_use = {used}
+        if not late:
+            task.cancel()
+        with pytest.raises(Unavailable if late else asyncio.CancelledError):
+            await task
+        server.hang = False
+        for _ in range(3):
+            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
+        (another,) = {region_of(request) for request in server.requests[1:]}  # kept, and used again
+        assert another not in ("", used)
+        assert used in server.regions
+        server.in_use.clear()
+        await models.close()
+        assert not server.regions
+
+
 async def test_every_call_has_a_deadline() -> None:
     async with serving(seconds=50) as (server, models):
         await models.check_ready()
-        await models.stand_ins(Net.WAV2LIP)
+        await models.about(Net.WAV2LIP)
         await models.mel_windows(np.zeros(3200, np.float32), 25.0)
         await models.detect_faces(PICTURE[None])
         windows = np.zeros((1, 80, 16), np.float32)
@@ -194,7 +273,7 @@ async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.check_ready()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await models.stand_ins(Net.WAV2LIP)
+        await models.about(Net.WAV2LIP)
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.segment(PICTURE)
     await models.close()
@@ -203,9 +282,9 @@ async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
 async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
     async with serving() as (server, models):
         server.stand_ins = {"wav2lip"}
-        assert await models.stand_ins(Net.WAV2LIP) == ("wav2lip",)
+        assert (await models.about(Net.WAV2LIP)).stand_ins == ("wav2lip",)
         server.stand_ins = set()
-        assert await models.stand_ins(Net.WAV2LIP) == ()
+        assert (await models.about(Net.WAV2LIP)).stand_ins == ()
 
 
 async def test_closed_models_can_be_used_again() -> None:
@@ -243,7 +322,7 @@ async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> N
     random = np.random.RandomState(0)
     try:
         await models.check_ready()
-        assert set(await models.stand_ins(Net.WAV2LIP)) == {"s3fd", "wav2lip", "segmentation"}
+        assert set((await models.about(Net.WAV2LIP)).stand_ins) == {"s3fd", "wav2lip", "segmentation"}
         sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
         windows = await models.mel_windows(sound, 24000 / 1001)
         np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)

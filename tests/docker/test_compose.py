@@ -90,6 +90,12 @@ def test_every_service_is_hardened_limited_and_kept_from_filling_the_disk(name: 
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service)
 
 
+def test_memory_is_shared_only_by_the_file_for_it_and_only_between_the_gateway_and_triton() -> None:
+    assert read_yaml(ROOT / "docker" / "shared-memory.yml") == {
+        "services": {name: {"ipc": "host"} for name in ("triton", "triton-cpu", "gateway")}
+    }
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_images_are_pinned(name: str) -> None:
     assert re.fullmatch(r"[a-z-]+/[a-z-]+:v?[0-9]+\.[0-9]+\.[0-9]+", SERVICES[name]["image"])

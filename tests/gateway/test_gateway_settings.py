@@ -54,6 +54,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("triton", "triton"),
         ("triton", "http://triton:8001"),
         ("triton_timeout", "0"),
+        ("triton_shared_memory", "on"),
         ("work_dir", "/no/such/folder"),
         ("max_upload_bytes", "0"),
         ("max_jobs", "0"),

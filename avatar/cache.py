@@ -1,0 +1,139 @@
+"""Small arrays that are costly to compute, remembered in memory and on disk.
+
+One folder serves all processes of a machine. An entry is one file, named by its key, which comes in by a rename and is
+never changed: whoever reads finds a whole one or none. What was used longest ago goes first when there is no room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import os
+import secrets
+import stat
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = Mapping[str, NDArray[Any]]
+
+SUFFIX = ".npz"
+IN_MEMORY = 0.25  # the share of the disk's bytes that is held in memory too
+ROOM = 0.9  # of what is allowed is left after something had to go, so that it is not looked for at every entry
+STALE_SECONDS = 600.0  # a half-written file that is older belongs to a process that died
+
+logger = logging.getLogger(__name__)
+
+
+class Cache:
+    """Bounded, least recently used first out; safe for threads, and for processes that share the folder.
+
+    Nothing that goes wrong with it is an error for its user: what cannot be read was never there, what cannot be
+    written is not kept, and the log says so.
+
+    Args:
+        folder: made if it is missing, and for its owner alone.
+        most: bytes on disk.
+
+    Raises:
+        OSError: the folder cannot be made, or belongs to somebody else, who could put anything into it.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._most = folder, most
+        self._lock = Lock()
+        self._held: OrderedDict[str, bytes] = OrderedDict()
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        about = folder.lstat()
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
+            raise PermissionError(f"{folder}: belongs to somebody else")
+
+    def get(self, key: str) -> dict[str, NDArray[Any]] | None:
+        """What was put under this key, or None."""
+        with self._lock:
+            data = self._held.get(key)
+            if data is not None:
+                self._held.move_to_end(key)
+        path = self._path(key)
+        if data is None:
+            try:
+                data = path.read_bytes()
+            except OSError:
+                return None
+            self._hold(key, data)
+        with suppress(OSError):  # another process has dropped it
+            os.utime(path)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except Exception as error:  # whatever a damaged file makes of NumPy's reader
+            logger.warning("a damaged entry of the cache is dropped: %s", error)
+            self._drop(key)
+            return None
+
+    def put(self, key: str, arrays: Arrays) -> None:
+        """Keep arrays under a key, if there is room for them at all."""
+        room = io.BytesIO()
+        np.savez(room, **arrays)
+        data = room.getvalue()
+        if len(data) > self._most * ROOM:
+            return
+        self._hold(key, data)
+        temporary = self._folder / f"{secrets.token_hex(8)}.part"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(self._path(key))
+            self._make_room()
+        except OSError as error:
+            logger.warning("the cache cannot be written: %s", error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _hold(self, key: str, data: bytes) -> None:
+        most = int(self._most * IN_MEMORY)
+        with self._lock:
+            self._held.pop(key, None)
+            if len(data) > most:
+                return
+            self._held[key] = data
+            while sum(map(len, self._held.values())) > most:
+                self._held.popitem(last=False)
+
+    def _drop(self, key: str) -> None:
+        with self._lock:
+            self._held.pop(key, None)
+        with suppress(OSError):
+            self._path(key).unlink(missing_ok=True)
+
+    def _make_room(self) -> None:
+        """Let go of the oldest where the folder holds too much. Two processes at once let go of a few more."""
+        entries: list[tuple[float, int, Path]] = []
+        for path in self._folder.iterdir():
+            with suppress(OSError):
+                about = path.stat()
+                if path.suffix == SUFFIX or _now(self._folder) - about.st_mtime > STALE_SECONDS:
+                    entries.append((about.st_mtime, about.st_size, path))
+        total = sum(size for _, size, _ in entries)
+        if total <= self._most:
+            return
+        for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+            if total <= self._most * ROOM:
+                return
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            total -= size
+
+    def _path(self, key: str) -> Path:
+        return self._folder / (hashlib.sha256(key.encode()).hexdigest() + SUFFIX)
+
+
+def _now(folder: Path) -> float:
+    """By the clock that dates the folder's files."""
+    return folder.stat().st_mtime

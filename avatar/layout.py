@@ -1,0 +1,90 @@
+"""Where in shared memory the large tensors of one call lie. Pure: no memory is made here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync.errors import InvalidInput
+from lipsync.tensors import Model, Tensor
+
+# Tensors from this size on go through shared memory; smaller ones travel in the message as fast.
+SHARED_BYTES = 64 << 10
+ALIGNED = 64  # bytes; a cache line
+
+# What is sent as one tensor: an array, or arrays of one shape and type that are stacked on the way.
+Given = NDArray[Any] | Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes of a region."""
+
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of a call's tensors; None for one that travels in the message.
+
+    Attributes:
+        size: bytes of the region that all of it takes; 0 where nothing is large.
+    """
+
+    inputs: tuple[Place | None, ...]
+    answer: Place | None
+    size: int
+
+
+def lay_out(model: Model, given: Sequence[Given], answer: tuple[int, ...] | None) -> Layout:
+    """Places for inputs, in the model's order, and for its only output of shape `answer`, where that is known.
+
+    Raises:
+        InvalidInput: an array does not fit its tensor.
+    """
+    size = 0
+
+    def place(nbytes: int) -> Place | None:
+        nonlocal size
+        if nbytes < SHARED_BYTES:
+            return None
+        begin = size
+        size += -(-nbytes // ALIGNED) * ALIGNED
+        return Place(begin, nbytes)
+
+    inputs = tuple(place(fitting(*pair).nbytes) for pair in zip(model.inputs, given, strict=True))
+    output = place(math.prod(answer) * np.dtype(model.outputs[0].numpy).itemsize) if answer else None
+    return Layout(inputs, output, size)
+
+
+def fitting(tensor: Tensor, given: Given) -> NDArray[Any]:
+    """An array of the shape and type that is sent: of arrays that are yet to be stacked, not their values.
+
+    Raises:
+        InvalidInput: it does not fit the tensor.
+    """
+    array = given if isinstance(given, np.ndarray) else np.empty(0)
+    if not isinstance(given, np.ndarray) and len({(each.shape, each.dtype) for each in given}) == 1:
+        array = np.broadcast_to(given[0], (len(given), *given[0].shape))
+    if not tensor.accepts(array):
+        raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+    return array
+
+
+def write(given: Given, there: NDArray[Any]) -> None:
+    """Copy, once, what is given."""
+    if isinstance(given, np.ndarray):
+        np.copyto(there, given)
+    else:
+        np.stack(given, out=there)
+
+
+def whole(given: Given) -> NDArray[Any]:
+    """What is given as one array; stacked only if it is not one yet."""
+    return given if isinstance(given, np.ndarray) else np.stack(given)

@@ -1,0 +1,83 @@
+"""`detection=fast` against `exact` on moving clips, by the nets of a live Triton: the boxes, and what they cost."""
+
+import subprocess
+from contextlib import aclosing
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avatar.choosing import overlap
+from avatar.ffmpeg import executable
+from avatar.job import Job, RequestLog
+from avatar.models import Floats
+from avatar.options import Detection, Options
+from avatar.tracking import Tracker
+from avatar.triton import TritonModels
+from avatar.video import look
+from embedded.server import Triton
+
+FRAMES = 50
+
+
+def clip(folder: Path, face: NDArray[np.uint8], speed: float) -> Path:
+    """The portrait, 320×240, swaying, nodding and coming nearer in front of a wall."""
+    wall = np.random.RandomState(0).randint(40, 120, (30, 40, 3)).astype(np.uint8)
+    wall[..., 2] = np.minimum(wall[..., 2], wall[..., 0])  # nothing like skin
+    wall = cv2.resize(wall, (320, 240), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+    high, wide = face.shape[:2]
+    path = folder / "clip.mp4"
+    raw = ["-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", "320x240", "-framerate", "25", "-i", "pipe:0"]
+    encoder = subprocess.Popen(
+        [executable(), "-v", "error", *raw, "-qp", "10", "-pix_fmt", "yuv420p", "-y", str(path)], stdin=subprocess.PIPE
+    )
+    assert encoder.stdin
+    with encoder.stdin as pipe:
+        for number in range(FRAMES):
+            t = number / 25 * speed
+            scale = 240 / high * 0.7 * (1 + 0.08 * np.sin(1.3 * t))
+            matrix = cv2.getRotationMatrix2D((wide / 2, high / 2), 4 * np.sin(2.1 * t), scale)
+            matrix[:, 2] += (160 + 30 * np.sin(1.6 * t) - wide / 2, 120 + 10 * np.sin(2.5 * t + 1) - high / 2)
+            mask = cv2.warpAffine(np.full((high, wide), 255, np.uint8), matrix, (320, 240))
+            moved = cv2.warpAffine(face, matrix, (320, 240), flags=cv2.INTER_AREA)
+            pipe.write(np.where(mask[..., None] > 127, moved, wall).astype(np.uint8).tobytes())
+    assert encoder.wait() == 0
+    return path
+
+
+class Counting(TritonModels):
+    """Counts the pixels that are looked at."""
+
+    pixels = 0
+
+    async def detect_faces(self, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+        self.pixels += frames.size // 3
+        return await super().detect_faces(frames)
+
+
+async def boxes(path: Path, triton: Triton, detection: Detection) -> tuple[NDArray[np.float32], int]:
+    models = Counting(triton.grpc_address)
+    job = Job(models, RequestLog("test"), Options(detection=detection))
+    try:
+        tracker = Tracker(await look(path, job), FRAMES, job)
+        async with aclosing(tracker.frames()) as frames:
+            return np.array([box async for _, box in frames], np.float32), models.pixels
+    finally:
+        await models.close()
+
+
+@pytest.mark.parametrize("speed", [0.3, 1.0])
+async def test_fast_boxes_are_those_of_exact_detection(
+    tmp_path: Path, triton: Triton, samples: Path, speed: float
+) -> None:
+    path = clip(tmp_path, cv2.imread(str(samples / "face.png")).astype(np.uint8), speed)
+    exact, all_pixels = await boxes(path, triton, Detection.EXACT)
+    fast, pixels = await boxes(path, triton, Detection.FAST)
+    overlaps = [float(overlap(one, other[None])[0]) for one, other in zip(fast, exact, strict=True)]
+    agreed, least = np.mean(overlaps), min(overlaps)
+    print(f"speed {speed}: IoU {agreed:.3f}, least {least:.3f}; {pixels / all_pixels:.0%} of the pixels")
+    assert np.mean(overlaps) >= 0.95
+    assert min(overlaps) >= 0.85
+    assert pixels < all_pixels
