@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check bench stand-ins lock clean
+.PHONY: help setup demo up test test-long check bench perf stand-ins lock clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -10,7 +10,7 @@ STAMP := $(VENV)/.complete
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh scripts/perf_analyzer.py
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
 	@touch $@
 
@@ -34,9 +34,13 @@ check: $(STAMP)  ## lint, types, generated configs and tables
 	@$(PY) -m mypy
 	@$(PY) -m export configs --check
 	@$(PY) scripts/readme_tables.py --check
+	@$(PY) -m bench perf-inputs --check
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench
+
+perf: $(STAMP)  ## perf_analyzer on every model, gRPC with and without shared memory; URL=host:port for a running server
+	@$(PY) -m bench perf $(if $(URL),--url $(URL)) $(PERF)
 
 stand-ins: $(STAMP)  ## stand-in checkpoints into weights/stand-ins
 	@$(PY) -m export stand-ins --weights weights/stand-ins

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
+from embedded.errors import EmbeddedError
 from embedded.server import Triton
 from lipsync import tensors
 from lipsync.tensors import WAV2LIP
@@ -46,15 +48,30 @@ class Figure:
     precision: str
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What `measure` is asked for."""
-    asked = parser.add_argument_group("gpu")
-    asked.add_argument(
+def main(words: Sequence[str]) -> int:
+    """`python -m bench gpu`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench gpu",
+        description="Frames a second of wav2lip through gRPC, many requests at once; made for a GPU.",
+        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C.",
+    )
+    parser.add_argument(
         "--repository", type=Path, default=Path("build/repository"), help="exported models (default: build/repository)"
     )
-    asked.add_argument("--requests", type=int, default=8, help="requests at once (default 8)")
-    asked.add_argument("--batch", type=int, default=64, help="mouths in a request (default 64)")
-    asked.add_argument("--seconds", type=float, default=10.0, help="how long it lasts, after a second of warm-up")
+    parser.add_argument("--requests", type=int, default=8, help="requests at once (default 8)")
+    parser.add_argument("--batch", type=int, default=64, help="mouths in a request (default 64)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long it lasts, after a second of warm-up")
+    parser.add_argument("--out", type=Path, default=Path("out/bench-gpu.json"), help="the figure, as JSON")
+    options = parser.parse_args(words)
+    try:
+        figure = measure(options.repository, options.requests, options.batch, options.seconds)
+        report(figure, options.out)
+    except (EmbeddedError, OSError, ValueError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def measure(repository: Path, requests: int, batch: int, seconds: float) -> Figure:
@@ -135,8 +152,11 @@ def _batches(client: InferenceServerClient) -> dict[int, int]:
 
 
 def _device(kind: str) -> str:
-    if kind != "KIND_GPU":
-        return "the CPU"
+    return device_name() if kind == "KIND_GPU" else "the CPU"
+
+
+def device_name() -> str:
+    """The GPU's own name."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,10 @@ class Answer:
     stand_ins: str
 
 
-def post(url: str, face: Path, speech: Path, background: str = "From Input") -> Answer:
-    """Post one form and wait for the video.
+def post(
+    url: str, face: Path, speech: Path, background: str = "From Input", more: Mapping[str, str] | None = None
+) -> Answer:
+    """Post one form, with `more` of its fields, and wait for the video.
 
     Raises:
         FormError: the answer was not 200, or there was none.
@@ -34,7 +37,7 @@ def post(url: str, face: Path, speech: Path, background: str = "From Input") -> 
         with face.open("rb") as picture, speech.open("rb") as sound:
             answer = httpx.post(
                 f"{url}/",
-                data={"avatarFileType": face.suffix.lstrip("."), "background": background},
+                data={"avatarFileType": face.suffix.lstrip("."), "background": background, **(more or {})},
                 files={"face_file": (face.name, picture), "audio_file": (speech.name, sound)},
                 timeout=PATIENCE,
                 trust_env=False,  # no proxy: the service is on this machine

@@ -12,7 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,8 +142,21 @@ def how(options: argparse.Namespace) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127.0.0.1") -> Iterator[Stack]:
+def running(
+    repository: Path,
+    logs: Path,
+    ports: Ports,
+    gateway_host: str = "127.0.0.1",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Stack]:
     """Triton and the gateway as child processes, ready at the yield and stopped at the end.
+
+    Args:
+        repository: exported models.
+        logs: folder for the logs of both.
+        ports: where they listen.
+        gateway_host: the address that the gateway binds.
+        settings: of the gateway, by their variables, on top of the environment's.
 
     Raises:
         StackError: a port is taken, or one of them did not become ready.
@@ -165,6 +178,7 @@ def running(repository: Path, logs: Path, ports: Ports, gateway_host: str = "127
                 "gateway",
                 *("--host", gateway_host, "--port", str(ports.gateway), "--triton", f"127.0.0.1:{ports.grpc}"),
                 log=logs / "gateway.log",
+                settings=settings,
             )
         )
         _wait(f"{url}/health/ready", "gateway", gateway, f", see {logs / 'gateway.log'}")
@@ -198,7 +212,9 @@ def _run(package: str, *arguments: str) -> None:
 
 
 @contextlib.contextmanager
-def _child(package: str, *arguments: str, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def _child(
+    package: str, *arguments: str, log: Path | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """One of our servers in a process group of its own (Ctrl-C reaches us, and we stop it), stopped at the end."""
     with contextlib.ExitStack() as files:
         output = files.enter_context(log.open("wb")) if log else None
@@ -207,6 +223,7 @@ def _child(package: str, *arguments: str, log: Path | None = None) -> Iterator[s
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
             stdin=subprocess.DEVNULL,
+            env={**os.environ, **(settings or {})},
             start_new_session=True,
         )
         try:

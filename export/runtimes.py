@@ -45,14 +45,15 @@ def load(model: Model, path: Path) -> Run:
             return lambda batch: onnx_file.run(session, model, batch)
         if path.suffix == ".pt":
             return pytorch(torchscript.load(path)[0])
-        return _openvino(model, path)
+        return in_openvino(model, path)
     except ExportError:
         raise
     except Exception as error:  # the runtimes' errors share no base of their own
         raise ExportError(f"{path}: its runtime cannot load it: {error}") from error
 
 
-def _openvino(model: Model, path: Path) -> Run:
+def in_openvino(model: Model, path: Path) -> Run:
+    """An IR, or an ONNX file as OpenVINO reads it. Raises ExportError where it lacks a tensor of the table."""
     properties = {
         # else a CPU with bf16 would compute FP32 models in that
         "INFERENCE_PRECISION_HINT": "f32",

@@ -1,12 +1,16 @@
-"""`make setup` looks for what pip cannot bring before it installs anything, and names what brings it."""
+"""`make setup` looks for what pip cannot bring before it installs anything, and names it. It brings perf_analyzer."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +103,116 @@ def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path
     done = setup(tmp_path, f'exec {sys.executable} "$@"')
     assert done.returncode == 1
     assert done.stderr == f"setup: the environment in {tmp_path}/venv is of Python 3.12; remove it and try again\n"
+
+
+@pytest.fixture(scope="module")
+def bringer() -> Any:
+    """scripts/perf_analyzer.py as a module."""
+    spec = importlib.util.spec_from_file_location("perf_analyzer_setup", ROOT / "scripts" / "perf_analyzer.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BINARY = b'#!/bin/sh\necho "$LD_LIBRARY_PATH|$*"\n'
+HASH = hashlib.sha256(BINARY).hexdigest()
+
+
+@pytest.fixture
+def wheel(tmp_path: Path) -> Path:
+    """A wheel with a perf_analyzer that says where it looks for libraries, and its arguments."""
+    path = tmp_path / "tritonclient.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tritonclient-2.51.0.data/data/bin/perf_analyzer", BINARY)
+    return path
+
+
+@pytest.fixture
+def libraries(tmp_path: Path) -> Path:
+    folder = tmp_path / "libs"
+    folder.mkdir()
+    for name in ("libb64-98cb6333.so.0d", "libcudart-09529672.so.12.6.77", "libcurl-75a2bf80.so.4.7.0"):
+        (folder / name).write_text(name)
+    return folder
+
+
+def environment_of(folder: Path) -> Path:
+    there = folder / "environment"
+    (there / "bin").mkdir(parents=True)
+    (there / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, for a newer glibc")
+    return there
+
+
+def test_the_environments_perf_analyzer_runs() -> None:
+    program = Path(sys.executable).with_name("perf_analyzer")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, f"{done.stderr}; `make setup` brings it"
+    assert "Perf Analyzer Version 2.51.0" in done.stdout + done.stderr
+
+
+def test_setup_leaves_a_perf_analyzer_that_works_alone_and_says_nothing() -> None:
+    script = ROOT / "scripts" / "perf_analyzer.py"
+    done = subprocess.run([sys.executable, script], cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_launcher_finds_the_libraries_from_anywhere(
+    bringer: Any, tmp_path: Path, wheel: Path, libraries: Path
+) -> None:
+    there = environment_of(tmp_path)
+    assert not bringer.is_there(there, libraries, HASH)
+    bringer.install(there, libraries, wheel, HASH)
+    assert bringer.is_there(there, libraries, HASH)
+    link = tmp_path / "elsewhere"
+    link.symlink_to(there / "bin" / "perf_analyzer")
+    done = subprocess.run([link, "-m", "a b"], capture_output=True, text=True, cwd="/", check=True)
+    folder, _, arguments = done.stdout.strip().partition("|")
+    assert arguments == "-m a b"
+    searched = Path(folder.split(":")[0])
+    assert (searched / "libb64.so.0d").read_text() == "libb64-98cb6333.so.0d"
+    assert (searched / "libcudart.so.12").read_text() == "libcudart-09529672.so.12.6.77"
+
+
+def test_what_pip_laid_over_the_launcher_is_noticed(bringer: Any, tmp_path: Path, wheel: Path, libraries: Path) -> None:
+    there = environment_of(tmp_path)
+    bringer.install(there, libraries, wheel, HASH)
+    (there / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, installed again")
+    assert not bringer.is_there(there, libraries, HASH)
+    bringer.install(there, libraries, wheel, HASH)
+    assert bringer.is_there(there, libraries, HASH)
+    assert not list(there.rglob("*.part"))
+
+
+def test_another_binary_than_the_one_that_was_tried_is_not_installed(
+    bringer: Any, tmp_path: Path, wheel: Path, libraries: Path
+) -> None:
+    there = environment_of(tmp_path)
+    with pytest.raises(bringer.SetupError, match="is not the one that was tried"):
+        bringer.install(there, libraries, wheel)
+    assert (there / "bin" / "perf_analyzer").read_bytes().startswith(b"tritonclient's own")
+    assert not list(there.rglob("*.part"))
+
+
+def test_a_missing_library_is_named_with_what_brings_it(bringer: Any, tmp_path: Path, wheel: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(bringer.SetupError, match=r"lacks libb64.*: pip install .* nvidia-pytriton"):
+        bringer.install(environment_of(tmp_path), tmp_path / "none", wheel, HASH)
+
+
+def test_an_index_without_the_wheel_is_told_in_one_sentence(
+    bringer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(bringer.SetupError, match=r"^pip cannot bring tritonclient==2\.51\.0: ERROR: .+$"):
+        bringer.fetch(tmp_path)
+
+
+def test_one_that_does_not_run_here_is_told_in_its_own_words(bringer: Any, tmp_path: Path) -> None:
+    there = environment_of(tmp_path)
+    program = there / "bin" / "perf_analyzer"
+    program.write_text("#!/bin/sh\necho libssl.so.3: cannot open shared object file >&2\nexit 127\n")
+    program.chmod(0o755)
+    with pytest.raises(bringer.SetupError, match=r"it does not run here: libssl\.so\.3: cannot open"):
+        bringer.try_it(there)

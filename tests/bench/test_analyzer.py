@@ -1,0 +1,160 @@
+"""perf_analyzer as the bench runs it, and every public model measured by it on a live server for a moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from triton_calls import caller
+
+from bench import analyzer, perf_inputs
+from bench.analyzer import AnalyzerError, Figures, Load
+from bench.perf_inputs import Inputs
+from embedded.server import Triton
+from lipsync.tensors import DETECT_FACES, FACE_NMS, MODELS, WAV2LIP, Model
+
+ROOT = Path(__file__).resolve().parents[2]
+SHM = Path("/dev/shm")  # noqa: S108
+REPORT = """\
+Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,\
+Server Compute Infer,Server Compute Output,Client Recv,p50 latency,p90 latency,p95 latency,p99 latency
+2,94.9534,8,4733,6357,108,8845,798,3,16906,25370,37503,100610
+"""
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Inputs]:
+    """The committed files by model."""
+    return {model.name: perf_inputs.read(_data(model), model) for model in MODELS}
+
+
+def _data(model: Model) -> Path:
+    return perf_inputs.FOLDER / perf_inputs.file_of(model)
+
+
+def _value(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def _arguments(load: Load) -> list[str]:
+    return analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"))
+
+
+def _left(triton: Triton, inputs: Inputs) -> set[str]:
+    """Shared memory of such a run that the server still knows, or this machine."""
+    names = set(analyzer.regions(inputs))
+    with analyzer.alone(), caller(triton.grpc_address) as call:  # another run's regions have the same names
+        known = call.client.get_system_shared_memory_status().regions
+        return names & {*known, *(path.name for path in SHM.iterdir())}
+
+
+def test_the_command_line_names_the_load() -> None:
+    argv = _arguments(Load(WAV2LIP, callers=4, batch=8))
+    wanted = {"-m": "wav2lip", "-u": "box:8001", "-i": "grpc", "-b": "8", "--concurrency-range": "4"}
+    wanted |= {"--input-data": "in.json", "-f": "out.csv", "--shared-memory": "none"}
+    assert {flag: _value(argv, flag) for flag in wanted} == wanted
+    assert "--output-shared-memory-size" not in argv
+
+
+def test_outputs_in_shared_memory_get_room() -> None:
+    argv = _arguments(Load(WAV2LIP, callers=1, memory="system"))
+    assert _value(argv, "--shared-memory") == "system"
+    assert int(_value(argv, "--output-shared-memory-size")) == analyzer.LARGEST_OUTPUT
+
+
+@pytest.mark.parametrize(("callers", "requests"), [(1, 10), (8, 16)])
+def test_a_window_holds_every_caller_twice(callers: int, requests: int) -> None:
+    argv = _arguments(Load(WAV2LIP, callers=callers, requests=10))
+    assert _value(argv, "--measurement-request-count") == str(requests)
+
+
+def test_a_report_is_read_in_milliseconds() -> None:
+    figures = analyzer.parse(REPORT)
+    expected = Figures(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
+    assert vars(figures) == pytest.approx(vars(expected))
+
+
+@pytest.mark.parametrize("report", ["", REPORT.splitlines()[0], "Concurrency\n1\n", REPORT.replace("94.9534", "many")])
+def test_another_file_than_a_report_is_an_error(report: str) -> None:
+    with pytest.raises(AnalyzerError, match="report"):
+        analyzer.parse(report)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [("127.0.0.1:8001", True), ("localhost:8001", True), ("[::1]:8001", True), ("triton.example:8001", False)],
+)
+def test_a_proxy_is_not_the_way_to_a_server_on_this_machine(url: str, local: bool) -> None:
+    assert analyzer.is_local(url) is local
+    assert ("no_grpc_proxy" in analyzer.environment(url, {"http_proxy": "http://proxy.example"})) is local
+
+
+def test_a_program_that_is_not_there_is_named_with_what_brings_it(tmp_path: Path) -> None:
+    with pytest.raises(AnalyzerError, match=r"perf_analyzer cannot be run: .*`make setup` brings it"):
+        analyzer.run([str(tmp_path / "perf_analyzer")], os.environ)
+
+
+def test_what_it_says_last_is_the_error() -> None:
+    with pytest.raises(AnalyzerError, match=r"^no such model$"):
+        analyzer.run([sys.executable, "-c", "import sys; sys.exit('error: no such model')"], os.environ)
+
+
+def test_one_that_does_not_end_is_ended() -> None:
+    with pytest.raises(AnalyzerError, match=r"not done after 0\.5 s"):
+        analyzer.run([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, limit=0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"),
+    [*((model, "system") for model in MODELS), (DETECT_FACES, "none"), (WAV2LIP, "none")],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_it_measures_every_model_with_the_committed_inputs(
+    triton: Triton, inputs: dict[str, Inputs], model: Model, memory: analyzer.Memory
+) -> None:
+    load = Load(model, callers=1, memory=memory, requests=1)
+    figures = analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
+    assert figures.inferences_a_second > 0
+    assert figures.p99_ms >= figures.p50_ms > 0
+    assert _left(triton, inputs[model.name]) == set()
+
+
+def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:
+    rows = len(inputs[WAV2LIP.name].requests) + 1
+    load = Load(WAV2LIP, callers=1, batch=rows, requests=1)
+    analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
+    with caller(triton.grpc_address) as call:
+        assert rows in call.batches(WAV2LIP.name)
+
+
+def test_a_model_that_the_server_lacks_is_an_error_in_its_own_words(triton: Triton, inputs: dict[str, Inputs]) -> None:
+    other = Model("other", "", FACE_NMS.inputs, FACE_NMS.outputs)
+    with pytest.raises(AnalyzerError, match="unknown model"):
+        analyzer.measure(Load(other, 1), triton.grpc_address, inputs[FACE_NMS.name], _data(FACE_NMS))
+
+
+def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
+    triton: Triton, inputs: dict[str, Inputs]
+) -> None:
+    script = (
+        "from bench import analyzer, perf_inputs; from lipsync.tensors import WAV2LIP as model; "
+        "data = perf_inputs.FOLDER / perf_inputs.file_of(model); inputs = perf_inputs.read(data, model); "
+        "load = analyzer.Load(model, 2, 'system', requests=100000); "
+        f"analyzer.measure(load, '{triton.grpc_address}', inputs, data)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (SHM / WAV2LIP.outputs[0].name).exists():
+        assert time.monotonic() < deadline and child.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)  # requests in flight
+    child.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in child.communicate(timeout=60)[1]
+    assert _left(triton, inputs[WAV2LIP.name]) == set()
+    load = Load(WAV2LIP, callers=1, memory="system", requests=1)
+    analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
