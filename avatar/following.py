@@ -28,7 +28,7 @@ from .pictures import Picture
 
 FIRST, LONGEST = 4, 32  # frames in a group
 GROUP_BYTES = 64 << 20  # of frames that a group holds: 32 of 640×480, 10 of 1080p
-GOOD, FINE = 0.85, 0.92  # overlap of where the box was carried and where the detector finds it
+GOOD, FINE = 0.8, 0.9  # overlap of where the box was carried and where the detector finds it
 
 Found = tuple[Picture, Floats | None]  # a frame, and the box of the face in it, FP32 [4], as the detector would give it
 

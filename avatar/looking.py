@@ -16,8 +16,9 @@ Faces = tuple[Floats, Floats]  # what detection says of one picture: boxes [16,4
 # A whole picture is first brought to this. S3FD's finest cells are 4 pixels, so a face of a twelfth of its height is
 # still found; where nothing is, the picture is looked at as it is.
 SEARCH_PIXELS = 640 * 480
+GLANCE_PIXELS = 320 * 240  # enough to tell that there is a face
 # What is looked at around a face: so much of its box on each side. What S3FD knows of a face comes from there.
-AROUND = 0.6
+AROUND = 0.45
 # The part begins on this grid, of S3FD's coarsest cells. Cells then lie where those of the whole picture do, and the
 # box comes out the same; and as sides are multiples of it, parts of many jobs share a batch.
 GRID = 128
@@ -33,11 +34,13 @@ async def thoroughly(frames: NDArray[np.uint8], job: Job) -> list[Faces]:
     return list(zip(boxes, scores, strict=True))
 
 
-async def everywhere(picture: Picture, job: Job) -> Faces:
-    """The faces of a picture UINT8 [H,W,3], looked for at a bounded size first."""
-    faces = await _scaled(picture, SEARCH_PIXELS, job)
-    if shows_one(faces) or picture.shape[0] * picture.shape[1] <= SEARCH_PIXELS:
-        return faces
+async def everywhere(picture: Picture, job: Job, first: int = SEARCH_PIXELS) -> Faces:
+    """The faces of a picture UINT8 [H,W,3], looked for at a size of `first` pixels at first; where nothing is found, at
+    larger ones."""
+    for pixels in sorted({first, SEARCH_PIXELS}):
+        faces = await _scaled(picture, pixels, job)
+        if shows_one(faces) or picture.shape[0] * picture.shape[1] <= pixels:
+            return faces
     return (await thoroughly(picture[None], job))[0]
 
 

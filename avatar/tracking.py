@@ -255,7 +255,7 @@ class Tracker:
         """Whether, and roughly where, frames [n,H,W,3] show faces."""
         if self._job.options.detection is Detection.EXACT:
             return await looking.thoroughly(frames, self._job)
-        return [await looking.everywhere(frame, self._job) for frame in frames]
+        return [await looking.everywhere(frame, self._job, looking.GLANCE_PIXELS) for frame in frames]
 
     async def _frame(self, film: Video, number: int) -> Picture:
         async with aclosing(read_frames(film, 1, self._job, first=number, most=1)) as pieces:

@@ -15,12 +15,13 @@ MARK = "timing weights, filled by name"
 
 def timing_weights(folder: Path) -> Path:
     """Write the four files into `folder`, where they are not there yet, and give it back."""
+    mark = f"{MARK}, beside {stand_ins.mark()}"  # so that a detector of older code is written anew
     lips = [folder / name for name in (WAV2LIP_FILE, WAV2LIP_GAN_FILE)]
-    if not all(path.exists() and stand_in_mark(path) == MARK for path in lips):
+    if not all(path.exists() and stand_in_mark(path) == mark for path in lips):
         stand_ins.write(folder)
         state = random_weights.wav2lip().state_dict()
         for path in lips:
             temporary = path.with_suffix(".part")
-            torch.save({**state, STAND_IN: MARK}, temporary)
+            torch.save({**state, STAND_IN: mark}, temporary)
             temporary.replace(path)
     return folder

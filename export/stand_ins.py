@@ -49,15 +49,15 @@ def write(folder: Path, say: Callable[[str], None] = print) -> None:
     Raises:
         ExportError: a file of that name is there that this function did not write, or writing failed.
     """
-    mark = _mark()
-    writers = {name: write for name, write in _WRITERS.items() if not _is_written(folder / name, mark)}
+    current = mark()
+    writers = {name: write for name, write in _WRITERS.items() if not _is_written(folder / name, current)}
     readme = folder / README_FILE
     if readme.exists() and not readme.read_bytes().startswith(README_TITLE.encode()):
         raise ExportError(f"{readme}: not of a folder of stand-ins, so nothing is written here; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     _atomically(readme, lambda path: path.write_text(README, "utf-8"))
     for name, writer in writers.items():
-        _atomically(folder / name, lambda path, writer=writer: writer(path, mark))  # type: ignore[misc]
+        _atomically(folder / name, lambda path, writer=writer: writer(path, current))  # type: ignore[misc]
         say(f"{folder / name}: written, a STAND-IN, not the published weights")
 
 
@@ -74,7 +74,7 @@ def _is_written(path: Path, mark: str) -> bool:
     return found == mark
 
 
-def _mark() -> str:
+def mark() -> str:
     """What a stand-in of this version carries: it changes with the code that wires them."""
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("stand_ins*.py")):

@@ -31,8 +31,9 @@ SKIN = (
     ((-1, 1, 0), -100, -90),
     ((1, 0, 0), 90, 105),
 )
-SMOOTH_SKIN = (0.5, 0.7)  # share of skin in a 3×3 neighbourhood of 8 pixel cells; fills the holes of eyes and teeth
-BAND_SKIN = (0.35, 0.65)  # share of skin across the band of 48 pixels along which runs go
+SMOOTH_SKIN = (0.3, 0.7)  # share of skin in a 3×3 neighbourhood of 8 pixel cells; fills the holes of eyes and teeth
+BAND_SKIN = (0.02, 0.98)  # share of skin across the band of 48 pixels along which runs go; nearly all of it, so that
+# the last unit of a run tells where in it the skin ends, and the box moves smoothly with the face
 UNIT = 16  # pixels; runs are counted in cells of conv5, the last one in parts of a cell
 EDGE = 11.0  # pixels that pooling and averaging move an edge outwards, measured on drawn faces
 SIDES = {"left": (0, -1), "top": (-1, 0), "right": (0, 1), "bottom": (1, 0)}  # dy, dx

@@ -97,7 +97,7 @@ def wavering() -> Callable[[Frames], Box | None]:
 
     def see(picture: Frames) -> Box | None:
         box = find(picture)
-        return None if box is None else (box[0] - rng.randint(12), box[1], box[2] + rng.randint(12), box[3])
+        return None if box is None else (box[0] - rng.randint(30), box[1], box[2] + rng.randint(30), box[3])
 
     return see
 

@@ -80,4 +80,4 @@ async def test_fast_boxes_are_those_of_exact_detection(
     print(f"speed {speed}: IoU {agreed:.3f}, least {least:.3f}; {pixels / all_pixels:.0%} of the pixels")
     assert np.mean(overlaps) >= 0.95
     assert min(overlaps) >= 0.85
-    assert pixels < all_pixels
+    assert pixels < all_pixels / 3
