@@ -18,7 +18,7 @@ Faces = tuple[Floats, Floats]  # what detection says of one picture: boxes [16,4
 SEARCH_PIXELS = 640 * 480
 GLANCE_PIXELS = 320 * 240  # enough to tell that there is a face
 # What is looked at around a face: so much of its box on each side. What S3FD knows of a face comes from there.
-AROUND = 0.45
+AROUND = 0.3
 # The part begins on this grid, of S3FD's coarsest cells. Cells then lie where those of the whole picture do, and the
 # box comes out the same; and as sides are multiples of it, parts of many jobs share a batch.
 GRID = 128

@@ -144,6 +144,13 @@ VIDEOS: dict[str, tuple[str, list[str], tuple[int, int], str]] = {
     "23.976": ("mp4", [*H264, "-r", "24000/1001"], (160, 120), "24000/1001"),
     "59.94": ("mp4", [*H264, "-r", "60000/1001"], (160, 120), "60000/1001"),
     "10 bits": ("mp4", [*H264, "-pix_fmt", "yuv420p10le"], (160, 120), "25"),
+    "hdr": (
+        *(
+            "mkv",
+            ["-c:v", "libx265", "-x265-params", "log-level=0", "-pix_fmt", "yuv420p10le", "-color_trc", "smpte2084"],
+        ),
+        *((160, 120), "25"),
+    ),
     "odd size": ("mkv", ["-c:v", "ffv1", "-vf", "scale=161:121"], (162, 122), "25"),
     "interlaced": ("mp4", [*H264, "-pix_fmt", "yuv420p", "-flags", "+ildct+ilme"], (160, 120), "25"),
     "variable rate": ("mp4", [*H264, "-vf", r"select='not(eq(mod(n\,7)\,3))'", "-fps_mode", "vfr"], (160, 120), "25"),
