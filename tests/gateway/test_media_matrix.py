@@ -116,6 +116,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "gif": (lambda: save("GIF"), (160, 120)),
     "tiff": (lambda: save("TIFF"), (160, 120)),
     "avif": (lambda: save("AVIF"), (160, 120)),
+    "heic": ((Path(__file__).parents[1] / "avatar" / "samples" / "square.heic").read_bytes, (160, 120)),
     "odd": (lambda: save("PNG", size=(161, 121)), (162, 122)),
     "tiny": (lambda: save("PNG", size=(24, 16)), (144, 96)),
     "12 megapixels": (lambda: save("JPEG", size=(4000, 3000)), (3326, 2494)),
