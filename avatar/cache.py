@@ -115,10 +115,11 @@ class Cache:
     def _make_room(self) -> None:
         """Let go of the oldest where the folder holds too much. Two processes at once let go of a few more."""
         entries: list[tuple[float, int, Path]] = []
+        now = self._folder.stat().st_mtime  # an entry has just come in; by the clock that dates the files
         for path in self._folder.iterdir():
             with suppress(OSError):
                 about = path.stat()
-                if path.suffix == SUFFIX or _now(self._folder) - about.st_mtime > STALE_SECONDS:
+                if path.suffix == SUFFIX or now - about.st_mtime > STALE_SECONDS:
                     entries.append((about.st_mtime, about.st_size, path))
         total = sum(size for _, size, _ in entries)
         if total <= self._most:
@@ -132,8 +133,3 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self._folder / (hashlib.sha256(key.encode()).hexdigest() + SUFFIX)
-
-
-def _now(folder: Path) -> float:
-    """By the clock that dates the folder's files."""
-    return folder.stat().st_mtime

@@ -107,7 +107,7 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
 
 def _remembered(request: AvatarRequest, scenery: Scenery, about: About, job: Job) -> tuple[memory.Faces, memory.Looks]:
     """What the cache, if there is one, knows of this avatar."""
-    if job.cache is None:
+    if job.cache is None or (job.options.box and not scenery.is_changed):  # nothing to ask it, and files may be large
         return memory.Faces(), memory.Looks()
     options, limits = job.options, job.limits
     picture = (memory.content(request.face), request.still, *memory.seen_as(options), limits.work_pixels)
