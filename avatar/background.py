@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from . import intake
+from lipsync.tensors import FACE_FILE
+
 from .errors import InvalidField
 from .models import Models
 from .options import Edge
@@ -61,7 +62,7 @@ async def change(picture: Picture, colour: RGB, folder: Path, models: Models) ->
 def _refuse_thin(picture: Picture) -> None:
     height, width = picture.shape[:2]
     if int(1.0 * NET_SIDE / max(width, height) * min(width, height)) < 1:
-        raise InvalidField(intake.FACE, f"too long and thin to change its background: at most {NET_SIDE}:1")
+        raise InvalidField(FACE_FILE, f"too long and thin to change its background: at most {NET_SIDE}:1")
 
 
 async def _in_a_thread(work: Callable[..., T], *args: object, session: Session) -> T:

@@ -5,6 +5,8 @@
     │   ├── InvalidField         names the form field and the reason
     │   └── FaceNotFound         the original's sentence
     └── Unavailable (503)        a dependency is down, not ready or too slow; worth trying again
+        ├── Busy                 as many jobs run and wait as may
+        └── ShuttingDown         this process is being stopped
 
 Anything else that is raised is a defect of ours: the faces answer it with a plain 500 and log it.
 """
@@ -50,3 +52,11 @@ class Unavailable(AvatarError):
     def __init__(self, message: str, retry_after: int = 5) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
+
+
+class Busy(Unavailable):
+    """As many jobs run and wait as may."""
+
+
+class ShuttingDown(Unavailable):
+    """The process is being stopped; another one, or this one after its restart, may help."""

@@ -18,11 +18,19 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """The next bytes of a result that is streamed; the first one is enough for a player to begin."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Rendered:
     """The finished job.
 
     Attributes:
-        path: the mp4 (or, with an alpha channel, the WebM), in the request's folder.
+        path: the mp4 (or, with an alpha channel, the WebM), in the request's folder; None where it was streamed.
+        container: `mp4` or `webm`.
         frames: pictures in it, `ceil(duration · fps)`.
         fps: its exact frame rate.
         duration: seconds.
@@ -31,10 +39,14 @@ class Rendered:
         without_face: of the frames, those in which no face was found.
     """
 
-    path: Path
+    path: Path | None
+    container: str
     frames: int
     fps: Fraction
     duration: float
     seconds: Mapping[str, float]
     stand_ins: tuple[str, ...] = ()
     without_face: int = 0
+
+
+Event = Progress | Chunk | Rendered

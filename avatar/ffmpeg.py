@@ -6,6 +6,7 @@ import asyncio
 import resource
 import shutil
 import subprocess
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -13,9 +14,10 @@ from fcntl import F_SETPIPE_SZ, fcntl
 from functools import cache
 from io import FileIO
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import imageio_ffmpeg
+from async_timeout import timeout
 
 from .errors import AvatarError
 
@@ -69,35 +71,37 @@ async def output(args: Sequence[str], seconds: float = SECONDS) -> tuple[bytes, 
     """
     async with Process(args) as process:
         try:
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 said = await process.read_all()
                 words = await process.finish()
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041 - another class in Python 3.10
             raise TookTooLong(seconds) from None
     return said, words
 
 
 class Process:
-    """A running ffmpeg with one pipe, to be used as `async with Process(args) as process`.
+    """A running ffmpeg with one pipe or two, to be used as `async with Process(args) as process`.
 
     Leaving the block, for whatever reason, kills the process where it still runs and reaps it. The pipe
     is read and written by a thread of the process's own, straight from and into the caller's memory: the
     event loop never copies a frame, and waiting for ffmpeg takes no thread from those that do the work.
     """
 
-    def __init__(self, args: Sequence[str], *, fed: bool = False) -> None:
+    def __init__(self, args: Sequence[str], *, fed: bool = False, tapped: bool = False) -> None:
+        """`fed`: the pipe is its stdin, or else its stdout; `tapped`: it is fed, and `taken` has its stdout."""
         self._args = args
-        self._fed = fed  # whether the pipe is the process's stdin, or else its stdout
+        self._fed, self._tapped = fed, tapped
+        self._said: deque[bytes] = deque()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Process:
         program = await asyncio.to_thread(executable)
         self._process = subprocess.Popen(  # noqa: ASYNC220 - returns once the child runs, about a millisecond
             [program, *self._args],
             bufsize=0,
             stdin=subprocess.PIPE if self._fed else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if self._fed else subprocess.PIPE,
+            stdout=subprocess.DEVNULL if self._fed and not self._tapped else subprocess.PIPE,
             stderr=subprocess.PIPE,
-            process_group=0,  # a Ctrl-C in the terminal is for the service, which ends its jobs itself
+            start_new_session=True,  # a Ctrl-C in the terminal is for the service, which ends its jobs itself
         )
         for limit, most in ((resource.RLIMIT_DATA, MEMORY), (resource.RLIMIT_FSIZE, FILE_BYTES)):
             with suppress(OSError, ValueError):  # it has ended already, or runs under a lower limit
@@ -105,8 +109,10 @@ class Process:
         self._pipe = cast(FileIO, self._process.stdin if self._fed else self._process.stdout)
         with suppress(OSError):  # over the user's allowance: the usual 64 KiB then
             fcntl(self._pipe.fileno(), F_SETPIPE_SZ, PIPE)
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="ffmpeg")  # the watcher and the pipe
+        # the watcher, the pipe, and the tap
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="ffmpeg")
         self._ended: Future[tuple[int, str]] = self._threads.submit(self._watch)
+        self._drained: Future[None] | None = self._threads.submit(self._drain) if self._tapped else None
         return self
 
     async def __aexit__(
@@ -116,7 +122,8 @@ class Process:
         closed = self._threads.submit(self._pipe.close)  # waits for a read or write that the kill has ended
         self._threads.shutdown(wait=False)
         # the threads reap and close even where this wait is cancelled
-        await asyncio.shield(asyncio.gather(asyncio.wrap_future(self._ended), asyncio.wrap_future(closed)))
+        ends: list[Future[Any]] = [self._ended, closed, *([self._drained] if self._drained else [])]
+        await asyncio.shield(asyncio.gather(*(asyncio.wrap_future(end) for end in ends)))
 
     async def read_into(self, room: memoryview, seconds: float = STALL_SECONDS) -> int:
         """Fill `room` (bytes) from stdout; gives the number of bytes, less than asked only at the end.
@@ -125,9 +132,9 @@ class Process:
             TookTooLong: it is not full after `seconds`. The process is of no use then.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with timeout(seconds):
                 return await self._in_thread(lambda: _fill(self._pipe, room))
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041 - another class in Python 3.10
             raise TookTooLong(seconds) from None
 
     async def read_all(self) -> bytes:
@@ -146,14 +153,26 @@ class Process:
             status, words = await asyncio.wrap_future(self._ended)
             raise FfmpegFailed(status, words) from None
 
+    def taken(self) -> bytes:
+        """What it has written to its tapped stdout since the last time; after `finish`, all the rest."""
+        return b"".join(self._said.popleft() for _ in range(len(self._said)))
+
     async def finish(self) -> str:
         """Wait for the end, closing stdin first; gives its last words. Raises FfmpegFailed where it ended badly."""
         if self._fed:
             await self._in_thread(self._pipe.close)
         status, words = await asyncio.shield(asyncio.wrap_future(self._ended))
+        if self._drained:
+            await asyncio.shield(asyncio.wrap_future(self._drained))
         if status:
             raise FfmpegFailed(status, words)
         return words
+
+    def _drain(self) -> None:
+        """Take what comes out, so that it never waits for us; who writes frames takes it as often as that."""
+        with cast(FileIO, self._process.stdout) as pipe:
+            while said := pipe.read(BLOCK):
+                self._said.append(said)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)

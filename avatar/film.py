@@ -1,12 +1,12 @@
-"""The result: frames and speech, encoded and muxed in one pass."""
+"""The result: frames and speech, encoded and muxed in one pass, into a file or to who listens."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 from . import ffmpeg, media
+from .fragments import Fragments
 from .job import Job
 from .pictures import Picture
 from .sound import Speech
@@ -15,19 +15,21 @@ from .sound import Speech
 class Film:
     """An mp4 or WebM in the making: `async with Film(...) as film`, `write` every frame, `finish`.
 
-    Where the block is left without `finish`, no file stays behind.
+    Where the block is left without `finish`, no file stays behind. Without a `path` there is none: `pieces` has what
+    is there to be sent.
     """
 
-    def __init__(self, path: Path, picture: media.Picture, speech: Speech, job: Job, comment: str = "") -> None:
+    def __init__(self, path: Path | None, picture: media.Picture, speech: Speech, job: Job, comment: str = "") -> None:
         self.path = path
         self.frames = 0
         self._job = job
         self._finished = False
         sound = media.Sound(speech.path, speech.sane, speech.duration, job.limits.pixels)
         args = media.encode_args(picture, sound, path, job.options.quality, comment)
-        self._process = ffmpeg.Process(args, fed=True)
+        self._process = ffmpeg.Process(args, fed=True, tapped=path is None)
+        self._fragments = Fragments(picture.container)
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> Film:
         await self._process.__aenter__()
         return self
 
@@ -37,7 +39,7 @@ class Film:
         try:
             await self._process.__aexit__(kind, error, trace)
         finally:
-            if not self._finished:
+            if self.path and not self._finished:
                 self.path.unlink(missing_ok=True)
 
     async def write(self, frame: Picture) -> None:
@@ -51,3 +53,12 @@ class Film:
         with self._job.clock.stage("encode"):
             await self._process.finish()
         self._finished = True
+
+    def pieces(self) -> list[bytes]:
+        """What may be sent since the last time; after `finish`, all the rest."""
+        if self.path:
+            return []
+        pieces = self._fragments.feed(self._process.taken())
+        if self._finished and (rest := self._fragments.rest()):
+            pieces.append(rest)
+        return pieces

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lipsync.tensors import SPEECH_FILE
+
 from .errors import InvalidField
 
-FACE, SPEECH = "face_file", "audio_file"  # the form fields that the files came in
 MAX_SIDE = 16_384  # pixels; the most that the H.264 encoder takes
 
 
@@ -48,7 +49,7 @@ class Limits:
     def refuse_many(self, frames: int) -> None:
         """Raise InvalidField for a result of more frames than may be worked on."""
         if frames > self.frames:
-            raise InvalidField(SPEECH, f"too long for this frame rate: {frames} frames, {self.frames} at most")
+            raise InvalidField(SPEECH_FILE, f"too long for this frame rate: {frames} frames, {self.frames} at most")
 
 
 LIMITS = Limits()

@@ -48,6 +48,10 @@ VP9_LEVELS = {
     Quality.HIGH: (4, 16),
     Quality.SMALL: (4, 36),
 }
+# An mp4 that is played while it is written: its head is complete with the first fragment (not before: the sound's
+# delay would be unknown), and another one follows every so many microseconds. Fragments begin at any frame, not only
+# at key frames, so the pictures are those of the file.
+FRAGMENTED, FRAGMENT = "+delay_moov+default_base_moof", 500_000
 AUDIO_BITS = "128k"  # a second
 
 # Fields of a frame that is interlaced, woven into whole frames; the others pass as they are.
@@ -179,11 +183,11 @@ class Sound:
     max_pixels: int
 
 
-def encode_args(picture: Picture, sound: Sound, out: Path, quality: Quality, comment: str = "") -> list[str]:
-    """Raw BGR frames on stdin and the whole speech into one file.
+def encode_args(picture: Picture, sound: Sound, out: Path | None, quality: Quality, comment: str = "") -> list[str]:
+    """Raw BGR frames on stdin and the whole speech into one file, or, where `out` is None, to stdout as they come.
 
-    An mp4 (H.264 yuv420p, AAC, index in front), or with an alpha channel a WebM (VP9 yuva420p, Opus). The sound runs
-    without the gaps of its container's clock, as the mel spectrogram hears it.
+    An mp4 (H.264 yuv420p, AAC, index in front; on stdout in fragments), or with an alpha channel a WebM (VP9 yuva420p,
+    Opus). The sound runs without the gaps of its container's clock, as the mel spectrogram hears it.
     """
     pixels = "bgra" if picture.alpha else "bgr24"
     raw = ["-pixel_format", pixels, "-video_size", f"{picture.width}x{picture.height}"]
@@ -200,8 +204,8 @@ def encode_args(picture: Picture, sound: Sound, out: Path, quality: Quality, com
         *("-af", heard if sound.sane else f"{SANE},{heard}"),
         *("-c:a", "libopus" if picture.alpha else "aac", "-b:a", AUDIO_BITS),
         *(("-metadata", f"comment={comment}") if comment else ()),
-        *(("-f", "webm") if picture.alpha else ("-movflags", "+faststart", "-f", "mp4")),
-        *("-y", f"file:{out}"),
+        *(("-f", "webm") if picture.alpha else ("-movflags", "+faststart" if out else FRAGMENTED, "-f", "mp4")),
+        *(("-y", f"file:{out}") if out else ("-frag_duration", str(FRAGMENT), "-flush_packets", "1", "pipe:1")),
     ]
 
 

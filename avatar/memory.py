@@ -81,8 +81,11 @@ def seen_as(options: Options) -> tuple[object, ...]:
 
 def content(path: Path) -> str:
     """The file by its content."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @cache

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
+from lipsync.tensors import FACE_FILE
+
 from . import intake
 from .errors import InvalidField
 from .intake import Limits
@@ -87,7 +89,7 @@ def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int]
     Raises:
         InvalidField: `face_file` is empty, not a picture, damaged or too large.
     """
-    intake.refuse_empty(intake.FACE, path)
+    intake.refuse_empty(FACE_FILE, path)
     with _one_reason(limits):
         brand = _brand(_head(path))
         with _heif(path, limits) if brand in _HEIF else Image.open(path, formats=FORMATS) as picture:
@@ -110,11 +112,11 @@ def _one_reason(limits: Limits) -> Iterator[None]:
     except InvalidField:
         raise
     except UnidentifiedImageError as error:
-        raise InvalidField(intake.FACE, NOT_A_PICTURE) from error
+        raise InvalidField(FACE_FILE, NOT_A_PICTURE) from error
     except Image.DecompressionBombError as error:
-        raise InvalidField(intake.FACE, limits.too_large) from error
+        raise InvalidField(FACE_FILE, limits.too_large) from error
     except (Exception, MemoryError) as error:
-        raise InvalidField(intake.FACE, DAMAGED) from error
+        raise InvalidField(FACE_FILE, DAMAGED) from error
 
 
 def _refuse(picture: Image.Image, limits: Limits) -> None:
@@ -122,7 +124,7 @@ def _refuse(picture: Image.Image, limits: Limits) -> None:
     width, height = picture.size
     wide, high = intake.bounded(width, height, limits.work_pixels)
     if width * height > limits.pixels or max(wide, high) > intake.MAX_SIDE:
-        raise InvalidField(intake.FACE, limits.too_large)
+        raise InvalidField(FACE_FILE, limits.too_large)
 
 
 def _heif(path: Path, limits: Limits) -> Image.Image:
@@ -130,10 +132,10 @@ def _heif(path: Path, limits: Limits) -> Image.Image:
     try:
         from pi_heif import open_heif
     except ImportError as error:
-        raise InvalidField(intake.FACE, "HEIC pictures cannot be read here; send a JPEG") from error
+        raise InvalidField(FACE_FILE, "HEIC pictures cannot be read here; send a JPEG") from error
     heif = open_heif(path, convert_hdr_to_8bit=True)
     if heif.size[0] * heif.size[1] > limits.pixels:
-        raise InvalidField(intake.FACE, limits.too_large)
+        raise InvalidField(FACE_FILE, limits.too_large)
     picture: Image.Image = heif.to_pillow()
     picture.info.pop("exif", None)  # its orientation is done with
     return picture

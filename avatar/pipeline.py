@@ -10,10 +10,12 @@ from contextlib import aclosing
 import numpy as np
 from numpy.typing import NDArray
 
-from . import intake, media, memory, pictures, sound, speaking, tracking, video
+from lipsync.tensors import FACE_FILE
+
+from . import media, memory, pictures, sound, speaking, tracking, video
 from .cache import Cache
 from .errors import AvatarError, ClientError, InvalidField
-from .events import Progress, Rendered
+from .events import Chunk, Event, Progress, Rendered
 from .ffmpeg import FfmpegFailed
 from .film import Film
 from .flow import ahead
@@ -30,10 +32,8 @@ RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
 
 
-async def render(
-    request: AvatarRequest, models: Models, cache: Cache | None = None
-) -> AsyncGenerator[Progress | Rendered]:
-    """Do the job: progress while it runs, at the end the result.
+async def render(request: AvatarRequest, models: Models, cache: Cache | None = None) -> AsyncGenerator[Event]:
+    """Do the job: progress while it runs, of a streamed result its chunks, at the end the result.
 
     What is found out about an avatar is remembered in `cache`, where there is one, for the next job with it.
 
@@ -56,7 +56,7 @@ async def render(
         raise
 
 
-async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress | Rendered]:
+async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Event]:
     with sound.file_of_samples(request.folder) as decoded:
         with job.clock.stage("speech"):
             speech = await sound.hear(request.speech, decoded, job)
@@ -65,7 +65,7 @@ async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Progress |
                 yield event
 
 
-async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Progress | Rendered]:
+async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Event]:
     scenery = Scenery(request, job)
     about = await job.models.about(job.options.model)
     faces, looks = await asyncio.to_thread(_remembered, request, scenery, about, job)
@@ -89,7 +89,7 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     comment = f"Made with stand-in checkpoints: {', '.join(about.stand_ins)}" if about.stand_ins else ""
     size = speaking.even(avatar.width), speaking.even(avatar.height)
     shape = media.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
-    path = request.folder / f"{RESULT}.{shape.container}"
+    path = None if request.streamed else request.folder / f"{RESULT}.{shape.container}"
     async with (
         aclosing(windows),
         aclosing(frames),
@@ -98,11 +98,16 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
         async for frame in frames:
             await film.write(frame)
             yield Progress("encode", film.frames, total)
+            for piece in film.pieces():
+                yield Chunk(piece)
         await film.finish()
+        for piece in film.pieces():
+            yield Chunk(piece)
     seconds = job.clock.seconds
     job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
     duration = float(speech.duration)
-    yield Rendered(film.path, film.frames, avatar.fps, duration, seconds, about.stand_ins, tracker.without_face)
+    without_face = tracker.without_face
+    yield Rendered(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
 
 
 def _remembered(request: AvatarRequest, scenery: Scenery, about: About, job: Job) -> tuple[memory.Faces, memory.Looks]:
@@ -130,7 +135,7 @@ async def _look(
         return await video.look(request.face, job), None
     except InvalidField as error:
         if request.still and error.reason == video.NOT_A_VIDEO:
-            raise InvalidField(intake.FACE, pictures.NOT_A_PICTURE) from error
+            raise InvalidField(FACE_FILE, pictures.NOT_A_PICTURE) from error
         raise
 
 

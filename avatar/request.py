@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import uuid
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,6 +12,7 @@ from .intake import LIMITS, Limits
 from .options import DEFAULTS, Options
 
 RGB = tuple[int, int, int]
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Background(Enum):
@@ -60,6 +63,7 @@ class AvatarRequest:
         limits: what is refused as too much.
         background_file: a picture to be put behind the person, instead of `background`; a file inside `folder`.
         id: names the request in log lines.
+        streamed: whether the result comes in chunks, as it is made, instead of a file.
     """
 
     face: Path
@@ -71,3 +75,9 @@ class AvatarRequest:
     options: Options = DEFAULTS
     limits: Limits = LIMITS
     background_file: Path | None = None
+    streamed: bool = False
+
+
+def choose_id(given: str | None) -> str:
+    """The caller's own id if it can stand in a log line as it is, otherwise a new one."""
+    return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex

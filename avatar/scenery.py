@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.tensors import BACKGROUND_FILE
+
 from . import background, pictures
 from .errors import InvalidField
 from .flow import together
@@ -19,7 +21,6 @@ from .options import Edge
 from .pictures import Picture
 from .request import RGB, AvatarRequest, Background
 
-FILE = "background_file"  # the form field
 AT_ONCE = 2  # frames of a video in segmentation
 
 
@@ -98,7 +99,7 @@ class Scenery:
             try:
                 return background.covering(pictures.read(self._file, self._job.limits), width, height)
             except InvalidField as error:
-                raise InvalidField(FILE, error.reason) from error
+                raise InvalidField(BACKGROUND_FILE, error.reason) from error
         return background.plain(self.colour, width, height) if self.colour else None
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from async_timeout import timeout
 from numpy.typing import DTypeLike, NDArray
 
 logger = logging.getLogger(__name__)
@@ -149,8 +150,8 @@ class Pool:
         for task in self._dropping:
             task.cancel()
         await asyncio.gather(*self._making, *self._dropping, return_exceptions=True)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
+        with suppress(asyncio.TimeoutError):
+            async with timeout(CLOSE_SECONDS):
                 await asyncio.gather(*map(self._unregister, tuple(self._held)))
         await self._server.close()
 

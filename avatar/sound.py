@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lipsync.mel import HOP_LENGTH, SAMPLE_RATE
-from lipsync.tensors import MEL_BANDS, WINDOW_COLUMNS
+from lipsync.tensors import MEL_BANDS, SPEECH_FILE, WINDOW_COLUMNS
 from lipsync.windows import window_starts
 
 from . import ffmpeg, intake, media
@@ -87,7 +87,7 @@ async def hear(path: Path, decoded: Path, job: Job) -> Speech:
     Raises:
         InvalidField: `audio_file` is empty, cannot be read, holds no sound, or too much of it.
     """
-    intake.refuse_empty(intake.SPEECH, path)
+    intake.refuse_empty(SPEECH_FILE, path)
     limits = job.limits
     sane = not (await _codec(path, limits)).startswith(MAY_HOLD_NAN)
     try:
@@ -95,12 +95,12 @@ async def hear(path: Path, decoded: Path, job: Job) -> Speech:
     except ffmpeg.FfmpegFailed as error:
         slow = isinstance(error, ffmpeg.TookTooLong)
         reason = "the sound takes too long to decode" if slow else "the sound cannot be decoded"
-        raise InvalidField(intake.SPEECH, reason) from error
+        raise InvalidField(SPEECH_FILE, reason) from error
     samples = await asyncio.to_thread(_size, decoded) // SAMPLE_BYTES
     if not samples:
-        raise InvalidField(intake.SPEECH, "there is no sound in the file")
+        raise InvalidField(SPEECH_FILE, "there is no sound in the file")
     if samples > limits.seconds * SAMPLE_RATE:
-        raise InvalidField(intake.SPEECH, limits.too_long)
+        raise InvalidField(SPEECH_FILE, limits.too_long)
     return Speech(path, decoded, max(samples, SHORTEST), sane)
 
 
@@ -114,10 +114,10 @@ async def _codec(path: Path, limits: intake.Limits) -> str:
     except ffmpeg.FfmpegFailed as error:
         silent = "matches no streams" in error.words
         reason = "there is no sound in the file" if silent else "not a sound file that can be read"
-        raise InvalidField(intake.SPEECH, reason) from error
+        raise InvalidField(SPEECH_FILE, reason) from error
     about = media.parse_probe(text.decode())
     if not about:
-        raise InvalidField(intake.SPEECH, "there is no sound in the file")
+        raise InvalidField(SPEECH_FILE, "there is no sound in the file")
     return about.get("codec_id", "")
 
 

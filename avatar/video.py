@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.tensors import FACE_FILE
+
 from . import ffmpeg, intake, media
 from .errors import InvalidField
 from .framing import Framing
@@ -66,11 +68,11 @@ async def look(path: Path, job: Job) -> Video:
     Raises:
         InvalidField: `face_file` is empty, no video, without frames, too large, or of a senseless frame rate.
     """
-    intake.refuse_empty(intake.FACE, path)
+    intake.refuse_empty(FACE_FILE, path)
     limits = job.limits
     about, shown = await _probe(path, limits)
     width, height = map(int, about["dimensions"].split("x"))
-    limits.refuse_large(intake.FACE, width, height)
+    limits.refuse_large(FACE_FILE, width, height)
     filters = []
     if shown.get("i") in ("T", "B"):
         filters.append(media.DEINTERLACE)
@@ -82,7 +84,7 @@ async def look(path: Path, job: Job) -> Video:
 
     fps, count, is_even = await _clock(path, 1 / Fraction(about["tb"]), limits)
     if not MAY_BE_SLOW <= fps <= limits.fps:
-        raise InvalidField(intake.FACE, f"a frame rate over {limits.fps} a second, or hardly any")
+        raise InvalidField(FACE_FILE, f"a frame rate over {limits.fps} a second, or hardly any")
     if not is_even:
         filters.append(f"fps={fps.numerator}/{fps.denominator}")
     if count > limits.frames:
@@ -97,10 +99,10 @@ async def _probe(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, 
     try:
         text, words = await ffmpeg.output(media.probe_video_args(path, limits.pixels))
     except ffmpeg.FfmpegFailed as error:
-        raise InvalidField(intake.FACE, _reason(error, limits)) from error
+        raise InvalidField(FACE_FILE, _reason(error, limits)) from error
     about = media.parse_probe(text.decode())
     if not about:
-        raise InvalidField(intake.FACE, NOT_A_VIDEO)
+        raise InvalidField(FACE_FILE, NOT_A_VIDEO)
     return about, media.parse_shown(words)
 
 
@@ -110,7 +112,7 @@ async def _clock(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fractio
         text, _ = await ffmpeg.output(media.times_args(path, limits.pixels, limits.frames))
     except ffmpeg.FfmpegFailed as error:
         if isinstance(error, ffmpeg.TookTooLong):
-            raise InvalidField(intake.FACE, TOO_SLOW) from error
+            raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged behind the first frame: what can be decoded is taken as it comes
     times = media.parse_times(text.decode(errors="replace"))
     if not times or len(times) < 2:
@@ -160,7 +162,7 @@ async def read_frames(
                 try:
                     whole = await process.read_into(room.reshape(-1).data) // (width * height * 3)
                 except ffmpeg.TookTooLong as error:
-                    raise InvalidField(intake.FACE, TOO_SLOW) from error
+                    raise InvalidField(FACE_FILE, TOO_SLOW) from error
             given += whole
             if whole:
                 yield video.framing(room[:whole])
@@ -176,7 +178,7 @@ async def _ended(process: ffmpeg.Process, given: int, job: Job) -> None:
     except ffmpeg.FfmpegFailed as error:
         failure = error
     if not given:
-        raise InvalidField(intake.FACE, NOT_A_VIDEO) from failure
+        raise InvalidField(FACE_FILE, NOT_A_VIDEO) from failure
     if failure and failure.exit_status < 0:
         raise failure  # killed from outside: what came before is not the whole of what there is
     if failure:

@@ -10,8 +10,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from avatar.settings import BadSetting
 from gateway import logs
-from gateway.settings import SETTINGS, BadSetting, load
+from gateway.settings import SETTINGS, load
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,16 +16,17 @@ from starlette.middleware.cors import CORSMiddleware
 from avatar.cache import Cache
 from avatar.models import Models
 from avatar.pipeline import render as render_avatar
+from avatar.settings import MIB
 from avatar.triton import TritonModels
+from avatar.turns import Jobs
+from avatar.workspace import Workspace
 from gateway import problems
 from gateway.context import ID_HEADER, RequestContext
 from gateway.contract import FORM_NAME, FORM_SCHEMA
-from gateway.jobs import Jobs
 from gateway.metrics import Metrics
 from gateway.routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
 from gateway.service import Render, Service
-from gateway.settings import MIB, Settings
-from gateway.workspace import Workspace
+from gateway.settings import Settings
 
 _ABOUT = """A picture or video of a face and a recording of speech in; an mp4 of the face speaking out.
 
@@ -63,7 +64,7 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
         reached = models or TritonModels(
             settings.triton, settings.triton_timeout, shared_memory=settings.triton_shared_memory == "auto"
         )
-        job = render or partial(render_avatar, cache=await asyncio.to_thread(_cache, settings))
+        job = render or partial(render_avatar, cache=await asyncio.to_thread(_cache, settings, metrics))
         jobs = Jobs(settings.max_jobs, settings.max_waiting)
         metrics.watch(lambda: jobs.running, lambda: jobs.in_line)
         app.state.service = Service(settings, reached, job, workspace, jobs)
@@ -100,12 +101,14 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
     return app
 
 
-def _cache(settings: Settings) -> Cache | None:
+def _cache(settings: Settings, metrics: Metrics) -> Cache | None:
     """What avatars are remembered in. A folder that does not do costs time, and is no reason not to serve."""
     if not settings.cache_mib:
         return None
     try:
-        return Cache(settings.cache_dir, settings.cache_mib * MIB)
+        cache = Cache(settings.cache_dir, settings.cache_mib * MIB)
     except OSError as error:
         logger.warning("avatars are not remembered: %s", error)
         return None
+    metrics.watch_cache(lambda: cache.hits, lambda: cache.misses)
+    return cache

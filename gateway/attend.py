@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from gateway.problems import ClientGone, ShuttingDown
+from avatar.errors import ShuttingDown
+from gateway.problems import ClientGone
 
 logger = logging.getLogger(__name__)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +11,7 @@ from urllib.parse import quote
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from avatar.request import choose_id
 from gateway.logs import request_id
 from gateway.metrics import Metrics
 
@@ -23,13 +22,7 @@ ID_HEADER = "X-Request-ID"
 STAGES = "stages"  # seconds of each stage, by name
 FRAMES = "frames"  # pictures in the video that was made
 ERROR = "error"  # the class of the error that the answer tells
-_SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PATH_SHOWN = 200  # characters
-
-
-def choose_id(given: str | None) -> str:
-    """The caller's own id if it can stand in a log line as it is, otherwise a new one."""
-    return given if given is not None and _SANE.fullmatch(given) else uuid.uuid4().hex
 
 
 class RequestContext:

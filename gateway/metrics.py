@@ -6,12 +6,14 @@ Counted is how much and how long; never who asked, and never what is in a form. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
+from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
@@ -47,9 +49,12 @@ STAGE_SECONDS = Metric(
 )
 FRAMES = Metric("avatar_frames_total", "counter", (), "Pictures in the videos that were made.")
 UPLOADED = Metric("avatar_upload_bytes_total", "counter", (), "Bytes of request bodies that came in.")
+REMEMBERED = Metric(
+    "avatar_cache_lookups_total", "counter", ("result",), "Look-ups of a remembered avatar: `hit` or `miss`."
+)
 
 # The README and the dashboard are held to it. `process_*` (CPU, memory, open files) come beside them.
-METRICS = (REQUESTS, REQUEST_SECONDS, ERRORS, RUNNING, WAITING, REFUSED, STAGE_SECONDS, FRAMES, UPLOADED)
+METRICS = (REQUESTS, REQUEST_SECONDS, ERRORS, RUNNING, WAITING, REFUSED, STAGE_SECONDS, FRAMES, UPLOADED, REMEMBERED)
 
 _BUSY = "Busy"  # the class of `gateway.problems` that sends away; that module imports this one
 
@@ -69,11 +74,17 @@ class Metrics:
         self._stages = _histogram(STAGE_SECONDS, registry)
         self._frames = _counter(FRAMES, registry)
         self._uploaded = _counter(UPLOADED, registry)
+        self._remembered = _Remembered()
+        registry.register(self._remembered)
 
     def watch(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Ask for the jobs that run and that wait whenever the metrics are read."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
+
+    def watch_cache(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
+        """Ask for the look-ups of remembered avatars whenever the metrics are read; without it there are none."""
+        self._remembered.asked = {"hit": hits, "miss": misses}
 
     def received(self, size: int) -> None:
         """So many bytes of a body came in."""
@@ -100,6 +111,20 @@ class Metrics:
     def text(self) -> bytes:
         """All of it, in Prometheus' text format (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
+
+
+class _Remembered(Collector):
+    """What the cache counts, asked for whenever the metrics are read."""
+
+    def __init__(self) -> None:
+        self.asked: Mapping[str, Callable[[], int]] = {}
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """As `Collector`."""
+        family = CounterMetricFamily(REMEMBERED.name, REMEMBERED.about, labels=REMEMBERED.labels)
+        for result, count in self.asked.items():
+            family.add_metric((result,), count())
+        yield family
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:

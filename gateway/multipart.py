@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from avatar.errors import InvalidField
-from gateway.contract import FILES, TEXTS, Form, Upload
+from avatar.form import FILES, TEXTS, Form, Upload
 from gateway.problems import MalformedForm, TooLarge
 
 _TEXT_BYTES = 1024  # no value of the contract comes near it

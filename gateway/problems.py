@@ -49,14 +49,6 @@ class TooLarge(ClientError):
     status = 413
 
 
-class Busy(Unavailable):
-    """As many requests run and wait as may."""
-
-
-class ShuttingDown(Unavailable):
-    """The gateway is being stopped; another instance, or this one after its restart, may help."""
-
-
 class ClientGone(Exception):
     """The client closed its connection; its work is dropped."""
 

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
+from avatar.errors import ShuttingDown
 from gateway import context, metrics
 from gateway.contract import FORM_NAME
-from gateway.problems import FACE_MISSING_AT, Problem, ShuttingDown
+from gateway.problems import FACE_MISSING_AT, Problem
 from gateway.service import Made, Service
 
 router = APIRouter()
@@ -105,8 +106,8 @@ async def make_avatar(request: Request, service: Serving, folder: Annotated[Path
     made = await service.make(request, folder)
     setattr(request.state, context.STAGES, made.stages)
     setattr(request.state, context.FRAMES, made.rendered.frames)
-    kind = MP4 if made.rendered.path.suffix == ".mp4" else WEBM
-    answer = FileResponse(made.rendered.path, media_type=kind, headers=_headers(made))
+    kind = MP4 if made.path.suffix == ".mp4" else WEBM
+    answer = FileResponse(made.path, media_type=kind, headers=_headers(made))
     del answer.headers["accept-ranges"]  # there are none of an answer to POST
     return answer
 

@@ -12,27 +12,28 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from avatar.events import Progress, Rendered
+from avatar.events import Event, Progress, Rendered
+from avatar.form import parse
 from avatar.models import Models
 from avatar.request import AvatarRequest
-from gateway import contract
+from avatar.turns import Jobs
+from avatar.workspace import Workspace
 from gateway.attend import attended
-from gateway.jobs import Jobs
 from gateway.logs import request_id
 from gateway.settings import Settings
 from gateway.uploads import receive_form
-from gateway.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-Render = Callable[[AvatarRequest, Models], AsyncGenerator[Progress | Rendered, None]]
+Render = Callable[[AvatarRequest, Models], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True)
 class Made:
-    """A finished job, and the seconds of each stage, the gateway's own (`upload`, `queue`) in front."""
+    """A finished job, its file, and the seconds of each stage, the gateway's own (`upload`, `queue`) in front."""
 
     rendered: Rendered
+    path: Path
     stages: dict[str, float]
 
 
@@ -51,14 +52,16 @@ class Service:
         with self.jobs.place():
             begun = time.perf_counter()
             form = await attended(receive_form(request, folder, self.settings), self.jobs.stopped)
-            job = contract.parse(form, folder, request_id.get(), self.settings.limits)
+            job = parse(form, folder, request_id.get(), self.settings.limits)
             stages = {"upload": time.perf_counter() - begun}
             rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
             await asyncio.to_thread(
                 _remove, job.face, job.speech, job.background_file
             )  # a slow download holds on to the result alone
         stages.update(rendered.seconds)
-        return Made(rendered, stages)
+        if rendered.path is None:
+            raise RuntimeError("the job ended without a file")
+        return Made(rendered, rendered.path, stages)
 
     async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> Rendered:
         begun = time.perf_counter()
@@ -70,7 +73,7 @@ class Service:
                 async for event in events:  # to its very end: what follows the result is clean-up
                     if isinstance(event, Rendered):
                         rendered = event
-                    else:
+                    elif isinstance(event, Progress):
                         logger.debug("%s: %d of %s", event.stage, event.done, event.total or "?")
         if rendered is None:
             raise RuntimeError("the job ended without a result")

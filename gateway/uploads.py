@@ -9,10 +9,11 @@ from pathlib import Path
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from gateway.contract import FACE, SPEECH, Form
+from avatar.form import Form
 from gateway.multipart import FormReader
 from gateway.problems import ClientGone, MalformedForm, TooLarge, UploadStalled
 from gateway.settings import Settings
+from lipsync.tensors import FACE_FILE, SPEECH_FILE
 
 
 async def receive_form(request: Request, folder: Path, settings: Settings) -> Form:
@@ -48,7 +49,9 @@ def _boundary(content_type: str | None) -> bytes:
 
 
 def _form_too_large(settings: Settings) -> TooLarge:
-    return TooLarge(f"{FACE}, {SPEECH}: each may have at most {settings.max_upload_bytes} bytes; the form has more")
+    return TooLarge(
+        f"{FACE_FILE}, {SPEECH_FILE}: each may have at most {settings.max_upload_bytes} bytes; the form has more"
+    )
 
 
 async def _body(request: Request, timeout: float) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of each piece

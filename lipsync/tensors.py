@@ -12,9 +12,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-DataType = Literal["UINT8", "INT32", "FP32", "FP64"]
+# Of this table. The first number changes with what callers would notice as broken (a name, a type or a shape that is
+# another one, an input that is needed now), the second with what is new. Every model says it: the parameter
+# `api_version` of its configuration. A test holds the table to what was published under its version.
+API_VERSION = "1.0"
+API_VERSION_PARAMETER = "api_version"
+
+DataType = Literal["BYTES", "UINT8", "INT16", "INT32", "FP32", "FP64"]
 _NUMPY: dict[str, type[np.generic]] = {
+    "BYTES": np.object_,
     "UINT8": np.uint8,
+    "INT16": np.int16,
     "INT32": np.int32,
     "FP32": np.float32,
     "FP64": np.float64,
@@ -55,13 +63,22 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Model:
-    """One public Triton model. `max_batch_size` 0: no batching by Triton, explicit leading dimensions."""
+    """One public Triton model.
+
+    Attributes:
+        max_batch_size: 0: no batching by Triton, explicit leading dimensions.
+        streams: whether a request has any number of answers (Triton calls it decoupled), each with some of the
+            outputs; such a model is called by `ModelStreamInfer`.
+        sequences: whether requests belong to sessions, by their `sequence_id`.
+    """
 
     name: str
     about: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch_size: int = 0
+    streams: bool = False
+    sequences: bool = False
 
 
 # One `s3fd` batch. Detection keeps both CPU cores busy with a single frame, and conv1 alone holds
@@ -177,6 +194,87 @@ SEGMENTATION = Model(
     "Pascal VOC class of every pixel (15 = person)",
     (Tensor("image", "UINT8", (-1, -1, 3), "picture, RGB"),),
     (Tensor("labels", "INT32", (-1, -1), "class of each pixel"),),
+)
+
+# The fields of the original form, and of the options that came later (`avatar.options` knows what they mean).
+FACE_TYPE, BACKGROUND = "avatarFileType", "background"
+FACE_FILE, SPEECH_FILE, BACKGROUND_FILE = "face_file", "audio_file", "background_file"
+OPTIONS = (
+    "model",
+    "face",
+    "no_face",
+    "detection",
+    "blend",
+    "pads",
+    "smooth",
+    "box",
+    "length",
+    "fps",
+    "resize_factor",
+    "rotate",
+    "crop",
+    "max_height",
+    "quality",
+    "background_edge",
+    "background_video",
+)
+NOT_LIVE = frozenset({"quality"})  # there is no encoder
+
+
+def _text(name: str, about: str) -> Tensor:
+    return Tensor(name, "BYTES", (1,), about, optional=True)
+
+
+_LOOKS = (
+    _text(FACE_TYPE, "extension of face_file, as in the form; `png` where it is left out; its content knows better"),
+    _text(BACKGROUND, "as in the form; `From Input` where it is left out"),
+    Tensor(BACKGROUND_FILE, "UINT8", (-1,), "a picture to be put behind the person, byte by byte", optional=True),
+)
+
+
+def _choices(left_out: frozenset[str] = frozenset()) -> tuple[Tensor, ...]:
+    return tuple(_text(name, "option of the form, as text") for name in OPTIONS if name not in left_out)
+
+
+AVATAR = Model(
+    "avatar",
+    "the whole job: a face and a speech in, progress and an mp4 out, piece by piece",
+    (
+        Tensor(FACE_FILE, "UINT8", (-1,), "a picture or a video, byte by byte"),
+        Tensor(SPEECH_FILE, "UINT8", (-1,), "a recording, byte by byte"),
+        *_LOOKS,
+        *_choices(),
+    ),
+    (
+        Tensor("stage", "BYTES", (1,), "progress: the stage that got on"),
+        Tensor("done", "INT32", (1,), "progress: frames that have left it"),
+        Tensor("total", "INT32", (1,), "progress: frames that will; -1 while that is not known"),
+        Tensor("video", "UINT8", (-1,), "the next bytes of the mp4 (fragmented; before nothing, a WebM)"),
+        Tensor("summary", "BYTES", (1,), "the last answer: a JSON object"),
+    ),
+    streams=True,
+)
+LIVE = Model(
+    "live",
+    "a session: a face once, then speech as it is spoken in, frames out",
+    (
+        Tensor(FACE_FILE, "UINT8", (-1,), "with the first request: a picture or short video, byte by byte", True),
+        Tensor("audio", "FP32", (-1,), "the next speech, 16 kHz mono, full scale ±1, 320 samples or more", True),
+        Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; one of the two", True),
+        _text("format", "with the first request, what frames come as: `bgr` (the default), `jpeg` or `mouth`"),
+        *_LOOKS,
+        *_choices(NOT_LIVE),
+    ),
+    (
+        Tensor("session", "BYTES", (1,), "the first answer: a JSON object"),
+        Tensor("index", "INT32", (1,), "a frame's number; it is shown at index / fps seconds of the speech"),
+        Tensor("frame", "UINT8", (-1, -1, 3), "the frame, BGR; as `mouth`, what of it is inside its box"),
+        Tensor("jpeg", "UINT8", (-1,), "the frame as a JPEG, in place of `frame`"),
+        Tensor("box", "INT32", (4,), "x1 y1 x2 y2 of its face in pixels; all 0 where it shows none"),
+        Tensor("summary", "BYTES", (1,), "the last answer: a JSON object"),
+    ),
+    streams=True,
+    sequences=True,
 )
 
 MODELS: tuple[Model, ...] = (

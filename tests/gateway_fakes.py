@@ -42,7 +42,7 @@ class FakeRender:
                 raise self.error
             video = request.folder / "video.mp4"
             video.write_bytes(request.face.read_bytes() + b"|" + request.speech.read_bytes())
-            yield Rendered(video, 3, Fraction(25), 0.12, {"detect": 0.25, "lip sync": 1.5}, self.stand_ins)
+            yield Rendered(video, "mp4", 3, Fraction(25), 0.12, {"detect": 0.25, "lip sync": 1.5}, self.stand_ins)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

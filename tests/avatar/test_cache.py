@@ -33,6 +33,28 @@ def test_what_is_put_is_got_by_any_process_that_shares_the_folder(tmp_path: Path
     assert cache.get("another key") is None
 
 
+def test_what_was_asked_for_is_counted_wherever_it_was_found(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    assert (cache.hits, cache.misses) == (0, 0)
+    cache.get("k")
+    cache.put("k", arrays(1))
+    cache.get("k")  # in memory
+    assert (cache.hits, cache.misses) == (1, 1)
+    other = Cache(tmp_path, MIB)
+    other.get("k")  # on disk
+    other.get("another")
+    assert (other.hits, other.misses) == (1, 1)
+    assert (cache.hits, cache.misses) == (1, 1)
+
+
+def test_threads_lose_no_count(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    cache.put("k", arrays(1, 10))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(cache.get, ["k", "none"] * 500))
+    assert (cache.hits, cache.misses) == (500, 500)
+
+
 def test_an_array_that_was_got_is_ones_own(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     cache.put("k", arrays(1))
@@ -68,6 +90,7 @@ def test_a_damaged_entry_was_never_there(tmp_path: Path, damage: bytes) -> None:
     entry.write_bytes(damage)
     cache = Cache(tmp_path, MIB)
     assert cache.get("k") is None
+    assert (cache.hits, cache.misses) == (0, 1)
     assert not entry.exists()
     cache.put("k", arrays(2))
     assert same(cache.get("k"), 2)

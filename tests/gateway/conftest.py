@@ -12,8 +12,8 @@ import pytest
 from gateway_fakes import FakeRender, ReadyModels, Serve, contents, eventually, form
 
 from avatar.models import Models
+from avatar.turns import Jobs
 from gateway.app import create_app
-from gateway.jobs import Jobs
 from gateway.server import Server, listen
 from gateway.settings import Settings
 

@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Star
     async def large(request, models):  # noqa: ANN001, ANN202
         video = request.folder / "video.mp4"
         video.write_bytes(bytes(64 * 1024 * 1024))  # more than the sockets' buffers hold
-        yield Rendered(video, 1, Fraction(25), 0.04, {})
+        yield Rendered(video, "mp4", 1, Fraction(25), 0.04, {})
 
     gateway = await live(job=large)
     connection = await gateway.send(raw_form)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from gateway.settings import SETTINGS, BadSetting, Settings, _cores, load
+from avatar.settings import BadSetting, _cores
+from gateway.settings import SETTINGS, Settings, load
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,16 @@
 """What Prometheus reads: everything that the table promises, nothing about who asked."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
+from avatar_media import find_square, tone, write_still, write_wav
 from gateway_fakes import DownModels, FakeRender, Serve, eventually, form
 from prometheus_client.parser import text_string_to_metric_families
 
 from avatar.errors import FaceNotFound
+from avatar.testing import FakeModels
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
@@ -99,6 +102,23 @@ async def test_jobs_that_run_and_wait_and_are_refused_are_told(serve: Serve, ren
         await asyncio.gather(*posts)
         samples = await read(client)
         assert [value(samples, name) for name in names] == [0, 0, 1]
+
+
+async def test_look_ups_of_remembered_avatars_are_counted(serve: Serve, tmp_path: Path) -> None:
+    def lookups(samples: Samples) -> list[float | None]:
+        return [samples.get(("avatar_cache_lookups_total", (("result", result),))) for result in ("hit", "miss")]
+
+    face, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(0.4))
+    parts = form(face_file=("face.png", face.read_bytes()), audio_file=("speech.wav", speech.read_bytes()))
+    models = FakeModels(find_square, export="one")
+    async with serve(models, job=None, cache_dir=tmp_path / "cache") as client:
+        assert lookups(await read(client)) == [0, 0]  # there from the beginning, so that a rate has one
+        for counted in ([0, 1], [1, 1]):
+            assert (await client.post("/", files=parts)).status_code == 200
+            assert lookups(await read(client)) == counted
+    async with serve(models, job=None, cache_mib=0) as client:
+        assert (await client.post("/", files=parts)).status_code == 200
+        assert lookups(await read(client)) == [None, None]
 
 
 async def test_callers_cannot_make_series_grow(client: httpx.AsyncClient) -> None:

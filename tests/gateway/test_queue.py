@@ -7,8 +7,8 @@ import httpx
 import pytest
 from gateway_fakes import FakeRender, Serve, eventually, form, leftovers
 
-from gateway.jobs import Jobs
-from gateway.problems import Busy, ShuttingDown
+from avatar.errors import Busy, ShuttingDown
+from avatar.turns import Jobs
 
 
 def in_line(client: httpx.AsyncClient) -> int:

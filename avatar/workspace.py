@@ -16,7 +16,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "avatar-gateway-"
+_PREFIX = "avatar-work-"  # the same for every process that does jobs: each cleans up after any of them
 _SECOND_LOOKS = (0.05, 0.5, 2.0)  # seconds
 _UNWIND = 10.0  # seconds; cancelled jobs end their ffmpeg processes within it
 
@@ -67,7 +67,7 @@ class Workspace:
         """Return when no request's folder is left, or after a few seconds."""
         try:
             await asyncio.wait_for(self._unused.wait(), _UNWIND)
-        except TimeoutError:
+        except asyncio.TimeoutError:  # noqa: UP041 - another class in Python 3.10
             logger.warning("%d requests did not end in %g s", len(self._used), _UNWIND)
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from gateway.problems import Busy, ShuttingDown
+from .errors import Busy, ShuttingDown
 
 
 class Jobs:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from gateway_fakes import contents
 
-from gateway.workspace import Workspace
+from avatar.workspace import Workspace
 
 
 async def test_a_request_folder_is_new_private_and_gone_afterwards(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_a_link_with_the_name_of_a_work_folder_is_not_followed(tmp_path: Path) -
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "file").write_bytes(b"x")
-    (tmp_path / "avatar-gateway-link").symlink_to(precious)
+    (tmp_path / "avatar-work-link").symlink_to(precious)
     workspace = Workspace(tmp_path)
     workspace.open()
     workspace.close()
