@@ -42,6 +42,10 @@ class Cache:
         folder: made if it is missing, and for its owner alone.
         most: bytes on disk.
 
+    Attributes:
+        hits: how often `get` had something, since this object was made.
+        misses: and how often nothing.
+
     Raises:
         OSError: the folder cannot be made, or belongs to somebody else, who could put anything into it.
     """
@@ -50,6 +54,7 @@ class Cache:
         self._folder, self._most = folder, most
         self._lock = Lock()
         self._held: OrderedDict[str, bytes] = OrderedDict()
+        self.hits = self.misses = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder.lstat()
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
@@ -57,6 +62,33 @@ class Cache:
 
     def get(self, key: str) -> dict[str, NDArray[Any]] | None:
         """What was put under this key, or None."""
+        arrays = self._read(key)
+        with self._lock:
+            if arrays is None:
+                self.misses += 1
+            else:
+                self.hits += 1
+        return arrays
+
+    def put(self, key: str, arrays: Arrays) -> None:
+        """Keep arrays under a key, if there is room for them at all."""
+        room = io.BytesIO()
+        np.savez(room, **arrays)
+        data = room.getvalue()
+        if len(data) > self._most * ROOM:
+            return
+        self._hold(key, data)
+        temporary = self._folder / f"{secrets.token_hex(8)}.part"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(self._path(key))
+            self._make_room()
+        except OSError as error:
+            logger.warning("the cache cannot be written: %s", error)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def _read(self, key: str) -> dict[str, NDArray[Any]] | None:
         with self._lock:
             data = self._held.get(key)
             if data is not None:
@@ -77,24 +109,6 @@ class Cache:
             logger.warning("a damaged entry of the cache is dropped: %s", error)
             self._drop(key)
             return None
-
-    def put(self, key: str, arrays: Arrays) -> None:
-        """Keep arrays under a key, if there is room for them at all."""
-        room = io.BytesIO()
-        np.savez(room, **arrays)
-        data = room.getvalue()
-        if len(data) > self._most * ROOM:
-            return
-        self._hold(key, data)
-        temporary = self._folder / f"{secrets.token_hex(8)}.part"
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(self._path(key))
-            self._make_room()
-        except OSError as error:
-            logger.warning("the cache cannot be written: %s", error)
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _hold(self, key: str, data: bytes) -> None:
         most = int(self._most * IN_MEMORY)

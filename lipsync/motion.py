@@ -52,11 +52,6 @@ class Motion:
         self.box = moved
         return _alike(self._looks, _patch(picture, moved))
 
-    def correct(self, box: Floats) -> None:
-        """The box of the last picture is really this one; its looks there are those to compare with from now on."""
-        self.box = box.astype(np.float32)
-        self._looks = _patch(self._picture, self.box)
-
 
 def _moved(before: Picture, after: Picture, box: Floats) -> Floats | None:
     """The box FP32 [4] in the picture after, or None where too few corners agree on it."""

@@ -38,7 +38,7 @@ def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
         raise InvalidInput(f"fps: {MAX_FPS:g} at most, got {fps}")
     last = columns - WINDOW_COLUMNS
     step = MEL_STEPS_PER_SECOND / float(fps)
-    bound = int(last / step) + 3  # a few more than needed; cut below at the first that runs over
+    bound = int((last + 1) / step) + 2  # one more than needed at least; cut below at the first that runs over
     starts = (np.arange(bound, dtype=np.float64) * step).astype(np.int64)
     whole = int(np.argmax(starts > last))
     return np.append(starts[:whole], last)

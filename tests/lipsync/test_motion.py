@@ -53,13 +53,6 @@ def test_a_slow_change_of_looks_is_doubted_in_the_end() -> None:
     assert not all(trusted)
 
 
-def test_corrected_looks_are_those_to_compare_with() -> None:
-    motion = Motion(scene(), BOX)
-    assert not motion.step(scene(seed=1))
-    motion.correct(BOX)
-    assert motion.step(scene((2, 0), seed=1))
-
-
 @pytest.mark.parametrize("box", [(-50, -60, -10, -5), (390, 290, 450, 380), (10, 10, 12, 12)])
 def test_a_box_outside_or_tiny_is_doubted(box: tuple[int, ...]) -> None:
     motion = Motion(scene(), np.array(box, np.float32))
