@@ -32,6 +32,17 @@ STALE_SECONDS = 600.0  # a half-written file that is older belongs to a process 
 logger = logging.getLogger(__name__)
 
 
+def open_cache(folder: Path, most: int) -> Cache | None:
+    """A cache of `most` bytes, none where that is 0. A folder that does not do is no reason not to work."""
+    if not most:
+        return None
+    try:
+        return Cache(folder, most)
+    except OSError as error:
+        logger.warning("avatars are not remembered: %s", error)
+        return None
+
+
 class Cache:
     """Bounded, least recently used first out; safe for threads, and for processes that share the folder.
 

@@ -3,6 +3,7 @@
     AvatarError
     ├── ClientError (400)        the caller's input; the message may be shown to the caller
     │   ├── InvalidField         names the form field and the reason
+    │   ├── TooLarge (413)       a file is over the limit
     │   └── FaceNotFound         the original's sentence
     └── Unavailable (503)        a dependency is down, not ready or too slow; worth trying again
         ├── Busy                 as many jobs run and wait as may
@@ -34,6 +35,12 @@ class InvalidField(ClientError):
         super().__init__(f"{field}: {reason}")
         self.field = field
         self.reason = reason
+
+
+class TooLarge(ClientError):
+    """A file, or the form as a whole, is over the limit."""
+
+    status = 413
 
 
 class FaceNotFound(ClientError):

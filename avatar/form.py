@@ -22,6 +22,8 @@ from .request import AvatarRequest, Background, Colour
 # field → the fixed name of its file in the request's folder
 FILES: dict[str, str] = {FACE_FILE: "face", SPEECH_FILE: "speech", BACKGROUND_FILE: "backdrop"}
 TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(option.name for option in options.OPTIONS)})
+TEXT_BYTES = 1024  # no value comes near it
+TOO_LONG = f"the value is longer than {TEXT_BYTES} bytes"
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
 _SHOWN = 40  # characters of a bad value that its error repeats
 
@@ -38,9 +40,27 @@ class Upload:
 Form = Mapping[str, str | Upload]
 
 
-def parse(form: Form, folder: Path, identity: str, limits: Limits = LIMITS) -> AvatarRequest:
-    """The job that a form asks for. Raises InvalidField, naming the field, where it does not do."""
-    face, speech = _file(form, FACE_FILE), _file(form, SPEECH_FILE)
+def parse(
+    form: Form,
+    folder: Path,
+    identity: str,
+    limits: Limits = LIMITS,
+    *,
+    streamed: bool = False,
+    live: bool = False,
+) -> AvatarRequest:
+    """The job that a form asks for. Raises InvalidField, naming the field, where it does not do.
+
+    Args:
+        form: its fields.
+        folder: the request's own.
+        identity: names the request in log lines.
+        limits: what is refused as too much.
+        streamed: whether the result is wanted in chunks.
+        live: whether the speech comes later, as it is spoken: then nothing lies where the request says that it is.
+    """
+    face = _file(form, FACE_FILE)
+    speech = folder / FILES[SPEECH_FILE] if live else _file(form, SPEECH_FILE)
     still = is_still(_text(form, FACE_TYPE))
     background = _text(form, BACKGROUND)
     chosen = options.parse({option.name: _optional(form, option.name) for option in options.OPTIONS})
@@ -54,6 +74,7 @@ def parse(form: Form, folder: Path, identity: str, limits: Limits = LIMITS) -> A
         options=chosen,
         limits=limits,
         background_file=_optional_file(form, BACKGROUND_FILE),
+        streamed=streamed,
     )
 
 

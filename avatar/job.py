@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .cache import Cache
 from .flow import Clock
@@ -11,8 +12,13 @@ from .intake import LIMITS, Limits
 from .models import Models
 from .options import DEFAULTS, Options
 
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:  # which takes no parameter in Python 3.10
+    _Adapter = logging.LoggerAdapter
 
-class RequestLog(logging.LoggerAdapter[logging.Logger]):
+
+class RequestLog(_Adapter):
     """The logger "avatar", each record with the request that it is about as its `request_id`."""
 
     def __init__(self, request_id: str) -> None:

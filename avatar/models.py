@@ -9,11 +9,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync import tensors
+
 from .options import Net
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 Frames = Pictures | Sequence[Pictures]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
+
+GENERATORS = {Net.WAV2LIP: tensors.WAV2LIP, Net.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
+LIPSYNC = {Net.WAV2LIP: tensors.LIPSYNC, Net.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int]
         brand = _brand(_head(path))
         with _heif(path, limits) if brand in _HEIF else Image.open(path, formats=FORMATS) as picture:
             _refuse(picture, limits)
-            width, height = intake.bounded(*picture.size, limits.work_pixels)
+            width, height = intake.bounded(picture.width, picture.height, limits.work_pixels)
             if (width, height) != picture.size:
                 picture.draft("RGB", (width, height))  # a JPEG is then decoded at a half, a quarter or an eighth
             picture.load()

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lipsync.tensors import FACE_FILE
-
-from . import media, memory, pictures, sound, speaking, tracking, video
+from . import media, sound, speaking, tracking, video
+from .appearance import appear
 from .cache import Cache
-from .errors import AvatarError, ClientError, InvalidField
+from .errors import AvatarError, ClientError
 from .events import Chunk, Event, Progress, Rendered
 from .ffmpeg import FfmpegFailed
 from .film import Film
 from .flow import ahead
-from .framing import Framing
 from .job import Job, RequestLog
-from .models import About, Models
+from .models import Models
 from .options import Shorter
 from .request import AvatarRequest
-from .scenery import Scenery, with_alpha
-
-Alpha = NDArray[np.uint8] | None  # [H,W]
+from .scenery import with_alpha
 
 RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
@@ -66,17 +58,15 @@ async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Event]:
 
 
 async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Event]:
-    scenery = Scenery(request, job)
-    about = await job.models.about(job.options.model)
-    faces, looks = await asyncio.to_thread(_remembered, request, scenery, about, job)
-    avatar, alpha = await _look(request, scenery, looks, job)
+    seen = await appear(request, job)
+    avatar, alpha, scenery, about = seen.avatar, seen.alpha, seen.scenery, seen.about
     if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
         speech = speech.lasting(avatar.count / avatar.fps)
     total = speech.frames(avatar.fps)
     job.limits.refuse_many(total)
     yield Progress("speech", total, total)
 
-    tracker = tracking.Tracker(avatar, total, job, faces)
+    tracker = tracking.Tracker(avatar, total, job, seen.faces)
     windows = sound.Windows(speech, avatar.fps, job)
     spoken = speaking.speak(speaking.shots(tracker.frames(), windows), job)
     changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.is_changed
@@ -108,47 +98,6 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     duration = float(speech.duration)
     without_face = tracker.without_face
     yield Rendered(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
-
-
-def _remembered(request: AvatarRequest, scenery: Scenery, about: About, job: Job) -> tuple[memory.Faces, memory.Looks]:
-    """What the cache, if there is one, knows of this avatar."""
-    if job.cache is None or (job.options.box and not scenery.is_changed):  # nothing to ask it, and files may be large
-        return memory.Faces(), memory.Looks()
-    options, limits = job.options, job.limits
-    picture = (memory.content(request.face), request.still, *memory.seen_as(options), limits.work_pixels)
-    behind = (*scenery.describe(), about.segmenter) if scenery.is_changed else ()
-    looked = (options.face, options.detection, about.detector)
-    return (
-        memory.Faces(job.cache, memory.key(*picture, *behind, *looked)),
-        memory.Looks(job.cache, memory.key(*picture, *behind)),
-    )
-
-
-async def _look(
-    request: AvatarRequest, scenery: Scenery, looks: memory.Looks, job: Job
-) -> tuple[pictures.Still | video.Video, Alpha]:
-    """What the face is, by its content: a picture, its alpha channel beside it, or else a video."""
-    is_picture = await asyncio.to_thread(pictures.is_picture, request.face)
-    if is_picture and (request.still or not await asyncio.to_thread(pictures.is_gif, request.face)):
-        return await _still(request, scenery, looks, job)
-    try:
-        return await video.look(request.face, job), None
-    except InvalidField as error:
-        if request.still and error.reason == video.NOT_A_VIDEO:
-            raise InvalidField(FACE_FILE, pictures.NOT_A_PICTURE) from error
-        raise
-
-
-async def _still(
-    request: AvatarRequest, scenery: Scenery, looks: memory.Looks, job: Job
-) -> tuple[pictures.Still, Alpha]:
-    with job.clock.stage("decode"):
-        under = scenery.colour or pictures.WHITE
-        picture = await asyncio.to_thread(pictures.read, request.face, job.limits, under)
-    framing = Framing(picture.shape[1], picture.shape[0], job.options)
-    (picture,) = await asyncio.to_thread(framing, picture[None])
-    picture, alpha = await scenery.behind_still(picture, looks)
-    return pictures.Still(picture, job.options.fps), alpha
 
 
 def _log(error: AvatarError, job: Job) -> None:

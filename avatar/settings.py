@@ -101,6 +101,20 @@ class JobSettings(BaseSettings):
         )
 
 
+class LiveSettings(JobSettings):
+    """What the model `live` is told beyond that."""
+
+    live_sessions: int = Field(
+        default_factory=lambda: 4 * _cores(),
+        ge=1,
+        description="Live sessions at once; one more is refused.",
+        json_schema_extra={"shown": "four times the number of cores"},
+    )
+    live_mib: int = Field(
+        1024, ge=1, description="Most that the pictures of all live sessions together may take in memory, in MiB."
+    )
+
+
 @dataclass(frozen=True)
 class Setting:
     """One row of the documentation: environment variable, default as text, meaning."""

@@ -19,7 +19,7 @@ from lipsync.tensors import FACE_SIZE, Model
 
 from .errors import AvatarError, Unavailable
 from .layout import Given, Layout, fitting, lay_out, whole, write
-from .models import About, Floats, Frames, Pictures
+from .models import GENERATORS, LIPSYNC, About, Floats, Frames, Pictures
 from .options import Net
 from .shared import Pool, Region
 
@@ -36,8 +36,6 @@ NEEDED = (
     tensors.LIPSYNC,
     tensors.SEGMENTATION,
 )
-GENERATORS = {Net.WAV2LIP: tensors.WAV2LIP, Net.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
-LIPSYNC = {Net.WAV2LIP: tensors.LIPSYNC, Net.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
 
 CHANNEL = (
     ("grpc.max_send_message_length", -1),  # no limit: frames of any size that the job lets in

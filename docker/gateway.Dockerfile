@@ -19,13 +19,14 @@ FROM python:3.11.13-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ffmpeg \
     && rm -rf /var/lib/apt/lists/* \
-    && install -d -o 1000 -g 1000 /var/lib/avatar/work
+    && install -d -o 1000 -g 1000 /var/lib/avatar/work /var/lib/avatar/cache
 COPY --from=build /opt/venv /opt/venv
 # numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
+    AVATAR_CACHE_DIR=/var/lib/avatar/cache \
     AVATAR_WORK_DIR=/var/lib/avatar/work
 USER 1000:1000
 WORKDIR /var/lib/avatar

@@ -1,11 +1,12 @@
 # NVIDIA's Triton with what the Python models need. The model repository is a volume, filled by export.Dockerfile's image.
 FROM nvcr.io/nvidia/tritonserver:24.10-py3
 
-# The Python backend runs models in the image's own Python 3.10. It finds `lipsync` by a .pth file: that is read by
-# whatever starts this Python, whichever environment it hands on.
+# The Python backend runs models in the image's own Python 3.10. It finds `lipsync` and `avatar` by a .pth file: that is
+# read by whatever starts this Python, whichever environment it hands on.
 COPY docker/triton-requirements.txt /opt/avatar/
 RUN python3 -m pip install --no-cache-dir --no-deps --requirement /opt/avatar/triton-requirements.txt
 COPY lipsync /opt/avatar/lipsync
+COPY avatar /opt/avatar/avatar
 COPY docker/smoke.py /opt/avatar/
 # NVIDIA's openvino backend fills every batch up to the largest, and computes FP32 in bf16 where a CPU has that. Ours,
 # on the Python backend, does neither: docs/adr/0010.
@@ -14,11 +15,13 @@ COPY embedded/backends/openvino /opt/tritonserver/backends/openvino
 # numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
 ENV NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    AVATAR_WORK_DIR=/var/lib/avatar/work \
+    AVATAR_CACHE_DIR=/var/lib/avatar/cache
 RUN echo /opt/avatar > "$(python3 -c 'import site; print(site.getsitepackages()[0])')/talking-avatar.pth" \
+    && install -d -o 1000 -g 1000 /models /var/cache/talking-avatar/tensorrt /var/lib/avatar/work /var/lib/avatar/cache \
     && python3 /opt/avatar/smoke.py \
-    && rm -r /tmp/numba \
-    && install -d -o 1000 -g 1000 /models /var/cache/talking-avatar/tensorrt
+    && rm -r /tmp/numba
 
 # triton-server, made by NVIDIA's image
 USER 1000:1000

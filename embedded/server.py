@@ -9,7 +9,7 @@ from __future__ import annotations
 import http.client
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -39,6 +39,7 @@ class Triton:
             default it never does.
         say: takes a line of progress every few seconds while models load.
         start_timeout, stop_timeout: seconds; after them the server is killed.
+        env: variables for the server, and so for its Python models, beside those of this process.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Triton:
         say: Callable[[str], None] | None = None,
         start_timeout: float = START_SECONDS,
         stop_timeout: float = STOP_SECONDS,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._repository = repository
         self._wished = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
@@ -63,6 +65,7 @@ class Triton:
         self._say = say or (lambda line: None)
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
+        self._env = dict(env or {})
         self._process: ServerProcess | None = None
         self._ports = ports.Ports(http_port, grpc_port, metrics_port)
 
@@ -80,6 +83,11 @@ class Triton:
     def metrics_address(self) -> str:
         """`127.0.0.1:PORT` of the Prometheus metrics."""
         return f"{ports.HOST}:{self._ports.metrics}"
+
+    @property
+    def log_path(self) -> Path:
+        """What the server says; in a folder that goes with it, where none was named."""
+        return self._log_path
 
     @property
     def pid(self) -> int:
@@ -105,7 +113,7 @@ class Triton:
             self._log_path = self._log or process.folder / "triton.log"
             backends = layout.build_backends(process.folder, parts)
             argv = command.arguments(parts, self._repository, backends, self._ports, process.shm_prefix, self._poll)
-            env = command.environment(parts, self._threads, os.environ)
+            env = command.environment(parts, self._threads, os.environ | self._env)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with self._log_path.open("wb") as log:
                 process.start(argv, env, log)

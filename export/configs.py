@@ -33,7 +33,15 @@ class Net:
 
 @dataclass(frozen=True)
 class Python:
-    """A `model.py` on the Python backend: one process, always on the CPU."""
+    """A `model.py` on the Python backend: one process, always on the CPU.
+
+    Attributes:
+        idle_seconds: of a model with sequences, how long a session may be silent before its place is another's.
+        sessions: how many sessions Triton lets in; the model itself refuses earlier, and says why.
+    """
+
+    idle_seconds: int = 0
+    sessions: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ RUNTIMES: Mapping[str, Runtime] = {
         )
     ),
     "segmentation": Net(),
+    "avatar": Python(),
+    "live": Python(tensors.SEQUENCE_IDLE_SECONDS, sessions=1024),
 }
 
 
@@ -144,9 +154,14 @@ def config(
     match RUNTIMES[model.name]:
         case Net():
             _run_net(result, model, variant, PROFILES[profile][model.name])
-        case Python():
+        case Python() as python:
             result.backend = "python"
             result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+            if model.streams:
+                result.model_transaction_policy.decoupled = True
+            if model.sequences:
+                result.sequence_batching.max_sequence_idle_microseconds = python.idle_seconds * 1_000_000
+                result.sequence_batching.oldest.max_candidate_sequences = python.sessions
         case Ensemble(steps):
             result.platform = "ensemble"
             result.ensemble_scheduling.step.extend(
@@ -155,6 +170,7 @@ def config(
                 )
                 for step in steps
             )
+    result.parameters[tensors.API_VERSION_PARAMETER].string_value = tensors.API_VERSION
     for key, value in (parameters or {}).items():
         result.parameters[key].string_value = value
     return result
@@ -253,4 +269,4 @@ def _shapes(sizes: Mapping[str, Size]) -> str:
 
 
 def _type(tensor: Tensor) -> int:
-    return int(pb.DataType.Value(f"TYPE_{tensor.dtype}"))
+    return int(pb.DataType.Value("TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"))

@@ -13,7 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from avatar.cache import Cache
+from avatar.cache import Cache, open_cache
 from avatar.models import Models
 from avatar.pipeline import render as render_avatar
 from avatar.settings import MIB
@@ -102,13 +102,7 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
 
 
 def _cache(settings: Settings, metrics: Metrics) -> Cache | None:
-    """What avatars are remembered in. A folder that does not do costs time, and is no reason not to serve."""
-    if not settings.cache_mib:
-        return None
-    try:
-        cache = Cache(settings.cache_dir, settings.cache_mib * MIB)
-    except OSError as error:
-        logger.warning("avatars are not remembered: %s", error)
-        return None
-    metrics.watch_cache(lambda: cache.hits, lambda: cache.misses)
+    cache = open_cache(settings.cache_dir, settings.cache_mib * MIB)
+    if cache:
+        metrics.watch_cache(lambda: cache.hits, lambda: cache.misses)
     return cache

@@ -10,11 +10,10 @@ from pathlib import Path
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from avatar.errors import InvalidField
-from avatar.form import FILES, TEXTS, Form, Upload
-from gateway.problems import MalformedForm, TooLarge
+from avatar.errors import InvalidField, TooLarge
+from avatar.form import FILES, TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
+from gateway.problems import MalformedForm
 
-_TEXT_BYTES = 1024  # no value of the contract comes near it
 _NAME_SHOWN = 40  # characters of an unknown field's name that its error repeats
 _PARTS = 100  # fields of one form; the contract has some twenty
 _FLUSH_BYTES = 1024 * 1024  # what is gathered before a thread is asked to write it
@@ -128,8 +127,8 @@ class FormReader:
         elif part.name in FILES:
             part.text += data[start : start + 1]  # enough to tell it from a field left blank
         else:
-            if part.size > _TEXT_BYTES:
-                raise InvalidField(part.name, f"the value is longer than {_TEXT_BYTES} bytes")
+            if part.size > TEXT_BYTES:
+                raise InvalidField(part.name, TOO_LONG)
             part.text += data[start:end]
 
     def _gather(self, path: Path, data: bytes) -> None:

@@ -43,12 +43,6 @@ class UploadStalled(ClientError):
     status = 408
 
 
-class TooLarge(ClientError):
-    """A file, or the form as a whole, is over the limit."""
-
-    status = 413
-
-
 class ClientGone(Exception):
     """The client closed its connection; its work is dropped."""
 

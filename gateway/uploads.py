@@ -9,9 +9,10 @@ from pathlib import Path
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from avatar.errors import TooLarge
 from avatar.form import Form
 from gateway.multipart import FormReader
-from gateway.problems import ClientGone, MalformedForm, TooLarge, UploadStalled
+from gateway.problems import ClientGone, MalformedForm, UploadStalled
 from gateway.settings import Settings
 from lipsync.tensors import FACE_FILE, SPEECH_FILE
 

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from .errors import InvalidInput
 from .tensors import Model, Tensor
@@ -23,6 +24,12 @@ Response: TypeAlias = Any
 Array = NDArray[Any]
 # inputs in the table's order (None: an optional one that was not sent) to outputs in the table's order
 Compute = Callable[..., Array | tuple[Array, ...]]
+
+
+def use_one_blas_thread() -> None:
+    """For a process that multiplies small matrices often, as mel spectrograms do: OpenBLAS's other threads would win
+    nothing, and turn round and round between two calls, on a core that a net could have."""
+    threadpool_limits(1, user_api="blas")
 
 
 class Serving:

@@ -218,7 +218,9 @@ OPTIONS = (
     "background_edge",
     "background_video",
 )
-NOT_LIVE = frozenset({"quality"})  # there is no encoder
+NOT_LIVE = frozenset({"quality", "background_video"})  # there is no encoder, and no time
+LIVE_SAMPLES = (320, 480_000)  # of one request, 20 ms to 30 s; the last one of a session may have fewer
+SEQUENCE_IDLE_SECONDS = 10  # a session of which nothing is heard for so long is over; who pauses sends silence
 
 
 def _text(name: str, about: str) -> Tensor:
@@ -290,4 +292,6 @@ MODELS: tuple[Model, ...] = (
     FACE_PASTE,
     LIPSYNC_CLIP,
     SEGMENTATION,
+    AVATAR,
+    LIVE,
 )

@@ -49,6 +49,6 @@ fi
 echo "setup: installing the other packages of requirements.lock"
 grep -vE '^torch==' requirements.lock |
     pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
-pip install $quiet --no-deps --no-build-isolation --editable . 2> >(grep -vE '^WARNING: Location' >&2)
+pip install $quiet --no-deps --no-build-isolation --editable . --editable client 2> >(grep -vE '^WARNING: Location' >&2)
 "$VENV/bin/python" scripts/perf_analyzer.py  # after pip, which lays tritonclient's own in its place
 echo "setup: done, the environment is in $VENV"

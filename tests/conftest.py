@@ -21,6 +21,12 @@ ROOT = Path(__file__).parents[1]
 sys.modules["openvino_telemetry"] = None  # OpenVINO reports over the network that it is imported, but not without this
 
 
+def job_env(folder: Path) -> dict[str, str]:
+    """The settings of the models that are the whole job: what they write is below `folder`."""
+    (folder / "work").mkdir(exist_ok=True)
+    return {"AVATAR_WORK_DIR": str(folder / "work"), "AVATAR_CACHE_DIR": str(folder / "cache")}
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Data computed by the original code."""
@@ -99,7 +105,8 @@ def _build(weights: Path, repository: Path) -> Path:
 
 
 def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with Triton(repository, log=tmp_path_factory.mktemp("triton") / "triton.log") as server:
+    folder = tmp_path_factory.mktemp("triton")
+    with Triton(repository, log=folder / "triton.log", env=job_env(folder)) as server:
         yield server
 
 

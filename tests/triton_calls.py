@@ -42,6 +42,10 @@ class Caller:
                 return read
             read = again
 
+    def windows(self, model: str) -> int:
+        """Rows that the model has run in all; read until that stands still."""
+        return sum(size * count for size, count in self.batches(model).items())
+
     def _batches(self, model: str) -> dict[int, int]:
         statistics = self.client.get_inference_statistics(model).model_stats[0]
         return {batch.batch_size: batch.compute_infer.count for batch in statistics.batch_stats}

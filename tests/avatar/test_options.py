@@ -4,7 +4,9 @@ from fractions import Fraction
 import pytest
 
 from avatar.errors import InvalidField
+from avatar.form import FILES, TEXTS
 from avatar.options import OPTIONS, Blend, Longer, Net, NoFace, Nth, Options, Place, Quality, Shorter, Side, parse
+from lipsync import tensors
 
 
 @pytest.mark.parametrize(
@@ -96,3 +98,11 @@ def test_every_listed_choice_is_taken() -> None:
         for choice in option.choices:
             parse({option.name: choice})
         assert not option.choices or option.default in option.choices
+
+
+def test_the_streaming_models_have_an_input_for_every_option() -> None:
+    assert tuple(option.name for option in OPTIONS) == tensors.OPTIONS
+    inputs = {tensor.name for tensor in tensors.AVATAR.inputs}
+    assert inputs == {*FILES, *TEXTS}
+    live = {tensor.name for tensor in tensors.LIVE.inputs}
+    assert live == (inputs - {tensors.SPEECH_FILE} - tensors.NOT_LIVE) | {"audio", "pcm", "format"}

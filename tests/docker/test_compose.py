@@ -3,12 +3,14 @@
 import json
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 from docker_files import DOCKERFILES, ROOT, compose, dot_env, interpolated, read_yaml, step, steps, variables
 from jsonschema.validators import validator_for
 
+from avatar.settings import LiveSettings, variable_of
 from export.profiles import ENGINE_CACHE
 from gateway.settings import SETTINGS, Settings
 
@@ -23,6 +25,12 @@ def started(*profiles: str) -> dict[str, dict[str, Any]]:
     return {
         name: each for name, each in SERVICES.items() if not each.get("profiles") or set(each["profiles"]) & {*profiles}
     }
+
+
+def image_environment(dockerfile: Path) -> dict[str, str]:
+    """Variables of the image."""
+    words = [word for each in steps(dockerfile) if each.name == "ENV" for word in each.words()]
+    return dict(word.split("=", 1) for word in words)
 
 
 def dockerfile(service: str) -> Any:
@@ -137,6 +145,30 @@ def test_the_gateways_variables_are_its_settings_and_their_values_do() -> None:
     assert set(environment) <= {setting.variable for setting in SETTINGS}
     given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
     assert Settings(**given).triton == "triton:8001"
+
+
+@pytest.mark.parametrize("name", ["triton", "triton-cpu"])
+def test_tritons_variables_are_the_settings_of_its_jobs_and_sessions(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert set(environment) <= set(map(variable_of, LiveSettings.model_fields))
+    assert set(environment.values()) == {""}  # so each has its own default
+    # one value counts for both faces of the job
+    of_both = {variable for variable in environment if variable in {setting.variable for setting in SETTINGS}}
+    assert of_both <= set(SERVICES["gateway"]["environment"])
+
+
+@pytest.mark.parametrize("name", ["gateway", "triton", "triton-cpu"])
+def test_what_jobs_write_lies_on_a_disk(name: str) -> None:
+    folders = {path for path in image_environment(dockerfile(name)).values() if path.startswith("/var/lib/")}
+    assert folders <= {volume.split(":")[1] for volume in SERVICES[name]["volumes"]}
+    assert image_environment(dockerfile(name))["AVATAR_WORK_DIR"] in folders
+
+
+def test_triton_may_take_as_much_shared_memory_as_it_needs() -> None:
+    for name in ("triton", "triton-cpu"):
+        limits = SERVICES[name]["deploy"]["resources"]["limits"]
+        shared, memory = (int(size.removesuffix("g")) for size in (SERVICES[name]["shm_size"], limits["memory"]))
+        assert 2 < shared <= memory / 4  # the largest call that gRPC carries, and frames; it counts as memory
 
 
 def test_the_exports_variables_are_those_that_its_script_reads() -> None:

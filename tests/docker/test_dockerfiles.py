@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from docker_files import DOCKER, DOCKERFILES, ROOT, context, ignored, step, steps
 
+from avatar.settings import JobSettings, variable_of
 from embedded.system import find_parts
 from gateway.settings import SETTINGS, Settings
 
@@ -72,6 +73,12 @@ def test_the_gateways_command_and_port_are_the_gateways() -> None:
     assert port in step(gateway, "HEALTHCHECK").rest
     environment = " ".join(each.rest for each in steps(gateway) if each.name == "ENV")
     assert set(re.findall(r"AVATAR_\w+", environment)) <= {setting.variable for setting in SETTINGS}
+
+
+def test_tritons_variables_are_settings_of_the_job() -> None:
+    environment = " ".join(each.rest for each in steps(DOCKERFILES["triton"]) if each.name == "ENV")
+    named = set(re.findall(r"AVATAR_\w+", environment))
+    assert {"AVATAR_WORK_DIR", "AVATAR_CACHE_DIR"} <= named <= set(map(variable_of, JobSettings.model_fields))
 
 
 def test_numba_may_write_somewhere(dockerfile: Path) -> None:

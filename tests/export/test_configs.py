@@ -35,7 +35,7 @@ def test_a_config_has_the_tensors_of_the_table(model: Model) -> None:
     assert (config.name, config.max_batch_size) == (model.name, model.max_batch_size)
     for there, table in ((config.input, model.inputs), (config.output, model.outputs)):
         got = [(t.name, pb.DataType.Name(t.data_type), tuple(t.dims)) for t in there]
-        assert got == [(t.name, f"TYPE_{t.dtype}", t.shape) for t in table]
+        assert got == [(t.name, f"TYPE_{t.dtype.replace('BYTES', 'STRING')}", t.shape) for t in table]
     assert [t.optional for t in config.input] == [t.optional for t in model.inputs]
 
 
@@ -161,7 +161,7 @@ def test_the_nets_of_the_frames_batch_across_requests_and_the_others_do_not() ->
 
 def test_the_other_models_are_python_on_the_cpu() -> None:
     names = {model.name for model in MODELS} - {*NETS, *ENSEMBLES}
-    assert names == {"mel_spectrogram", "face_nms", "face_crop", "face_paste"}
+    assert names == {"mel_spectrogram", "face_nms", "face_crop", "face_paste", "avatar", "live"}
     for name in names:
         (group,) = parsed(name).instance_group
         assert parsed(name).backend == "python"
@@ -171,7 +171,21 @@ def test_the_other_models_are_python_on_the_cpu() -> None:
 def test_parameters_are_added_to_a_config() -> None:
     config = parse(configs.render(tensors.WAV2LIP, {"checkpoint": "stand-in"}))
     assert config.parameters["checkpoint"].string_value == "stand-in"
-    assert not parsed("wav2lip").parameters
+    assert "checkpoint" not in parsed("wav2lip").parameters
+
+
+@every_model
+def test_every_model_says_which_version_of_the_table_it_is_of(model: Model) -> None:
+    assert parsed(model.name).parameters["api_version"].string_value == tensors.API_VERSION
+
+
+@every_model
+def test_the_models_that_stream_are_decoupled_and_those_with_sessions_have_sequences(model: Model) -> None:
+    config = parsed(model.name)
+    assert config.model_transaction_policy.decoupled == model.streams
+    assert config.HasField("sequence_batching") == model.sequences
+    if model.sequences:
+        assert config.sequence_batching.max_sequence_idle_microseconds == tensors.SEQUENCE_IDLE_SECONDS * 1_000_000
 
 
 def test_writing_changes_only_what_differs(tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from lipsync.tensors import MODELS, Tensor
+from lipsync.tensors import API_VERSION, MODELS, Model, Tensor
 
 
 def test_every_tensor_is_described() -> None:
@@ -24,3 +28,24 @@ def test_a_tensor_accepts_its_own_type_and_shape_only() -> None:
     assert not face.accepts(np.zeros((7, 95, 3), np.uint8))
     assert not face.accepts(np.zeros((7, 96, 3), np.float32))
     assert not face.accepts(np.zeros((7, 96), np.uint8))
+
+
+PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
+
+
+def described(model: Model) -> dict[str, Any]:
+    """What a caller relies on."""
+    return {
+        "max_batch_size": model.max_batch_size,
+        "streams": model.streams,
+        "sequences": model.sequences,
+        "inputs": [[t.name, t.dtype, list(t.shape), "optional" if t.optional else "needed"] for t in model.inputs],
+        "outputs": [[t.name, t.dtype, list(t.shape)] for t in model.outputs],
+    }
+
+
+def test_the_public_tensors_are_those_that_were_published_under_this_version() -> None:
+    """Where this fails, callers would notice. What is new and optional gets a new second number of `API_VERSION`, what
+    breaks somebody a new first one; then tests/lipsync/published.json is written anew, and the changelog says it."""
+    assert PUBLISHED["api_version"] == API_VERSION
+    assert {model.name: described(model) for model in MODELS} == PUBLISHED["models"]

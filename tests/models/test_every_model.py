@@ -15,6 +15,7 @@ from embedded.server import Triton
 from lipsync.tensors import FACES, MODELS, S3FD_BATCH, WAV2LIP_BATCH, Model
 
 NAMES = [model.name for model in MODELS]
+ANSWERING = [model for model in MODELS if not model.streams]  # the others have tests of their own
 BOX = [80, 60, 240, 260]
 
 
@@ -75,7 +76,9 @@ def test_a_models_config_is_the_tables(call: Caller, model: Model) -> None:
     config = call.client.get_model_config(model.name).config
     assert config.max_batch_size == model.max_batch_size
     for there, table in ((config.input, model.inputs), (config.output, model.outputs)):
-        assert [_described(tensor) for tensor in there] == [(t.name, t.dtype, t.shape) for t in table]
+        assert [_described(tensor) for tensor in there] == [
+            (t.name, t.dtype.replace("BYTES", "STRING"), t.shape) for t in table
+        ]
     assert [tensor.optional for tensor in config.input] == [tensor.optional for tensor in model.inputs]
 
 
@@ -86,7 +89,7 @@ def test_a_net_runs_as_one_instance_and_says_what_checkpoint_it_is(call: Caller,
     assert config.parameters["checkpoint"].string_value == "stand-in"
 
 
-@pytest.mark.parametrize("model", MODELS, ids=NAMES)
+@pytest.mark.parametrize("model", ANSWERING, ids=lambda model: model.name)
 def test_a_model_answers_with_the_tables_tensors(call: Caller, portrait: np.ndarray, model: Model) -> None:
     inputs, shapes = _sensible(model.name, portrait)
     outputs = call(model.name, inputs)

@@ -4,7 +4,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
-from lipsync.serving import Serving
+from lipsync.serving import Serving, use_one_blas_thread
 from lipsync.tensors import MEL_SPECTROGRAM
 from lipsync.windows import mel_windows
 
@@ -16,6 +16,7 @@ def windows_of(audio, fps):
 class TritonPythonModel:
     def initialize(self, args):
         self._serving = Serving(pb_utils, MEL_SPECTROGRAM, windows_of)
+        use_one_blas_thread()
         # librosa imports and compiles at its first call: here, not in the first request
         windows_of(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
 

@@ -1,0 +1,387 @@
+"""Live sessions as a Triton model, `live`: a face once, then speech as it is spoken in, frames out.
+
+A session is a sequence of requests of one id. Each is answered by the frames whose mel windows it completes; all that
+a frame hears is in `lipsync.streaming`. Sessions share the nets with everybody, by BLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync import tensors
+from lipsync.blend import feather
+from lipsync.crop import crop, paste
+from lipsync.errors import InvalidInput
+from lipsync.mel import SAMPLE_RATE, mel_spectrogram
+from lipsync.serving import PbUtils, Request, use_one_blas_thread
+from lipsync.streaming import LATENCY, MelStream
+from lipsync.tensors import FACE_FILE, LIVE_SAMPLES, SEQUENCE_IDLE_SECONDS
+
+from .appearance import appear
+from .bls import BlsModels
+from .cache import open_cache
+from .calls import Call, Calls, log_to_triton
+from .errors import Busy, ClientError, InvalidField, TooLarge
+from .form import parse
+from .job import Job, RequestLog
+from .options import Blend, Longer, Options
+from .pictures import Picture, Still
+from .request import AvatarRequest, Background
+from .served import open_workspace, write_form
+from .settings import MIB, LiveSettings, load
+from .tracking import Tracker
+
+logger = logging.getLogger("avatar")
+
+FORMATS = ("bgr", "jpeg", "mouth")
+JPEG_QUALITY = 90
+WATCH_SECONDS = 1.0  # where many requests wait, to ask for each more often would cost more than it saves
+AT_ONCE = 8  # windows that are generated before the first of their frames is sent
+NO_SESSION = "there is no such session: it has ended, was silent for too long, or was never begun"
+
+
+@dataclass(frozen=True)
+class Face:
+    """An avatar, ready to speak: everything that does not change from frame to frame.
+
+    Attributes:
+        pictures: BGR [H,W,3] each, shown in turn.
+        boxes: INT32 [4] each; None where a picture shows no face.
+        crops: UINT8 [n,96,96,3], what the net sees of each.
+        fps: exact.
+        options: as the session's first request has them.
+        form: one of `FORMATS`.
+        stand_ins: models that run on stand-in checkpoints.
+    """
+
+    pictures: list[Picture]
+    boxes: list[NDArray[np.int32] | None]
+    crops: NDArray[np.uint8]
+    fps: Fraction
+    options: Options
+    form: str
+    stand_ins: tuple[str, ...]
+
+    def number(self, index: int) -> int:
+        """Which picture is shown as frame `index`: the option `length` says what follows the last one."""
+        count = len(self.pictures)
+        if self.options.longer is Longer.HOLD:
+            return min(index, count - 1)
+        if self.options.longer is Longer.LOOP or count == 1:
+            return index % count
+        place = index % (2 * count - 2)  # back and forth, the picture at which it turns once
+        return min(place, 2 * count - 2 - place)
+
+
+class Session:
+    """One session. What was said in its requests waits in a line, and is taken from there in order."""
+
+    def __init__(self, identity: str) -> None:
+        self.id = identity
+        self.face: Face | None = None
+        self.line: asyncio.Queue[Said] = asyncio.Queue()
+        self.worker: asyncio.Task[None] | None = None
+        self.size = 0  # bytes of its pictures
+        self.without_face = 0
+        self.last = time.monotonic()
+        self.under_way = 0
+
+    def end(self) -> None:
+        """Nobody is answered any more; pictures and sound go."""
+        if self.worker:
+            self.worker.cancel()
+        while not self.line.empty():
+            self.line.get_nowait().answered(ClientError(NO_SESSION))
+        self.face = None
+
+
+class Said:
+    """One request in its session's line; whoever brought it waits until it is answered."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self._done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def answered(self, error: Exception | None = None) -> None:
+        """All frames are sent, or it failed."""
+        if not self._done.done():
+            self._done.set_result(error)
+
+    async def wait(self) -> None:
+        """Raises what it failed with."""
+        if error := await self._done:
+            raise error
+
+
+class Live:
+    """Answers the requests of the model `live`, whose stub process it lives in."""
+
+    def __init__(self, pb_utils: PbUtils, args: Mapping[str, str]) -> None:
+        """`args`: what Triton hands to `initialize`. Raises BadSetting and OSError: the model does not load then."""
+        log_to_triton(pb_utils, tensors.LIVE)
+        self._settings = load(LiveSettings)
+        use_one_blas_thread()
+        mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa imports and compiles at its first call
+        self._sessions: dict[object, Session] = {}
+        self._calls = Calls(pb_utils, tensors.LIVE, WATCH_SECONDS)
+        self._models = BlsModels(pb_utils, Path(args["model_repository"]).parent)
+        self._workspace = self._calls.run(open_workspace(self._settings))
+        self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
+        self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._calls.loop)
+
+    def take(self, requests: list[Request]) -> None:
+        """Begin with requests; those of one session are answered in their order."""
+        self._calls.take(requests, self._serve)
+
+    def close(self) -> None:
+        """End all sessions, and leave nothing."""
+        self._sweeper.cancel()
+        self._calls.close()
+        self._sessions.clear()
+        self._workspace.close()
+
+    async def _serve(self, call: Call) -> None:
+        session = self._session(call)
+        said = Said(call)
+        session.line.put_nowait(said)  # before anything is waited for: requests stand in line as they came
+        session.under_way += 1
+        try:
+            if call.starts:
+                await self._begin(call, session)
+            await said.wait()
+        except (InvalidField, InvalidInput):
+            if call.starts or call.ends:
+                self._drop(session)
+            raise
+        except BaseException:  # the caller is gone, or something is broken: nobody can go on with it
+            self._drop(session)
+            raise
+        finally:
+            session.under_way -= 1
+            session.last = time.monotonic()
+
+    def _session(self, call: Call) -> Session:
+        if not call.starts:
+            session = self._sessions.get(call.sequence)
+            if session is None:
+                raise ClientError(NO_SESSION)
+            return session
+        if old := self._sessions.pop(call.sequence, None):
+            old.end()
+        if len(self._sessions) >= self._settings.live_sessions:
+            most = self._settings.live_sessions
+            raise Busy(f"{most} live sessions are running, as many as may; try again later")
+        session = self._sessions[call.sequence] = Session(call.id)
+        return session
+
+    async def _work(self, session: Session, face: Face, mel: MelStream) -> None:
+        """Answer what stands in line, all that has come meanwhile at once: so a session that lags behind catches up."""
+        while True:
+            waiting = [await session.line.get()]
+            while not session.line.empty():
+                waiting.append(session.line.get_nowait())
+            try:
+                await self._answer(session, face, mel, waiting)
+            except Exception as error:
+                for said in waiting:
+                    said.answered(error)
+
+    async def _answer(self, session: Session, face: Face, mel: MelStream, waiting: list[Said]) -> None:
+        first = mel.frames
+        heard: list[NDArray[np.float32]] = []
+        owners: list[Said] = []  # whose request completed each window
+        spoken: list[int] = []
+        for said in waiting:
+            try:
+                windows = await asyncio.to_thread(self._hear, said.call, mel)
+            except (InvalidField, InvalidInput) as error:
+                said.answered(error)
+                windows = []
+            heard += windows
+            owners += [said] * len(windows)
+            spoken.append(mel.samples)
+        sent = 0
+        async with aclosing(self._frames(session, face, first, heard)) as frames:
+            for said, samples in zip(waiting, spoken, strict=True):
+                while sent < len(owners) and owners[sent] is said:
+                    await said.call.send(index=first + sent, **await anext(frames))
+                    sent += 1
+                if said.call.ends:
+                    await self._say_goodbye(session, said, mel, samples)
+                    return
+                said.answered()
+
+    def _hear(self, call: Call, mel: MelStream) -> list[NDArray[np.float32]]:
+        """The windows FP32 [80,16] that a request completes."""
+        windows: list[NDArray[np.float32]] = []
+        speech = _speech(call)
+        if speech is not None:
+            if mel.samples + speech.size > self._settings.max_speech_seconds * SAMPLE_RATE:
+                raise InvalidField("audio", self._settings.limits.too_long)
+            windows += list(mel.feed(speech))
+        if call.ends:
+            windows += list(mel.end())
+        return windows
+
+    async def _begin(self, call: Call, session: Session) -> None:
+        form = _format(call)
+        async with self._workspace.folder() as folder:
+            fields = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
+            asked = parse(fields, folder, call.id, self._settings.limits, live=True)
+            if asked.background is Background.TRANSPARENT and asked.background_file is None:
+                raise InvalidField(tensors.BACKGROUND, "a live session has no alpha channel: Transparent cannot be")
+            job = Job(self._models, RequestLog(call.id), asked.options, asked.limits, cache=self._cache)
+            face = await ready(asked, job, form, lambda size: self._make_room(session, size))
+        session.face = face
+        height, width = face.pictures[0].shape[:2]
+        about = {
+            "fps": str(face.fps),
+            "width": width,
+            "height": height,
+            "frames": len(face.pictures),
+            "latency": LATENCY,
+            "format": form,
+            "stand_ins": list(face.stand_ins),
+        }
+        logger.info("session begun: %s", about, extra={"request_id": session.id})
+        await call.send(session=json.dumps(about))
+        session.worker = asyncio.create_task(self._work(session, face, MelStream(float(face.fps))))
+
+    async def _frames(
+        self, session: Session, face: Face, first: int, windows: list[NDArray[np.float32]]
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """The outputs of the frames from `first` on, one a window; a few are generated at a time."""
+        for start in range(0, len(windows), AT_ONCE):
+            some = windows[start : start + AT_ONCE]
+            numbers = [face.number(first + start + n) for n in range(len(some))]
+            speaks = [n for n, number in enumerate(numbers) if face.boxes[number] is not None]
+            mouths: dict[int, Picture] = {}
+            if speaks:
+                shown = np.ascontiguousarray(face.crops[[numbers[n] for n in speaks]])
+                heard = np.stack([some[n] for n in speaks])
+                made = await self._models.speak(shown, heard, face.options.model)
+                mouths = dict(zip(speaks, made, strict=True))
+            session.without_face += len(some) - len(speaks)
+            for n, number in enumerate(numbers):
+                yield await asyncio.to_thread(_frame, face, number, mouths.get(n))
+
+    async def _say_goodbye(self, session: Session, said: Said, mel: MelStream, samples: int) -> None:
+        about = {"frames": mel.frames, "duration": samples / SAMPLE_RATE, "without_face": session.without_face}
+        logger.info("session over: %s", about, extra={"request_id": session.id})
+        await said.call.finish(summary=json.dumps(about))
+        said.answered()
+        self._drop(session)
+
+    def _make_room(self, session: Session, size: int) -> None:
+        """Let a session have pictures of so many bytes. Raises TooLarge, or Busy where others have taken the room."""
+        most = self._settings.live_mib * MIB
+        if size > most:
+            held = f"its frames are {size >> 20} MiB, {most >> 20} at most"
+            raise TooLarge(f"{FACE_FILE}: too much for a live session: {held}; send fewer, or set max_height")
+        if size + sum(other.size for other in self._sessions.values()) > most:
+            raise Busy("the pictures of other live sessions leave no room for these; try again later")
+        session.size = size
+
+    def _drop(self, session: Session) -> None:
+        for sequence, there in tuple(self._sessions.items()):
+            if there is session:
+                del self._sessions[sequence]
+        session.end()
+
+    async def _sweep(self) -> None:
+        """End sessions that have been silent for too long: their clients are gone."""
+        while True:
+            await asyncio.sleep(1)
+            now = time.monotonic()
+            for session in tuple(self._sessions.values()):
+                if not session.under_way and now - session.last > SEQUENCE_IDLE_SECONDS:
+                    about = {"request_id": session.id}
+                    logger.info("session dropped: nothing came for %d s", SEQUENCE_IDLE_SECONDS, extra=about)
+                    self._drop(session)
+
+
+async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[int], None]) -> Face:
+    """Read the avatar and find its face; `make_room` is told how many bytes its pictures take, and may refuse.
+
+    Raises as `pipeline.render`.
+    """
+    seen = await appear(asked, job)
+    avatar = seen.avatar
+    count = 1 if isinstance(avatar, Still) else avatar.count
+    make_room(count * avatar.width * avatar.height * 3)
+    pictures: list[Picture] = []
+    boxes: list[NDArray[np.int32] | None] = []
+    async with aclosing(Tracker(avatar, count, job, seen.faces).frames()) as frames:
+        async for picture, box in frames:
+            pictures.append(picture)
+            boxes.append(box)
+    crops = await asyncio.to_thread(_crops, pictures, boxes)
+    return Face(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
+
+
+def _crops(pictures: list[Picture], boxes: list[NDArray[np.int32] | None]) -> NDArray[np.uint8]:
+    crops = np.zeros((len(pictures), tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
+    for n, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
+        if box is not None:
+            crops[n] = crop(picture[None], box[None])[0]
+    return crops
+
+
+def _frame(face: Face, number: int, mouth: Picture | None) -> dict[str, NDArray[np.uint8] | NDArray[np.int32]]:
+    """A frame's outputs but for its index."""
+    picture, box = face.pictures[number], face.boxes[number]
+    if mouth is None or box is None:
+        box = np.zeros(4, np.int32)
+    elif face.options.blend is Blend.FEATHER:
+        picture = feather(picture, box, mouth)
+    elif face.form == "mouth":  # all of it, and nothing else, is pasted over
+        x1, y1, x2, y2 = box.tolist()
+        whole = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
+        return {"frame": paste(picture[None, y1:y2, x1:x2], whole, mouth[None])[0], "box": box}
+    else:
+        picture = paste(picture[None], box[None], mouth[None])[0]
+    if face.form == "mouth":
+        x1, y1, x2, y2 = box.tolist()
+        return {"frame": picture[y1:y2, x1:x2], "box": box}
+    if face.form == "jpeg":
+        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        return {"jpeg": data.astype(np.uint8), "box": box}
+    return {"frame": picture, "box": box}
+
+
+def _format(call: Call) -> str:
+    form = call.texts().get("format", "").strip().lower() or FORMATS[0]
+    if form not in FORMATS:
+        raise InvalidField("format", f"{', '.join(FORMATS)} expected, got {form[:40]!a}")
+    return form
+
+
+def _speech(call: Call) -> NDArray[np.float32] | None:
+    """What was said in this request, FP32 [n]; None where nothing was."""
+    audio, pcm = call.array("audio"), call.array("pcm")
+    if audio is not None and pcm is not None:
+        raise InvalidField("pcm", "send audio or pcm, not both")
+    name, samples = ("pcm", pcm) if audio is None else ("audio", audio)
+    if samples is None or (samples.size == 0 and (call.starts or call.ends)):
+        if samples is None and not (call.starts or call.ends):
+            raise InvalidField("audio", "send audio or pcm")
+        return None
+    fewest, most = LIVE_SAMPLES
+    if not call.ends and samples.size < fewest:
+        raise InvalidField(name, f"20 ms ({fewest} samples) at least, got {samples.size}")
+    if samples.size > most:
+        raise InvalidField(name, f"30 s ({most} samples) at most, got {samples.size}")
+    return samples.astype(np.float32) / 32768 if name == "pcm" else samples

@@ -1,0 +1,135 @@
+"""The whole job as a Triton model, `avatar`: the gRPC face of the pipeline, as `gateway` is its HTTP face."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+
+from lipsync.serving import PbUtils, Request
+from lipsync.tensors import AVATAR, BACKGROUND, FACE_TYPE
+
+from .bls import BlsModels
+from .cache import Cache, open_cache
+from .calls import Call, Calls, log_to_triton
+from .errors import TooLarge
+from .events import Chunk, Progress, Rendered
+from .form import FILES, Form, Upload, parse
+from .models import Models
+from .pipeline import render
+from .request import AvatarRequest
+from .settings import MIB, JobSettings, load
+from .turns import Jobs
+from .workspace import Workspace
+
+logger = logging.getLogger("avatar")
+
+# What the form needs and a call may leave out. Of a still or a video the content decides; of a GIF, this.
+LEFT_OUT = {FACE_TYPE: "png", BACKGROUND: "From Input"}
+PROGRESS_SECONDS = 0.1  # between two answers about one stage; its first and its last are always told
+
+
+class Avatar:
+    """Answers the requests of the model `avatar`, whose stub process it lives in."""
+
+    def __init__(self, pb_utils: PbUtils, args: Mapping[str, str]) -> None:
+        """`args`: what Triton hands to `initialize`. Raises BadSetting and OSError: the model does not load then."""
+        log_to_triton(pb_utils, AVATAR)
+        self._settings = load(JobSettings)
+        self._calls = Calls(pb_utils, AVATAR)
+        self._models = BlsModels(pb_utils, Path(args["model_repository"]).parent)
+        self._workspace: Workspace = self._calls.run(open_workspace(self._settings))
+        self._jobs = Jobs(self._settings.max_jobs, self._settings.max_waiting)
+        self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
+
+    def take(self, requests: list[Request]) -> None:
+        """Begin with requests; each is answered as it gets on."""
+        self._calls.take(requests, self._serve)
+
+    def close(self) -> None:
+        """End what still runs, and leave nothing."""
+        self._calls.close()
+        self._workspace.close()
+
+    async def _serve(self, call: Call) -> None:
+        begun = time.monotonic()
+        with self._jobs.place():
+            async with self._workspace.folder() as folder:
+                form = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
+                asked = parse(form, folder, call.id, self._settings.limits, streamed=True)
+                if self._jobs.running >= self._settings.max_jobs:
+                    await call.send(stage="queue", done=0, total=-1)
+                async with self._jobs.turn():
+                    made = await stream(call, asked, self._models, self._cache)
+        seconds = " ".join(f"{stage}={spent:.3f}" for stage, spent in made.seconds.items())
+        took = time.monotonic() - begun
+        logger.info("200 %d frames in %.3f s %s", made.frames, took, seconds, extra={"request_id": call.id})
+
+
+async def stream(
+    call: Call, asked: AvatarRequest, models: Models, cache: Cache | None, clock: Callable[[], float] = time.monotonic
+) -> Rendered:
+    """Do the job, and tell of it: progress, chunks, and at the end the summary. Raises as `pipeline.render`."""
+    made: Rendered | None = None
+    told: dict[str, float] = {}
+    async with aclosing(render(asked, models, cache)) as events:
+        async for event in events:
+            if isinstance(event, Chunk):
+                await call.send(video=np.frombuffer(event.data, np.uint8))
+            elif isinstance(event, Rendered):
+                made = event
+            elif _is_due(event, told.get(event.stage), clock()):
+                told[event.stage] = clock()
+                await call.send(stage=event.stage, done=event.done, total=-1 if event.total is None else event.total)
+    if made is None:
+        raise RuntimeError("the job ended without a result")
+    if made.stand_ins:
+        names = ", ".join(made.stand_ins)
+        logger.warning("made with STAND-IN checkpoints: %s", names, extra={"request_id": call.id})
+    await call.finish(summary=json.dumps(summary(made)))
+    return made
+
+
+def summary(made: Rendered) -> dict[str, object]:
+    """The last answer's JSON: see docs/grpc.md."""
+    return {
+        "frames": made.frames,
+        "fps": str(made.fps),
+        "duration": made.duration,
+        "without_face": made.without_face,
+        "seconds": {stage: round(spent, 6) for stage, spent in made.seconds.items()},
+        "stand_ins": list(made.stand_ins),
+        "container": made.container,
+    }
+
+
+def write_form(call: Call, folder: Path, most: int) -> Form:
+    """The call's inputs as a form, its files in `folder`. Raises TooLarge for one of more than `most` bytes."""
+    form: dict[str, str | Upload] = {**LEFT_OUT, **call.texts()}
+    for name, file in FILES.items():
+        data = call.array(name)
+        if data is None:
+            continue
+        if data.nbytes > most:
+            raise TooLarge(f"{name}: the file is larger than {most} bytes")
+        (folder / file).write_bytes(data.data)
+        form[name] = Upload(folder / file, data.nbytes)
+        del call.inputs[name]  # on disk now
+    return form
+
+
+async def open_workspace(settings: JobSettings) -> Workspace:
+    """This process's folder for its requests' files. Raises OSError."""
+    workspace = Workspace(settings.work_dir)  # on the loop that will use it
+    await asyncio.to_thread(workspace.open)
+    return workspace
+
+
+def _is_due(event: Progress, last: float | None, now: float) -> bool:
+    return last is None or event.done == event.total or now - last >= PROGRESS_SECONDS

@@ -1,0 +1,77 @@
+"""Names, types and bounds of the public models that are called here.
+
+Their source is `lipsync/tensors.py` of the service, which is not installed where this client is: a test of the
+project holds this table to that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+API_VERSION = "1.0"  # of the service's table that this one was written from
+
+SAMPLE_RATE = 16_000  # of all speech that goes in as samples
+FACE_SIZE = 96  # pixels; the side of a mouth
+MEL_BANDS, WINDOW_COLUMNS = 80, 16  # of one mel window
+FACES = 16  # faces a frame that are found at most
+MOST_FRAMES = 4  # of one `detect_faces` call
+MOST_WINDOWS = 32  # of one `lipsync` call
+LEAST_SAMPLES = 320  # of a piece of live speech: 20 ms
+
+Array = NDArray[Any]
+NUMPY: dict[str, type[np.generic]] = {
+    "UINT8": np.uint8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One public model: its tensors' types by name, in its own order."""
+
+    name: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+DETECT_FACES = Model("detect_faces", {"frames": "UINT8"}, {"boxes": "FP32", "scores": "FP32"})
+MEL_SPECTROGRAM = Model("mel_spectrogram", {"audio": "FP32", "fps": "FP64"}, {"mel": "FP32"})
+_SPEAKING = {"frames": "UINT8", "boxes": "INT32", "mel": "FP32"}
+LIPSYNC = {  # by the generator's name
+    "wav2lip": Model("lipsync", _SPEAKING, {"mouths": "UINT8"}),
+    "wav2lip_gan": Model("lipsync_gan", _SPEAKING, {"mouths": "UINT8"}),
+}
+FACE_PASTE = Model("face_paste", {"frames": "UINT8", "boxes": "INT32", "mouths": "UINT8"}, {"frames": "UINT8"})
+
+FACE_FILE, SPEECH_FILE, BACKGROUND_FILE, FACE_TYPE = "face_file", "audio_file", "background_file", "avatarFileType"
+_LOOKS = {FACE_TYPE: "BYTES", "background": "BYTES", BACKGROUND_FILE: "UINT8"}
+_CHOICES = (
+    *("model", "face", "no_face", "detection", "blend", "pads", "smooth", "box", "length", "fps", "resize_factor"),
+    *("rotate", "crop", "max_height", "background_edge"),
+)
+AVATAR = Model(
+    "avatar",
+    {
+        **{FACE_FILE: "UINT8", SPEECH_FILE: "UINT8"},
+        **_LOOKS,
+        **dict.fromkeys((*_CHOICES, "quality", "background_video"), "BYTES"),
+    },
+    {"stage": "BYTES", "done": "INT32", "total": "INT32", "video": "UINT8", "summary": "BYTES"},
+)
+LIVE = Model(
+    "live",
+    {
+        **{FACE_FILE: "UINT8", "audio": "FP32", "pcm": "INT16", "format": "BYTES"},
+        **_LOOKS,
+        **dict.fromkeys(_CHOICES, "BYTES"),
+    },
+    {"session": "BYTES", "index": "INT32", "frame": "UINT8", "jpeg": "UINT8", "box": "INT32", "summary": "BYTES"},
+)

@@ -1,0 +1,16 @@
+"""The form's files and options in; progress, chunks of mp4 and a summary out, as the job gets on."""
+
+import triton_python_backend_utils as pb_utils
+
+from avatar.served import Avatar
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._avatar = Avatar(pb_utils, args)
+
+    def execute(self, requests):
+        self._avatar.take(requests)
+
+    def finalize(self):
+        self._avatar.close()

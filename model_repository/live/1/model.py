@@ -1,0 +1,16 @@
+"""A face once, then speech as it is spoken in; frames out, each as soon as all that it hears has been said."""
+
+import triton_python_backend_utils as pb_utils
+
+from avatar.live import Live
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        self._live = Live(pb_utils, args)
+
+    def execute(self, requests):
+        self._live.take(requests)
+
+    def finalize(self):
+        self._live.close()

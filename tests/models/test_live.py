@@ -1,0 +1,290 @@
+"""The model `live`: sessions of speech as it is spoken, on a live server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from avatar_media import write_video
+from served import Served
+from stream_calls import Answers, Talk, is_last
+from triton_calls import caller
+
+from avatar.live import NO_SESSION
+from avatar.settings import LiveSettings
+from lipsync.crop import paste
+from lipsync.mel import mel_spectrogram
+from lipsync.streaming import LOOKAHEAD
+from lipsync.tensors import SEQUENCE_IDLE_SECONDS
+from lipsync.windows import mel_windows
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000, frames=9600)  # 0.6 s
+PIECE = 640  # samples; 40 ms
+_sequences = count(1000)
+
+
+@pytest.fixture(scope="module")
+def face(samples: Path) -> bytes:
+    """The face of the samples, at a quarter of its pixels."""
+    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+@pytest.fixture
+def talk(served: Served) -> Iterator[Talk]:
+    talk = Talk(served.stub, next(_sequences))
+    yield talk
+    talk.hang_up()
+
+
+def pieces(speech: np.ndarray, size: int = PIECE) -> list[np.ndarray]:
+    return [speech[at : at + size] for at in range(0, len(speech), size)]
+
+
+def told(talk: Talk, face: bytes, speech: np.ndarray, size: int = PIECE, **options: str) -> Answers:
+    """A whole session, as fast as it goes."""
+    talk.say(start=True, face_file=face, **options)
+    sent = pieces(speech, size)
+    for n, piece in enumerate(sent):
+        talk.say(audio=piece, end=n == len(sent) - 1)
+    return talk.hear(1 + len(sent))
+
+
+def test_the_frames_are_those_of_the_whole_speech_with_silence_behind_it(
+    served: Served, talk: Talk, face: bytes
+) -> None:
+    answers = told(talk, face, SPEECH)
+    assert answers.error == ""
+    assert answers.session
+    assert answers.summary
+    assert (answers.session["fps"], answers.session["width"], answers.session["height"]) == ("25", 320, 240)
+    windows = mel_windows(mel_spectrogram(np.concatenate((SPEECH, np.zeros(16_000, np.float32)))), 25.0)
+    frames = [answers.frames[n] for n in range(answers.summary["frames"])]
+    assert len(frames) == len(answers.frames)
+    picture = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)[None]
+    boxes = np.stack([frame["box"] for frame in frames])
+    with caller(served.triton.grpc_address) as call:
+        inputs = {"frames": picture, "boxes": boxes, "mel": windows[: len(frames)]}
+        mouths = call("lipsync", inputs)["mouths"]
+    expected = paste(picture, boxes, mouths)
+    shown = np.stack([frame["frame"] for frame in frames])
+    np.testing.assert_allclose(shown.astype(int), expected, atol=1)  # a batch of another size may round the other way
+    assert np.abs(shown[8].astype(int) - shown[-1]).max() > 20  # and the mouth moves
+
+
+def test_a_frame_comes_once_its_window_has_been_heard_and_not_before(talk: Talk, face: bytes) -> None:
+    talk.say(start=True, face_file=face)
+    talk.hear()
+    heard = LOOKAHEAD - 320
+    talk.say(audio=SPEECH[:heard])
+    assert talk.hear().frames == {}
+    talk.say(audio=SPEECH[heard : LOOKAHEAD + 1])
+    assert list(talk.hear().frames) == [0]
+    talk.say(audio=SPEECH[LOOKAHEAD + 1 :], end=True)
+    assert min(talk.hear().frames) == 1
+
+
+def test_the_end_of_speech_closes_the_mouth_and_ends_the_session(talk: Talk, face: bytes) -> None:
+    talk.say(start=True, face_file=face)
+    talk.say(end=True, pcm=np.zeros(0, np.int16))
+    silent = talk.hear(2)
+    assert silent.summary
+    assert (silent.summary["frames"], silent.summary["duration"]) == (1, 0.0)
+    again = told(talk, face, SPEECH)  # the same id: a new session
+    assert again.summary
+    assert again.summary["duration"] == pytest.approx(0.6)
+    last = again.frames[max(again.frames)]["frame"].astype(int)
+    np.testing.assert_allclose(last, silent.frames[0]["frame"], atol=1)
+    talk.say(audio=SPEECH)
+    assert "must specify the START flag" in talk.hear().error
+
+
+@pytest.mark.parametrize("size", [320, 333, 9600])
+def test_pieces_of_any_size_and_integers_give_the_same_frames(
+    served: Served, talk: Talk, face: bytes, size: int
+) -> None:
+    integers = (SPEECH * 32767).astype(np.int16)
+    floats = integers.astype(np.float32) / 32768
+    whole = told(talk, face, floats)
+    other = Talk(served.stub, next(_sequences))
+    other.say(start=True, face_file=face)
+    sent = pieces(integers, size)
+    for n, piece in enumerate(sent):
+        other.say(pcm=piece, end=n == len(sent) - 1)  # the last may be as short as it is
+    got = other.hear(1 + len(sent))
+    assert got.error == ""
+    assert got.frames.keys() == whole.frames.keys()
+    for n, frame in got.frames.items():
+        np.testing.assert_allclose(frame["frame"].astype(int), whole.frames[n]["frame"], atol=1)
+    other.hang_up()
+
+
+def test_jpegs_and_mouths_are_the_frames_in_fewer_bytes(served: Served, face: bytes) -> None:
+    shown = {}
+    for form in ("bgr", "jpeg", "mouth"):
+        talk = Talk(served.stub, next(_sequences))
+        shown[form] = told(talk, face, SPEECH, format=form)
+        assert shown[form].error == ""
+        talk.hang_up()
+    for n, whole in shown["bgr"].frames.items():
+        x1, y1, x2, y2 = whole["box"]
+        np.testing.assert_allclose(shown["mouth"].frames[n]["frame"].astype(int), whole["frame"][y1:y2, x1:x2], atol=1)
+        jpeg = cv2.imdecode(shown["jpeg"].frames[n]["jpeg"], cv2.IMREAD_COLOR)
+        assert np.abs(jpeg.astype(int) - whole["frame"]).mean() < 3
+
+
+def test_a_short_video_is_shown_in_turn(talk: Talk, samples: Path, tmp_path: Path) -> None:
+    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    moved = np.stack([np.roll(picture, 4 * n, axis=1) for n in range(4)])
+    clip = write_video(tmp_path / "clip.mp4", moved, fps="12.5").read_bytes()
+    answers = told(talk, clip, SPEECH, length="bounce", blend="feather", smooth="false")
+    assert answers.session
+    assert (answers.session["fps"], answers.session["frames"]) == ("25/2", 4)
+    boxes = [tuple(answers.frames[n]["box"]) for n in sorted(answers.frames)]
+    assert len(set(boxes[:4])) == 4
+    assert boxes[4:7] == [boxes[2], boxes[1], boxes[0]]
+
+
+def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk) -> None:
+    grey = np.full((240, 320, 3), 128, np.uint8)
+    blank = cv2.imencode(".png", grey)[1].tobytes()
+    answers = told(talk, blank, SPEECH, no_face="keep")
+    assert answers.summary
+    assert answers.summary["without_face"] == answers.summary["frames"] == len(answers.frames)
+    np.testing.assert_array_equal(answers.frames[0]["frame"], grey)
+    assert tuple(answers.frames[0]["box"]) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ({"face_file": b"garbage"}, "400 face_file: not a picture that can be read"),
+        ({}, "400 face_file: the field is missing"),
+        ({"face_file": "face", "format": "gif"}, "400 format: bgr, jpeg, mouth expected, got 'gif'"),
+        ({"face_file": "face", "pads": "x"}, "400 pads: four whole numbers"),
+        ({"face_file": "face", "background": "Transparent"}, "400 background: a live session has no alpha channel"),
+    ],
+)
+def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
+    talk: Talk, face: bytes, inputs: dict[str, bytes | str], why: str
+) -> None:
+    given = {name: face if value == "face" else value for name, value in inputs.items()}
+    talk.say(start=True, **given)
+    assert talk.hear().error.startswith(why)
+    talk.say(audio=SPEECH)
+    assert talk.hear().error == f"400 {NO_SESSION}"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ({}, "400 audio: send audio or pcm"),
+        ({"audio": SPEECH, "pcm": np.zeros(640, np.int16)}, "400 pcm: send audio or pcm, not both"),
+        ({"audio": SPEECH[:319]}, "400 audio: 20 ms (320 samples) at least, got 319"),
+        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: 30 s (480000 samples) at most"),
+    ],
+)
+def test_a_piece_that_does_not_do_is_refused_and_the_session_goes_on(
+    talk: Talk, face: bytes, inputs: dict[str, np.ndarray], why: str
+) -> None:
+    talk.say(start=True, face_file=face)
+    talk.hear()
+    talk.say(**inputs)
+    assert talk.hear().error.startswith(why)
+    talk.say(audio=SPEECH, end=True)
+    assert talk.hear().summary
+
+
+def test_one_session_too_many_is_refused_until_another_ends(served: Served, face: bytes) -> None:
+    most = LiveSettings().live_sessions
+    talks = [Talk(served.stub, next(_sequences)) for _ in range(most + 1)]
+    for talk in talks[:most]:
+        talk.say(start=True, face_file=face)
+        assert talk.hear().session
+    talks[-1].say(start=True, face_file=face)
+    assert talks[-1].hear().error == f"503 {most} live sessions are running, as many as may; try again later"
+    for talk in talks[:most]:
+        talk.say(end=True, pcm=np.zeros(0, np.int16))
+        assert talk.hear().summary
+    again = told(talks[-1], face, SPEECH)
+    assert again.summary
+    for talk in talks:
+        talk.hang_up()
+
+
+def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Path) -> None:
+    long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
+    talk.say(start=True, face_file=long.read_bytes())
+    error = talk.hear().error
+    assert error == "413 face_file: too much for a live session: its frames are 1192 MiB, 1024 at most; " + (
+        "send fewer, or set max_height"
+    )
+
+
+def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
+    loud, silent = SPEECH, np.zeros_like(SPEECH)
+    answered: dict[int, Answers] = {}
+
+    def session(number: int) -> None:
+        talk = Talk(served.stub, next(_sequences))
+        answered[number] = told(talk, face, silent if number % 2 else loud)
+        talk.hang_up()
+
+    threads = [threading.Thread(target=session, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in (2, 3):
+        for n, frame in answered[number].frames.items():
+            np.testing.assert_allclose(frame["frame"].astype(int), answered[number - 2].frames[n]["frame"], atol=1)
+    assert answered[0].frames.keys() == answered[1].frames.keys()
+    assert any(
+        np.abs(frame["frame"].astype(int) - answered[1].frames[n]["frame"]).max() > 20
+        for n, frame in answered[0].frames.items()
+    )
+
+
+def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -> None:
+    lost = Talk(served.stub, next(_sequences))
+    name = lost.say(start=True, face_file=face)
+    lost.hear()
+    lost.hang_up()
+    end = time.monotonic() + 3 * SEQUENCE_IDLE_SECONDS
+    line = f"live [{name}] session dropped"
+    while line not in served.log.read_text() and time.monotonic() < end:
+        time.sleep(0.2)
+    assert line in served.log.read_text()
+
+
+def test_speech_from_a_file_at_its_own_pace(talk: Talk, face: bytes, samples: Path) -> None:
+    """As a voice would say it: pieces are sent while frames come back."""
+    speech, _ = soundfile.read(samples / "speech.wav", dtype="float32", frames=16_000)
+    sent = pieces(speech)
+
+    def speak() -> None:
+        for n, piece in enumerate(sent):
+            talk.say(audio=piece, end=n == len(sent) - 1)
+            time.sleep(PIECE / 16_000)
+
+    talk.say(start=True, face_file=face, format="jpeg")
+    answers = talk.hear()
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    waiting = len(sent)
+    for answer in talk.stream:
+        answers.add(answer)
+        waiting -= is_last(answer)
+        if not waiting:
+            break
+    speaker.join()
+    assert answers.summary
+    assert sorted(answers.frames) == list(range(answers.summary["frames"]))
