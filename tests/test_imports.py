@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {"lipsync", "export", "embedded", "avatar", "gateway", "bench", "demo"}
+PACKAGES = {"lipsync", "export", "embedded", "avatar", "gateway", "bench", "demo", "lipsync_client"}
 MAY_IMPORT = {
     "lipsync": set(),
     "export": {"lipsync"},
     "embedded": {"lipsync"},
     "avatar": {"lipsync"},
     "gateway": {"avatar", "lipsync"},
+    "client": set(),
     "model_repository": {"lipsync"},
 }
 # the job's gRPC face: two models that are the whole job

@@ -1,0 +1,104 @@
+"""After many streams the server holds what it held after a few; AVATAR_TEST_STREAMS says how many."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+from avatar_media import tone, write_wav
+from stream_calls import Talk, ask, outputs, request, stub
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from embedded.server import Triton
+
+FEW = 20
+MANY = int(os.environ.get("AVATAR_TEST_STREAMS", "40"))
+AT_ONCE = 4
+MIB = 1 << 20
+SHM = "/dev/shm/"  # noqa: S108 - where Linux keeps POSIX shared memory
+_sequences = count(50_000)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the server and its models' processes hold.
+
+    Attributes:
+        memory: bytes that are theirs alone, and their share of what is shared.
+        shared: bytes of their files in /dev/shm.
+        files, processes: open descriptors, and processes.
+    """
+
+    memory: int
+    shared: int
+    files: int
+    processes: int
+
+
+def held(triton: Triton) -> Held:
+    server = psutil.Process(triton.pid)
+    processes = [server, *server.children(recursive=True)]
+    mapped = {place.path for each in processes for place in each.memory_maps() if place.path.startswith(SHM)}
+    return Held(
+        memory=sum(each.memory_full_info().pss for each in processes),
+        shared=sum(Path(path).stat().st_blocks * 512 for path in mapped if Path(path).exists()),
+        files=sum(each.num_fds() for each in processes),
+        processes=len(processes),
+    )
+
+
+def whole(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+    answers = ask(server, request("avatar", face_file=face, audio_file=speech))
+    assert answers.error == ""
+    assert answers.summary
+
+
+def rubbish(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+    assert ask(server, request("avatar", face_file=face[: len(face) // 2], audio_file=speech)).error
+
+
+def cancelled(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+    stream = server.ModelStreamInfer(iter([request("avatar", face_file=face, audio_file=speech)]))
+    for answer in stream:
+        if "stage" in outputs(answer):
+            break
+    stream.cancel()
+
+
+def live(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+    talk = Talk(server, next(_sequences))
+    talk.say(start=True, face_file=face)
+    talk.say(audio=np.zeros(4000, np.float32), end=True)
+    assert talk.hear(2).summary
+    talk.hang_up()
+
+
+def test_memory_and_shared_memory_after_many_streams_are_those_after_a_few(
+    triton: Triton, samples: Path, tmp_path: Path
+) -> None:
+    picture = cv2.resize(cv2.imread(str(samples / "face.png")), (160, 120))
+    face = cv2.imencode(".png", picture)[1].tobytes()
+    speech = write_wav(tmp_path / "speech.wav", tone(0.3)).read_bytes()
+    kinds = (whole, live, whole, rubbish, whole, cancelled)
+    seen: list[Held] = []
+    with stub(triton.grpc_address) as server, ThreadPoolExecutor(AT_ONCE) as callers:
+
+        def stream(number: int) -> None:
+            kinds[number % len(kinds)](server, face, speech)
+
+        for streams in (range(FEW), range(FEW, MANY)):
+            list(callers.map(stream, streams))
+            whole(server, face, speech)  # behind the last one that was cancelled
+            seen.append(held(triton))
+    few, many = seen
+    print(f"after {FEW}: {astuple(few)}; after {MANY}: {astuple(many)}")
+    assert many.memory < few.memory * 1.03 + 32 * MIB
+    assert many.shared <= few.shared + 2 * MIB
+    assert many.files <= few.files + 8
+    assert many.processes == few.processes
