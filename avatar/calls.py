@@ -60,10 +60,9 @@ class Call:
         self.problem: Exception | None = None
         self.inputs: dict[str, Array | str] = {}
         try:
-            for tensor in model.inputs:
-                sent = pb_utils.get_input_tensor_by_name(request, tensor.name)
-                if sent is not None:
-                    self.inputs[tensor.name] = _read(tensor, sent.as_numpy())
+            tensors = {tensor.name: tensor for tensor in model.inputs}
+            for sent in request.inputs():  # Triton has refused a request that lacks one, or has one that is not ours
+                self.inputs[sent.name()] = _read(tensors[sent.name()], sent.as_numpy())
         except Exception as error:
             self.problem = error
 

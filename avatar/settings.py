@@ -105,13 +105,13 @@ class LiveSettings(JobSettings):
     """What the model `live` is told beyond that."""
 
     live_sessions: int = Field(
-        default_factory=lambda: 4 * _cores(),
+        default_factory=lambda: 2 * _cores(),
         ge=1,
-        description="Live sessions at once; one more is refused.",
-        json_schema_extra={"shown": "four times the number of cores"},
+        description="Live sessions at once, of each instance of the model; one more is refused.",
+        json_schema_extra={"shown": "twice the number of cores"},
     )
     live_mib: int = Field(
-        1024, ge=1, description="Most that the pictures of all live sessions together may take in memory, in MiB."
+        1024, ge=1, description="Most that the pictures of all live sessions of an instance may take in memory, in MiB."
     )
 
 

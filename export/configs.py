@@ -37,11 +37,13 @@ class Python:
 
     Attributes:
         idle_seconds: of a model with sequences, how long a session may be silent before its place is another's.
-        sessions: how many sessions Triton lets in; the model itself refuses earlier, and says why.
+        sessions: how many sessions Triton lets into one instance; the model itself refuses earlier, and says why.
+        beside_gpu: instances where a GPU computes the nets: what is left then is bound by Python's lock.
     """
 
     idle_seconds: int = 0
     sessions: int = 0
+    beside_gpu: int = 1
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
     "segmentation": Net(),
     "avatar": Python(),
-    "live": Python(tensors.SEQUENCE_IDLE_SECONDS, sessions=1024),
+    "live": Python(tensors.SEQUENCE_IDLE_SECONDS, sessions=1024, beside_gpu=4),
 }
 
 
@@ -155,8 +157,9 @@ def config(
         case Net():
             _run_net(result, model, variant, PROFILES[profile][model.name])
         case Python() as python:
+            count = 1 if profile is Profile.CPU else python.beside_gpu
             result.backend = "python"
-            result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=1)
+            result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
             if model.streams:
                 result.model_transaction_policy.decoupled = True
             if model.sequences:

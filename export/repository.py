@@ -126,7 +126,7 @@ def build(weights: Path, repository: Path, say: Say = print, options: Options | 
     with alone(repository, say), _staging(repository) as staging:
         work = _Work(found, repository, staging, options, candidates, say)
         if elsewhere:
-            _copy_models(source, repository)
+            _copy_models(source, repository, options.profile)
         for net in NETS:
             newest = work.bring_up_to_date(net)
             if elsewhere:
@@ -251,7 +251,7 @@ def _write_config(net: Net, version: Version, repository: Path, options: Options
     configs.write_one(net.model, repository, parameters, variant=variant, profile=options.profile)
 
 
-def _copy_models(source: Path, repository: Path) -> None:
+def _copy_models(source: Path, repository: Path, profile: Profile) -> None:
     """Bring what is no export: Python models, the ensembles' empty version folders, their configs."""
     nets = {net.model.name for net in NETS}
     for model in tensors.MODELS:
@@ -263,7 +263,7 @@ def _copy_models(source: Path, repository: Path) -> None:
             if not copy.is_file() or copy.read_bytes() != file.read_bytes():
                 with written(copy) as temporary:
                     shutil.copyfile(file, temporary)
-        configs.write_one(model, repository)
+        configs.write_one(model, repository, profile=profile)
 
 
 def _name_strangers(repository: Path, say: Say) -> None:

@@ -168,6 +168,12 @@ def test_the_other_models_are_python_on_the_cpu() -> None:
         assert group.kind == pb.ModelInstanceGroup.KIND_CPU
 
 
+def test_live_sessions_have_several_processes_beside_a_gpu() -> None:
+    """One process's Python is enough for what two cores' nets can do, and a hundredth of what a GPU's can."""
+    counts = {profile: configs.config(tensors.LIVE, profile=profile).instance_group[0].count for profile in Profile}
+    assert counts == {Profile.CPU: 1, Profile.GPU: 4, Profile.TENSORRT: 4}
+
+
 def test_parameters_are_added_to_a_config() -> None:
     config = parse(configs.render(tensors.WAV2LIP, {"checkpoint": "stand-in"}))
     assert config.parameters["checkpoint"].string_value == "stand-in"
