@@ -281,9 +281,10 @@ class Live:
     async def _say_goodbye(self, session: Session, said: Said, mel: MelStream, samples: int) -> None:
         about = {"frames": mel.frames, "duration": samples / SAMPLE_RATE, "without_face": session.without_face}
         logger.info("session over: %s", about, extra={"request_id": session.id})
+        self._forget(session)  # first: who hears of the end may begin the next one
         await said.call.finish(summary=json.dumps(about))
         said.answered()
-        self._drop(session)
+        session.end()
 
     def _make_room(self, session: Session, size: int) -> None:
         """Let a session have pictures of so many bytes. Raises TooLarge, or Busy where others have taken the room."""
@@ -296,10 +297,13 @@ class Live:
         session.size = size
 
     def _drop(self, session: Session) -> None:
+        self._forget(session)
+        session.end()
+
+    def _forget(self, session: Session) -> None:
         for sequence, there in tuple(self._sessions.items()):
             if there is session:
                 del self._sessions[sequence]
-        session.end()
 
     async def _sweep(self) -> None:
         """End sessions that have been silent for too long: their clients are gone."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import compare, gpu, perf, perf_inputs, serving
+from . import compare, gpu, live, perf, perf_inputs, serving
 
 # Each takes its own words and gives the exit status; without a name, the first of them runs.
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
     "gpu": gpu.main,
+    "live": live.main,
     "perf": perf.main,
     "perf-inputs": perf_inputs.main,
     "serving": serving.main,

@@ -31,7 +31,10 @@ LARGEST_OUTPUT = (
 )  # bytes that it sets aside for each output in shared memory: sixteen pictures of 320×240 and more
 LIMIT_SECONDS = 300.0  # of one measurement
 _FORGET_SECONDS = 20.0  # for requests in flight when it is stopped
+_ANSWERED = " had error: "  # in its words: Thread [0] had error: what the server answered
 _SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+# Its own first is 1, and two that measure at once would speak in each other's sessions. More than 31 bits end it.
+_FIRST_SEQUENCE = os.getpid() << 8
 _LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
 
@@ -48,7 +51,8 @@ class Load:
         callers: requests in flight at any time.
         memory: how tensors reach the server: in the request, or by POSIX shared memory.
         batch: rows of a request, of a net that batches.
-        requests: the fewest in each of the three windows; a window lasts a second or more.
+        requests: the fewest in each of the three windows; a window lasts a second or more, and holds a whole sequence
+            of every caller where the model has such.
     """
 
     model: Model
@@ -62,12 +66,16 @@ class Load:
 class Figures:
     """What perf_analyzer said; times are averages of a request, in milliseconds, where the name does not say otherwise.
 
+    Of a model that streams, a request's time ends with its last answer, whatever perf_analyzer prints of the first; and
+    the server's own times end where the model has taken the request, long before it has answered.
+
     Attributes:
         inferences_a_second: requests a second times their batch.
         p50_ms, p90_ms, p95_ms, p99_ms: time that a caller waits, percentiles.
         network_ms: the rest: client, wire, the server's gRPC; of an ensemble, its steps' queues as well.
         queue_ms: waiting in the server, for a batch to fill among others.
         compute_ms: in the model, its inputs and outputs brought and taken included.
+        answers_a_second: of a model that streams, answers of all requests; None of another.
     """
 
     inferences_a_second: float
@@ -78,6 +86,7 @@ class Figures:
     network_ms: float
     queue_ms: float
     compute_ms: float
+    answers_a_second: float | None = None
 
 
 def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PROGRAM) -> Figures:
@@ -88,26 +97,41 @@ def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PR
     """
     with tempfile.TemporaryDirectory() as folder, _shared(load, url, inputs):
         report = Path(folder) / "report.csv"
-        run(arguments(program, load, url, data, report), environment(url, os.environ))
+        run(arguments(program, load, url, data, report, inputs.steps), environment(url, os.environ))
         try:
             return parse(report.read_text())
         except OSError:
             raise AnalyzerError(f"{program.name} ended without a report") from None
 
 
-def arguments(program: Path, load: Load, url: str, data: Path, report: Path) -> list[str]:
-    """The command line: gRPC, one number of callers, three windows and no more."""
+def memories(model: Model) -> tuple[Memory, ...]:
+    """How perf_analyzer can bring the model's tensors.
+
+    It refuses shared memory where a request leaves out an input that may be left out, as all do to a model that
+    streams; and each answer of a request would be written over the one before.
+    """
+    return ("none",) if model.streams else ("none", "system")
+
+
+def arguments(program: Path, load: Load, url: str, data: Path, report: Path, steps: int = 1) -> list[str]:
+    """The command line: gRPC, one number of callers, three windows and no more.
+
+    `steps`: requests of a sequence. It takes as many as the file has, and sets their start and end by itself.
+    """
     shared = ["--shared-memory", load.memory]
     if load.memory != "none":
         shared += ["--output-shared-memory-size", str(LARGEST_OUTPUT)]
+    kind = ["--streaming"] if load.model.streams else []
+    if load.model.sequences:
+        kind += ["--sequence-id-range", str(_FIRST_SEQUENCE)]
+    # fewer requests than callers would measure a part of a batch; than steps, of a sequence, whose parts differ
+    fewest = max(load.requests, 2 * load.callers, steps * load.callers if steps > 1 else 0)
     return [
         str(program),
-        *("-m", load.model.name, "-u", url, "-i", "grpc"),
+        *("-m", load.model.name, "-u", url, "-i", "grpc", *kind),
         *("-b", str(load.batch), "--input-data", str(data), *shared),
         *("--concurrency-range", str(load.callers)),
-        # fewer requests than callers would measure a part of a batch
-        *("--measurement-mode", "count_windows"),
-        *("--measurement-request-count", str(max(load.requests, 2 * load.callers))),
+        *("--measurement-mode", "count_windows", "--measurement-request-count", str(fewest)),
         # on a shared machine windows never come within its 10 % of each other: it merges three, whatever they say
         *("--max-trials", str(WINDOWS), "--stability-percentage", "999"),
         *("-f", str(report)),
@@ -147,6 +171,7 @@ def parse(report: str) -> Figures:
             network_ms=ms("Client Send", "Network+Server Send/Recv", "Client Recv"),
             queue_ms=ms("Server Queue"),
             compute_ms=ms("Server Compute Input", "Server Compute Infer", "Server Compute Output"),
+            answers_a_second=float(rows[0]["Response Throughput"]) if "Response Throughput" in rows[0] else None,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise AnalyzerError(f"a report that is none of perf_analyzer's: {error}") from error
@@ -246,7 +271,8 @@ def _stop(child: subprocess.Popen[str]) -> None:
 
 def _reason(said: str) -> str:
     lines = [line.strip().removeprefix("error: ") for line in said.splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    answered = [line.partition(_ANSWERED)[2] for line in lines if _ANSWERED in line]
+    return next(iter((*answered, *lines)), "")
 
 
 def _host(url: str) -> str:

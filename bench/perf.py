@@ -19,7 +19,7 @@ from embedded.server import Triton
 from lipsync.tensors import MODELS, Model
 
 from . import perf_inputs, perf_report, serving
-from .analyzer import PROGRAM, AnalyzerError, Load, Memory, is_local, measure
+from .analyzer import PROGRAM, AnalyzerError, Load, Memory, is_local, measure, memories
 from .perf_report import Measured, Report
 from .weights import timing_weights
 
@@ -35,7 +35,7 @@ def main(words: Sequence[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # both end it cleanly, also where a shell's `&` has SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        with _server(options) as url:
+        with server(options, max(options.concurrency)) as url:
             rows, failures = sweep(options, url)
             report = Report(rows, failures, served_as(url))
         if not (options.url or options.no_serving):
@@ -61,7 +61,7 @@ def sweep(options: argparse.Namespace, url: str) -> tuple[list[Measured], list[s
         inputs = perf_inputs.read(data, load.model)
         what = f"[{number}/{len(planned)}] {load.model.name}, {load.callers} at once, shared memory {load.memory}: "
         try:
-            row = Measured(load, inputs.frames, measure(load, url, inputs, data, options.perf_analyzer))
+            row = Measured(load, inputs.frames / inputs.steps, measure(load, url, inputs, data, options.perf_analyzer))
         except AnalyzerError as error:
             failures.append(f"{load.model.name}, {load.callers} at once, shared memory {load.memory}: {error}")
             print(f"{what}FAILED: {error}", flush=True)
@@ -72,12 +72,20 @@ def sweep(options: argparse.Namespace, url: str) -> tuple[list[Measured], list[s
 
 
 def loads(options: argparse.Namespace, url: str) -> list[Load]:
-    """What is measured, model by model; without shared memory alone where the server is on another machine."""
-    memories = options.memory or (("none", "system") if is_local(url) else ("none",))
-    return [
+    """What is measured, model by model; without shared memory alone where the server is on another machine.
+
+    Raises:
+        ValueError: nothing is: shared memory is asked for, of models that cannot be measured with it.
+    """
+    asked = options.memory or (("none", "system") if is_local(url) else ("none",))
+    planned = [
         Load(model, callers, memory, min(options.batch, model.max_batch_size) or 1, options.requests)
-        for model, memory, callers in product(options.models, memories, options.concurrency)
+        for model, memory, callers in product(options.models, asked, options.concurrency)
+        if memory in memories(model)
     ]
+    if not planned:
+        raise ValueError("nothing to measure: perf_analyzer has no shared memory for models that stream")
+    return planned
 
 
 def served_as(url: str) -> dict[str, str]:
@@ -101,8 +109,17 @@ def served_as(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def _server(options: argparse.Namespace) -> Iterator[str]:
-    """Where the server answers: the one that was named, or one that runs as long as the block."""
+def server(options: argparse.Namespace, sessions: int) -> Iterator[str]:
+    """Where the server answers: the one that was named, or one that runs as long as the block.
+
+    Args:
+        options: as `add_server` has them, and `work`.
+        sessions: live ones at once that it has to carry; the one that was named has its own limit.
+
+    Raises:
+        InferenceServerException: the one that was named does not answer.
+        StackError, EmbeddedError: models could not be exported, or the server does not start.
+    """
     if options.url:
         served_as(options.url)  # an answer in a second, not a failure for each load
         yield options.url
@@ -111,8 +128,17 @@ def _server(options: argparse.Namespace) -> Iterator[str]:
     if repository is None:
         repository = options.work / "repository"
         prepare_from(timing_weights(options.work / "weights"), repository, how(options))
-    with Triton(repository, log=options.work / "logs" / "triton.log", say=print) as triton:
+    env = {"AVATAR_LIVE_SESSIONS": str(2 * sessions)}  # who ends one and begins the next has two for a moment
+    with Triton(repository, log=options.work / "logs" / "triton.log", say=print, env=env) as triton:
         yield triton.grpc_address
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The options of `server`."""
+    where = parser.add_argument_group("the server (default: one is started on models that are exported for it)")
+    where.add_argument("--url", type=_url, metavar="HOST:PORT", help="gRPC of one that runs already")
+    where.add_argument("--repository", type=Path, metavar="DIR", help="start one on these models")
+    add_variant(where)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,13 +147,10 @@ def _parser() -> argparse.ArgumentParser:
         description="perf_analyzer on every public model over gRPC, with and without shared memory; docs/perf.md",
         epilog="Exit status: 0 done, 1 failed (or a part of it), 2 wrong usage, 130 ended by Ctrl-C.",
     )
-    where = parser.add_argument_group("the server (default: one is started on models that are exported for it)")
-    where.add_argument("--url", type=_url, metavar="HOST:PORT", help="gRPC of one that runs already")
-    where.add_argument("--repository", type=Path, metavar="DIR", help="start one on these models")
-    add_variant(where)
+    add_server(parser)
     what = parser.add_argument_group("the load")
     what.add_argument("--models", nargs="+", type=_model, default=list(MODELS), metavar="NAME", help="default: all")
-    what.add_argument("--concurrency", type=_numbers, default=CALLERS, metavar="N,…", help="callers (default 1,2,4,8)")
+    what.add_argument("--concurrency", type=numbers, default=CALLERS, metavar="N,…", help="callers (default 1,2,4,8)")
     what.add_argument("--batch", type=_number, default=1, help="rows of a request to a net that batches (default 1)")
     what.add_argument(
         "--memory",
@@ -166,7 +189,8 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def numbers(text: str) -> tuple[int, ...]:
+    """`1,2,4` of a command line."""
     return tuple(_number(each) for each in text.split(","))
 
 

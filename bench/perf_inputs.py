@@ -1,7 +1,7 @@
 """`python -m bench perf-inputs`: real requests to every public model, in the form of `perf_analyzer --input-data`.
 
-Pictures are cut out and thinned, never resampled, and the speech is 16-bit: the files come out the same on every
-machine, but for the last bits of the mel windows.
+Pictures are cut out and thinned, never resampled, the speech is 16-bit, and no file format is written but WAV: all
+comes out the same on every machine, but for the last bits of the mel windows.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import sys
+import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,15 @@ from lipsync.tensors import CANDIDATES, FACE_SIZE, MODELS, Model, Tensor
 from lipsync.windows import mel_windows
 
 Array = NDArray[Any]
+Request = tuple[Any, ...]  # an array for each input of the model, in their order; None for one that is left out
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "bench" / "perf"
 SHOT = 16  # windows of one request, as many as the gateway sends at once (avatar/speaking.py)
 FPS = 25.0
 CLIP_SECONDS = 0.75  # gives SHOT windows
+PIECES = 25  # of a live session's speech
+PIECE_SECONDS = 0.04  # one of them: as long as a frame is shown
 TOLERANCE = 1e-3  # of floats; a mel value lies in ±4, and another CPU's differ by a millionth
 
 # Where the face of samples/face.png is, pixels: a square of twice the net's side, so every second pixel makes a crop.
@@ -47,13 +53,19 @@ class Inputs:
 
     Attributes:
         model: of the table.
-        frames: frames of a video that one request does its part of the work for; for a net that batches, each row.
-        requests: sent in turn; arrays in the order of the model's inputs, without Triton's batch dimension.
+        frames: frames of a video that one request does its part of the work for; for a net that batches, each row; for
+            a model with sequences, the whole sequence.
+        requests: sent in turn, without Triton's batch dimension; of a model with sequences, the steps of one.
     """
 
     model: Model
     frames: int
-    requests: Sequence[tuple[Array, ...]]
+    requests: Sequence[Request]
+
+    @property
+    def steps(self) -> int:
+        """Requests that belong together: a sequence's, or 1."""
+        return len(self.requests) if self.model.sequences else 1
 
 
 def main(argv: Sequence[str]) -> int:
@@ -99,7 +111,11 @@ def make(samples: Path = ROOT / "samples") -> list[Inputs]:
     net = (1, list(zip(crops, heard, strict=True)))
     lips = (SHOT, [(frames, boxes, heard)])
     clip = speech[SAMPLE_RATE : SAMPLE_RATE + int(CLIP_SECONDS * SAMPLE_RATE)]
-    of: dict[str, tuple[int, Sequence[tuple[Array, ...]]]] = {
+    portrait = np.frombuffer((samples / "face.png").read_bytes(), np.uint8)
+    spoken = (speech[SAMPLE_RATE:] * 32768).astype(np.int16)  # exact: the file is of 16 bits
+    job = {tensors.FACE_FILE: portrait, tensors.SPEECH_FILE: _wav(spoken[: clip.size])}
+    session = _session(portrait, spoken)
+    of: dict[str, tuple[int, Sequence[Request]]] = {
         tensors.MEL_SPECTROGRAM.name: (len(windows), [(speech, fps)]),
         tensors.S3FD.name: (1, [(half,)]),
         tensors.FACE_NMS.name: (2, [_candidates(boxes[0], 2)]),
@@ -112,16 +128,23 @@ def make(samples: Path = ROOT / "samples") -> list[Inputs]:
         tensors.FACE_PASTE.name: (SHOT, [(frames, boxes, crops)]),
         tensors.LIPSYNC_CLIP.name: (SHOT, [(clip, fps, frames, boxes)]),
         tensors.SEGMENTATION.name: (1, [(picture[-_SEGMENTED[0] :, : _SEGMENTED[1], ::-1],)]),
+        tensors.AVATAR.name: (_frames(clip.size), [_request(tensors.AVATAR, job)]),
+        tensors.LIVE.name: (len(session), session),  # a frame a request: docs/perf.md
     }
     return [Inputs(model, *of[model.name]) for model in MODELS]
 
 
 def render(inputs: Inputs) -> str:
     """The file's text. perf_analyzer reads `data`; `about` and `frames` are for people and for `bench.perf`."""
-    data = [
-        {tensor.name: _encoded(array) for tensor, array in zip(inputs.model.inputs, request, strict=True)}
+    steps = [
+        {
+            tensor.name: _encoded(array)
+            for tensor, array in zip(inputs.model.inputs, request, strict=True)
+            if array is not None
+        }
         for request in inputs.requests
     ]
+    data = [steps] if inputs.model.sequences else steps
     about = f"{inputs.model.name}: {inputs.model.about}. Made by `python -m bench perf-inputs`"
     return json.dumps({"about": about, "frames": inputs.frames, "data": data}, indent=1, ensure_ascii=False) + "\n"
 
@@ -131,14 +154,22 @@ def read(path: Path, model: Model) -> Inputs:
 
     Raises:
         InvalidInput: it does not fit the model's tensors.
-        OSError, ValueError, KeyError: there is none, or it is something else.
+        OSError, ValueError, KeyError, TypeError, AttributeError: there is none, or it is something else.
     """
     there = json.loads(path.read_text("utf-8"))
+    steps = there["data"]
+    if model.sequences:
+        (steps,) = steps
     requests = []
-    for request in there["data"]:
+    for request in steps:
         if unknown := request.keys() - {tensor.name for tensor in model.inputs}:
             raise InvalidInput(f"{', '.join(sorted(unknown))}: no input of {model.name}")
-        requests.append(tuple(_decoded(request[tensor.name], tensor) for tensor in model.inputs))
+        requests.append(
+            tuple(
+                None if tensor.optional and tensor.name not in request else _decoded(request[tensor.name], tensor)
+                for tensor in model.inputs
+            )
+        )
     return Inputs(model, int(there["frames"]), requests)
 
 
@@ -153,7 +184,7 @@ def outdated(folder: Path, made: Sequence[Inputs] | None = None) -> dict[str, st
             continue
         try:
             there = read(path, inputs.model)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             found[path.name] = f"does not fit the model: {error}"
             continue
         if not _same(there, inputs):
@@ -194,14 +225,53 @@ def _candidates(box: Array, pictures: int) -> tuple[Array, Array]:
     return boxes, scores
 
 
+def _request(model: Model, given: dict[str, Array]) -> Request:
+    return tuple(given.get(tensor.name) for tensor in model.inputs)
+
+
+def _session(face: Array, speech: Array) -> list[Request]:
+    """The face, the pieces of speech, and the end, which has no sound: as many frames come of it as it has steps."""
+    size = int(PIECE_SECONDS * SAMPLE_RATE)
+    pieces = np.split(speech[: PIECES * size], PIECES)
+    steps = [{tensors.FACE_FILE: face, "format": np.array([b"jpeg"], np.object_)}]
+    steps += [{"pcm": piece} for piece in (*pieces, speech[:0])]
+    return [_request(tensors.LIVE, step) for step in steps]
+
+
+def _frames(samples: int) -> int:
+    """Of a result that is as long as so much speech (docs/adr/0006)."""
+    return math.ceil(samples * FPS / SAMPLE_RATE)
+
+
+def _wav(samples: Array) -> Array:
+    """A WAV file's bytes, of 16-bit mono."""
+    file = BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(1)
+        writer.setsampwidth(samples.itemsize)
+        writer.setframerate(SAMPLE_RATE)
+        writer.writeframes(samples.tobytes())
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
 def _encoded(array: Array) -> dict[str, Any]:
-    content = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
-    return {"content": {"b64": content}, "shape": list(array.shape)}
+    content: dict[str, str] | list[str]
+    if array.dtype == np.object_:
+        content = [text.decode("utf-8") for text in array]
+    elif array.size:
+        content = {"b64": base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")}
+    else:
+        content = []  # perf_analyzer crashes over a b64 of nothing
+    return {"content": content, "shape": list(array.shape)}
 
 
 def _decoded(value: dict[str, Any], tensor: Tensor) -> Array:
-    raw = base64.b64decode(value["content"]["b64"], validate=True)
-    array = np.frombuffer(raw, tensor.numpy).reshape(value["shape"])
+    content = value["content"]
+    if isinstance(content, list):
+        array = np.array([text.encode("utf-8") for text in content], tensor.numpy)
+    else:
+        array = np.frombuffer(base64.b64decode(content["b64"], validate=True), tensor.numpy)
+    array = array.reshape(value["shape"])
     if not tensor.accepts(array):
         raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
     return array
@@ -211,6 +281,12 @@ def _same(there: Inputs, made: Inputs) -> bool:
     if there.frames != made.frames or len(there.requests) != len(made.requests):
         return False
     pairs = [pair for both in zip(there.requests, made.requests, strict=True) for pair in zip(*both, strict=True)]
-    return all(
-        a.shape == b.shape and a.dtype == b.dtype and np.allclose(a, b, rtol=0, atol=TOLERANCE) for a, b in pairs
-    )
+    return all(_alike(a, b) for a, b in pairs)
+
+
+def _alike(a: Array | None, b: Array | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return bool(np.array_equal(a, b) if a.dtype == np.object_ else np.allclose(a, b, rtol=0, atol=TOLERANCE))

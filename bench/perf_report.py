@@ -29,10 +29,10 @@ _PANELS_WIDE = 4
 
 @dataclass(frozen=True)
 class Measured:
-    """One measurement; `frames` as `perf_inputs.Inputs` has it."""
+    """One measurement; `frames`: of a video, that one request (of a net that batches, a row) does its part for."""
 
     load: Load
-    frames: int
+    frames: float
     figures: Figures
 
     @property
@@ -78,16 +78,9 @@ def table(rows: Sequence[Measured]) -> str:
     cells = []
     for row in rows:
         figures = row.figures
-        times = (
-            figures.p50_ms,
-            figures.p95_ms,
-            figures.p99_ms,
-            figures.network_ms,
-            figures.queue_ms,
-            figures.compute_ms,
-        )
+        waits = (figures.p50_ms, figures.p95_ms, figures.p99_ms)
         what = (row.load.model.name, row.load.batch, row.load.memory, row.load.callers)
-        cells.append((*what, *(_shown(value) for value in (row.frames_a_second, *times))))
+        cells.append((*what, *(_shown(value) for value in (row.frames_a_second, *waits, *_parts(row).values()))))
     headers = (*COLUMNS, *TIMES)
     aligned = ("left", "right", "left", *["right"] * (len(headers) - 3))
     if not cells:
@@ -158,11 +151,20 @@ def _draw(panel: Axes, name: str, rows: Sequence[Measured]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
+def _parts(row: Measured) -> dict[str, float | None]:
+    """What a request's time is made of; unknown of a model that streams (see `Figures`)."""
+    figures = row.figures
+    parts = {"network_ms": figures.network_ms, "queue_ms": figures.queue_ms, "compute_ms": figures.compute_ms}
+    return {name: None if row.load.model.streams else value for name, value in parts.items()}
+
+
 def _flat(row: Measured) -> dict[str, object]:
     load = {"model": row.load.model.name, "batch": row.load.batch, "memory": row.load.memory}
     frames = {"callers": row.load.callers, "frames": row.frames, "frames_a_second": row.frames_a_second}
-    return load | frames | asdict(row.figures)
+    return load | frames | asdict(row.figures) | _parts(row)
 
 
-def _shown(value: float) -> str:
+def _shown(value: float | None) -> str:
+    if value is None:
+        return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:,.1f}" if value >= 10 else f"{value:.2f}"

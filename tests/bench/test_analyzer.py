@@ -16,7 +16,7 @@ from bench import analyzer, perf_inputs
 from bench.analyzer import AnalyzerError, Figures, Load
 from bench.perf_inputs import Inputs
 from embedded.server import Triton
-from lipsync.tensors import DETECT_FACES, FACE_NMS, MODELS, WAV2LIP, Model
+from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIVE, MODELS, WAV2LIP, Model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHM = Path("/dev/shm")  # noqa: S108
@@ -25,6 +25,7 @@ Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,
 Server Compute Infer,Server Compute Output,Client Recv,p50 latency,p90 latency,p95 latency,p99 latency
 2,94.9534,8,4733,6357,108,8845,798,3,16906,25370,37503,100610
 """
+STREAMED = REPORT.replace("Second,", "Second,Response Throughput,").replace("94.9534,", "94.9534,1234.5,")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +42,8 @@ def _value(argv: list[str], flag: str) -> str:
     return argv[argv.index(flag) + 1]
 
 
-def _arguments(load: Load) -> list[str]:
-    return analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"))
+def _arguments(load: Load, steps: int = 1) -> list[str]:
+    return analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"), steps)
 
 
 def _left(triton: Triton, inputs: Inputs) -> set[str]:
@@ -58,7 +59,15 @@ def test_the_command_line_names_the_load() -> None:
     wanted = {"-m": "wav2lip", "-u": "box:8001", "-i": "grpc", "-b": "8", "--concurrency-range": "4"}
     wanted |= {"--input-data": "in.json", "-f": "out.csv", "--shared-memory": "none"}
     assert {flag: _value(argv, flag) for flag in wanted} == wanted
-    assert "--output-shared-memory-size" not in argv
+    assert not {"--output-shared-memory-size", "--streaming", "--sequence-id-range"} & {*argv}
+
+
+def test_a_model_that_streams_is_called_by_streams_and_sequences_are_numbered_apart() -> None:
+    assert "--streaming" in _arguments(Load(AVATAR, callers=1))
+    assert "--sequence-id-range" not in _arguments(Load(AVATAR, callers=1))
+    argv = _arguments(Load(LIVE, callers=1))
+    assert "--streaming" in argv
+    assert 1 < int(_value(argv, "--sequence-id-range")) < 1 << 31
 
 
 def test_outputs_in_shared_memory_get_room() -> None:
@@ -73,10 +82,20 @@ def test_a_window_holds_every_caller_twice(callers: int, requests: int) -> None:
     assert _value(argv, "--measurement-request-count") == str(requests)
 
 
+def test_a_window_holds_a_whole_sequence_of_every_caller() -> None:
+    assert _value(_arguments(Load(LIVE, callers=4), steps=27), "--measurement-request-count") == "108"
+
+
 def test_a_report_is_read_in_milliseconds() -> None:
     figures = analyzer.parse(REPORT)
     expected = Figures(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
     assert vars(figures) == pytest.approx(vars(expected))
+
+
+def test_a_report_of_a_model_that_streams_counts_its_answers_too() -> None:
+    assert analyzer.parse(REPORT).answers_a_second is None
+    figures = analyzer.parse(STREAMED)
+    assert (figures.inferences_a_second, figures.answers_a_second) == (94.9534, 1234.5)
 
 
 @pytest.mark.parametrize("report", ["", REPORT.splitlines()[0], "Concurrency\n1\n", REPORT.replace("94.9534", "many")])
@@ -104,6 +123,12 @@ def test_what_it_says_last_is_the_error() -> None:
         analyzer.run([sys.executable, "-c", "import sys; sys.exit('error: no such model')"], os.environ)
 
 
+def test_what_the_server_answered_is_told_rather_than_that_it_was_an_error() -> None:
+    said = "Failed to retrieve results from inference request.\nThread [0] had error: 400 pads: four numbers expected\n"
+    with pytest.raises(AnalyzerError, match=r"^400 pads: four numbers expected$"):
+        analyzer.run([sys.executable, "-c", f"import sys; sys.exit({said!r})"], os.environ)
+
+
 def test_one_that_does_not_end_is_ended() -> None:
     with pytest.raises(AnalyzerError, match=r"not done after 0\.5 s"):
         analyzer.run([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, limit=0.5)
@@ -111,17 +136,28 @@ def test_one_that_does_not_end_is_ended() -> None:
 
 @pytest.mark.parametrize(
     ("model", "memory"),
-    [*((model, "system") for model in MODELS if "gan" not in model.name), (DETECT_FACES, "none"), (WAV2LIP, "none")],
+    [
+        *((model, analyzer.memories(model)[-1]) for model in MODELS if "gan" not in model.name),
+        (DETECT_FACES, "none"),
+        (WAV2LIP, "none"),
+    ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_it_measures_every_kind_of_model_with_the_committed_inputs(
     triton: Triton, inputs: dict[str, Inputs], model: Model, memory: analyzer.Memory
 ) -> None:
     load = Load(model, callers=1, memory=memory, requests=1)
+    before = len(triton.log_path.read_text("utf-8", "replace"))
     figures = analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
     assert figures.inferences_a_second > 0
     assert figures.p99_ms >= figures.p50_ms > 0
     assert _left(triton, inputs[model.name]) == set()
+    if model.streams:
+        assert figures.answers_a_second is not None
+        assert figures.answers_a_second > figures.inferences_a_second
+        said = triton.log_path.read_text("utf-8", "replace")[before:]
+        assert "refused" not in said
+        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session over: {'frames': 27,") in said
 
 
 def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:

@@ -9,11 +9,11 @@ import cv2
 import pytest
 
 from bench import perf, perf_report
-from bench.analyzer import Figures, Load
+from bench.analyzer import Figures, Load, memories
 from bench.perf_report import Measured, Report
 from bench.serving import Overhead, Plan
 from embedded.server import Triton
-from lipsync.tensors import FACE_CROP, FACE_NMS, MODELS, WAV2LIP, WAV2LIP_BATCH, Model
+from lipsync.tensors import AVATAR, FACE_CROP, FACE_NMS, LIVE, MODELS, WAV2LIP, WAV2LIP_BATCH, Model
 
 FAST = Figures(1234.5, 0.5, 1.0, 2.25, 40.0, network_ms=0.1, queue_ms=0.2, compute_ms=150.0)
 
@@ -27,11 +27,18 @@ def planned(url: str, *words: str) -> list[Load]:
     return perf.loads(options, url)
 
 
-def test_every_model_is_measured_in_both_ways_at_every_concurrency() -> None:
-    loads = planned("127.0.0.1:8001")
-    assert {load.model.name for load in loads} == {model.name for model in MODELS}
-    assert {(load.memory, load.callers) for load in loads} == {(m, c) for m in ("none", "system") for c in (1, 2, 4, 8)}
-    assert len(loads) == len(set(loads)) == len(MODELS) * 8
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_every_model_is_measured_in_all_ways_at_every_concurrency(model: Model) -> None:
+    loads = [load for load in planned("127.0.0.1:8001") if load.model is model]
+    assert {(load.memory, load.callers) for load in loads} == {(m, c) for m in memories(model) for c in (1, 2, 4, 8)}
+    assert len(loads) == len(set(loads)) == (4 if model.streams else 8)
+
+
+def test_shared_memory_of_models_that_stream_is_nothing_to_measure() -> None:
+    loads = planned("127.0.0.1:8001", "--models", "avatar", "wav2lip", "--memory", "system", "--concurrency", "1")
+    assert [load.model for load in loads] == [WAV2LIP]
+    with pytest.raises(ValueError, match="nothing to measure"):
+        planned("127.0.0.1:8001", "--models", "avatar", "live", "--memory", "system")
 
 
 def test_another_machines_server_shares_no_memory_with_this_one() -> None:
@@ -67,6 +74,18 @@ def test_the_table_has_a_line_a_measurement_in_frames_a_second() -> None:
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
     assert cells[0] == ["wav2lip", "1", "none", "8", "1,234", "0.50", "2.25", "40.0", "0.10", "0.20", "150"]
     assert cells[1][:5] == ["face_crop", "1", "none", "2", "19,752"]
+
+
+def test_what_a_request_of_a_model_that_streams_spends_its_time_on_is_left_open(tmp_path: Path) -> None:
+    rows = [measured(AVATAR, 1, frames=19, speed=2.0), measured(LIVE, 2, speed=50.0)]
+    lines = perf_report.table(rows).splitlines()[2:]
+    assert [[cell.strip() for cell in line.split("|")[5:-1]] for line in lines] == [
+        ["38.0", "0.50", "2.25", "40.0", "–", "–", "–"],
+        ["50.0", "0.50", "2.25", "40.0", "–", "–", "–"],
+    ]
+    perf_report.write(Report(rows, [], {}), tmp_path)
+    for row in json.loads((tmp_path / "perf.json").read_text())["measurements"]:
+        assert {row[name] for name in ("network_ms", "queue_ms", "compute_ms")} == {None}
 
 
 def test_a_report_is_a_table_a_file_of_figures_and_a_chart(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stream_calls import Talk, ask, request, stub
 from triton_calls import caller
 
 from bench import perf_inputs
 from bench.perf_inputs import FOLDER, Inputs
 from embedded.server import Triton
-from lipsync.tensors import DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, MODELS, WAV2LIP, Model
+from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, WAV2LIP, Model
 
 NAMES = [model.name for model in MODELS]
 every_model = pytest.mark.parametrize("model", MODELS, ids=NAMES)
+ANSWERING = [model for model in MODELS if not model.streams]
 MEGABYTE = 1_000_000
 
 
@@ -40,13 +42,16 @@ def test_a_file_is_small_and_says_what_it_is(model: Model) -> None:
 @every_model
 def test_the_arrays_fit_the_models_tensors_and_are_no_padding(made: dict[str, Inputs], model: Model) -> None:
     assert made[model.name].frames > 0
-    for request in made[model.name].requests:
-        for tensor, array in zip(model.inputs, request, strict=True):
+    for given in made[model.name].requests:
+        for tensor, array in zip(model.inputs, given, strict=True):
+            if array is None:
+                assert tensor.optional, tensor.name
+                continue
             assert tensor.accepts(array)
-            assert array.size == 1 or array.std() > 0, tensor.name
+            assert array.size <= 1 or array.std() > 0, tensor.name
 
 
-@every_model
+@pytest.mark.parametrize("model", ANSWERING, ids=lambda model: model.name)
 def test_a_live_model_answers_them_with_as_many_frames_as_they_claim(
     triton: Triton, made: dict[str, Inputs], model: Model
 ) -> None:
@@ -63,6 +68,43 @@ def test_a_live_model_answers_them_with_as_many_frames_as_they_claim(
     if model is DETECT_FACES:  # where the other files have it
         still = made[LIPSYNC_CLIP.name].requests[0][3][0]
         assert _iou(first[0, 0], still) > 0.4
+
+
+def test_a_job_is_answered_with_as_many_frames_as_it_claims(triton: Triton, made: dict[str, Inputs]) -> None:
+    (given,) = _given(made[AVATAR.name])
+    with stub(triton.grpc_address) as server:
+        answers = ask(server, request(AVATAR.name, **given))
+    assert answers.summary is not None, answers.error
+    assert answers.summary["frames"] == made[AVATAR.name].frames
+    assert answers.summary["without_face"] == 0
+    assert answers.video
+
+
+def test_a_session_is_answered_with_as_many_frames_as_it_claims_and_steps(
+    triton: Triton, made: dict[str, Inputs]
+) -> None:
+    steps = _given(made[LIVE.name])
+    with stub(triton.grpc_address) as server:
+        talk = Talk(server, 7_000_001)
+        for number, given in enumerate(steps, 1):
+            talk.say(start=number == 1, end=number == len(steps), **given)
+        answers = talk.hear(len(steps))
+    assert answers.summary is not None, answers.error
+    assert len(answers.frames) == answers.summary["frames"] == made[LIVE.name].frames == len(steps)
+    assert answers.summary["without_face"] == 0
+    assert {"jpeg", "box"} <= answers.frames[0].keys()
+
+
+def test_a_sequence_is_one_stream_of_steps_that_leave_out_what_they_do_not_send(
+    tmp_path: Path, made: dict[str, Inputs]
+) -> None:
+    whole = json.loads(perf_inputs.render(made[LIVE.name]))
+    (steps,) = whole["data"]
+    assert [sorted(step) for step in steps] == [["face_file", "format"], *[["pcm"]] * (len(steps) - 1)]
+    assert steps[-1]["pcm"] == {"content": [], "shape": [0]}
+    whole["data"] = steps
+    (tmp_path / "live.json").write_text(json.dumps(whole))
+    assert "does not fit" in perf_inputs.outdated(tmp_path, [made[LIVE.name]])["live.json"]
 
 
 def test_what_is_written_is_read_back_and_current(tmp_path: Path, made: dict[str, Inputs]) -> None:
@@ -106,6 +148,18 @@ def test_a_file_that_does_not_fit_is_named(tmp_path: Path, made: dict[str, Input
     found = perf_inputs.outdated(tmp_path, [made[WAV2LIP.name]])
     assert why in found["wav2lip.json"]
     assert found["none.json"] == "is of no model"
+
+
+def _given(inputs: Inputs) -> list[dict[str, bytes | str | np.ndarray]]:
+    """The requests by input, without what they leave out."""
+    return [
+        {
+            tensor.name: array[0].decode() if tensor.dtype == "BYTES" else array
+            for tensor, array in zip(inputs.model.inputs, each, strict=True)
+            if array is not None
+        }
+        for each in inputs.requests
+    ]
 
 
 def _iou(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import analyzer, perf, perf_report, serving
+from bench import analyzer, live, perf, perf_report, serving
 from lipsync.tensors import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = (ROOT / "docs" / "perf.md").read_text("utf-8")
 EXAMPLE = (ROOT / "bench" / "perf" / "model-analyzer.yaml").read_text("utf-8")
-BATCHES = {model.name: model.max_batch_size for model in MODELS}
+BY_NAME = {model.name: model for model in MODELS}
 
 
 def _commands() -> list[list[str]]:
@@ -28,16 +28,19 @@ BENCHES = [words[words.index("bench") + 1 :] for words in _commands() if "bench"
 
 @pytest.mark.parametrize("words", ANALYZERS, ids=" ".join)
 def test_a_perf_analyzer_command_names_a_model_and_its_own_inputs(words: list[str]) -> None:
-    said = dict(zip(words[1::2], words[2::2], strict=True))
+    streams = "--streaming" in words
+    rest = [word for word in words[1:] if word not in ("--streaming", "--serial-sequences")]
+    said = dict(zip(rest[::2], rest[1::2], strict=True))
+    assert streams == BY_NAME[said["-m"]].streams
     assert (ROOT / said["--input-data"]).name == f"{said['-m']}.json"
     assert (ROOT / said["--input-data"]).is_file()
-    assert int(said.get("-b", 1)) <= max(BATCHES[said["-m"]], 1)
+    assert int(said.get("-b", 1)) <= max(BY_NAME[said["-m"]].max_batch_size, 1)
     if said.get("--shared-memory", "none") != "none":
         assert said["--output-shared-memory-size"] == str(analyzer.LARGEST_OUTPUT)
 
 
 def test_the_bench_commands_are_taken() -> None:
-    parsers = {"perf": perf._parser(), "serving": serving._parser()}
+    parsers = {"perf": perf._parser(), "serving": serving._parser(), "live": live._parser()}
     assert {words[0] for words in BENCHES} == set(parsers)
     for command, *words in BENCHES:
         parsers[command].parse_args(words)
@@ -54,4 +57,5 @@ def test_the_example_for_model_analyzer_names_models_and_their_own_inputs() -> N
     assert len(models) == EXAMPLE.count("input-data")
     for name, batches, flags in models:
         assert f"input-data: bench/perf/{name}.json}}" in flags
-        assert max(map(int, batches.split(", ")) if batches else [0]) <= BATCHES[name]
+        assert max(map(int, batches.split(", ")) if batches else [0]) <= BY_NAME[name].max_batch_size
+        assert ('streaming: "true"' in flags) == BY_NAME[name].streams
