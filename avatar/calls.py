@@ -146,6 +146,7 @@ class Calls:
         # sending waits until the server has taken the answer, and asking until it has looked
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="answer")
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name=model.name, daemon=True)
         self._thread.start()
@@ -183,7 +184,7 @@ class Calls:
                 raise call.problem
             await self._attended(call, work)
         except asyncio.CancelledError as error:
-            await call.fail(error)
+            await call.fail(ShuttingDown("the model is being unloaded") if self._closing else error)
         except Exception as error:
             self._log(call, error)
             await call.fail(error)
@@ -204,6 +205,7 @@ class Calls:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _cancel_all(self) -> None:
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

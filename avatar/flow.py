@@ -26,7 +26,7 @@ async def ahead(source: AsyncGenerator[T], room: int) -> AsyncGenerator[T]:
         if item.error:
             raise item.error
     finally:
-        await _stop(task)
+        await stop(task)
 
 
 async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]], at_once: int) -> AsyncGenerator[U]:
@@ -53,7 +53,7 @@ async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]],
                 places.release()
                 yield result
     finally:
-        await _stop(*running)
+        await stop(*running)
 
 
 class Clock:
@@ -107,7 +107,7 @@ async def _run(work: Callable[[T], Awaitable[U]], item: T) -> U:
     return await work(item)
 
 
-async def _stop(*tasks: asyncio.Task[T]) -> None:
+async def stop(*tasks: asyncio.Task[T]) -> None:
     """Cancel and wait; what they were doing is not wanted any more, nor its errors."""
     for task in tasks:
         task.cancel()

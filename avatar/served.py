@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from .cache import Cache, open_cache
 from .calls import Call, Calls, log_to_triton
 from .errors import TooLarge
 from .events import Chunk, Progress, Rendered
+from .flow import stop
 from .form import FILES, Form, Upload, parse
 from .models import Models
 from .pipeline import render
@@ -32,6 +33,7 @@ logger = logging.getLogger("avatar")
 
 # What the form needs and a call may leave out. Of a still or a video the content decides; of a GIF, this.
 LEFT_OUT = {FACE_TYPE: "png", BACKGROUND: "From Input"}
+WAITING_SECONDS = 5.0  # between two answers that the job still stands in line
 PROGRESS_SECONDS = 0.1  # between two answers about one stage; its first and its last are always told
 
 
@@ -63,13 +65,22 @@ class Avatar:
             async with self._workspace.folder() as folder:
                 form = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
                 asked = parse(form, folder, call.id, self._settings.limits, streamed=True)
-                if self._jobs.running >= self._settings.max_jobs:
-                    await call.send(stage="queue", done=0, total=-1)
-                async with self._jobs.turn():
+                async with self._turn(call):
                     made = await stream(call, asked, self._models, self._cache)
         seconds = " ".join(f"{stage}={spent:.3f}" for stage, spent in made.seconds.items())
         took = time.monotonic() - begun
         logger.info("200 %d frames in %.3f s %s", made.frames, took, seconds, extra={"request_id": call.id})
+
+    @asynccontextmanager
+    async def _turn(self, call: Call) -> AsyncIterator[None]:
+        """A turn to work; who waits for it hears of that again and again, and so that it is not forgotten."""
+        telling = asyncio.create_task(_tell_of_waiting(call))
+        try:
+            async with self._jobs.turn():
+                await stop(telling)  # which has not begun where the turn came at once
+                yield
+        finally:
+            await stop(telling)
 
 
 async def stream(
@@ -129,6 +140,12 @@ async def open_workspace(settings: JobSettings) -> Workspace:
     workspace = Workspace(settings.work_dir)  # on the loop that will use it
     await asyncio.to_thread(workspace.open)
     return workspace
+
+
+async def _tell_of_waiting(call: Call) -> None:
+    while True:
+        await call.send(stage="queue", done=0, total=-1)
+        await asyncio.sleep(WAITING_SECONDS)
 
 
 def _is_due(event: Progress, last: float | None, now: float) -> bool:

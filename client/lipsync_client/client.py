@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2 as pb
 from . import messages, options, parts
 from .calls import Calls
 from .connection import READY_SECONDS, Connection
+from .errors import Cancelled, Failed, of_call
 from .live import LiveSession
 from .memory import Memory
 from .messages import Message, Sent
@@ -84,6 +85,25 @@ class AvatarClient:
             return all(stub.ModelReady(each, timeout=READY_SECONDS).ready for each in asked)
         except (grpc.RpcError, ValueError):  # ValueError: closed
             return False
+
+    def api_version(self) -> str:
+        """The version of the server's tensors, such as `1.0`; this client was written from `protocol.API_VERSION`.
+
+        Where the first number differs, something that callers rely on is another one.
+
+        Raises:
+            AvatarClientError: the server cannot be asked, or says none.
+        """
+        asked = pb.ModelConfigRequest(name=AVATAR.name)
+        try:
+            config = self._connection.stub.ModelConfig(asked, timeout=READY_SECONDS).config
+        except grpc.RpcError as error:
+            raise of_call(error, self._connection.address) from error
+        except ValueError:
+            raise Cancelled("the client was closed") from None
+        if "api_version" not in config.parameters:
+            raise Failed(f"{self._connection.address} serves models without a version")
+        return str(config.parameters["api_version"].string_value)
 
     def render(self, face: File, audio: File, /, **chosen: Unpack[RenderOptions]) -> Rendering:
         """A video of the face speaking: progress and the video's bytes, as they are made.

@@ -72,27 +72,34 @@ class LiveSession:
             AvatarClientError: the session has failed.
             RuntimeError: the speech has ended.
         """
-        whole = isinstance(samples, np.ndarray) and samples.dtype == np.int16
-        name, dtype = ("pcm", "INT16") if whole else ("audio", "FP32")
-        check(name, dtype, (-1,), samples)
+        pieces = _pieces(samples)
         if len(samples) < LEAST_SAMPLES:
+            name = pieces[0].name if pieces else "audio"
             raise errors.Refused(f"{name}: {LEAST_SAMPLES} samples or more expected, got {len(samples)}")
         with self._lock:
             self._check_open()
-            for piece in np.array_split(samples, -(-len(samples) // LONGEST_PIECE)):
-                self._put([messages.of_array(name, dtype, piece)])
+            for piece in pieces:
+                self._put([piece])
 
-    def end(self) -> None:
+    def end(self, samples: Samples | None = None) -> None:
         """The speech is over: the frames that are still to come, come, and then `summary`. Again, it does nothing.
 
+        Args:
+            samples: the last of it, as `send` takes them, and as few as there are.
+
         Raises:
+            Refused: they are of another type.
             AvatarClientError: the session has failed.
         """
+        pieces = [] if samples is None else _pieces(samples)
         with self._lock:
             if not self._ended:
                 self._check_open()
                 self._ended = True
-                self._put([Sent("pcm", "INT16", (0,), b"")], end=True)
+                *others, last = pieces or [Sent("pcm", "INT16", (0,), b"")]
+                for piece in others:
+                    self._put([piece])
+                self._put([last], end=True)
                 self._requests.put(None)
 
     def frames(self, *, block: bool = True) -> Iterator[Frame]:
@@ -196,3 +203,15 @@ class LiveSession:
             self._frames.append(Frame(int(arrays["index"][0]), image, data, (x1, y1, x2, y2)))
         if "summary" in texts:
             self.summary = told(LiveSummary, texts["summary"])
+
+
+def _pieces(samples: Samples) -> list[Sent]:
+    """What is said, in requests of a length that the server takes. Raises Refused for another type."""
+    whole = isinstance(samples, np.ndarray) and samples.dtype == np.int16
+    name, dtype = ("pcm", "INT16") if whole else ("audio", "FP32")
+    check(name, dtype, (-1,), samples)
+    if not len(samples):
+        return []
+    return [
+        messages.of_array(name, dtype, piece) for piece in np.array_split(samples, -(-len(samples) // LONGEST_PIECE))
+    ]

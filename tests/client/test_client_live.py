@@ -283,3 +283,15 @@ def test_an_unknown_option_is_a_type_error(client: AvatarClient, server: FakeSer
     with pytest.raises(TypeError, match="quality"):
         client.live(FACE, quality="high")  # type: ignore[call-arg]
     assert not server.streams
+
+
+def test_the_last_words_may_be_as_short_as_they_are(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE) as session:
+        session.send(speech(640))
+        session.end(speech(100))
+        list(session)
+    _, piece, last = server.requests
+    assert (len(piece.inputs["pcm"]), len(last.inputs["pcm"])) == (640, 100)
+    assert last.parameters["sequence_end"] is True
+    with client.live(FACE) as session, pytest.raises(Refused):
+        session.end(np.zeros(10, np.float64))  # type: ignore[arg-type]

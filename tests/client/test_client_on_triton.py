@@ -12,6 +12,7 @@ from triton_calls import Caller, caller
 from tritonclient.grpc import InferenceServerClient
 
 from embedded.server import Triton
+from lipsync import tensors
 from lipsync.crop import crop, paste
 from lipsync.mel import mel_spectrogram
 from lipsync.windows import mel_windows
@@ -110,3 +111,4 @@ def test_what_the_server_refuses_is_refused_with_its_sentence(triton: Triton) ->
         assert caught.value.code == 400
         assert client.is_ready("lipsync", "detect_faces")
         assert not client.is_ready("no such model")
+        assert client.api_version() == tensors.API_VERSION

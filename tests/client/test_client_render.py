@@ -14,7 +14,17 @@ import grpc
 import pytest
 from fake_server import FakeServer, Request
 
-from lipsync_client import AvatarClient, Cancelled, Chunk, Failed, Progress, Refused, Summary, Unavailable
+from lipsync_client import (
+    AvatarClient,
+    AvatarClientError,
+    Cancelled,
+    Chunk,
+    Failed,
+    Progress,
+    Refused,
+    Summary,
+    Unavailable,
+)
 
 FACE, SPEECH = bytes(range(256)) * 10, b"RIFF" * 300
 SUMMARY = Summary(3, Fraction(30000, 1001), 0.1, 1, {"detect": 0.5, "encode": 0.25}, ("s3fd",), "mp4")
@@ -297,6 +307,8 @@ def test_ready_is_what_the_server_says(client: AvatarClient, server: FakeServer)
     assert client.is_ready()
     assert client.is_ready("avatar", "live")
     assert not client.is_ready("no such model")
+    with pytest.raises(AvatarClientError):
+        client.api_version()  # which this server does not know
     server.ready = False
     assert not client.is_ready()
     client.close()

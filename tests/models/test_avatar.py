@@ -210,6 +210,7 @@ def test_eight_streams_at_once_do_not_touch_each_other(
     assert answered[3].error.startswith("400 face_file: ")
     rest = [answers for number, answers in answered.items() if number != 3]
     assert len(rest) == 6
+    assert any(answers.progress[0] == ("queue", 0, -1) for answers in rest)  # more than work at once are in line
     for number, answers in enumerate(rest):
         assert answers.error == ""
         # in other company a batch of the net may round the other way, and H.264 tells it on
