@@ -21,7 +21,7 @@ from lipsync.errors import InvalidInput
 from lipsync.serving import PbUtils
 from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
 
-from .errors import AvatarError, Unavailable
+from .errors import AvatarError, ShuttingDown, Unavailable
 from .layout import Given, fitting, whole
 from .models import GENERATORS, LIPSYNC, About, Floats, Frames, Pictures
 from .options import Net
@@ -174,6 +174,10 @@ def _meaning(pb: PbUtils, model: Model, error: Any) -> Exception:  # noqa: ANN40
     code = error.code()
     if code == pb.TritonError.INVALID_ARG:
         return InvalidInput(str(error.message()))
+    if "Server not ready" in str(error.message()):
+        return ShuttingDown("the service is being stopped")
+    if "is not healthy" in str(error.message()):  # its process has died
+        return Unavailable(f"{model.name} cannot be reached")
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
         return Unavailable(f"{model.name} cannot be reached")
     failed = AvatarError(f"{model.name} failed")

@@ -45,14 +45,16 @@ class Call:
         sequence, starts, ends: of a model with sequences, the session, and whether it is its first or last request.
     """
 
-    def __init__(self, pb_utils: PbUtils, model: Model, request: Request, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, pb_utils: PbUtils, model: Model, request: Request, threads: ThreadPoolExecutor, looks: ThreadPoolExecutor
+    ) -> None:
         """Raises InvalidField and InvalidInput for an input that does not do; nothing is answered then."""
-        self._pb, self._model, self._threads = pb_utils, model, threads
+        self._pb, self._model, self._threads, self._looks = pb_utils, model, threads, looks
         self._sender = request.get_response_sender()
         self._ended = False  # the last answer is decided
         self._lock = threading.Lock()  # one message about a request at a time, and none behind the final flag
         self._is_final = False
-        self.id = choose_id(request.request_id())
+        self.id = choose_id(_id(request))
         flags = request.flags()
         self.sequence = request.correlation_id()
         self.starts = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
@@ -64,7 +66,12 @@ class Call:
             for sent in request.inputs():  # Triton has refused a request that lacks one, or has one that is not ours
                 self.inputs[sent.name()] = _read(tensors[sent.name()], sent.as_numpy())
         except Exception as error:
-            self.problem = error
+            self.problem = error.with_traceback(None)
+
+    def check(self) -> None:
+        """Raises what is wrong with the inputs."""
+        if self.problem:
+            raise self.problem
 
     def array(self, name: str) -> Array | None:
         """An input; None where it was not sent."""
@@ -89,7 +96,8 @@ class Call:
 
     async def is_cancelled(self) -> bool:
         """Whether the caller has cancelled, or is gone."""
-        return bool(await self._in_thread(self._look))
+        loop = asyncio.get_running_loop()
+        return bool(await loop.run_in_executor(self._looks, self._look))
 
     def _response(self, outputs: dict[str, Array | str | int]) -> Any:  # noqa: ANN401
         by_name = {tensor.name: tensor for tensor in self._model.outputs}
@@ -145,6 +153,7 @@ class Calls:
         self._pb, self._model, self._watch = pb_utils, model, watch
         # sending waits until the server has taken the answer, and asking until it has looked
         self._threads = ThreadPoolExecutor(8, thread_name_prefix="answer")
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="look")  # however many are asked, answers go past them
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
         self.loop = asyncio.new_event_loop()
@@ -158,7 +167,7 @@ class Calls:
         is gone.
         """
         for request in requests:
-            call = Call(self._pb, self._model, request, self._threads)
+            call = Call(self._pb, self._model, request, self._threads, self._looks)
             self.loop.call_soon_threadsafe(self._begin, call, work)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401
@@ -172,6 +181,7 @@ class Calls:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CLOSE_SECONDS)
         self._threads.shutdown(wait=False)
+        self._looks.shutdown(wait=False)
 
     def _begin(self, call: Call, work: Work) -> None:
         task = self.loop.create_task(self._serve(call, work))
@@ -180,8 +190,6 @@ class Calls:
 
     async def _serve(self, call: Call, work: Work) -> None:
         try:
-            if call.problem:
-                raise call.problem
             await self._attended(call, work)
         except asyncio.CancelledError as error:
             await call.fail(ShuttingDown("the model is being unloaded") if self._closing else error)
@@ -189,6 +197,7 @@ class Calls:
             self._log(call, error)
             await call.fail(error)
         finally:
+            call.inputs.clear()
             await call.finish()
 
     async def _attended(self, call: Call, work: Work) -> None:
@@ -203,6 +212,7 @@ class Calls:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+            del task  # its error's traceback leads here; in such a circle files would lie until Python looks for them
 
     async def _cancel_all(self) -> None:
         self._closing = True
@@ -244,6 +254,13 @@ def log_to_triton(pb_utils: PbUtils, model: Model) -> None:
     logger.handlers[:] = [TritonLog(pb_utils, model)]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def _id(request: Request) -> str | None:
+    try:
+        return str(request.request_id())
+    except UnicodeDecodeError:  # HTTP lets it through
+        return None
 
 
 def _read(tensor: Tensor, array: Array) -> Array | str:

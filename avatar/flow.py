@@ -20,12 +20,14 @@ async def ahead(source: AsyncGenerator[T], room: int) -> AsyncGenerator[T]:
     """The same items, made by a task of their own: up to `room` wait here, and one more is in the making."""
     queue: asyncio.Queue[T | _End] = asyncio.Queue(room)
     task = asyncio.create_task(_fill(queue, source))
+    item: T | _End | None = None
     try:
         while not isinstance(item := await queue.get(), _End):
             yield item
         if item.error:
             raise item.error
     finally:
+        item = None  # an error's traceback leads here, and would keep itself
         await stop(task)
 
 
@@ -45,6 +47,7 @@ async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]],
                 running.add(task)
                 yield task
 
+    task: asyncio.Task[U] | None = None
     try:
         async with aclosing(ahead(begun(), at_once)) as tasks:
             async for task in tasks:
@@ -54,6 +57,8 @@ async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]],
                 yield result
     finally:
         await stop(*running)
+        running.clear()
+        task = None
 
 
 class Clock:

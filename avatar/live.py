@@ -49,6 +49,7 @@ logger = logging.getLogger("avatar")
 FORMATS = ("bgr", "jpeg", "mouth")
 JPEG_QUALITY = 90
 WATCH_SECONDS = 1.0  # where many requests wait, to ask for each more often would cost more than it saves
+MOST_WAITING = 1024  # requests in a session's line, 20 s of the shortest pieces
 AT_ONCE = 8  # windows that are generated before the first of their frames is sent
 NO_SESSION = "there is no such session: it has ended, was silent for too long, or was never begun"
 
@@ -103,6 +104,7 @@ class Session:
         """Nobody is answered any more; pictures and sound go."""
         if self.worker:
             self.worker.cancel()
+            self.worker = None
         while not self.line.empty():
             self.line.get_nowait().answered(ClientError(NO_SESSION))
         self.face = None
@@ -155,12 +157,18 @@ class Live:
 
     async def _serve(self, call: Call) -> None:
         session = self._session(call)
+        if call.problem and (call.starts or call.ends):
+            self._drop(session)
+        call.check()
+        if session.line.qsize() >= MOST_WAITING:
+            self._drop(session)
+            raise Busy(f"{MOST_WAITING} requests of this session wait already; send as it is spoken, or larger pieces")
         said = Said(call)
         session.line.put_nowait(said)  # before anything is waited for: requests stand in line as they came
         session.under_way += 1
         try:
             if call.starts:
-                await self._begin(call, session)
+                await self._prepare(call, session)
             await said.wait()
         except (InvalidField, InvalidInput):
             if call.starts or call.ends:
@@ -198,17 +206,21 @@ class Live:
             except Exception as error:
                 for said in waiting:
                     said.answered(error)
+            finally:  # the session was ended meanwhile: nobody waits for ever
+                for said in waiting:
+                    said.answered(ClientError(NO_SESSION))
 
     async def _answer(self, session: Session, face: Face, mel: MelStream, waiting: list[Said]) -> None:
         first = mel.frames
         heard: list[NDArray[np.float32]] = []
         owners: list[Said] = []  # whose request completed each window
         spoken: list[int] = []
+        refused: dict[Said, Exception] = {}
         for said in waiting:
             try:
                 windows = await asyncio.to_thread(self._hear, said.call, mel)
             except (InvalidField, InvalidInput) as error:
-                said.answered(error)
+                refused[said] = error
                 windows = []
             heard += windows
             owners += [said] * len(windows)
@@ -219,10 +231,10 @@ class Live:
                 while sent < len(owners) and owners[sent] is said:
                     await said.call.send(index=first + sent, **await anext(frames))
                     sent += 1
-                if said.call.ends:
+                if said.call.ends and said not in refused:
                     await self._say_goodbye(session, said, mel, samples)
                     return
-                said.answered()
+                said.answered(refused.get(said))
 
     def _hear(self, call: Call, mel: MelStream) -> list[NDArray[np.float32]]:
         """The windows FP32 [80,16] that a request completes."""
@@ -235,6 +247,20 @@ class Live:
         if call.ends:
             windows += list(mel.end())
         return windows
+
+    async def _prepare(self, call: Call, session: Session) -> None:
+        """`_begin`, which ends with the session: another START may take its place."""
+        session.worker = preparing = asyncio.create_task(self._begin(call, session))
+        try:
+            await asyncio.wait((preparing,))
+        finally:
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+        try:
+            if not preparing.cancelled():
+                preparing.result()
+        finally:
+            del preparing  # see `Calls._attended`
 
     async def _begin(self, call: Call, session: Session) -> None:
         form = _format(call)
@@ -325,7 +351,7 @@ async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[
     seen = await appear(asked, job)
     avatar = seen.avatar
     count = 1 if isinstance(avatar, Still) else avatar.count
-    make_room(count * avatar.width * avatar.height * 3)
+    make_room(count * 3 * (avatar.width * avatar.height + tensors.FACE_SIZE**2))
     pictures: list[Picture] = []
     boxes: list[NDArray[np.int32] | None] = []
     async with aclosing(Tracker(avatar, count, job, seen.faces).frames()) as frames:

@@ -22,6 +22,7 @@ AROUND = 0.3
 # The part begins on this grid, of S3FD's coarsest cells. Cells then lie where those of the whole picture do, and the
 # box comes out the same; and as sides are multiples of it, parts of many jobs share a batch.
 GRID = 128
+LEAST_SIDE = 32  # pixels; of less S3FD can make nothing
 NEAR_PIXELS = 1_000_000  # a larger part is scaled down to this
 
 
@@ -29,6 +30,9 @@ async def thoroughly(frames: NDArray[np.uint8], job: Job) -> list[Faces]:
     """The faces of whole pictures UINT8 [n,H,W,3], n at most one batch."""
     if not len(frames):
         return []
+    less = [max(0, LEAST_SIDE - side) for side in frames.shape[1:3]]
+    if any(less):
+        frames = np.pad(frames, ((0, 0), (0, less[0]), (0, less[1]), (0, 0)))
     with job.clock.stage("detection"):
         boxes, scores = await job.models.detect_faces(frames)
     return list(zip(boxes, scores, strict=True))

@@ -61,6 +61,7 @@ class Avatar:
 
     async def _serve(self, call: Call) -> None:
         begun = time.monotonic()
+        call.check()
         with self._jobs.place():
             async with self._workspace.folder() as folder:
                 form = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)

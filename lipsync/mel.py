@@ -23,6 +23,8 @@ REFERENCE_DB = 20.0
 RANGE_DB = 100.0  # from the floor to full scale
 PEAK = 4.0  # the result lies in ±PEAK
 
+LOUDEST = np.float32(1e30)  # what is louder would be infinite in the spectrum
+
 MIN_SAMPLES = FFT_LENGTH  # one whole column; librosa warns of anything shorter
 
 
@@ -44,7 +46,7 @@ def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
-    sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-LOUDEST, LOUDEST)
     emphasised = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
     spectrum = librosa.stft(
         emphasised, n_fft=FFT_LENGTH, hop_length=HOP_LENGTH, win_length=FFT_LENGTH, pad_mode="reflect"
