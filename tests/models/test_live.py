@@ -224,7 +224,7 @@ def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Pat
     long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
     talk.say(start=True, face_file=long.read_bytes())
     error = talk.hear().error
-    assert error == "413 face_file: too much for a live session: its frames are 1192 MiB, 1024 at most; " + (
+    assert error == "413 face_file: too much for a live session: its frames are 1197 MiB, 1024 at most; " + (
         "send fewer, or set max_height"
     )
 
