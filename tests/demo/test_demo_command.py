@@ -26,8 +26,9 @@ ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repositor
 
 def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [*COMMAND, *map(str, arguments)]
-    proxied = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}  # a proxy is not the way to ourselves
-    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False, env=proxied)
+    # a proxy is not the way to ourselves, and an avatar that this machine remembers would not be looked for
+    env = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": "", "AVATAR_CACHE_MIB": "0"}
+    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
 
 
 def still_running(folder: Path) -> list[str]:
