@@ -216,9 +216,10 @@ class Calls:
 
     async def _cancel_all(self) -> None:
         self._closing = True
-        for task in self._tasks:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}  # the sessions' own, too
+        for task in rest:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def _log(self, call: Call, error: Exception) -> None:
         about = {"request_id": call.id}

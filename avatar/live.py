@@ -34,11 +34,12 @@ from .appearance import appear
 from .bls import BlsModels
 from .cache import open_cache
 from .calls import Call, Calls, log_to_triton
-from .errors import Busy, ClientError, InvalidField, TooLarge
+from .errors import AvatarError, Busy, ClientError, InvalidField, TooLarge
 from .form import parse
 from .job import Job, RequestLog
 from .options import Blend, Longer, Options
 from .pictures import Picture, Still
+from .pipeline import tell
 from .request import AvatarRequest, Background
 from .served import open_workspace, write_form
 from .settings import MIB, LiveSettings, load
@@ -50,6 +51,7 @@ FORMATS = ("bgr", "jpeg", "mouth")
 JPEG_QUALITY = 90
 WATCH_SECONDS = 1.0  # where many requests wait, to ask for each more often would cost more than it saves
 MOST_WAITING = 1024  # requests in a session's line, 20 s of the shortest pieces
+SAMPLES_AT_ONCE = SAMPLE_RATE  # of requests that wait, heard together; as frames more than are generated at once
 AT_ONCE = 8  # windows that are generated before the first of their frames is sent
 NO_SESSION = "there is no such session: it has ended, was silent for too long, or was never begun"
 
@@ -97,6 +99,7 @@ class Session:
         self.worker: asyncio.Task[None] | None = None
         self.size = 0  # bytes of its pictures
         self.without_face = 0
+        self.come = 0  # samples that requests have brought
         self.last = time.monotonic()
         self.under_way = 0
 
@@ -163,6 +166,13 @@ class Live:
         if session.line.qsize() >= MOST_WAITING:
             self._drop(session)
             raise Busy(f"{MOST_WAITING} requests of this session wait already; send as it is spoken, or larger pieces")
+        if not call.starts:  # nothing else counts, and it may wait for long
+            call.inputs = {name: value for name, value in call.inputs.items() if name in ("audio", "pcm")}
+        session.come += _samples(call)
+        if session.come > self._settings.max_speech_seconds * SAMPLE_RATE:
+            if call.starts or call.ends:
+                self._drop(session)
+            raise InvalidField("audio", self._settings.limits.too_long)
         said = Said(call)
         session.line.put_nowait(said)  # before anything is waited for: requests stand in line as they came
         session.under_way += 1
@@ -196,10 +206,10 @@ class Live:
         return session
 
     async def _work(self, session: Session, face: Face, mel: MelStream) -> None:
-        """Answer what stands in line, all that has come meanwhile at once: so a session that lags behind catches up."""
+        """Answer what stands in line, a second of speech at once: so a session that lags behind catches up."""
         while True:
             waiting = [await session.line.get()]
-            while not session.line.empty():
+            while not session.line.empty() and sum(_samples(said.call) for said in waiting) < SAMPLES_AT_ONCE:
                 waiting.append(session.line.get_nowait())
             try:
                 await self._answer(session, face, mel, waiting)
@@ -270,7 +280,11 @@ class Live:
             if asked.background is Background.TRANSPARENT and asked.background_file is None:
                 raise InvalidField(tensors.BACKGROUND, "a live session has no alpha channel: Transparent cannot be")
             job = Job(self._models, RequestLog(call.id), asked.options, asked.limits, cache=self._cache)
-            face = await ready(asked, job, form, lambda size: self._make_room(session, size))
+            try:
+                face = await ready(asked, job, form, lambda size: self._make_room(session, size))
+            except AvatarError as error:
+                tell(error, job)
+                raise
         session.face = face
         height, width = face.pictures[0].shape[:2]
         about = {
@@ -397,6 +411,10 @@ def _format(call: Call) -> str:
     if form not in FORMATS:
         raise InvalidField("format", f"{', '.join(FORMATS)} expected, got {form[:40]!a}")
     return form
+
+
+def _samples(call: Call) -> int:
+    return max(0 if (sent := call.array(name)) is None else sent.size for name in ("audio", "pcm"))
 
 
 def _speech(call: Call) -> NDArray[np.float32] | None:

@@ -44,7 +44,7 @@ async def render(request: AvatarRequest, models: Models, cache: Cache | None = N
             async for event in events:
                 yield event
     except AvatarError as error:
-        _log(error, job)
+        tell(error, job)
         raise
 
 
@@ -100,8 +100,8 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     yield Rendered(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
 
 
-def _log(error: AvatarError, job: Job) -> None:
-    """What happened, and what the caller is not told: ffmpeg's words, a server's."""
+def tell(error: AvatarError, job: Job) -> None:
+    """Log what happened, and what the caller is not told: ffmpeg's words, a server's."""
     level = logging.INFO if isinstance(error, ClientError) else logging.ERROR
     job.log.log(level, "%s: %s", type(error).__name__, error)
     for cause in filter(None, (error, error.__cause__)):

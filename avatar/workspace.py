@@ -81,8 +81,8 @@ class Workspace:
             yield path
         finally:
             try:
-                # The thread goes on where a second cancellation ends the wait for it.
-                await asyncio.to_thread(_remove, path)
+                # A second cancellation ends the wait, but not what may still stand in line for a thread.
+                await asyncio.shield(asyncio.to_thread(_remove, path))
             finally:
                 self._used.discard(path)
                 if not self._used:

@@ -111,7 +111,8 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
     "segmentation": Net(),
     "avatar": Python(),
-    "live": Python(tensors.SEQUENCE_IDLE_SECONDS, sessions=1024, beside_gpu=4),
+    # more than a session may be silent: Triton counts from a request, the model from its answer, which takes time
+    "live": Python(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=1024, beside_gpu=4),
 }
 
 

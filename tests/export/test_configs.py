@@ -191,7 +191,8 @@ def test_the_models_that_stream_are_decoupled_and_those_with_sessions_have_seque
     assert config.model_transaction_policy.decoupled == model.streams
     assert config.HasField("sequence_batching") == model.sequences
     if model.sequences:
-        assert config.sequence_batching.max_sequence_idle_microseconds == tensors.SEQUENCE_IDLE_SECONDS * 1_000_000
+        # Triton counts from a request, the model from its answer, and it is the model that has to say that it is over
+        assert config.sequence_batching.max_sequence_idle_microseconds >= 6e6 * tensors.SEQUENCE_IDLE_SECONDS
 
 
 def test_writing_changes_only_what_differs(tmp_path: Path) -> None:
