@@ -34,7 +34,7 @@ from .appearance import appear
 from .bls import BlsModels
 from .cache import open_cache
 from .calls import Call, Calls, log_to_triton
-from .errors import AvatarError, Busy, ClientError, InvalidField, TooLarge
+from .errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
 from .form import parse
 from .job import Job, RequestLog
 from .options import Blend, Longer, Options
@@ -103,13 +103,13 @@ class Session:
         self.last = time.monotonic()
         self.under_way = 0
 
-    def end(self) -> None:
-        """Nobody is answered any more; pictures and sound go."""
+    def end(self, why: Exception | None = None) -> None:
+        """Nobody is answered any more; pictures and sound go. `why`: what those in line are told, if not that."""
         if self.worker:
             self.worker.cancel()
             self.worker = None
         while not self.line.empty():
-            self.line.get_nowait().answered(ClientError(NO_SESSION))
+            self.line.get_nowait().answered(why or ClientError(NO_SESSION))
         self.face = None
 
 
@@ -184,8 +184,8 @@ class Live:
             if call.starts or call.ends:
                 self._drop(session)
             raise
-        except BaseException:  # the caller is gone, or something is broken: nobody can go on with it
-            self._drop(session)
+        except BaseException as error:  # the caller is gone, or something is broken: nobody can go on with it
+            self._drop(session, error if isinstance(error, Unavailable) else None)
             raise
         finally:
             session.under_way -= 1
@@ -228,7 +228,7 @@ class Live:
         refused: dict[Said, Exception] = {}
         for said in waiting:
             try:
-                windows = await asyncio.to_thread(self._hear, said.call, mel)
+                windows = await asyncio.to_thread(self._hear, said.call, face, mel)
             except (InvalidField, InvalidInput) as error:
                 refused[said] = error
                 windows = []
@@ -246,13 +246,17 @@ class Live:
                     return
                 said.answered(refused.get(said))
 
-    def _hear(self, call: Call, mel: MelStream) -> list[NDArray[np.float32]]:
+    def _hear(self, call: Call, face: Face, mel: MelStream) -> list[NDArray[np.float32]]:
         """The windows FP32 [80,16] that a request completes."""
         windows: list[NDArray[np.float32]] = []
         speech = _speech(call)
         if speech is not None:
             if mel.samples + speech.size > self._settings.max_speech_seconds * SAMPLE_RATE:
                 raise InvalidField("audio", self._settings.limits.too_long)
+            frames = speech.size / SAMPLE_RATE * float(face.fps)
+            if face.form == "bgr" and frames * face.pictures[0].nbytes > self._settings.live_mib * MIB:
+                # Triton keeps what a caller does not read, and never gives the memory back
+                raise InvalidField("audio", "too many frames at once; send shorter pieces, or ask for jpeg or mouth")
             windows += list(mel.feed(speech))
         if call.ends:
             windows += list(mel.end())
@@ -336,9 +340,9 @@ class Live:
             raise Busy("the pictures of other live sessions leave no room for these; try again later")
         session.size = size
 
-    def _drop(self, session: Session) -> None:
+    def _drop(self, session: Session, why: Exception | None = None) -> None:
         self._forget(session)
-        session.end()
+        session.end(why)
 
     def _forget(self, session: Session) -> None:
         for sequence, there in tuple(self._sessions.items()):

@@ -112,7 +112,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     "segmentation": Net(),
     "avatar": Python(),
     # more than a session may be silent: Triton counts from a request, the model from its answer, which takes time
-    "live": Python(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=1024, beside_gpu=4),
+    "live": Python(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, beside_gpu=4),
 }
 
 

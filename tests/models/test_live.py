@@ -229,6 +229,16 @@ def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Pat
     )
 
 
+def test_more_frames_at_once_than_memory_should_hold_are_refused(talk: Talk, face: bytes) -> None:
+    large = cv2.resize(cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR), (1920, 1080))
+    talk.say(start=True, face_file=cv2.imencode(".jpg", large)[1].tobytes())
+    assert talk.hear().session
+    talk.say(audio=np.zeros(160_000, np.float32))
+    assert talk.hear().error == "400 audio: too many frames at once; send shorter pieces, or ask for jpeg or mouth"
+    talk.say(audio=SPEECH[:640])
+    assert talk.hear().error == ""
+
+
 def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
     loud, silent = SPEECH, np.zeros_like(SPEECH)
     answered: dict[int, Answers] = {}
