@@ -163,8 +163,7 @@ class _Pieces:
 def _array(tensor: tensors.Tensor, given: Given, model: Model) -> NDArray[Any]:
     """One array, in C order, of the tensor's type and shape, with a batch in front where the model has one."""
     if model.max_batch_size and isinstance(given, np.ndarray):
-        if not tensor.accepts(given, batched=True):
-            raise InvalidInput(f"{tensor.name}: {tensor.dtype} {[-1, *tensor.shape]} expected, got {list(given.shape)}")
+        tensor.check(given, batched=True)
     else:
         fitting(tensor, given)
     return np.ascontiguousarray(whole(given))

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lipsync.errors import InvalidInput
 from lipsync.serving import PbUtils, Request
 from lipsync.tensors import Model, Tensor
 
@@ -267,7 +266,7 @@ def _id(request: Request) -> str | None:
 def _read(tensor: Tensor, array: Array) -> Array | str:
     """An input, copied: text where it is one."""
     if not tensor.accepts(array):
-        raise InvalidField(tensor.name, f"{tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+        raise InvalidField(tensor.name, tensor.unfit(array))
     if tensor.dtype != "BYTES":
         return array.copy()
     text: bytes = array[0]
@@ -280,6 +279,5 @@ def _output(tensor: Tensor, value: Array | str | int) -> Array:
     if isinstance(value, str):
         return np.array([value.encode()], np.object_)
     array = np.ascontiguousarray(np.atleast_1d(value), tensor.numpy)
-    if not tensor.accepts(array):
-        raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+    tensor.check(array)
     return array

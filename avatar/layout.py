@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lipsync.errors import InvalidInput
 from lipsync.tensors import Model, Tensor
 
 # Tensors from this size on go through shared memory; smaller ones travel in the message as fast.
@@ -72,8 +71,7 @@ def fitting(tensor: Tensor, given: Given) -> NDArray[Any]:
     array = given if isinstance(given, np.ndarray) else np.empty(0)
     if not isinstance(given, np.ndarray) and len({(each.shape, each.dtype) for each in given}) == 1:
         array = np.broadcast_to(given[0], (len(given), *given[0].shape))
-    if not tensor.accepts(array):
-        raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+    tensor.check(array)
     return array
 
 

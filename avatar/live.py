@@ -10,45 +10,36 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lipsync import tensors
-from lipsync.blend import feather
-from lipsync.crop import crop, paste
 from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.serving import PbUtils, Request, use_one_blas_thread
 from lipsync.streaming import LATENCY, MelStream
 from lipsync.tensors import FACE_FILE, LIVE_SAMPLES, SEQUENCE_IDLE_SECONDS
 
-from .appearance import appear
 from .bls import BlsModels
 from .cache import open_cache
 from .calls import Call, Calls, log_to_triton
 from .errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
 from .form import parse
 from .job import Job, RequestLog
-from .options import Blend, Longer, Options
-from .pictures import Picture, Still
+from .live_face import FORMATS, Face, frame_of, ready
+from .pictures import Picture
 from .pipeline import tell
-from .request import AvatarRequest, Background
+from .request import Background
 from .served import open_workspace, write_form
 from .settings import MIB, LiveSettings, load
-from .tracking import Tracker
 
 logger = logging.getLogger("avatar")
 
-FORMATS = ("bgr", "jpeg", "mouth")
-JPEG_QUALITY = 90
 WATCH_SECONDS = 1.0  # where many requests wait, to ask for each more often would cost more than it saves
 MOST_WAITING = 1024  # requests in a session's line, 20 s of the shortest pieces
 SAMPLES_AT_ONCE = SAMPLE_RATE  # of requests that wait, heard together; as frames more than are generated at once
@@ -56,45 +47,11 @@ AT_ONCE = 8  # windows that are generated before the first of their frames is se
 NO_SESSION = "there is no such session: it has ended, was silent for too long, or was never begun"
 
 
-@dataclass(frozen=True)
-class Face:
-    """An avatar, ready to speak: everything that does not change from frame to frame.
-
-    Attributes:
-        pictures: BGR [H,W,3] each, shown in turn.
-        boxes: INT32 [4] each; None where a picture shows no face.
-        crops: UINT8 [n,96,96,3], what the net sees of each.
-        fps: exact.
-        options: as the session's first request has them.
-        form: one of `FORMATS`.
-        stand_ins: models that run on stand-in checkpoints.
-    """
-
-    pictures: list[Picture]
-    boxes: list[NDArray[np.int32] | None]
-    crops: NDArray[np.uint8]
-    fps: Fraction
-    options: Options
-    form: str
-    stand_ins: tuple[str, ...]
-
-    def number(self, index: int) -> int:
-        """Which picture is shown as frame `index`: the option `length` says what follows the last one."""
-        count = len(self.pictures)
-        if self.options.longer is Longer.HOLD:
-            return min(index, count - 1)
-        if self.options.longer is Longer.LOOP or count == 1:
-            return index % count
-        place = index % (2 * count - 2)  # back and forth, the picture at which it turns once
-        return min(place, 2 * count - 2 - place)
-
-
 class Session:
     """One session. What was said in its requests waits in a line, and is taken from there in order."""
 
     def __init__(self, identity: str) -> None:
         self.id = identity
-        self.face: Face | None = None
         self.line: asyncio.Queue[Said] = asyncio.Queue()
         self.worker: asyncio.Task[None] | None = None
         self.size = 0  # bytes of its pictures
@@ -104,13 +61,12 @@ class Session:
         self.under_way = 0
 
     def end(self, why: Exception | None = None) -> None:
-        """Nobody is answered any more; pictures and sound go. `why`: what those in line are told, if not that."""
+        """Nobody is answered any more; pictures and sound go with the worker. `why`: told to those in line."""
         if self.worker:
             self.worker.cancel()
             self.worker = None
         while not self.line.empty():
             self.line.get_nowait().answered(why or ClientError(NO_SESSION))
-        self.face = None
 
 
 class Said:
@@ -251,8 +207,6 @@ class Live:
         windows: list[NDArray[np.float32]] = []
         speech = _speech(call)
         if speech is not None:
-            if mel.samples + speech.size > self._settings.max_speech_seconds * SAMPLE_RATE:
-                raise InvalidField("audio", self._settings.limits.too_long)
             frames = speech.size / SAMPLE_RATE * float(face.fps)
             if face.form == "bgr" and frames * face.pictures[0].nbytes > self._settings.live_mib * MIB:
                 # Triton keeps what a caller does not read, and never gives the memory back
@@ -289,7 +243,6 @@ class Live:
             except AvatarError as error:
                 tell(error, job)
                 raise
-        session.face = face
         height, width = face.pictures[0].shape[:2]
         about = {
             "fps": str(face.fps),
@@ -320,7 +273,7 @@ class Live:
                 mouths = dict(zip(speaks, made, strict=True))
             session.without_face += len(some) - len(speaks)
             for n, number in enumerate(numbers):
-                yield await asyncio.to_thread(_frame, face, number, mouths.get(n))
+                yield await asyncio.to_thread(frame_of, face, number, mouths.get(n))
 
     async def _say_goodbye(self, session: Session, said: Said, mel: MelStream, samples: int) -> None:
         about = {"frames": mel.frames, "duration": samples / SAMPLE_RATE, "without_face": session.without_face}
@@ -359,55 +312,6 @@ class Live:
                     about = {"request_id": session.id}
                     logger.info("session dropped: nothing came for %d s", SEQUENCE_IDLE_SECONDS, extra=about)
                     self._drop(session)
-
-
-async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[int], None]) -> Face:
-    """Read the avatar and find its face; `make_room` is told how many bytes its pictures take, and may refuse.
-
-    Raises as `pipeline.render`.
-    """
-    seen = await appear(asked, job)
-    avatar = seen.avatar
-    count = 1 if isinstance(avatar, Still) else avatar.count
-    make_room(count * 3 * (avatar.width * avatar.height + tensors.FACE_SIZE**2))
-    pictures: list[Picture] = []
-    boxes: list[NDArray[np.int32] | None] = []
-    async with aclosing(Tracker(avatar, count, job, seen.faces).frames()) as frames:
-        async for picture, box in frames:
-            pictures.append(picture)
-            boxes.append(box)
-    crops = await asyncio.to_thread(_crops, pictures, boxes)
-    return Face(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
-
-
-def _crops(pictures: list[Picture], boxes: list[NDArray[np.int32] | None]) -> NDArray[np.uint8]:
-    crops = np.zeros((len(pictures), tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
-    for n, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
-        if box is not None:
-            crops[n] = crop(picture[None], box[None])[0]
-    return crops
-
-
-def _frame(face: Face, number: int, mouth: Picture | None) -> dict[str, NDArray[np.uint8] | NDArray[np.int32]]:
-    """A frame's outputs but for its index."""
-    picture, box = face.pictures[number], face.boxes[number]
-    if mouth is None or box is None:
-        box = np.zeros(4, np.int32)
-    elif face.options.blend is Blend.FEATHER:
-        picture = feather(picture, box, mouth)
-    elif face.form == "mouth":  # all of it, and nothing else, is pasted over
-        x1, y1, x2, y2 = box.tolist()
-        whole = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
-        return {"frame": paste(picture[None, y1:y2, x1:x2], whole, mouth[None])[0], "box": box}
-    else:
-        picture = paste(picture[None], box[None], mouth[None])[0]
-    if face.form == "mouth":
-        x1, y1, x2, y2 = box.tolist()
-        return {"frame": picture[y1:y2, x1:x2], "box": box}
-    if face.form == "jpeg":
-        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        return {"jpeg": data.astype(np.uint8), "box": box}
-    return {"frame": picture, "box": box}
 
 
 def _format(call: Call) -> str:

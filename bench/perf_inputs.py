@@ -272,8 +272,7 @@ def _decoded(value: dict[str, Any], tensor: Tensor) -> Array:
     else:
         array = np.frombuffer(base64.b64decode(content["b64"], validate=True), tensor.numpy)
     array = array.reshape(value["shape"])
-    if not tensor.accepts(array):
-        raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+    tensor.check(array)
     return array
 
 

@@ -66,8 +66,7 @@ class Serving:
                 return None
             raise InvalidInput(f"{tensor.name}: missing")
         array: Array = sent.as_numpy()
-        if not tensor.accepts(array):
-            raise InvalidInput(f"{tensor.name}: {tensor.dtype} {list(tensor.shape)} expected, got {list(array.shape)}")
+        tensor.check(array)
         return array
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InvalidInput
+
 # Of this table. The first number changes with what callers would notice as broken (a name, a type or a shape that is
 # another one, an input that is needed now), the second with what is new. Every model says it: the parameter
 # `api_version` of its configuration. A test holds the table to what was published under its version.
@@ -59,6 +61,16 @@ class Tensor:
             and len(shape) == len(self.shape)
             and all(want in (-1, have) for want, have in zip(self.shape, shape, strict=True))
         )
+
+    def unfit(self, array: NDArray[Any], *, batched: bool = False) -> str:
+        """Why `accepts` says no to `array`, for a person."""
+        shape = [-1, *self.shape] if batched else [*self.shape]
+        return f"{self.dtype} {shape} expected, got {list(array.shape)}"
+
+    def check(self, array: NDArray[Any], *, batched: bool = False) -> None:
+        """Raise InvalidInput, with this tensor's name, where `accepts` says no to `array`."""
+        if not self.accepts(array, batched=batched):
+            raise InvalidInput(f"{self.name}: {self.unfit(array, batched=batched)}")
 
 
 @dataclass(frozen=True)
