@@ -10,7 +10,7 @@ STAMP := $(VENV)/.complete
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): requirements.lock pyproject.toml scripts/setup.sh scripts/perf_analyzer.py
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh scripts/install_perf_analyzer.py
 	@PYTHON="$(PYTHON)" VENV="$(VENV)" bash scripts/setup.sh
 	@touch $@
 
@@ -26,14 +26,14 @@ test: $(STAMP)  ## the whole test suite, live Triton included
 	@$(PY) -m pytest $(TESTS)
 
 test-long: $(STAMP)  ## ten-minute clips: in step to the end, in bounded memory (half an hour)
-	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/test_in_step.py tests/avatar/test_memory.py
+	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/pipeline/test_av_sync.py tests/avatar/pipeline/test_memory.py
 
 check: $(STAMP)  ## lint, types, generated configs and tables
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m export configs --check
-	@$(PY) scripts/readme_tables.py --check
+	@$(PY) scripts/generate_doc_tables.py --check
 	@$(PY) -m bench perf-inputs --check
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine

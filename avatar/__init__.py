@@ -1,4 +1,4 @@
 """The job itself, as a library: a request in, a stream of progress and an mp4 out.
 
-It knows neither HTTP nor gRPC servers; the models are reached through `avatar.models.Models`.
+It knows neither HTTP nor gRPC servers; the models are reached through `avatar.inference.protocol.Models`.
 """

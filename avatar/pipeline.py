@@ -6,19 +6,21 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from . import media, sound, speaking, tracking, video
-from .appearance import appear
-from .cache import Cache
+from .background.replacement import with_alpha
+from .context import Job, RequestLog
 from .errors import AvatarError, ClientError
 from .events import Chunk, Event, Progress, Rendered
-from .ffmpeg import FfmpegFailed
-from .film import Film
-from .flow import ahead
-from .job import Job, RequestLog
-from .models import Models
+from .faces import locator
+from .generation import generator
+from .inference.protocol import Models
+from .media import audio, ffmpeg_args, video
+from .media.encoder import Film
+from .media.ffmpeg import FfmpegFailed
 from .options import Shorter
 from .request import AvatarRequest
-from .scenery import with_alpha
+from .resources.cache import Cache
+from .source import appear
+from .streams import ahead
 
 RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
@@ -49,15 +51,15 @@ async def render(request: AvatarRequest, models: Models, cache: Cache | None = N
 
 
 async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Event]:
-    with sound.file_of_samples(request.folder) as decoded:
+    with audio.file_of_samples(request.folder) as decoded:
         with job.clock.stage("speech"):
-            speech = await sound.hear(request.speech, decoded, job)
+            speech = await audio.hear(request.speech, decoded, job)
         async with aclosing(_speak(request, speech, job)) as events:
             async for event in events:
                 yield event
 
 
-async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> AsyncGenerator[Event]:
+async def _speak(request: AvatarRequest, speech: audio.Speech, job: Job) -> AsyncGenerator[Event]:
     seen = await appear(request, job)
     avatar, alpha, scenery, about = seen.avatar, seen.alpha, seen.scenery, seen.about
     if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
@@ -66,9 +68,9 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     job.limits.refuse_many(total)
     yield Progress("speech", total, total)
 
-    tracker = tracking.Tracker(avatar, total, job, seen.faces)
-    windows = sound.Windows(speech, avatar.fps, job)
-    spoken = speaking.speak(speaking.shots(tracker.frames(), windows), job)
+    tracker = locator.Tracker(avatar, total, job, seen.faces)
+    windows = audio.Windows(speech, avatar.fps, job)
+    spoken = generator.speak(generator.shots(tracker.frames(), windows), job)
     changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.is_changed
     if alpha is not None:
         spoken = with_alpha(spoken, alpha)
@@ -77,8 +79,8 @@ async def _speak(request: AvatarRequest, speech: sound.Speech, job: Job) -> Asyn
     has_alpha = alpha is not None or (changes_video and scenery.is_transparent)
     frames = ahead(spoken, FRAMES_AHEAD)
     comment = f"Made with stand-in checkpoints: {', '.join(about.stand_ins)}" if about.stand_ins else ""
-    size = speaking.even(avatar.width), speaking.even(avatar.height)
-    shape = media.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
+    size = generator.even(avatar.width), generator.even(avatar.height)
+    shape = ffmpeg_args.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
     path = None if request.streamed else request.folder / f"{RESULT}.{shape.container}"
     async with (
         aclosing(windows),

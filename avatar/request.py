@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from .intake import LIMITS, Limits
+from .limits import LIMITS, Limits
 from .options import DEFAULTS, Options
 
 RGB = tuple[int, int, int]

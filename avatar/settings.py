@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .intake import Limits
+from .limits import Limits
 
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024

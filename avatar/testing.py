@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from lipsync.crop import crop
 from lipsync.errors import InvalidInput
 from lipsync.mel import mel_spectrogram
+from lipsync.mel_windows import mel_windows
 from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
-from lipsync.windows import mel_windows
 
-from .models import About, Floats, Frames, Pictures
+from .inference.protocol import About, Floats, Frames, Pictures
 from .options import Net
 
 Box = tuple[float, float, float, float]

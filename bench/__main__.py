@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from . import compare, gpu, live, perf, perf_inputs, serving
+from .comparison import cli
+from .triton import live_latency, overhead, request_data, sweep, throughput
 
 # Each takes its own words and gives the exit status; without a name, the first of them runs.
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "compare": compare.main,
-    "gpu": gpu.main,
-    "live": live.main,
-    "perf": perf.main,
-    "perf-inputs": perf_inputs.main,
-    "serving": serving.main,
+    "compare": cli.main,
+    "gpu": throughput.main,
+    "live": live_latency.main,
+    "perf": sweep.main,
+    "perf-inputs": request_data.main,
+    "serving": overhead.main,
 }
 
 

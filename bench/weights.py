@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
-from export import random_weights, stand_ins
-from export.checkpoints import STAND_IN, WAV2LIP_FILE, WAV2LIP_GAN_FILE, stand_in_mark
+from export import stand_ins
+from export.checkpoints.load import STAND_IN, WAV2LIP_FILE, WAV2LIP_GAN_FILE, stand_in_mark
+from export.networks import random_weights
 
 MARK = "timing weights, filled by name"
 

@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from . import form, sheet
+from . import client, contact_sheet
 from .stack import Ports, StackError, add_variant, how, prepare, running
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ def main() -> int:
         return up(options) if options.command == "up" else run(options)
     except KeyboardInterrupt:
         return 0 if options.command == "up" else 1
-    except (StackError, form.FormError, OSError) as error:
+    except (StackError, client.FormError, OSError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
 
@@ -42,10 +42,10 @@ def run(options: argparse.Namespace) -> int:
     with running(options.repository, options.logs, Ports.free()) as stack:
         started = time.monotonic()
         print(f"posting {options.face.name} and {options.speech.name} to {stack.url}/")
-        answer = form.post(stack.url, options.face, options.speech, options.background)
+        answer = client.post(stack.url, options.face, options.speech, options.background)
         posted = time.monotonic()
     video.write_bytes(answer.mp4)
-    sheet.draw(video, options.speech, picture)
+    contact_sheet.draw(video, options.speech, picture)
     rows = [("weights and export", ready - begin), ("start Triton and gateway", started - ready)]
     rows += [(f"  {stage}", seconds) for stage, seconds in answer.stages.items()]
     rows += [("the form, whole", posted - started), ("stop, contact sheet", time.monotonic() - posted)]

@@ -18,22 +18,27 @@ import soundfile
 import avatar
 import lipsync
 from avatar.events import Chunk, Rendered
-from avatar.form import Upload, parse
+from avatar.form.parse import Upload, parse
 from avatar.pipeline import render
 from avatar.settings import JobSettings, load
 from avatar.testing import FakeModels
 from lipsync.crop import crop, paste
-from lipsync.faces import suppress
+from lipsync.face_detection import suppress
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
+from lipsync.mel_windows import mel_windows
 from lipsync.tensors import BACKGROUND, FACE_FILE, FACE_TYPE, SPEECH_FILE
-from lipsync.windows import mel_windows
 
-NOT_IN_TRITON = {"triton", "shared"}  # of `avatar`: gRPC's client, and the memory that it shares with a server
+NOT_IN_TRITON = {
+    "grpc_client",
+    "shared_memory",
+}  # of `avatar`: gRPC's client, and the memory that it shares with a server
 
 for package in (lipsync, avatar):
-    for module in Path(package.__file__).parent.glob("*.py"):
+    folder = Path(package.__file__).parent
+    for module in folder.rglob("*.py"):
         if module.stem not in NOT_IN_TRITON:
-            import_module(f"{package.__name__}.{module.stem}".removesuffix(".__init__"))
+            name = ".".join((package.__name__, *module.relative_to(folder).with_suffix("").parts))
+            import_module(name.removesuffix(".__init__"))
 
 speech = np.sin(np.arange(SAMPLE_RATE, dtype=np.float32) / 10)
 mel = mel_windows(mel_spectrogram(speech), 25.0)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from . import guard
+from . import watchdog
 from .errors import EmbeddedError
 
 
@@ -58,9 +58,9 @@ class ServerProcess:
     def kill(self) -> None:
         """Kill the server and its stubs at once, and clean up. Does nothing the second time."""
         if self._server is not None:
-            guard.kill_group(self._server.pid)
+            watchdog.kill_group(self._server.pid)
             self._server.wait()
-        guard.sweep(self.shm_prefix, self.folder)
+        watchdog.sweep(self.shm_prefix, self.folder)
         self._tell_guard("done")
         if self._guard.stdin and not self._guard.stdin.closed:
             self._guard.stdin.close()
@@ -75,7 +75,7 @@ class ServerProcess:
 
 def _start_guard(prefix: str, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", guard.__file__, prefix, str(folder)],
+        [sys.executable, "-I", "-S", watchdog.__file__, prefix, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -14,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from . import command, layout, ports, system
-from .cores import usable_cores
+from lipsync.triton.cpu import usable_cores
+
+from . import backend_directory, command_line, installation, ports
 from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
-from .log import StartLog
 from .process import ServerProcess
+from .startup_log import StartLog
 
 START_SECONDS = 300.0  # the nets of the repository load in a few; a cold disk takes its time
-STOP_SECONDS = command.EXIT_SECONDS + 10.0  # requests in flight first, then the models one by one
+STOP_SECONDS = command_line.EXIT_SECONDS + 10.0  # requests in flight first, then the models one by one
 _POLL_SECONDS = 0.05
 _SAY_SECONDS = 3.0
 
@@ -105,15 +106,17 @@ class Triton:
         """
         if self._process is not None:
             raise EmbeddedError("the server is running already")
-        parts = system.find_parts()
+        parts = installation.find_parts()
         models = find_models(self._repository)
         self._ports = ports.choose(self._wished)
         process = ServerProcess()
         try:
             self._log_path = self._log or process.folder / "triton.log"
-            backends = layout.build_backends(process.folder, parts)
-            argv = command.arguments(parts, self._repository, backends, self._ports, process.shm_prefix, self._poll)
-            env = command.environment(parts, self._threads, os.environ | self._env)
+            backends = backend_directory.build_backends(process.folder, parts)
+            argv = command_line.arguments(
+                parts, self._repository, backends, self._ports, process.shm_prefix, self._poll
+            )
+            env = command_line.environment(parts, self._threads, os.environ | self._env)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with self._log_path.open("wb") as log:
                 process.start(argv, env, log)

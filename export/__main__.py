@@ -26,11 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _weights(options: argparse.Namespace) -> int:
-    from . import published, weights
+    from .checkpoints import fetch, registry
 
-    files = published.mirrored(published.PUBLISHED, options.mirror) if options.mirror else published.PUBLISHED
-    choices = weights.Choices(options.accept_licence or None, options.replace, options.unverified)
-    weights.bring(options.dir, _say, choices, files=files, given=options.given)
+    files = registry.mirrored(registry.PUBLISHED, options.mirror) if options.mirror else registry.PUBLISHED
+    choices = fetch.Choices(options.accept_licence or None, options.replace, options.unverified)
+    fetch.bring(options.dir, _say, choices, files=files, given=options.given)
     return DONE
 
 
@@ -42,8 +42,8 @@ def _stand_ins(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from . import repository
-    from .media import Media
+    from .build import repository
+    from .validation.sample_media import Media
 
     shipped = Media.shipped()
     media = Media(tuple(options.frames or shipped.frames), tuple(options.speech or shipped.speech))
@@ -55,30 +55,30 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from . import listing
+    from .build import listing
 
     print(listing.table(options.repository))
     return DONE
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from . import repository
+    from .build import repository
 
     repository.prune(options.repository, options.keep, _say)
     return DONE
 
 
 def _configs(options: argparse.Namespace) -> int:
-    from . import configs
+    from .triton_config import model_config
 
-    folder = configs.committed()
+    folder = model_config.committed()
     if options.check:
-        difference = configs.differences(folder)
+        difference = model_config.differences(folder)
         if difference:
             print(difference)
             raise ExportError("the committed configs differ from lipsync/tensors.py; run `python -m export configs`")
         return DONE
-    for path in configs.write(folder):
+    for path in model_config.write(folder):
         print(f"wrote {path.relative_to(folder.parent)}")
     return DONE
 

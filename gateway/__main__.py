@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 
 from avatar.settings import BadSetting
-from gateway import logs
 from gateway.settings import SETTINGS, load
+
+from . import logging_config
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 2)
     from gateway import server  # brings the whole application: seconds that --help and mistakes need not wait for
 
-    logs.configure(settings.log_level, settings.log_format)
+    logging_config.configure(settings.log_level, settings.log_format)
     try:
         listener = server.listen(settings.host, settings.port)
     except OSError as error:

@@ -13,20 +13,21 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from avatar.cache import Cache, open_cache
-from avatar.models import Models
+from avatar.inference.grpc_client import TritonModels
+from avatar.inference.protocol import Models
 from avatar.pipeline import render as render_avatar
+from avatar.resources.admission import Jobs
+from avatar.resources.cache import Cache, open_cache
+from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
-from avatar.triton import TritonModels
-from avatar.turns import Jobs
-from avatar.workspace import Workspace
-from gateway import problems
-from gateway.context import ID_HEADER, RequestContext
-from gateway.contract import FORM_NAME, FORM_SCHEMA
 from gateway.metrics import Metrics
 from gateway.routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
 from gateway.service import Render, Service
 from gateway.settings import Settings
+
+from . import errors
+from .middleware import ID_HEADER, RequestContext
+from .openapi import FORM_NAME, FORM_SCHEMA
 
 _ABOUT = """A picture or video of a face and a recording of speech in; an mp4 of the face speaking out.
 
@@ -86,16 +87,16 @@ def create_app(settings: Settings, models: Models | None = None, render: Render 
     )
     app.state.metrics = metrics
     app.include_router(router)
-    problems.install(app)
+    errors.install(app)
     # The last one added stands outermost.
-    app.add_middleware(problems.Defects)
+    app.add_middleware(errors.Defects)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=["*"],
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=True,
-        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, problems.FACE_MISSING_AT, STAND_INS, "Retry-After"],
+        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, errors.FACE_MISSING_AT, STAND_INS, "Retry-After"],
     )
     app.add_middleware(RequestContext, metrics=metrics)
     return app

@@ -11,8 +11,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from avatar.errors import InvalidField, TooLarge
-from avatar.form import FILES, TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
-from gateway.problems import MalformedForm
+from avatar.form.parse import FILES, TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
+
+from .errors import MalformedForm
 
 _NAME_SHOWN = 40  # characters of an unknown field's name that its error repeats
 _PARTS = 100  # fields of one form; the contract has some twenty

@@ -12,10 +12,11 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from pydantic import BaseModel, Field
 
 from avatar.errors import ShuttingDown
-from gateway import context, metrics
-from gateway.contract import FORM_NAME
-from gateway.problems import FACE_MISSING_AT, Problem
 from gateway.service import Made, Service
+
+from . import metrics, middleware
+from .errors import FACE_MISSING_AT, Problem
+from .openapi import FORM_NAME
 
 router = APIRouter()
 
@@ -104,8 +105,8 @@ _MADE = {
 async def make_avatar(request: Request, service: Serving, folder: Annotated[Path, Depends(_request_folder)]) -> Any:  # noqa: ANN401
     """A face and a speech in, the video of the face speaking out. Unknown fields pass, unless the form is strict."""
     made = await service.make(request, folder)
-    setattr(request.state, context.STAGES, made.stages)
-    setattr(request.state, context.FRAMES, made.rendered.frames)
+    setattr(request.state, middleware.STAGES, made.stages)
+    setattr(request.state, middleware.FRAMES, made.rendered.frames)
     kind = MP4 if made.path.suffix == ".mp4" else WEBM
     answer = FileResponse(made.path, media_type=kind, headers=_headers(made))
     del answer.headers["accept-ranges"]  # there are none of an answer to POST

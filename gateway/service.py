@@ -13,15 +13,16 @@ from pathlib import Path
 from starlette.requests import Request
 
 from avatar.events import Event, Progress, Rendered
-from avatar.form import parse
-from avatar.models import Models
+from avatar.form.parse import parse
+from avatar.inference.protocol import Models
 from avatar.request import AvatarRequest
-from avatar.turns import Jobs
-from avatar.workspace import Workspace
-from gateway.attend import attended
-from gateway.logs import request_id
+from avatar.resources.admission import Jobs
+from avatar.resources.workspace import Workspace
 from gateway.settings import Settings
 from gateway.uploads import receive_form
+
+from .cancellation import attended
+from .logging_config import request_id
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,12 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from avatar.errors import TooLarge
-from avatar.form import Form
+from avatar.form.parse import Form
 from gateway.multipart import FormReader
-from gateway.problems import ClientGone, MalformedForm, UploadStalled
 from gateway.settings import Settings
 from lipsync.tensors import FACE_FILE, SPEECH_FILE
+
+from .errors import ClientGone, MalformedForm, UploadStalled
 
 
 async def receive_form(request: Request, folder: Path, settings: Settings) -> Form:

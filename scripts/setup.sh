@@ -22,7 +22,7 @@ version=$(version_of "$PYTHON")
 "$PYTHON" - <<'PY' || exit 1
 import sys
 from embedded.errors import MissingPart
-from embedded.system import check_machine
+from embedded.installation import check_machine
 try:
     check_machine()
 except MissingPart as error:
@@ -50,5 +50,5 @@ echo "setup: installing the other packages of requirements.lock"
 grep -vE '^torch==' requirements.lock |
     pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
 pip install $quiet --no-deps --no-build-isolation --editable . --editable client 2> >(grep -vE '^WARNING: Location' >&2)
-"$VENV/bin/python" scripts/perf_analyzer.py  # after pip, which lays tritonclient's own in its place
+"$VENV/bin/python" scripts/install_perf_analyzer.py  # after pip, which lays tritonclient's own in its place
 echo "setup: done, the environment is in $VENV"

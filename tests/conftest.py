@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gateway_process import Gateway, gateway_process
 
 from embedded.server import Triton
+from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
 sys.modules["openvino_telemetry"] = None  # OpenVINO reports over the network that it is imported, but not without this
@@ -59,7 +59,7 @@ def stand_in_weights(cache: Path) -> Path:
 @pytest.fixture(scope="session")
 def golden_weights(cache: Path) -> Path:
     """A folder with checkpoints that hold the golden fill, in the official formats."""
-    from golden_fill import write_golden_weights
+    from tests.support.golden_weights import write_golden_weights
 
     weights = cache / "golden-weights"
     weights.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def _build(weights: Path, repository: Path) -> Path:
-    from export.repository import Options, build
+    from export.build.repository import Options, build
     from export.variants import Format, Precision
 
     # what is made in seconds; the other variants have tests of their own

@@ -107,8 +107,8 @@ def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def bringer() -> Any:
-    """scripts/perf_analyzer.py as a module."""
-    spec = importlib.util.spec_from_file_location("perf_analyzer_setup", ROOT / "scripts" / "perf_analyzer.py")
+    """scripts/install_perf_analyzer.py as a module."""
+    spec = importlib.util.spec_from_file_location("perf_analyzer_setup", ROOT / "scripts" / "install_perf_analyzer.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -152,7 +152,7 @@ def test_the_environments_perf_analyzer_runs() -> None:
 
 
 def test_setup_leaves_a_perf_analyzer_that_works_alone_and_says_nothing() -> None:
-    script = ROOT / "scripts" / "perf_analyzer.py"
+    script = ROOT / "scripts" / "install_perf_analyzer.py"
     done = subprocess.run([sys.executable, script], cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
-
-from fake_server import FakeServer  # noqa: E402
-
-from lipsync_client import AvatarClient  # noqa: E402
+from avatar_client import AvatarClient
+from tests.client.fake_server import FakeServer
 
 
 @pytest.fixture

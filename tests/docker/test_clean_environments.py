@@ -15,12 +15,9 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-import clean_python
 import httpx
 import pytest
 import soundfile
-from docker_files import DOCKER, DOCKERFILES, ROOT, context, last_stage, step, steps
-from gateway_process import Gateway, gateway_process
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -28,6 +25,9 @@ from packaging.utils import canonicalize_name
 from embedded.server import Triton
 from gateway.settings import Settings
 from lipsync.tensors import MODELS
+from tests.support import virtualenvs
+from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, last_stage, step, steps
+from tests.support.gateway_process import Gateway, gateway_process
 
 WITHOUT_WHAT_THEY_DECLARE = {"pixellib", "imantics"}
 # of the gateway's packages, those that make it a web server and a client of Triton; `avatar` alone is without them
@@ -91,9 +91,9 @@ def python(wheel: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) 
     """The Python of the gateway's image."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        needed = clean_python.needed_by(archive.read(metadata).decode(), "gateway")
-    there = clean_python.closure(needed) | WITHOUT_WHAT_THEY_DECLARE
-    made = clean_python.make(tmp_path_factory.mktemp("gateway-python") / "venv", there)
+        needed = virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
+    there = virtualenvs.closure(needed) | WITHOUT_WHAT_THEY_DECLARE
+    made = virtualenvs.make(tmp_path_factory.mktemp("gateway-python") / "venv", there)
     pip = (*PIP, "--python", str(made))
     # the image's own script: without an index it ends well only where all that it asks for is there, as in the lock
     run("bash", "docker/install.sh", "gateway", cwd=source, PIP=" ".join(pip))
@@ -160,8 +160,8 @@ def exporter(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             copied = shutil.copytree if (source / name).is_dir() else shutil.copy
             copied(source / name, made / "image" / there)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    packages = clean_python.closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
-    return clean_python.make(made / "venv", packages), made / "image"
+    packages = virtualenvs.closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
+    return virtualenvs.make(made / "venv", packages), made / "image"
 
 
 def test_the_export_image_has_every_package_that_its_code_imports(exporter: tuple[Path, Path]) -> None:
@@ -188,7 +188,7 @@ def test_the_export_image_finds_what_this_checkout_exported_up_to_date(
     said = run(python, "-m", "export", "models", *folders, *variant, cwd=image)
     assert said.splitlines()[-1].endswith(f"complete, {len(MODELS)} models")
     assert ": exporting " not in said
-    run(python, "-c", "from export.media import Media; Media.shipped().hashes()", cwd=image)
+    run(python, "-c", "from export.validation.sample_media import Media; Media.shipped().hashes()", cwd=image)
 
 
 def test_tritons_requirements_are_complete_and_no_more() -> None:
@@ -200,9 +200,9 @@ def test_tritons_requirements_are_complete_and_no_more() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     jobs = [each for each in project["optional-dependencies"]["gateway"] if Requirement(each).name not in THE_WEBS]
     direct = [*project["dependencies"], *jobs]
-    assert clean_python.closure(direct, TRITON_PYTHON, leaves=older) | WITHOUT_WHAT_THEY_DECLARE <= pinned
+    assert virtualenvs.closure(direct, TRITON_PYTHON, leaves=older) | WITHOUT_WHAT_THEY_DECLARE <= pinned
     # openvino is our backend's; what it declares beside numpy is telemetry
-    assert pinned - {"openvino"} <= clean_python.closure(direct, TRITON_PYTHON) | WITHOUT_WHAT_THEY_DECLARE
+    assert pinned - {"openvino"} <= virtualenvs.closure(direct, TRITON_PYTHON) | WITHOUT_WHAT_THEY_DECLARE
 
 
 @pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)
@@ -215,7 +215,7 @@ def test_triton_runs_the_locks_version_where_there_is_one_for_its_python(require
 
 
 def test_what_the_image_runs_needs_no_more_than_tritons_requirements(source: Path, tmp_path: Path) -> None:
-    python = clean_python.make(tmp_path / "venv", [requirement.name for requirement in PINNED])
+    python = virtualenvs.make(tmp_path / "venv", [requirement.name for requirement in PINNED])
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     (site / "sitecustomize.py").write_text(AS_IN_PYTHON_3_10)
     for folder in ("avatar", "work", "path"):

@@ -7,12 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker_files import DOCKERFILES, ROOT, compose, dot_env, interpolated, read_yaml, step, steps, variables
 from jsonschema.validators import validator_for
 
 from avatar.settings import LiveSettings, variable_of
-from export.profiles import ENGINE_CACHE
+from export.triton_config.profiles import ENGINE_CACHE
 from gateway.settings import SETTINGS, Settings
+from tests.support.dockerfiles import (
+    DOCKERFILES,
+    ROOT,
+    compose,
+    dot_env,
+    interpolated,
+    read_yaml,
+    step,
+    steps,
+    variables,
+)
 
 COMPOSE = compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_files import DOCKER, DOCKERFILES, ROOT, context, ignored, step, steps
 
 from avatar.settings import JobSettings, variable_of
-from embedded.system import find_parts
+from embedded.installation import find_parts
 from gateway.settings import SETTINGS, Settings
+from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, ignored, step, steps
 
 OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
 CONTEXT = context()
@@ -54,10 +54,11 @@ def test_what_is_copied_is_in_the_build_context(dockerfile: Path) -> None:
 
 def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> None:
     assert {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(map(str, CONTEXT))
-    packages = re.search(r"^packages = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
-    assert packages
-    for package in re.findall(r'"([\w.]+)"', packages[1]):
-        assert Path(package.replace(".", "/"), "__init__.py") in CONTEXT
+    found = re.search(r"^packages.find.include = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
+    assert found
+    for package in re.findall(r'"(\w+)\*"', found[1]):
+        for module in (ROOT / package).rglob("*.py"):
+            assert module.relative_to(ROOT) in CONTEXT
     for left_out in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):
         assert ignored(Path(left_out)), left_out
     assert ignored(Path("lipsync/__pycache__/mel.pyc"))

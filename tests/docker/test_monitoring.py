@@ -6,12 +6,12 @@ import urllib.request
 from typing import Any
 
 import pytest
-from docker_files import DOCKER, compose, read_yaml
 
 from embedded.server import Triton
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
+from tests.support.dockerfiles import DOCKER, compose, read_yaml
 
 PROMETHEUS = read_yaml(DOCKER / "prometheus" / "prometheus.yml")
 ALERTS = read_yaml(DOCKER / "prometheus" / "alerts.yml")

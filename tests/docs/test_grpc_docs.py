@@ -21,19 +21,19 @@ import grpc
 import numpy as np
 import pytest
 import soundfile
-from avatar_media import read_video
-from gateway_process import Gateway
-from stream_calls import Answers, Talk, ask, request, stub
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from avatar import calls, errors, live, media, served
+from avatar import errors
 from avatar.events import Rendered
-from avatar.form import TEXT_BYTES
+from avatar.form.parse import TEXT_BYTES
+from avatar.media import ffmpeg_args
 from avatar.options import OPTIONS
+from avatar.serving import live_model, render_model, runner
 from avatar.settings import LiveSettings, described
+from avatar_client import _cli
 from embedded.server import Triton
-from lipsync.streaming import LATENCY
+from lipsync.mel_stream import LATENCY
 from lipsync.tensors import (
     API_VERSION,
     API_VERSION_PARAMETER,
@@ -43,7 +43,9 @@ from lipsync.tensors import (
     SEQUENCE_IDLE_SECONDS,
     WAV2LIP_BATCH,
 )
-from lipsync_client import command
+from tests.support.gateway_process import Gateway
+from tests.support.media import read_video
+from tests.support.triton_streams import Answers, Talk, ask, request, stub
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "grpc.md").read_text("utf-8")
@@ -187,16 +189,18 @@ def test_every_avatar_command_takes_its_flags(document: str) -> None:
     found = commands((ROOT / document).read_text("utf-8"))
     assert found
     for words in found:
-        command._parser().parse_args(words)
+        _cli._parser().parse_args(words)
 
 
 def test_every_name_that_a_caller_meets_is_on_the_page() -> None:
     tensors = {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
     options = {option.name for option in OPTIONS}
     settings = {setting.variable for setting in described(LiveSettings)}
-    told = set(served.summary(Rendered(None, "mp4", 1, Fraction(25), 1.0, {})))
+    told = set(render_model.summary(Rendered(None, "mp4", 1, Fraction(25), 1.0, {})))
     protocol = {"sequence_id", "sequence_start", "sequence_end", "triton_final_response", API_VERSION_PARAMETER}
-    for name in {model.name for model in MODELS} | tensors | options | settings | told | protocol | set(live.FORMATS):
+    for name in (
+        {model.name for model in MODELS} | tensors | options | settings | told | protocol | set(live_model.FORMATS)
+    ):
         assert f"`{name}`" in PAGE or re.search(rf"`{name}: true`", PAGE), name
 
 
@@ -208,7 +212,7 @@ def test_links_to_sections_lead_to_sections() -> None:
 
 def test_every_status_is_explained() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvatarError)]
-    for status in {kind.status for kind in kinds} | {int(calls.GONE.split()[0])}:
+    for status in {kind.status for kind in kinds} | {int(runner.GONE.split()[0])}:
         assert f"| {status} | `" in PAGE
     assert f"`400 {errors.FaceNotFound()}`" in PAGE
 
@@ -227,8 +231,8 @@ def test_numbers_are_those_of_the_code() -> None:
     )
     for words in said:
         assert words in PAGE
-    assert (media.FRAGMENT, served.PROGRESS_SECONDS) == (500_000, 0.1)  # half a second, ten times a second
-    assert (calls.WATCH_SECONDS, live.WATCH_SECONDS) == (0.2, 1.0)  # five times a second, once a second
+    assert (ffmpeg_args.FRAGMENT, render_model.PROGRESS_SECONDS) == (500_000, 0.1)  # half a second, ten times a second
+    assert (runner.WATCH_SECONDS, live_model.WATCH_SECONDS) == (0.2, 1.0)  # five times a second, once a second
 
 
 def test_what_a_session_tells_is_explained(server: GRPCInferenceServiceStub, material: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import analyzer, live, perf, perf_report, serving
+from bench.triton import live_latency, overhead, perf_analyzer, report, sweep
 from lipsync.tensors import MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,11 +36,11 @@ def test_a_perf_analyzer_command_names_a_model_and_its_own_inputs(words: list[st
     assert (ROOT / said["--input-data"]).is_file()
     assert int(said.get("-b", 1)) <= max(BY_NAME[said["-m"]].max_batch_size, 1)
     if said.get("--shared-memory", "none") != "none":
-        assert said["--output-shared-memory-size"] == str(analyzer.LARGEST_OUTPUT)
+        assert said["--output-shared-memory-size"] == str(perf_analyzer.LARGEST_OUTPUT)
 
 
 def test_the_bench_commands_are_taken() -> None:
-    parsers = {"perf": perf._parser(), "serving": serving._parser(), "live": live._parser()}
+    parsers = {"perf": sweep._parser(), "serving": overhead._parser(), "live": live_latency._parser()}
     assert {words[0] for words in BENCHES} == set(parsers)
     for command, *words in BENCHES:
         parsers[command].parse_args(words)
@@ -48,7 +48,7 @@ def test_the_bench_commands_are_taken() -> None:
 
 def test_every_column_of_the_table_is_explained() -> None:
     explained = [name for row in re.findall(r"^\| ([^|]+) \|", DOCUMENT, re.M) for name in row.split(", ")]
-    for column in (*perf_report.COLUMNS[1:], *perf_report.TIMES):
+    for column in (*report.COLUMNS[1:], *report.TIMES):
         assert column in explained or column.removesuffix(" ms") in explained, column
 
 

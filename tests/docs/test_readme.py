@@ -10,11 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_process import Gateway
 
 from embedded.server import Triton
 from gateway.app import create_app
 from gateway.settings import Settings
+from tests.support.gateway_process import Gateway
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -80,7 +80,7 @@ def test_the_python_example_for_direct_callers_runs(triton: Triton, monkeypatch:
 
 def test_the_tables_of_settings_and_models_are_up_to_date() -> None:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "readme_tables.py"), "--check"], capture_output=True, text=True
+        [sys.executable, str(ROOT / "scripts" / "generate_doc_tables.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

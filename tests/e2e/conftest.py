@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from avatar.ffmpeg import executable
+from avatar.media.ffmpeg import executable
 
 
 @pytest.fixture(scope="session")

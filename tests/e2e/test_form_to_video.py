@@ -12,17 +12,17 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from gateway_process import Gateway, absent, gateway_process
 from numpy.typing import NDArray
-from triton_calls import caller
-from watching import Video, frames_of, listen, post, watch
 
 from demo.stack import Ports
 from embedded.server import Triton
 from lipsync.boxes import pad
-from lipsync.faces import best_face
+from lipsync.face_detection import best_face
 from lipsync.mel import mel_spectrogram
-from lipsync.windows import mel_windows
+from lipsync.mel_windows import mel_windows
+from tests.support.gateway_process import Gateway, absent, gateway_process
+from tests.support.results import Video, frames_of, listen, post, watch
+from tests.support.triton_calls import caller
 
 Media = Callable[..., Path]
 CODEC = 12  # grey levels that H.264 may move a pixel by, in a still region (99.9 % of the pixels)

@@ -1,4 +1,4 @@
-import fuzzing
+from tests.support import fuzzing
 
 
 async def test_damaged_and_hostile_files_get_a_video_or_a_polite_no() -> None:

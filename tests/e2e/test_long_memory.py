@@ -6,10 +6,10 @@ from pathlib import Path
 from threading import Event, Thread
 
 import psutil
-from gateway_process import Gateway
-from watching import post
 
 from embedded.server import Triton
+from tests.support.gateway_process import Gateway
+from tests.support.results import post
 
 LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "40")) // 10
 SHORT = 1

@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import psutil
-from avatar_media import tone, write_wav
-from stream_calls import Talk, ask, outputs, request, stub
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from embedded.server import Triton
+from tests.support.media import tone, write_wav
+from tests.support.triton_streams import Talk, ask, outputs, request, stub
 
 FEW = 20
 MANY = int(os.environ.get("AVATAR_TEST_STREAMS", "40"))

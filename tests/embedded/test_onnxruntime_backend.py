@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import tiny_models
 from google.protobuf import text_format
 from onnx import TensorProto, helper
-from triton_calls import Caller, caller, refusal
 from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.server import Triton
+from tests.support import tiny_models
+from tests.support.triton_calls import Caller, caller, refusal
 
 LAUNCHER_THREADS = 1
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
-import tiny_models
 import torch
 from google.protobuf import text_format
-from triton_calls import Caller, caller, refusal
 from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.errors import StartFailed
 from embedded.server import Triton
+from tests.support import tiny_models
+from tests.support.triton_calls import Caller, caller, refusal
 
 BACKENDS = ("openvino", "pytorch")
 THREADS = {"openvino": "INFERENCE_NUM_THREADS", "pytorch": "INTRA_OP_THREAD_COUNT"}

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
-from triton_calls import caller
 
-from embedded import guard
+from embedded import watchdog
 from embedded.errors import BadRepository, EmbeddedError, PortBusy, ServerDied, StartFailed
 from embedded.server import Triton
+from tests.support import tiny_models
+from tests.support.triton_calls import caller
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 as /proc/net shows it, and mapped to IPv6
 PATIENCE = 30.0  # seconds until a test gives up waiting
@@ -46,7 +46,7 @@ def _folders(room: Path) -> list[Path]:
 
 
 def _regions(prefix: str) -> list[str]:
-    return [region.name for region in guard.SHM.glob(f"{prefix}*")]
+    return [region.name for region in watchdog.SHM.glob(f"{prefix}*")]
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -63,8 +63,8 @@ def test_nothing_of_a_stopped_server_is_left(models: Path, room: Path) -> None:
         group = triton.pid
         (folder,) = _folders(room)
         assert _regions(folder.name)
-        assert guard.group_runs(group)
-    assert not guard.group_runs(group)
+        assert watchdog.group_runs(group)
+    assert not watchdog.group_runs(group)
     assert not _regions(folder.name)
     assert not _folders(room)
 
@@ -172,7 +172,7 @@ def test_a_server_that_does_not_stop_is_killed_with_its_models(models: Path, roo
     with Triton(models, stop_timeout=0.2) as triton:
         group, (folder,) = triton.pid, _folders(room)
         os.kill(group, signal.SIGSTOP)  # it will hear no SIGTERM
-    assert not guard.group_runs(group)
+    assert not watchdog.group_runs(group)
     assert not _regions(folder.name)
     assert not _folders(room)
 
@@ -186,10 +186,10 @@ def test_a_server_does_not_outlive_a_killed_owner(models: Path, room: Path) -> N
         try:
             assert owner.stdout is not None
             group, (folder,) = int(owner.stdout.readline()), _folders(room)
-            assert guard.group_runs(group)
+            assert watchdog.group_runs(group)
         finally:
             owner.kill()
-    _until(lambda: not guard.group_runs(group) and not folder.exists())
+    _until(lambda: not watchdog.group_runs(group) and not folder.exists())
     assert not _regions(folder.name)
 
 

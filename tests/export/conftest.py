@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from golden_fill import GOLDEN, golden_state
 
-from export import onnx_export, samples
-from export.graphs import S3FDGraph, Wav2LipGraph
+from export.formats import onnx_export
+from export.formats.onnx_model import Origin
+from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
-from export.onnx_file import Origin
+from export.validation import samples
 from lipsync import tensors
+from tests.support.golden_weights import GOLDEN, golden_state
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import sys, types
 sys.modules["triton_python_backend_utils"] = types.ModuleType("triton_python_backend_utils")
 exec(open("embedded/backends/openvino/model.py").read())
 """
-EXPORTER = "import export.runtimes, export.openvino_ir, nncf, onnxruntime"
+EXPORTER = "import export.validation.runtimes, export.formats.openvino_ir, nncf, onnxruntime"
 
 
 @pytest.mark.parametrize("code", [BACKEND, EXPORTER], ids=["openvino backend", "exporter"])

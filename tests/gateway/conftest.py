@@ -9,13 +9,13 @@ from typing import Any
 
 import httpx
 import pytest
-from gateway_fakes import FakeRender, ReadyModels, Serve, contents, eventually, form
 
-from avatar.models import Models
-from avatar.turns import Jobs
+from avatar.inference.protocol import Models
+from avatar.resources.admission import Jobs
 from gateway.app import create_app
 from gateway.server import Server, listen
 from gateway.settings import Settings
+from tests.support.gateway_fakes import FakeRender, ReadyModels, Serve, contents, eventually, form
 
 
 @pytest.fixture

@@ -7,14 +7,23 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from avatar_media import ffmpeg, frame_count, moving_square, read_video, tone, write_still, write_video, write_wav
-from gateway_fakes import Serve, contents, leftovers
 from PIL import Image
 
 from avatar.errors import Unavailable
-from avatar.models import Models
+from avatar.inference.protocol import Models
 from avatar.pipeline import render as real_render
 from avatar.testing import FakeModels
+from tests.support.gateway_fakes import Serve, contents, leftovers
+from tests.support.media import (
+    ffmpeg,
+    frame_count,
+    moving_square,
+    read_video,
+    tone,
+    write_still,
+    write_video,
+    write_wav,
+)
 
 FPS = 25
 Post = Callable[..., Awaitable[httpx.Response]]

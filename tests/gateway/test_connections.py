@@ -11,10 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_fakes import FakeRender, contents, eventually, form, leftovers
 
 from avatar.errors import FaceNotFound
 from avatar.events import Rendered
+from tests.support.gateway_fakes import FakeRender, contents, eventually, form, leftovers
 
 Start = Callable[..., Awaitable]
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_fakes import FakeRender, Serve, form, leftovers
 
-from avatar.intake import Limits
+from avatar.limits import Limits
 from avatar.options import OPTIONS, Longer, Net, Options, Shorter, Side
 from avatar.request import Background, Colour
+from tests.support.gateway_fakes import FakeRender, Serve, form, leftovers
 
 BOUNDARY = "b0undary"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}

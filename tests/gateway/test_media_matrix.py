@@ -12,12 +12,12 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from avatar_media import RATE, Frames, ffmpeg, frame_rate, read_sound, read_video, write_wav
-from gateway_fakes import Serve
 from PIL import Image
 
 from avatar.pipeline import render
 from avatar.testing import FakeModels
+from tests.support.gateway_fakes import Serve
+from tests.support.media import RATE, Frames, ffmpeg, frame_rate, read_sound, read_video, write_wav
 
 BRIGHT = (60, 200, 230)  # BGR; a face that is bright enough to see it darken
 # silence, then a hiss: loud in every band

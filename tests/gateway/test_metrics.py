@@ -5,8 +5,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from avatar_media import find_square, tone, write_still, write_wav
-from gateway_fakes import DownModels, FakeRender, Serve, eventually, form
 from prometheus_client.parser import text_string_to_metric_families
 
 from avatar.errors import FaceNotFound
@@ -14,6 +12,8 @@ from avatar.testing import FakeModels
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
+from tests.support.gateway_fakes import DownModels, FakeRender, Serve, eventually, form
+from tests.support.media import find_square, tone, write_still, write_wav
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

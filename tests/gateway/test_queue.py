@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gateway_fakes import FakeRender, Serve, eventually, form, leftovers
 
 from avatar.errors import Busy, ShuttingDown
-from avatar.turns import Jobs
+from avatar.resources.admission import Jobs
+from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers
 
 
 def in_line(client: httpx.AsyncClient) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from served import Served
-from stream_calls import stub
 
 from embedded.server import Triton
+from tests.support.triton_server import Served
+from tests.support.triton_streams import stub
 
 
 @pytest.fixture(scope="session")

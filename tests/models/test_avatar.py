@@ -11,14 +11,14 @@ import grpc
 import httpx
 import numpy as np
 import pytest
-from avatar_media import read_sound, read_video, tone, write_still, write_video, write_wav
-from gateway_process import Gateway
-from served import Served
-from stream_calls import CALL_SECONDS, Answers, ask, outputs, request
-from triton_calls import caller
 
-from avatar.bls import FEWEST_WINDOWS
+from avatar.inference.bls_client import FEWEST_WINDOWS
 from avatar.options import OPTIONS
+from tests.support.gateway_process import Gateway
+from tests.support.media import read_sound, read_video, tone, write_still, write_video, write_wav
+from tests.support.triton_calls import caller
+from tests.support.triton_server import Served
+from tests.support.triton_streams import CALL_SECONDS, Answers, ask, outputs, request
 
 FACE_MISSING = "Face not detected! Ensure the video contains a face in all the frames."
 PATIENCE = httpx.Timeout(CALL_SECONDS)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avatar.choosing import overlap
-from avatar.ffmpeg import executable
-from avatar.job import Job, RequestLog
-from avatar.models import Floats
+from avatar.context import Job, RequestLog
+from avatar.faces.locator import Tracker
+from avatar.faces.selection import overlap
+from avatar.inference.grpc_client import TritonModels
+from avatar.inference.protocol import Floats
+from avatar.media.ffmpeg import executable
+from avatar.media.video import look
 from avatar.options import Detection, Options
-from avatar.tracking import Tracker
-from avatar.triton import TritonModels
-from avatar.video import look
 from embedded.server import Triton
 
 FRAMES = 50

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from triton_calls import Caller, caller
 
 from embedded.server import Triton
-from lipsync.faces import best_face
+from lipsync.face_detection import best_face
 from lipsync.mel import HOP_LENGTH
+from tests.support.triton_calls import Caller, caller
 
 GREY_LEVELS = 2
 

@@ -12,18 +12,18 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from avatar_media import write_video
-from served import Served
-from stream_calls import Answers, Talk, is_last
-from triton_calls import caller
 
-from avatar.live import NO_SESSION
+from avatar.serving.live_model import NO_SESSION
 from avatar.settings import LiveSettings
 from lipsync.crop import paste
 from lipsync.mel import mel_spectrogram
-from lipsync.streaming import LOOKAHEAD
+from lipsync.mel_stream import LOOKAHEAD
+from lipsync.mel_windows import mel_windows
 from lipsync.tensors import SEQUENCE_IDLE_SECONDS
-from lipsync.windows import mel_windows
+from tests.support.media import write_video
+from tests.support.triton_calls import caller
+from tests.support.triton_server import Served
+from tests.support.triton_streams import Answers, Talk, is_last
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000, frames=9600)  # 0.6 s

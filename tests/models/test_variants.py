@@ -11,18 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from google.protobuf import text_format
-from triton_calls import Caller, caller, refusal
 
 from embedded.server import Triton
-from export import checkpoints, configs, random_weights
-from export.graphs import S3FDGraph, Wav2LipGraph
-from export.making import Maker
-from export.media import Media
-from export.onnx_file import Origin
-from export.samples import Samples
+from export.build.variant_builder import Maker
+from export.checkpoints import load
+from export.formats.onnx_model import Origin
+from export.networks import random_weights
+from export.networks.inference import S3FDGraph, Wav2LipGraph
+from export.triton_config import model_config
+from export.validation.accuracy import BOXES, MOUTHS
+from export.validation.sample_media import Media
+from export.validation.samples import Samples
 from export.variants import Format, Precision, Profile, Variant
-from export.verify import BOXES, MOUTHS
-from lipsync import faces, tensors
+from lipsync import face_detection, tensors
+from tests.support.triton_calls import Caller, caller, refusal
 
 VARIANTS = [
     Variant(format, precision)
@@ -42,7 +44,7 @@ def name_of(net: tensors.Model, variant: Variant) -> str:
 def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
     """A server with a model for each variant of each net."""
     work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
-    detector = S3FDGraph(checkpoints.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
+    detector = S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
     samples = Samples(Media.shipped(), detector, print)
     graphs = {
         tensors.WAV2LIP.name: Wav2LipGraph(random_weights.wav2lip()),
@@ -59,11 +61,11 @@ def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             folder=work / net.name,
         )
         for variant in VARIANTS:
-            config = configs.config(net, variant=variant, profile=Profile.CPU)
+            config = model_config.config(net, variant=variant, profile=Profile.CPU)
             config.name = name_of(net, variant)
             del config.model_warmup[:]
             (repository / config.name).mkdir()
-            (repository / config.name / configs.CONFIG_FILE).write_text(text_format.MessageToString(config))
+            (repository / config.name / model_config.CONFIG_FILE).write_text(text_format.MessageToString(config))
             # linked: int8 in one format is made from int8 in another
             shutil.copytree(maker.make(variant), repository / config.name / "1", copy_function=os.link)
     with Triton(repository) as triton, caller(triton.grpc_address) as connection:
@@ -89,7 +91,7 @@ def test_faces_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, va
     answer = call(name_of(tensors.S3FD, variant), {"image": frames})
     assert (np.diff(answer["scores"]) <= 0).all()
     for boxes, scores, best in zip(answer["boxes"], answer["scores"], wanted, strict=True):
-        candidates = boxes[scores > faces.FACE_SCORE - 0.1]
+        candidates = boxes[scores > face_detection.FACE_SCORE - 0.1]
         overlap = max(_overlap(box, best[:4]) for box in candidates)
         assert overlap >= BOXES[variant.precision]
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 
-from lipsync.batching import THREADS, Batching, Config
+from lipsync.triton.python_backend import THREADS, Batching, Config
 from lipsync.errors import InvalidInput
-from lipsync.serving import Array, Request, Response
+from lipsync.triton.python_model import Array, Request, Response
 
 
 class Module:

@@ -2,7 +2,7 @@
 
 import triton_python_backend_utils as pb_utils
 
-from avatar.served import Avatar
+from avatar.serving.render_model import Avatar
 
 
 class TritonPythonModel:

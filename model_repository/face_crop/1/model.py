@@ -3,8 +3,8 @@
 import triton_python_backend_utils as pb_utils
 
 from lipsync.crop import crop
-from lipsync.serving import Serving
 from lipsync.tensors import FACE_CROP
+from lipsync.triton.python_model import Serving
 
 
 def faces_of(frames, boxes, mel):

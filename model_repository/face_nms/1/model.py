@@ -2,9 +2,9 @@
 
 import triton_python_backend_utils as pb_utils
 
-from lipsync.faces import suppress
-from lipsync.serving import Serving
+from lipsync.face_detection import suppress
 from lipsync.tensors import FACE_NMS
+from lipsync.triton.python_model import Serving
 
 
 class TritonPythonModel:

@@ -3,8 +3,8 @@
 import triton_python_backend_utils as pb_utils
 
 from lipsync.crop import paste
-from lipsync.serving import Serving
 from lipsync.tensors import FACE_PASTE
+from lipsync.triton.python_model import Serving
 
 
 class TritonPythonModel:

@@ -2,7 +2,7 @@
 
 import triton_python_backend_utils as pb_utils
 
-from avatar.live import Live
+from avatar.serving.live_model import Live
 
 
 class TritonPythonModel:

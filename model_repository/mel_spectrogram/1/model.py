@@ -4,9 +4,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
-from lipsync.serving import Serving, use_one_blas_thread
+from lipsync.mel_windows import mel_windows
 from lipsync.tensors import MEL_SPECTROGRAM
-from lipsync.windows import mel_windows
+from lipsync.triton.python_model import Serving, use_one_blas_thread
 
 
 def windows_of(audio, fps):

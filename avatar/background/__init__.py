@@ -1,0 +1,1 @@
+"""The background: find the person, and replace what is around them."""

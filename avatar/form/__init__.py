@@ -1,0 +1,1 @@
+"""The form: raw fields are parsed here, and a frozen AvatarRequest leaves."""

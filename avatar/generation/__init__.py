@@ -1,0 +1,1 @@
+"""Lip-sync: mel windows and frames in, frames with a speaking mouth out."""

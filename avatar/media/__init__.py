@@ -1,0 +1,1 @@
+"""Media files: probe, decode, transform and encode images, videos and audio."""

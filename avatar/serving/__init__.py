@@ -1,0 +1,1 @@
+"""The job as streaming Triton models: `avatar` renders a video, `live` runs a session."""

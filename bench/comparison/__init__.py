@@ -1,0 +1,1 @@
+"""The whole service compared with the original algorithm."""

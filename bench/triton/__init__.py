@@ -1,0 +1,1 @@
+"""The models behind Triton: throughput, latency and overhead."""

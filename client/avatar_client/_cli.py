@@ -1,0 +1,173 @@
+"""`avatar`, the command: see `avatar --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from . import _http
+from ._client import AvatarClient
+from ._errors import AvatarClientError
+from ._options import RENDER_NAMES, with_type
+from ._progress_bar import Bar
+from ._schema import BACKGROUND_FILE, FACE_TYPE
+
+SERVER = "127.0.0.1:8001"
+# What the gateway's form needs, and the model does not.
+FORM_DEFAULTS = {FACE_TYPE: "png", "background": "From Input"}
+GRPC_SECONDS, HTTP_SECONDS = 120.0, 1800.0  # over HTTP nothing is heard before the video is there
+STATUS = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."
+
+
+class _Stopped(BaseException):
+    """A signal asks us to end: like KeyboardInterrupt, through every `finally`."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 failed, 2 wrong usage, 128 + the signal's number when it was told to stop."""
+    options = _parser().parse_args(argv)
+    chosen = _chosen(options)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about connections say nothing that ours does not
+    stopped: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)  # once is enough: what follows cleans up
+        stopped.append(number)
+        raise _Stopped
+
+    # SIGINT too, since a shell's `&` starts us with it ignored
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    bar = Bar(sys.stderr, quiet=options.no_progress)
+    try:
+        for number in before:
+            signal.signal(number, stop)
+        frames, stand_ins, container = (_over_http if options.url else _over_grpc)(options, chosen, bar)
+    except _Stopped:
+        return _fail(bar, "cancelled", 128 + stopped[0])
+    except AvatarClientError as error:
+        return _fail(bar, error.message)
+    except OSError as error:
+        return _fail(bar, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    bar.clear()
+    if stand_ins:
+        print(f"avatar: made with STAND-INS for {stand_ins}: not what the real weights would show", file=sys.stderr)
+    if container == "webm" and options.out.suffix.lower() == ".mp4":
+        print(f"avatar: {options.out} is a WebM, whatever its name says: mp4 has no transparency", file=sys.stderr)
+    print(f"{options.out}: {frames} frames" if frames is not None else options.out)
+    return 0
+
+
+def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: Bar) -> tuple[int | None, str, str]:
+    with AvatarClient(options.server, timeout=options.timeout or GRPC_SECONDS) as client:
+        rendering = client.render(options.face, options.speech, **chosen)
+        summary = rendering.save(options.out, lambda step: bar.show(step.stage, step.done, step.total))
+    return summary.frames, ", ".join(summary.stand_ins), summary.container
+
+
+def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: Bar) -> tuple[int | None, str, str]:
+    backdrop = chosen.pop(BACKGROUND_FILE, None)
+    files = _http.form_of(options.face, options.speech, Path(backdrop) if backdrop else None)
+    fields = FORM_DEFAULTS | with_type(chosen, options.face)
+    posted = _http.post(options.url, fields, files, options.out, options.timeout or HTTP_SECONDS, bar.show)
+    return posted.frames, posted.stand_ins, posted.container
+
+
+def _fail(bar: Bar, why: str, status: int = 1) -> int:
+    bar.clear()
+    print(f"avatar: {' '.join(why.split())}", file=sys.stderr)
+    return status
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, str]:
+    """The options of the form that are given, as text."""
+    return ({"background": options.background} if options.background else {}) | dict(options.set)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"name=value expected, got {text!r}")
+    if name not in RENDER_NAMES:
+        raise argparse.ArgumentTypeError(f"there is no option {name!r}; there are {', '.join(sorted(RENDER_NAMES))}")
+    return name, value
+
+
+def _address(text: str) -> str:
+    if "://" in text or ":" not in text:
+        raise argparse.ArgumentTypeError(f"host:port expected, got {text!r} (the gateway's URL goes to --url)")
+    return text
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError(f"http://host:port expected, got {text!r}")
+    return text
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)  # its ValueError is argparse's to tell
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"seconds expected, got {text!r}")
+    return seconds
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="avatar",
+        description="Videos of a face that speaks, made by the talking-avatar service.",
+        epilog=STATUS,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    render = commands.add_parser(
+        "render",
+        help="a face and a recording in, a video out",
+        description="A picture or a video of a face, and a recording, in; a video in which the face speaks, out. It is "
+        "written under another name and renamed when it is whole.",
+        epilog=f"{STATUS} Example: avatar render face.jpg speech.wav -o out.mp4 --background White "
+        "--set pads=0,20,0,0 --set smooth=false",
+    )
+    render.add_argument("face", type=Path, help="a picture or a video that shows a face")
+    render.add_argument("speech", type=Path, help="a recording, any sound file that ffmpeg reads")
+    render.add_argument("-o", "--out", type=Path, required=True, help="the video: mp4, or WebM before nothing")
+    where = render.add_mutually_exclusive_group()
+    where.add_argument(
+        "--server", type=_address, default=SERVER, metavar="HOST:PORT", help=f"Triton's gRPC (default {SERVER})"
+    )
+    where.add_argument("--url", type=_url, help="the gateway, as http://host:port: the form over HTTP in its place")
+    render.add_argument(
+        "--background",
+        metavar="NAME",
+        help="of a still: From Input (the default), White, Black, Green, Red, Blue, #rrggbb, or Transparent",
+    )
+    render.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"another option of the form, again and again: {', '.join(sorted(RENDER_NAMES))}; {BACKGROUND_FILE} takes "
+        "a path",
+    )
+    render.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help=f"give up when nothing is heard for so long (default {GRPC_SECONDS:.0f}; over HTTP, where "
+        f"the work itself is silent, {HTTP_SECONDS:.0f})",
+    )
+    render.add_argument("--no-progress", action="store_true", help="tell nothing while it works")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""The same job over HTTP: the form, posted to the gateway from disk."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+from ._errors import RETRY_AFTER, AvatarClientError, Failed, Unavailable, of_status
+from ._files import whole_file
+from ._schema import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
+
+CONNECT_SECONDS = 30.0
+PIECE = 1 << 16  # bytes of an upload or an answer that are moved at once
+TICK = 0.2  # seconds between two looks at whether the answer comes, and between what is told of the wait
+SENDING, WAITING, FETCHING = "upload", "waiting", "download"
+_ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers do it
+
+# Takes what is done, how much, and of how much (None where nobody knows): bytes, and of the wait seconds.
+Tell = Callable[[str, int, "int | None"], None]
+
+
+@dataclass(frozen=True)
+class Posted:
+    """What the answer's headers tell of the video."""
+
+    frames: int | None
+    stand_ins: str
+    container: str
+
+
+def post(
+    url: str,
+    fields: Mapping[str, str],
+    files: Mapping[str, Path],
+    out: Path,
+    timeout: float,
+    tell: Tell = lambda stage, done, total: None,
+) -> Posted:
+    """Post the form, and write the answer to `out`, which is whole or not touched.
+
+    No proxy is asked: like Triton's, the service's address is the way to it.
+
+    Args:
+        url: `http://host:port`, or https.
+        fields: text by name.
+        files: paths by name.
+        timeout: seconds without a byte, each way; so also for the work itself, which is silent.
+
+    Raises:
+        AvatarClientError: the form was refused, with the service's sentence, or there was no whole answer.
+        OSError: a file cannot be read or written.
+        ValueError: `url` is none.
+    """
+    form = Form(fields, files)
+    with whole_file(out) as file, closing(_connect(url)) as connection:
+        answer = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, tell)
+        try:
+            if answer.status != http.client.OK:
+                raise _refusal(answer)
+            _fetch(answer, file, tell)
+        except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            raise Unavailable(f"{url} broke off its answer: {error!r}") from error
+    frames = answer.headers.get("X-Avatar-Frames", "")
+    webm = answer.headers.get_content_subtype() == "webm"
+    return Posted(
+        int(frames) if frames.isdecimal() else None,
+        answer.headers.get("X-Avatar-Stand-Ins", ""),
+        "webm" if webm else "mp4",
+    )
+
+
+class Form:
+    """A multipart form that is read from disk as it is sent; its length is known before."""
+
+    def __init__(self, fields: Mapping[str, str], files: Mapping[str, Path]) -> None:
+        """Raises OSError where a file is not there."""
+        self.boundary = secrets.token_hex(16)
+        self._parts: list[bytes | tuple[Path, int]] = []
+        for name, value in fields.items():
+            self._parts += [self._head(name), value.encode(), b"\r\n"]
+        for name, path in files.items():
+            with path.open("rb") as file:
+                size = file.seek(0, 2)
+            self._parts += [self._head(name, path.name), (path, size), b"\r\n"]
+        self._parts.append(f"--{self.boundary}--\r\n".encode())
+        self.length = sum(len(part) if isinstance(part, bytes) else part[1] for part in self._parts)
+
+    def _head(self, name: str, file: str | None = None) -> bytes:
+        of_file = "" if file is None else f'; filename="{file.translate(_ESCAPED)}"'
+        kind = "" if file is None else "Content-Type: application/octet-stream\r\n"
+        head = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"{of_file}\r\n{kind}\r\n'
+        return head.encode(errors="replace")
+
+    def pieces(self) -> Iterator[bytes]:
+        """Its bytes. Raises OSError where a file became shorter meanwhile."""
+        for part in self._parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            path, left = part
+            with path.open("rb") as file:
+                while left:
+                    piece = file.read(min(PIECE, left))
+                    if not piece:
+                        raise OSError(f"{path} became shorter while it was sent")
+                    left -= len(piece)
+                    yield piece
+
+
+def _connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError(f"http://host:port expected, got {url!r}")
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=CONNECT_SECONDS)
+    try:
+        connection.connect()
+    except OSError as error:
+        raise Unavailable(f"{url} cannot be reached: {error}") from error
+    return connection
+
+
+def _exchange(
+    connection: http.client.HTTPConnection, path: str, form: Form, timeout: float, tell: Tell
+) -> http.client.HTTPResponse:
+    def told() -> Iterator[bytes]:
+        sent = 0
+        for piece in form.pieces():
+            yield piece
+            sent += len(piece)
+            tell(SENDING, sent, form.length)
+
+    connection.sock.settimeout(timeout)
+    kind = f"multipart/form-data; boundary={form.boundary}"
+    headers = {"Content-Type": kind, "Content-Length": str(form.length), "Accept": "*/*"}
+    try:
+        try:
+            connection.request("POST", path, told(), headers)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # refused before the end, say for its size: the answer may be there
+        else:
+            _wait(connection, timeout, tell)
+        return connection.getresponse()
+    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise Unavailable(f"{connection.host} gave no answer: {error!r}") from error
+
+
+def _wait(connection: http.client.HTTPConnection, timeout: float, tell: Tell) -> None:
+    """Until the first byte of the answer can be read. Raises TimeoutError."""
+    begin = time.monotonic()
+    while not select.select([connection.sock], [], [], TICK)[0]:
+        waited = time.monotonic() - begin
+        if waited > timeout:
+            raise TimeoutError(f"nothing for {timeout:g} s")
+        tell(WAITING, int(waited), None)
+
+
+def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: Tell) -> None:
+    length = answer.headers.get("Content-Length", "")
+    total, got = (int(length) if length.isdecimal() else None), 0
+    while piece := answer.read(PIECE):
+        got += len(piece)
+        file.write(piece)
+        tell(FETCHING, got, total)
+    if total is not None and got != total:
+        raise Unavailable(f"the answer broke off after {got} of {total} bytes")
+
+
+def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
+    body = answer.read(PIECE).decode(errors="replace")
+    try:
+        detail = json.loads(body)["detail"]
+    except (ValueError, KeyError, TypeError):
+        detail = " ".join(body.split())[:200] or answer.reason
+    after = answer.headers.get("Retry-After", "")
+    if answer.status < 400:
+        return Failed(f"not the service's answer: {answer.status} {answer.reason}")
+    return of_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
+
+
+def form_of(face: Path, speech: Path, backdrop: Path | None) -> dict[str, Path]:
+    """The files of the form by field."""
+    files = {FACE_FILE: face, SPEECH_FILE: speech}
+    return files | ({BACKGROUND_FILE: backdrop} if backdrop else {})

@@ -1,0 +1,126 @@
+"""The parts of the job, in calls of the sizes that the models take. Pure but for the calls.
+
+Pieces of `lipsync` and `face_paste` carry only the rectangle that holds their boxes, with the boxes moved into it: the
+arithmetic is the same, and of a frame that is all but a twentieth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._errors import Refused
+from ._schema import (
+    DETECT_FACES,
+    FACE_PASTE,
+    FACE_SIZE,
+    FACES,
+    MEL_BANDS,
+    MEL_SPECTROGRAM,
+    MOST_FRAMES,
+    MOST_WINDOWS,
+    NUMPY,
+    WINDOW_COLUMNS,
+    Array,
+    Model,
+)
+
+Pictures = NDArray[np.uint8]
+Boxes = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+FRAMES_SHAPE, MOUTHS_SHAPE = (-1, -1, -1, 3), (-1, FACE_SIZE, FACE_SIZE, 3)
+
+
+class Infer(Protocol):
+    """As `calls.Calls.infer`."""
+
+    def __call__(self, model: Model, *given: Array, answer: tuple[int, ...] | None = None) -> list[Array]:
+        """One inference."""
+
+
+def detect_faces(infer: Infer, frames: Pictures) -> tuple[Floats, Floats]:
+    """As `AvatarClient.detect_faces`."""
+    check("frames", "UINT8", FRAMES_SHAPE, frames)
+    boxes, scores = np.zeros((len(frames), FACES, 4), np.float32), np.zeros((len(frames), FACES), np.float32)
+    for part in _pieces(len(frames), MOST_FRAMES):
+        boxes[part], scores[part] = infer(DETECT_FACES, frames[part])
+    return boxes, scores
+
+
+def mel(infer: Infer, audio: Floats, fps: float) -> Floats:
+    """As `AvatarClient.mel`."""
+    check("audio", "FP32", (-1,), audio)
+    (windows,) = infer(MEL_SPECTROGRAM, audio, np.array([fps], np.float64))
+    return windows
+
+
+def lipsync(infer: Infer, model: Model, frames: Pictures, boxes: Boxes, windows: Floats) -> Pictures:
+    """As `AvatarClient.lipsync`."""
+    check("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), windows)
+    _check_pairs(frames, boxes, len(windows))
+    mouths = np.empty((len(windows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
+    for part in _pieces(len(windows), MOST_WINDOWS):
+        faces, moved, _ = _closest(_of(frames, part), _of(boxes, part))
+        (mouths[part],) = infer(model, faces, moved, windows[part], answer=mouths[part].shape)
+    return mouths
+
+
+def paste(infer: Infer, frames: Pictures, boxes: Boxes, mouths: Pictures) -> Pictures:
+    """As `AvatarClient.paste`."""
+    check("mouths", "UINT8", MOUTHS_SHAPE, mouths)
+    _check_pairs(frames, boxes, len(mouths))
+    pasted = np.array(np.broadcast_to(frames, (len(mouths), *frames.shape[1:])))
+    for part in _pieces(len(mouths), MOST_WINDOWS):
+        faces, moved, (rows, columns) = _closest(_of(frames, part), _of(boxes, part))
+        place = pasted[part, rows, columns]
+        (place[:],) = infer(FACE_PASTE, faces, moved, mouths[part], answer=place.shape)
+    return pasted
+
+
+def check(name: str, dtype: str, shape: tuple[int, ...], array: Array) -> None:
+    """Refuse an array of another type or shape, in the server's words; -1 is any length.
+
+    Raises:
+        Refused: it does not fit.
+    """
+    have = np.shape(array)
+    fits = len(have) == len(shape) and all(want in (-1, side) for want, side in zip(shape, have, strict=True))
+    if not isinstance(array, np.ndarray) or array.dtype != NUMPY[dtype] or not fits:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise Refused(f"{name}: {dtype} {list(shape)} expected, got {kind} {list(have)}")
+
+
+def _check_pairs(frames: Pictures, boxes: Boxes, count: int) -> None:
+    """Refuse what would be cut wrong: the server only sees the rectangle."""
+    check("frames", "UINT8", FRAMES_SHAPE, frames)
+    check("boxes", "INT32", (-1, 4), boxes)
+    for name, have in (("frames", len(frames)), ("boxes", len(boxes))):
+        if have not in (1, count):
+            raise Refused(f"{name}: 1 or {count} expected, got {have}")
+    height, width = frames.shape[1:3]
+    x1, y1, x2, y2 = boxes.T
+    bad = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height) | (x1 >= x2) | (y1 >= y2)
+    if bad.any():
+        n = int(np.argmax(bad))
+        raise Refused(f"boxes[{n}]: {boxes[n].tolist()} is empty or outside the {width}x{height} picture")
+
+
+def _closest(frames: Pictures, boxes: Boxes) -> tuple[Pictures, Boxes, tuple[slice, slice]]:
+    """The rectangle that holds the boxes cut out of every frame, the boxes in it, its rows and columns."""
+    left, top = boxes[:, :2].min(axis=0)
+    right, bottom = boxes[:, 2:].max(axis=0)
+    moved = (boxes - np.array((left, top, left, top))).astype(np.int32)
+    return frames[:, top:bottom, left:right], moved, (slice(top, bottom), slice(left, right))
+
+
+def _of(array: Array, part: slice) -> Array:
+    """A piece's rows; the only row serves every piece."""
+    return array if len(array) == 1 else array[part]
+
+
+def _pieces(count: int, most: int) -> Iterator[slice]:
+    return (slice(begin, min(begin + most, count)) for begin in range(0, count, most))

@@ -1,0 +1,104 @@
+"""What a caller may choose, as the service's form has it. What the values mean is the service's business, and in its
+documentation: here they only become the form's text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+
+from ._schema import BACKGROUND_FILE, FACE_TYPE
+
+File = bytes | str | os.PathLike[str]  # what is in a file, or its path
+# Text as it is; True as `true`; 25.0 as `25`; (0, 20, 0, 0) as `0,20,0,0`; None as if it were not given.
+Value = str | int | float | Fraction | tuple[int, ...] | None
+
+
+class CommonOptions(TypedDict, total=False):
+    """Options of both streaming models."""
+
+    avatarFileType: Value
+    background: Value
+    background_file: File | None
+    model: Value
+    face: Value
+    no_face: Value
+    detection: Value
+    blend: Value
+    pads: Value
+    smooth: Value
+    box: Value
+    length: Value
+    fps: Value
+    resize_factor: Value
+    rotate: Value
+    crop: Value
+    max_height: Value
+    background_edge: Value
+
+
+class RenderOptions(CommonOptions, total=False):
+    """Options of a whole video."""
+
+    quality: Value
+    background_video: Value
+
+
+class LiveOptions(CommonOptions, total=False):
+    """Options of a live session. `format` is what frames come as: `bgr`, `jpeg`, or `mouth` for their box only."""
+
+    format: Value
+
+
+RENDER_NAMES = frozenset(RenderOptions.__optional_keys__)
+LIVE_NAMES = frozenset(LiveOptions.__optional_keys__)
+
+
+def texts(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
+    """Options by name as the form's text, without `background_file`, which is none.
+
+    Raises:
+        TypeError: a name that is not among `names`, or a value of a type that stands for no text.
+    """
+    if unknown := sorted(set(given) - names):
+        raise TypeError(f"no option is called {', '.join(unknown)}; there are {', '.join(sorted(names))}")
+    chosen = {name: value for name, value in given.items() if value is not None and name != BACKGROUND_FILE}
+    return {name: text(name, value) for name, value in chosen.items()}
+
+
+def text(name: str, value: object) -> str:
+    """One option's value as text.
+
+    Raises:
+        TypeError: it is of a type that stands for no text.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (int, np.integer, Fraction)):
+        return str(value)
+    if isinstance(value, (float, np.floating)):
+        return str(int(value)) if float(value).is_integer() else repr(float(value))
+    if isinstance(value, (tuple, list)) and all(isinstance(each, (int, np.integer)) for each in value):
+        return ",".join(str(int(each)) for each in value)
+    raise TypeError(f"{name}: str, int, float, bool or a tuple of int expected, got {value!r}")
+
+
+def with_type(chosen: Mapping[str, str], face: File) -> dict[str, str]:
+    """The options with `avatarFileType` as the form's callers give it: the extension of the face's path, if any."""
+    suffix = "" if isinstance(face, bytes) else Path(face).suffix.removeprefix(".")
+    return ({FACE_TYPE: suffix} if suffix else {}) | dict(chosen)
+
+
+def read(file: File) -> bytes:
+    """What is in a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return file if isinstance(file, bytes) else Path(file).read_bytes()

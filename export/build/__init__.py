@@ -1,0 +1,1 @@
+"""The build: choose, make and place the files of a model repository."""

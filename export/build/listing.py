@@ -1,0 +1,51 @@
+"""What a repository holds, as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ..triton_config import model_config
+from . import versions
+from ..errors import ExportError
+from .versions import Version
+
+HEAD = ("model", "version", "checkpoint", "sha256", "format", "precision", "weights", "MB", "export", "made")
+
+
+def table(repository: Path) -> str:
+    """One line a version, the newest (the one that Triton serves) marked with `*`; models without exports too.
+
+    Raises:
+        ExportError: no such folder, or no model in it.
+    """
+    models = sorted(path.parent for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
+    if not models:
+        raise ExportError(f"{repository}: no model in it; `python -m export models` makes a model repository")
+    rows: list[tuple[object, ...]] = []
+    for model in models:
+        exported = versions.of(model)
+        rows += [_row(version, newest=version is exported[-1]) for version in exported]
+        if not exported:
+            rows.append((model.name, *[""] * (len(HEAD) - 1)))
+    return str(tabulate(rows, HEAD, tablefmt="presto", disable_numparse=True))
+
+
+def _row(version: Version, *, newest: bool) -> tuple[object, ...]:
+    record = version.record
+    size = sum(file.stat().st_size for file in version.folder.iterdir() if file.is_file())
+    number = f"{version.number}{' *' if newest else ''}"
+    damage = "" if version.is_whole() else "DAMAGED, "
+    return (
+        version.folder.parent.name,
+        number,
+        record.get("checkpoint", ""),
+        str(record.get("checkpoint_sha256", ""))[:12],
+        record.get("format", ""),
+        record.get("precision", ""),
+        record.get("weights", ""),
+        f"{size / 1e6:.1f}",
+        version.export,
+        damage + str(record.get("created", "")),
+    )

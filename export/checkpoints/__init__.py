@@ -1,0 +1,1 @@
+"""Checkpoints: which ones are published, how they are fetched, and how they are loaded."""

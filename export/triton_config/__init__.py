@@ -1,0 +1,1 @@
+"""Triton configurations: a ModelConfig protobuf per model and profile."""

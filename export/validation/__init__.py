@@ -1,0 +1,1 @@
+"""Validation: run an exported model, compare it with its FP32 network, and report."""

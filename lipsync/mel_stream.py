@@ -1,0 +1,155 @@
+"""Speech that arrives in pieces: its mel windows, each as soon as it is whole.
+
+They are, bit by bit, the windows that `mel_windows(mel_spectrogram(speech), fps)` cuts of the whole speech with silence
+behind it, however the speech was cut into pieces: each column is computed from all that it hears.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InvalidInput
+from .mel import FFT_LENGTH, HOP_LENGTH, MEL_STEPS_PER_SECOND, PEAK, SAMPLE_RATE, mel_spectrogram
+from .mel_windows import window_starts
+from .tensors import MEL_BANDS, WINDOW_COLUMNS
+
+Floats = NDArray[np.float32]
+
+# A column is centred: it hears so many samples before its own place, and as many from there on.
+REACH = FFT_LENGTH // 2
+# Samples from where a window begins to the last one that it hears, that one included; 3400.
+LOOKAHEAD = (WINDOW_COLUMNS - 1) * HOP_LENGTH + REACH
+# Seconds, 0.2125: from the moment at which a frame is shown, `index / fps` of the speech, to the last sample that its
+# window hears. No window is ready later than that; most are up to one column (12.5 ms) earlier, as windows begin at
+# whole columns.
+LATENCY = LOOKAHEAD / SAMPLE_RATE
+# Columns that are computed before the first one wanted, and thrown away: those that hear the slice's beginning, where
+# there is a reflection that is not the speech's; pre-emphasis hears one sample more. (The first weight of a Hann window
+# is 0, and so one column less would do; nothing here relies on it.)
+MARGIN = math.ceil((REACH + 1) / HOP_LENGTH)
+# Samples that are worked on at once, half a minute: the spectrum of a longer piece would take much memory.
+PIECE = 30 * SAMPLE_RATE
+
+
+class MelStream:
+    """The mel windows of a speech that arrives in pieces, for one thread at a time.
+
+    Frame i hears the 16 columns from `int(i · 80 / fps)`, as in `window_starts`; column c hears the samples from
+    200·c - 400 up to 200·c + 400, that one not included. So frame i is there once 200·(its first column) + 3400 samples
+    have been heard, and not before. What no later frame hears is dropped: a stream holds a quarter of a second of sound
+    between two calls, however long the speech.
+
+    Args:
+        fps: frames a second of the result.
+
+    Raises:
+        InvalidInput: a frame rate that is not a positive number up to 1000.
+    """
+
+    def __init__(self, fps: float) -> None:
+        window_starts(WINDOW_COLUMNS, fps)  # for what it refuses
+        self._step = MEL_STEPS_PER_SECOND / float(fps)
+        if not math.isfinite(self._step):
+            raise InvalidInput(f"fps: too small a number, {fps}")
+        self._frames = self._samples = 0
+        self._ended = False
+        self._sound = np.empty(0, np.float32)  # samples from `_from` on
+        self._from = 0
+        self._mel = np.empty((MEL_BANDS, 0), np.float32)  # columns from `_column` on
+        self._column = 0
+
+    @property
+    def frames(self) -> int:
+        """Windows given so far; the index of the next one."""
+        return self._frames
+
+    @property
+    def samples(self) -> int:
+        """Samples of speech heard so far."""
+        return self._samples
+
+    def feed(self, samples: Floats) -> Floats:
+        """Hear the next piece of the speech.
+
+        Args:
+            samples: FP32 [n], 16 kHz mono, full scale ±1, n from 0 on. NaN and infinities count as 0.
+
+        Returns:
+            FP32 [k,80,16], the windows that are whole now and were not before, in order; often none.
+
+        Raises:
+            InvalidInput: `samples` is not one-dimensional, or the speech was ended.
+        """
+        if self._ended:
+            raise InvalidInput("audio: the speech has ended, nothing follows it")
+        if samples.ndim != 1:
+            raise InvalidInput(f"audio: FP32 [n] expected, got {list(samples.shape)}")
+        windows = [self._hear(samples[first : first + PIECE]) for first in range(0, samples.size, PIECE)]
+        return np.concatenate(windows or [_NOTHING])
+
+    def end(self) -> Floats:
+        """The speech is over, and silence follows.
+
+        Returns:
+            FP32 [k,80,16], at least one: the windows of the remaining frames that hear some of the speech, and one
+            that hears silence only, so that the mouth closes.
+
+        Raises:
+            InvalidInput: it was ended before.
+        """
+        if self._ended:
+            raise InvalidInput("audio: the speech has ended before")
+        self._ended = True
+        spoken = self._samples
+        silent = math.ceil((spoken + REACH) / HOP_LENGTH) if spoken else 0  # the first column that hears no speech
+        rest = self._hear(np.zeros(LOOKAHEAD + (silent - 1) * HOP_LENGTH - spoken, np.float32))
+        self._samples = spoken
+        self._frames += 1
+        return np.concatenate((rest, _SILENCE))
+
+    def _hear(self, samples: Floats) -> Floats:
+        """As `feed`, for a piece of bounded length; the windows FP32 [k,80,16] that it completes."""
+        self._sound = np.concatenate((self._sound, samples.astype(np.float32)))
+        self._samples += samples.size
+        starts = []
+        while LOOKAHEAD + HOP_LENGTH * (start := self._start(self._frames)) <= self._samples:
+            starts.append(start)
+            self._frames += 1
+        windows = self._windows(starts) if starts else _NOTHING
+        self._forget(start)
+        return windows
+
+    def _windows(self, starts: list[int]) -> Floats:
+        """The windows FP32 [k,80,16] that begin at these columns, all of them whole."""
+        have = self._column + self._mel.shape[1]
+        new = self._columns(have, starts[-1] + WINDOW_COLUMNS)
+        self._mel = np.concatenate((self._mel, new), axis=1)
+        columns = (np.array(starts) - self._column)[:, None] + np.arange(WINDOW_COLUMNS)
+        return np.ascontiguousarray(self._mel[:, columns].transpose(1, 0, 2))
+
+    def _columns(self, first: int, after: int) -> Floats:
+        """Columns from `first` up to `after`, FP32 [80,n], of a slice with all that they hear."""
+        low = max(0, first - MARGIN)  # at the speech's beginning the reflection is its own
+        heard = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + REACH - self._from)
+        return mel_spectrogram(self._sound[heard])[:, first - low : after - low]
+
+    def _forget(self, start: int) -> None:
+        """Drop what no window hears that begins at column `start` or later."""
+        have = self._column + self._mel.shape[1]
+        self._mel = self._mel[:, max(0, start - self._column) :].copy()
+        self._column, computed = start, max(start, have)
+        drop = (computed - MARGIN) * HOP_LENGTH - self._from
+        drop = min(max(0, drop), self._sound.size)
+        self._sound = self._sound[drop:].copy()
+        self._from += drop
+
+    def _start(self, frame: int) -> int:
+        """The first column that a frame hears; source: `window_starts`."""
+        return int(frame * self._step)
+
+
+_NOTHING: Floats = np.empty((0, MEL_BANDS, WINDOW_COLUMNS), np.float32)
+_SILENCE: Floats = np.full((1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32)  # the floor lies below, and is clipped

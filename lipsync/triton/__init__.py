@@ -1,0 +1,1 @@
+"""What the Triton Python models and Python-based backends share."""

@@ -1,0 +1,216 @@
+import asyncio
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from avatar.background import pixellib
+from avatar.errors import InvalidField, Unavailable
+from avatar.inference.grpc_client import TritonModels
+from avatar.request import Background
+from avatar.testing import FakeModels
+from embedded.server import Triton
+from tests.support.media import Frames, names, other_tasks, until
+
+# PixelLib as its authors meant it: TensorFlow runs the graph. Only its module for h5 models, which breaks with
+# every TensorFlow for this Python, is replaced; pb models do not use it.
+WITH_TENSORFLOW = """
+import sys, types
+from pathlib import Path
+import numpy as np
+h5 = types.ModuleType("pixellib.semantic.deeplab")
+h5.Deeplab_xcep_pascal = h5.Deeplab_xcep_ade20k = type("Net", (), {})
+sys.modules[h5.__name__] = h5
+from pixellib.tune_bg import alter_bg
+graph, folder = sys.argv[1], Path(sys.argv[2])
+altering = alter_bg(model_type="pb")
+altering.load_pascalvoc_model(graph)
+for line in (folder / "jobs").read_text().splitlines():
+    name, *colour = line.split()
+    changed = altering.color_bg(str(folder / f"{name}.png"), tuple(map(int, colour)), detect="person")
+    np.save(folder / f"{name}.npy", changed)
+"""
+
+
+def noise(height: int, width: int, seed: int) -> Frames:
+    """Coloured blotches, some of them red enough for a person."""
+    small = np.random.RandomState(seed).randint(0, 256, (6, 8, 3)).astype(np.uint8)
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+
+
+def pictures(samples: Path) -> dict[str, Frames]:
+    portrait = cv2.imread(str(samples / "portrait.png"))
+    nobody = np.full((90, 70, 3), (200, 100, 50), np.uint8)
+    black = np.zeros((64, 64, 3), np.uint8)
+    black[16:48, 16:48] = (0, 0, 200)
+    black[30:34, 30:34] = 0  # black on the person's face stays black
+    return {
+        "portrait": portrait,
+        "head": portrait[:256, 100:356],
+        "large": cv2.resize(portrait, (1300, 700)),
+        "tall": noise(800, 40, 1),
+        "wide": noise(30, 900, 2),
+        "odd": noise(333, 517, 3),
+        "tiny": noise(9, 7, 4),
+        "nobody": nobody,
+        "black": black,
+    }
+
+
+@pytest.fixture(scope="module")
+def jobs(samples: Path) -> dict[str, tuple[Frames, Background]]:
+    """Pictures by name, each with a colour."""
+    colours = [colour for colour in Background if colour.rgb]
+    return {name: (picture, colours[n % len(colours)]) for n, (name, picture) in enumerate(pictures(samples).items())}
+
+
+@pytest.fixture(scope="module")
+def by_tensorflow(
+    jobs: dict[str, tuple[Frames, Background]], stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Frames]:
+    """What PixelLib makes of the same pictures over a TensorFlow session."""
+    folder = tmp_path_factory.mktemp("tensorflow")
+    lines = []
+    for name, (picture, colour) in jobs.items():
+        cv2.imwrite(str(folder / f"{name}.png"), picture)
+        lines.append(" ".join([name, *map(str, colour.rgb or ())]))
+    (folder / "jobs").write_text("\n".join(lines))
+    graph = stand_in_weights / "xception_pascalvoc.pb"
+    subprocess.run(
+        [sys.executable, "-c", WITH_TENSORFLOW, str(graph), str(folder)],
+        check=True,
+        capture_output=True,
+        env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    return {name: np.load(folder / f"{name}.npy") for name in jobs}
+
+
+async def test_pixellib_over_our_models_is_pixellib_over_tensorflow(
+    jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path
+) -> None:
+    for name, (picture, colour) in jobs.items():
+        changed = await pixellib.change(picture, colour.rgb or (0, 0, 0), tmp_path, FakeModels())
+        np.testing.assert_array_equal(changed, by_tensorflow[name], name)
+        if name not in ("tall", "nobody"):
+            assert (changed == picture).all(axis=2).any(), f"{name}: nothing of the person is left"
+
+
+async def test_pixellib_over_triton_is_pixellib_over_tensorflow(
+    jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path, triton: Triton
+) -> None:
+    models = TritonModels(triton.grpc_address)
+    try:
+        for name, (picture, colour) in jobs.items():
+            changed = await pixellib.change(picture, colour.rgb or (0, 0, 0), tmp_path, models)
+            np.testing.assert_array_equal(changed, by_tensorflow[name], name)
+    finally:
+        await models.close()
+
+
+async def test_where_there_is_nobody_all_is_the_colour(tmp_path: Path) -> None:
+    changed = await pixellib.change(np.full((40, 60, 3), 90, np.uint8), (209, 52, 52), tmp_path, FakeModels())
+    assert (changed == (52, 52, 209)).all()
+
+
+async def test_nothing_is_written_that_stays_and_nothing_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    await pixellib.change(noise(50, 60, 0), (0, 255, 0), tmp_path, FakeModels())
+    assert names(tmp_path) == {"elsewhere"}
+    assert not names(elsewhere)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("size", [(2, 1027), (1027, 2), (1, 514)])
+async def test_a_picture_too_thin_for_pixellib_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    with pytest.raises(InvalidField, match="face_file: too long and thin"):
+        await pixellib.change(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+
+
+@pytest.mark.parametrize("size", [(2, 1026), (1026, 2), (1, 513), (1, 1)])
+async def test_the_thinnest_picture_that_pixellib_takes_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
+    changed = await pixellib.change(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+    assert changed.shape[:2] == size
+
+
+async def test_a_model_that_fails_inside_pixellib_is_told_as_it_is(tmp_path: Path) -> None:
+    models = FakeModels(failures={"segment": Unavailable("segmentation cannot be reached")})
+    with pytest.raises(Unavailable, match="segmentation cannot be reached"):
+        await pixellib.change(noise(50, 60, 0), (0, 0, 0), tmp_path, models)
+    assert not names(tmp_path)
+    assert not other_tasks()
+
+
+async def test_cancelled_while_the_net_works_it_leaves_no_thread_waiting(tmp_path: Path) -> None:
+    models = FakeModels()
+    models.gates["segment"] = asyncio.Event()
+    task = asyncio.create_task(pixellib.change(noise(50, 60, 0), (0, 0, 0), tmp_path, models))
+    await until(lambda: bool(models.running["segment"]))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not names(tmp_path)
+    assert not other_tasks()
+    assert not models.running.total()
+
+
+async def test_many_backgrounds_at_once_do_not_mix(tmp_path: Path) -> None:
+    async def one(n: int) -> None:
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        picture = noise(60 + n, 80, n)
+        changed = await pixellib.change(picture, (n, 2 * n, 3 * n), folder, FakeModels())
+        painted = (changed == (3 * n, 2 * n, n)).all(axis=2)
+        kept = (changed == picture).all(axis=2)
+        assert (painted | kept).all()
+        assert painted.any()
+
+    await asyncio.gather(*(one(n) for n in range(1, 9)))
+
+
+async def test_backgrounds_leave_the_shared_threads_to_the_models(tmp_path: Path) -> None:
+    class InThread(FakeModels):
+        async def segment(self, image: Frames) -> NDArray[np.int32]:
+            await asyncio.to_thread(len, image)  # as the Triton client, which copies its arrays there
+            return await super().segment(image)
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    jobs = [pixellib.change(noise(30, 40, n), (0, 255, 0), tmp_path / str(n), InThread()) for n in range(3)]
+    for n in range(3):
+        (tmp_path / str(n)).mkdir()
+    async with asyncio.timeout(30):
+        painted = await asyncio.gather(*jobs)
+    assert [picture.shape for picture in painted] == [(30, 40, 3)] * 3
+
+
+def test_neither_tensorflow_nor_a_stand_in_for_it_is_imported() -> None:
+    program = """
+import asyncio, sys, tempfile
+from importlib.abc import MetaPathFinder
+from pathlib import Path
+import numpy as np
+
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("tensorflow", "keras", "torch", "export"):
+            raise AssertionError(name + " was imported")
+
+sys.meta_path.insert(0, Blocker())
+from avatar.background import pixellib
+from avatar.testing import FakeModels
+with tempfile.TemporaryDirectory() as folder:
+    picture = np.full((30, 40, 3), (10, 20, 200), np.uint8)
+    changed = asyncio.run(pixellib.change(picture, (0, 255, 0), Path(folder), FakeModels()))
+assert (changed == picture).all()
+print(sorted(name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "pixellib")))
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "['pixellib']"  # the empty package; the modules that were given stand-ins are private

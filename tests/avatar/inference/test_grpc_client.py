@@ -1,0 +1,344 @@
+import asyncio
+import logging
+import mmap
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from avatar.errors import AvatarError, ClientError, Unavailable
+from avatar.inference.grpc_client import NEEDED, TritonModels
+from avatar.inference.shared_memory import FOLDER
+from avatar.options import Net
+from avatar.testing import FakeModels
+from embedded.server import Triton
+from lipsync import tensors
+from lipsync.errors import InvalidInput
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+INSIDE = "in ensemble 'x', /opt/secret/model.py line 7"
+
+
+class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """As much of Triton as these tests need, with faults to order."""
+
+    def __init__(self) -> None:
+        self.status: grpc.StatusCode | None = None
+        self.hang = False
+        self.up = True
+        self.missing: set[str] = set()
+        self.stand_ins: set[str] = set()
+        self.requests: list[Any] = []
+        self.shares = False  # whether it sees our /dev/shm
+        self.regions: dict[str, mmap.mmap] = {}
+        self.in_use: set[str] = set()
+        self.allowed: list[tuple[str, float | None]] = []  # each call, and the seconds that it gives the server
+
+    async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("server ready", context)
+        await self._fault(context)
+        return service_pb2.ServerReadyResponse(ready=self.up)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("model ready", context)
+        return service_pb2.ModelReadyResponse(ready=request.name not in self.missing)
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("config", context)
+        response = service_pb2.ModelConfigResponse()
+        if request.name == "segmentation":
+            return response  # a repository that was not made by the exporter
+        mark = "stand-in" if request.name in self.stand_ins else "real"
+        response.config.parameters["checkpoint"].string_value = mark
+        return response
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        self._note(request.model_name, context)
+        await self._fault(context)
+        height, width = (*request.inputs[0].shape, 1)[:2]
+        response = service_pb2.ModelInferResponse(model_name=request.model_name)
+        output = response.outputs.add(name="labels", datatype="INT32")
+        output.shape.extend([height, width])
+        labels = np.full((height, width), 15, np.int32).tobytes()
+        if name := region_of(request):
+            begin = request.outputs[0].parameters["shared_memory_offset"].int64_param
+            self.regions[name][begin : begin + len(labels)] = labels
+        else:
+            response.raw_output_contents.append(labels)
+        return response
+
+    async def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._note("register", context)
+        if not self.shares:
+            await context.abort(grpc.StatusCode.INTERNAL, f"Unable to open shared memory region: '{request.key}'")
+        file = os.open(FOLDER / request.key[1:], os.O_RDWR)
+        self.regions[request.name] = mmap.mmap(file, request.byte_size)
+        os.close(file)
+        return service_pb2.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if request.name in self.in_use:
+            await context.abort(grpc.StatusCode.INTERNAL, "it is currently in use")
+        self.regions.pop(request.name, None)
+        return service_pb2.SystemSharedMemoryUnregisterResponse()
+
+    async def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return service_pb2.SystemSharedMemoryStatusResponse()
+
+    def _note(self, call: str, context: Any) -> None:
+        self.allowed.append((call, context.time_remaining()))
+
+    async def _fault(self, context: Any) -> None:
+        if self.hang:
+            await asyncio.Event().wait()
+        if self.status:
+            await context.abort(self.status, INSIDE)
+
+
+def region_of(request: Any) -> str:
+    """The shared memory that a request's answer goes to, or nothing."""
+    return str(request.outputs[0].parameters["shared_memory_region"].string_param)
+
+
+@asynccontextmanager
+async def serving(seconds: float = 30, *, shared_memory: bool = True) -> AsyncIterator[tuple[Server, TritonModels]]:
+    servicer, server = Server(), grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    models = TritonModels(f"127.0.0.1:{port}", seconds, shared_memory=shared_memory)
+    try:
+        yield servicer, models
+    finally:
+        await models.close()
+        await server.stop(0)
+
+
+async def test_tensors_are_sent_and_received_by_name() -> None:
+    async with serving() as (server, models):
+        labels = await models.segment(PICTURE)
+    np.testing.assert_array_equal(labels, np.full((8, 8), 15))
+    (sent,) = server.requests
+    assert sent.model_name == "segmentation"
+    assert [(i.name, i.datatype, list(i.shape)) for i in sent.inputs] == [("image", "UINT8", [8, 8, 3])]
+    assert [output.name for output in sent.outputs] == ["labels"]
+
+
+@pytest.mark.parametrize("status", ["UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"])
+async def test_a_server_that_cannot_serve_is_unavailable(status: str) -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode[status]
+        with pytest.raises(Unavailable) as error:
+            await models.segment(PICTURE)
+    assert error.value.retry_after > 0
+    assert "secret" not in str(error.value)
+
+
+async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
+    async with serving(seconds=0.1) as (server, models):
+        server.hang = True
+        with pytest.raises(Unavailable, match="in time"):
+            await models.segment(PICTURE)
+
+
+async def test_a_server_on_another_machine_is_sent_everything_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "avatar")
+    picture = np.zeros((200, 300, 3), np.uint8)
+    async with serving() as (server, models):
+        for _ in range(3):
+            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
+    assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [picture.tobytes()] * 3
+    assert [call for call, _ in server.allowed].count("register") == 1
+    assert [record.message for record in caplog.records] == [
+        "frames go to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
+    ]
+
+
+async def test_shared_memory_that_is_off_is_not_tried() -> None:
+    async with serving(shared_memory=False) as (server, models):
+        await models.segment(np.zeros((200, 300, 3), np.uint8))
+    assert [call for call, _ in server.allowed] == ["segmentation"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["cancelled", "not answered in time"])
+async def test_memory_that_the_server_may_still_use_is_no_other_calls(late: bool) -> None:
+    picture = np.zeros((200, 300, 3), np.uint8)
+    async with serving(seconds=1 if late else 30) as (server, models):
+        server.shares = server.hang = True
+        task = asyncio.create_task(models.segment(picture))
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        used = region_of(server.requests[0])
+        server.in_use = {used}
+        if not late:
+            task.cancel()
+        with pytest.raises(Unavailable if late else asyncio.CancelledError):
+            await task
+        server.hang = False
+        for _ in range(3):
+            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
+        (another,) = {region_of(request) for request in server.requests[1:]}  # kept, and used again
+        assert another not in ("", used)
+        assert used in server.regions
+        server.in_use.clear()
+        await models.close()
+        assert not server.regions
+
+
+async def test_every_call_has_a_deadline() -> None:
+    async with serving(seconds=50) as (server, models):
+        await models.check_ready()
+        await models.about(Net.WAV2LIP)
+        await models.mel_windows(np.zeros(3200, np.float32), 25.0)
+        await models.detect_faces(PICTURE[None])
+        windows = np.zeros((1, 80, 16), np.float32)
+        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Net.WAV2LIP)
+        await models.segment(PICTURE)
+    asked = {call for call, _ in server.allowed}
+    assert asked == {
+        "server ready",
+        "model ready",
+        "config",
+        "mel_spectrogram",
+        "detect_faces",
+        "lipsync",
+        "segmentation",
+    }
+    assert [call for call, seconds in server.allowed if seconds is None or seconds > 51] == []
+
+
+async def test_input_that_a_model_refuses_is_invalid_input() -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(InvalidInput):
+            await models.segment(PICTURE)
+
+
+async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
+    async with serving() as (server, models):
+        with pytest.raises(InvalidInput, match="image: UINT8"):
+            await models.segment(PICTURE.astype(np.float32))  # type: ignore[arg-type]
+        assert not server.requests
+
+
+@pytest.mark.parametrize("status", ["INTERNAL", "UNKNOWN", "UNIMPLEMENTED"])
+async def test_a_failing_model_is_our_fault_and_its_words_stay_inside(status: str) -> None:
+    async with serving() as (server, models):
+        server.status = grpc.StatusCode[status]
+        with pytest.raises(AvatarError) as error:
+            await models.segment(PICTURE)
+    assert error.value.status == 500
+    assert not isinstance(error.value, ClientError | Unavailable)
+    assert "secret" not in str(error.value)
+    assert "secret" in str(error.value.__cause__)  # for the log
+
+
+async def test_a_server_with_every_model_is_ready() -> None:
+    async with serving() as (_, models):
+        await models.check_ready()
+
+
+@pytest.mark.parametrize("model", [model.name for model in NEEDED])
+async def test_a_server_without_a_model_is_not_ready(model: str) -> None:
+    async with serving() as (server, models):
+        server.missing = {model}
+        with pytest.raises(Unavailable, match=rf"not ready: {model}$"):
+            await models.check_ready()
+
+
+async def test_a_server_that_still_starts_is_not_ready() -> None:
+    async with serving() as (server, models):
+        server.up = False
+        with pytest.raises(Unavailable, match="not ready"):
+            await models.check_ready()
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """An address that refuses connections: its port is taken, and nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
+    models = TritonModels(nowhere)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.check_ready()
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.about(Net.WAV2LIP)
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        await models.segment(PICTURE)
+    await models.close()
+
+
+async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
+    async with serving() as (server, models):
+        server.stand_ins = {"wav2lip"}
+        assert (await models.about(Net.WAV2LIP)).stand_ins == ("wav2lip",)
+        server.stand_ins = set()
+        assert (await models.about(Net.WAV2LIP)).stand_ins == ()
+
+
+async def test_closed_models_can_be_used_again() -> None:
+    async with serving() as (_, models):
+        await models.segment(PICTURE)
+        await models.close()
+        await models.segment(PICTURE)
+
+
+async def test_a_cancelled_call_is_cancelled_on_the_way() -> None:
+    async with serving() as (server, models):
+        server.hang = True
+        task = asyncio.create_task(models.segment(PICTURE))
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_being_cancelled() -> None:
+    async with serving() as (server, models):
+        server.hang = True
+        calls = [asyncio.create_task(call) for call in (models.segment(PICTURE), models.check_ready())]
+        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
+            await asyncio.sleep(0.01)
+        await models.close()
+        for call in calls:
+            with pytest.raises(Unavailable, match="the connection was closed"):
+                await call
+
+
+async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
+    models, fake = TritonModels(triton.grpc_address), FakeModels()
+    random = np.random.RandomState(0)
+    try:
+        await models.check_ready()
+        assert set((await models.about(Net.WAV2LIP)).stand_ins) == {"s3fd", "wav2lip", "segmentation"}
+        sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
+        windows = await models.mel_windows(sound, 24000 / 1001)
+        np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)
+        frames = random.randint(0, 256, (3, 120, 160, 3)).astype(np.uint8)
+        boxes, scores = await models.detect_faces(frames)
+        assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))
+        box = np.array([[10, 20, 90, 100]], np.int32)
+        assert (await models.lipsync(frames[:1], box, windows[:5], Net.WAV2LIP)).shape == (5, 96, 96, 3)
+        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3], Net.WAV2LIP_GAN)).shape == (
+            3,
+            96,
+            96,
+            3,
+        )
+        np.testing.assert_array_equal(await models.segment(frames[0]), await fake.segment(frames[0]))
+        with pytest.raises(InvalidInput):
+            await models.lipsync(frames[:1], box + 500, windows[:1], Net.WAV2LIP)
+    finally:
+        await models.close()

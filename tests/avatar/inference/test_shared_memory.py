@@ -1,0 +1,439 @@
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc.aio import InferenceServerClient
+
+from avatar.errors import Unavailable
+from avatar.inference.grpc_client import TritonModels
+from avatar.inference.shared_memory import (
+    DOUBT_PAUSE,
+    FOLDER,
+    LIFE,
+    PREFIX,
+    REFUSED_PAUSE,
+    Pool,
+    boot_seconds,
+    make_file,
+    size_class,
+)
+from avatar.inference.shm_layout import SHARED_BYTES
+from avatar.options import Net
+from avatar.testing import FakeModels
+from embedded.server import Triton
+from lipsync.errors import InvalidInput
+
+ROOT = Path(__file__).parents[3]
+MIB = 1 << 20
+RANDOM = np.random.RandomState(0)
+FRAMES = RANDOM.randint(0, 256, (3, 160, 200, 3)).astype(np.uint8)
+WINDOWS = RANDOM.standard_normal((16, 80, 16)).astype(np.float32)
+
+
+class Server:
+    """Implements `avatar.inference.shared_memory.Server`: what it registers it looks for, as Triton does."""
+
+    def __init__(self) -> None:
+        self.regions: set[str] = set()
+        self.in_use: set[str] = set()
+        self.answer: bool | None = True
+        self.asked = 0
+        self.ever: list[str] = []
+        self.gate, self.reached = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+        self.closed = False
+
+    async def register(self, name: str, size: int) -> bool | None:
+        self.asked += 1
+        assert (FOLDER / name).stat().st_size == size
+        self.reached.set()
+        await self.gate.wait()
+        if self.answer is not False:
+            self.regions.add(name)
+            self.ever.append(name)
+        return self.answer
+
+    async def unregister(self, name: str) -> bool:
+        if name not in self.in_use:
+            self.regions.discard(name)
+        return name not in self.in_use
+
+    async def registered(self) -> list[str]:
+        return sorted(self.regions)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = boot_seconds()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def pool(server: Server, clock: Clock) -> AsyncIterator[Pool]:
+    made = Pool(server, longest=60, most_bytes=8 * MIB, clock=clock)
+    yield made
+    server.in_use.clear()
+    await made.close()
+    assert server.closed
+
+
+async def until(done: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
+    """It happens in a task, a thread or a process that tells nobody."""
+    async with asyncio.timeout(seconds):
+        while not await done():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+async def until_forgotten(server: Server, name: str) -> None:
+    async def forgotten() -> bool:
+        return name not in server.regions
+
+    await until(forgotten)
+
+
+async def test_a_region_given_back_serves_the_next_call(pool: Pool, server: Server) -> None:
+    first = await pool.take(2 * MIB)
+    assert first is not None
+    pool.give_back(first)
+    assert await pool.take(MIB) is first
+    assert server.asked == 1
+
+
+async def test_a_region_serves_one_call_at_a_time(pool: Pool) -> None:
+    regions = [region for region in [await pool.take(MIB) for _ in range(3)] if region]
+    assert len({region.name for region in regions}) == 3
+    for n, region in enumerate(regions):
+        region.memory[:] = n
+    assert [set(region.memory.tolist()) for region in regions] == [{0}, {1}, {2}]
+
+
+async def test_the_name_of_a_region_is_gone_when_the_server_has_it(pool: Pool) -> None:
+    region = await pool.take(MIB)
+    assert region is not None
+    assert not (FOLDER / region.name).exists()
+
+
+async def test_beyond_its_bounds_a_call_goes_without(pool: Pool) -> None:
+    assert await pool.take(6 * MIB)
+    assert await pool.take(6 * MIB) is None
+    assert await pool.take(9 * MIB) is None
+    assert await pool.take(MIB)
+
+
+async def test_too_small_regions_make_room_for_a_larger_one(pool: Pool) -> None:
+    small = [region for region in [await pool.take(2 * MIB) for _ in range(4)] if region]
+    for region in small:
+        pool.give_back(region)
+    await until(lambda: pool.take(7 * MIB))
+
+
+async def test_dropped_memory_is_nobodys_while_the_server_uses_it(pool: Pool, server: Server) -> None:
+    cancelled = await pool.take(6 * MIB)
+    assert cancelled is not None
+    server.in_use.add(cancelled.name)
+    pool.drop(cancelled)
+    for _ in range(10):
+        assert await pool.take(6 * MIB) is None  # and it counts
+        await asyncio.sleep(0.01)
+    server.in_use.clear()
+    await until_forgotten(server, cancelled.name)
+    another = await pool.take(6 * MIB)
+    assert another is not None and another.name != cancelled.name
+
+
+async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: Pool, server: Server) -> None:
+    server.gate.clear()
+    task = asyncio.create_task(pool.take(MIB))
+    await server.reached.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    server.gate.set()
+    await until(server.registered)
+    await asyncio.sleep(0.05)
+    region = await pool.take(MIB)
+    assert region is not None and {region.name} == server.regions
+    assert not (FOLDER / region.name).exists()
+
+
+async def test_a_server_that_refuses_is_asked_again_after_a_while(pool: Pool, server: Server, clock: Clock) -> None:
+    server.answer = False
+    assert await pool.take(MIB) is None
+    server.answer = True
+    assert await pool.take(MIB) is None
+    assert server.asked == 1
+    clock.now += REFUSED_PAUSE + 1
+    assert await pool.take(MIB)
+
+
+async def test_a_server_that_forgets_again_and_again_is_left_alone(pool: Pool, server: Server, clock: Clock) -> None:
+    region = await pool.take(MIB)
+    assert region is not None
+    pool.give_back(region)
+    pool.lost()
+    clock.now += DOUBT_PAUSE + 0.1
+    another = await pool.take(MIB)
+    assert another is not None and another is not region
+    await until_forgotten(server, region.name)
+    pool.drop(another)
+    pool.lost()
+    clock.now += DOUBT_PAUSE + 0.1
+    assert await pool.take(MIB) is None
+
+
+async def test_what_may_have_been_registered_without_an_answer_is_unregistered(pool: Pool, server: Server) -> None:
+    server.answer = None
+    assert await pool.take(MIB) is None
+    (name,) = server.ever
+    await until_forgotten(server, name)
+
+
+async def test_a_region_is_made_anew_when_its_time_is_over(pool: Pool, server: Server, clock: Clock) -> None:
+    region = await pool.take(MIB)
+    assert region is not None
+    pool.give_back(region)
+    clock.now += LIFE + 1
+    another = await pool.take(MIB)
+    assert another is not None and another is not region
+    await until_forgotten(server, region.name)
+
+
+async def test_what_killed_processes_left_is_removed_when_its_time_is_over(pool: Pool, server: Server) -> None:
+    left, new = f"{PREFIX}1-test-{id(server)}", f"{PREFIX}{int(boot_seconds()) + 1000}-test-{id(server)}"
+    others = {"somebody-elses", new}
+    server.regions |= {left, *others}
+    for name in (left, new):
+        (FOLDER / name).touch()
+    try:
+        assert await pool.take(MIB)
+        await until_forgotten(server, left)
+        await until(lambda: asyncio.to_thread(lambda: not names([left])))
+        assert others <= server.regions
+        assert names([new]) == [new]
+    finally:
+        for name in (left, new):
+            (FOLDER / name).unlink(missing_ok=True)
+
+
+async def test_closing_unregisters_all_those_in_use_too(server: Server) -> None:
+    pool = Pool(server, longest=60)
+    regions = [await pool.take(MIB) for _ in range(3)]
+    given, dropped, _ = regions
+    assert given and dropped
+    pool.give_back(given)
+    server.in_use.add(dropped.name)
+    pool.drop(dropped)
+    asyncio.get_running_loop().call_later(0.2, server.in_use.clear)
+    await pool.close()
+    assert not server.regions
+    assert await pool.take(MIB) is None
+
+
+def test_a_file_that_does_not_fit_is_not_made() -> None:
+    name = f"{PREFIX}{int(boot_seconds())}-too-large"
+    with pytest.raises(OSError, match="small or full"):
+        make_file(name, 1 << 45)
+    assert not (FOLDER / name).exists()
+
+
+@pytest.mark.parametrize("size", [1, SHARED_BYTES, MIB, MIB + 1, 8_122_368, 100 * MIB - 1])
+def test_a_size_class_holds_its_sizes_without_much_waste(size: int) -> None:
+    assert size <= size_class(size) <= max(size * 1.25, 1 << 18)
+    assert size_class(size_class(size)) == size_class(size)
+
+
+@asynccontextmanager
+async def reaching(triton: Triton) -> AsyncIterator[tuple[TritonModels, InferenceServerClient]]:
+    """Models over shared memory, and a client that sees what is registered."""
+    models, client = TritonModels(triton.grpc_address), InferenceServerClient(triton.grpc_address)
+    try:
+        yield models, client
+    finally:
+        await models.close()
+        await client.close()
+
+
+async def listed(client: InferenceServerClient) -> set[str]:
+    """Other processes may have regions there too."""
+    return set((await client.get_system_shared_memory_status()).regions)
+
+
+def names(regions: Iterable[str]) -> list[str]:
+    return [name for name in regions if (FOLDER / name).exists()]
+
+
+async def test_both_transports_give_the_same_answers_and_nothing_stays(triton: Triton) -> None:
+    inline = TritonModels(triton.grpc_address, shared_memory=False)
+    boxes = np.tile(np.array([[10, 20, 90, 100]], np.int32), (16, 1))
+    frames = np.concatenate([FRAMES] * 6)[:16]
+    async with reaching(triton) as (models, client):
+        before = await listed(client)
+        asked = [
+            lambda m: m.detect_faces(FRAMES),
+            lambda m: m.lipsync(frames, boxes, WINDOWS, Net.WAV2LIP),
+            lambda m: m.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Net.WAV2LIP_GAN),
+            lambda m: m.segment(FRAMES[0]),
+        ]
+        for ask in asked:
+            for plain, shared in zip(await ask(inline), await ask(models), strict=True):
+                np.testing.assert_array_equal(shared, plain)
+        used = await listed(client) - before
+        assert used
+        assert names(used) == []
+        await models.close()
+        assert not used & await listed(client)
+    await inline.close()
+
+
+async def test_pictures_are_gathered_on_the_way_by_both_transports(triton: Triton) -> None:
+    boxes = np.array([[0, 0, 80, 80]], np.int32).repeat(3, axis=0)
+    cut = [frame[20:110, 30:150] for frame in FRAMES]
+    async with reaching(triton) as (models, _):
+        inline = TritonModels(triton.grpc_address, shared_memory=False)
+        want = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Net.WAV2LIP)
+        for each in (inline, models):
+            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Net.WAV2LIP), want)
+        with pytest.raises(InvalidInput, match="frames"):
+            await models.lipsync([*cut, FRAMES[0]], boxes, WINDOWS[:3], Net.WAV2LIP)
+        await inline.close()
+
+
+async def test_calls_at_the_same_time_get_answers_of_their_own_that_last(triton: Triton) -> None:
+    pictures = [RANDOM.randint(0, 256, (150 + n, 200, 3)).astype(np.uint8) for n in range(8)]
+    async with reaching(triton) as (models, _):
+        answers = [labels for _ in range(3) for labels in await asyncio.gather(*map(models.segment, pictures))]
+        for picture, labels in zip(pictures * 3, answers, strict=True):
+            np.testing.assert_array_equal(labels, await FakeModels().segment(picture))
+
+
+async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) -> None:
+    async with reaching(triton) as (models, client):
+        before = await listed(client)
+        for n in range(6):
+            cancelled = asyncio.create_task(models.detect_faces(FRAMES))
+            await asyncio.sleep(0.03 * n)
+            cancelled.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await cancelled
+            labels = await asyncio.gather(*[models.segment(frame) for frame in FRAMES])
+            for frame, each in zip(FRAMES, labels, strict=True):
+                np.testing.assert_array_equal(each, await FakeModels().segment(frame))
+        used = await listed(client) - before
+
+        async def let_go() -> bool:
+            return len(await listed(client) & used) <= len(FRAMES)
+
+        await until(let_go)  # of the cancelled ones; what is left is idle
+        await models.close()
+        assert not used & await listed(client)
+
+
+async def test_a_server_that_forgets_costs_no_call(triton: Triton) -> None:
+    want = await FakeModels().segment(FRAMES[0])
+    async with reaching(triton) as (models, client):
+        before = await listed(client)
+        await models.segment(FRAMES[0])
+        known = await listed(client) - before
+        for name in known:  # as a restart leaves it
+            await client.unregister_system_shared_memory(name)
+        np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+
+        async def registered_anew() -> set[str]:
+            np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+            return await listed(client) - before
+
+        await until(registered_anew)
+
+
+async def test_input_that_is_really_invalid_is_refused_as_before(triton: Triton) -> None:
+    far = np.array([[600, 600, 700, 700]], np.int32)
+    async with reaching(triton) as (models, client):
+        before = await listed(client)
+        with pytest.raises(InvalidInput):
+            await models.lipsync(FRAMES[:1], far, WINDOWS[:1], Net.WAV2LIP)
+        await models.segment(FRAMES[0])
+        assert await listed(client) - before
+
+
+async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: Path) -> None:
+    small = tmp_path / "repository"
+    small.mkdir()
+    (small / "segmentation").symlink_to(repository / "segmentation")
+    want = await FakeModels().segment(FRAMES[0])
+    first = Triton(small)
+    await asyncio.to_thread(first.start)
+    models, client = TritonModels(first.grpc_address), InferenceServerClient(first.grpc_address)
+    try:
+        await models.segment(FRAMES[0])
+        (old,) = await listed(client)
+        await asyncio.to_thread(first.stop)
+        port = int(first.grpc_address.rpartition(":")[2])
+        with Triton(small, grpc_port=port) as second:
+            assert second.grpc_address == first.grpc_address
+            await until(lambda: again(models, client))
+            np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+            assert old not in await listed(client)
+            await models.close()
+            assert not await listed(client)
+    finally:
+        await models.close()
+        await client.close()
+        await asyncio.to_thread(first.stop)
+
+
+async def again(models: TritonModels, client: InferenceServerClient) -> set[str]:
+    """What is registered after one more call, or nothing where the connection is not back yet."""
+    try:
+        await models.segment(FRAMES[0])
+    except Unavailable as error:
+        assert "cannot be reached" in str(error)
+        return set()
+    return await listed(client)
+
+
+KILLED = """
+import asyncio, os, signal, sys
+import numpy as np
+from avatar.inference.grpc_client import TritonModels
+
+async def main():
+    await TritonModels(sys.argv[1]).segment(np.zeros((200, 200, 3), np.uint8))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_client_leaves_no_name(triton: Triton) -> None:
+    async with reaching(triton) as (_, client):
+        before = await listed(client)
+        arguments = [sys.executable, "-c", KILLED, triton.grpc_address]
+        done = await asyncio.to_thread(subprocess.run, arguments, cwd=ROOT)
+        assert done.returncode == -signal.SIGKILL
+        (left,) = await listed(client) - before
+        assert names([left]) == []
+        end = int(left.removeprefix(PREFIX).partition("-")[0])  # from then on any other client removes it
+        assert boot_seconds() < end < boot_seconds() + LIFE + 200
+        await client.unregister_system_shared_memory(left)

@@ -1,0 +1,62 @@
+"""A long clip needs the memory of a short one. Here small and short; `make test-long` runs ten minutes of 1080p."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.media import ffmpeg
+
+ROOT = Path(__file__).parents[3]
+LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "40"))
+SIZE = "1920x1080" if LONG >= 600 else "320x180"
+SHORT = 10
+
+JOB = """
+import asyncio, json, resource, sys
+from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
+from avatar.events import Rendered
+from avatar.options import parse
+from avatar.pipeline import render
+from avatar.request import AvatarRequest, Background
+from avatar.testing import FakeModels
+
+async def main(folder, options):
+    job = AvatarRequest(folder / "face.mp4", folder / "speech.mp3", False, Background.FROM_INPUT, folder)
+    async with aclosing(render(replace(job, options=parse(options)), FakeModels())) as events:
+        async for event in events:
+            if isinstance(event, Rendered):
+                return event.frames
+
+frames = asyncio.run(main(Path(sys.argv[1]), json.loads(sys.argv[2])))
+peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(json.dumps([frames, *peaks]))
+"""
+
+
+def peaks(folder: Path, seconds: int, options: dict[str, str]) -> tuple[int, int]:
+    """KiB that the job itself, and the largest ffmpeg that it started, had at most."""
+    folder.mkdir()
+    lasting = f"d={seconds}"
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=s={SIZE}:r=25:{lasting}", "-preset", "ultrafast", str(folder / "face.mp4"))
+    ffmpeg("-f", "lavfi", "-i", f"anoisesrc=a=0.1:{lasting}", "-b:a", "32k", str(folder / "speech.mp3"))
+    command = [sys.executable, "-c", JOB, str(folder), json.dumps(options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    frames, own, child = json.loads(done.stdout)
+    assert abs(frames - 25 * seconds) <= 4  # an mp3 is a little longer
+    return own, child
+
+
+@pytest.mark.parametrize("options", [{}, {"no_face": "keep"}], ids=str)
+def test_a_long_clip_needs_the_memory_of_a_short_one(tmp_path: Path, options: dict[str, str]) -> None:
+    short, long = [peaks(tmp_path / str(seconds), seconds, options) for seconds in (SHORT, LONG)]
+    print(f"{options}: job {short[0] >> 10} MiB at {SHORT} s, {long[0] >> 10} MiB at {LONG} s of {SIZE};", end=" ")
+    print(f"ffmpeg {short[1] >> 10} and {long[1] >> 10} MiB")
+    assert long[0] <= 1.2 * short[0]
+    assert long[1] <= 1.2 * short[1]

@@ -1,0 +1,160 @@
+"""What the cache keeps, for how long, and what it makes of others' files, dead processes and damage."""
+
+import os
+import stat
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avatar.resources.cache import Cache
+
+ROOT = Path(__file__).parents[3]
+MIB = 1 << 20
+
+
+def arrays(number: int, size: int = 1000) -> dict[str, np.ndarray]:
+    return {"numbers": np.full(size, number, np.int32), "more": np.array([number])}
+
+
+def same(found: dict[str, np.ndarray] | None, number: int) -> bool:
+    return found is not None and int(found["more"][0]) == number and bool((found["numbers"] == number).all())
+
+
+def test_what_is_put_is_got_by_any_process_that_shares_the_folder(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    assert cache.get("a key") is None
+    cache.put("a key", arrays(7))
+    assert same(cache.get("a key"), 7)
+    assert same(Cache(tmp_path, MIB).get("a key"), 7)
+    assert cache.get("another key") is None
+
+
+def test_what_was_asked_for_is_counted_wherever_it_was_found(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    assert (cache.hits, cache.misses) == (0, 0)
+    cache.get("k")
+    cache.put("k", arrays(1))
+    cache.get("k")  # in memory
+    assert (cache.hits, cache.misses) == (1, 1)
+    other = Cache(tmp_path, MIB)
+    other.get("k")  # on disk
+    other.get("another")
+    assert (other.hits, other.misses) == (1, 1)
+    assert (cache.hits, cache.misses) == (1, 1)
+
+
+def test_threads_lose_no_count(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    cache.put("k", arrays(1, 10))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(cache.get, ["k", "none"] * 500))
+    assert (cache.hits, cache.misses) == (500, 500)
+
+
+def test_an_array_that_was_got_is_ones_own(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    cache.put("k", arrays(1))
+    found = cache.get("k")
+    assert found is not None
+    found["numbers"][:] = 9
+    assert same(cache.get("k"), 1)
+
+
+def test_the_folder_stays_within_its_bytes_and_what_was_used_last_stays(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    for number in range(40):  # 40 KB each
+        cache.put(str(number), arrays(number, 10_000))
+        os.utime(next(iter(sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime))))
+        assert same(cache.get("0"), 0)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= MIB
+    assert same(Cache(tmp_path, MIB).get("39"), 39)
+    assert same(Cache(tmp_path, MIB).get("0"), 0)
+    assert Cache(tmp_path, MIB).get("3") is None
+
+
+def test_what_is_larger_than_all_of_it_is_not_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 10_000)
+    cache.put("large", arrays(1, 10_000))
+    assert cache.get("large") is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", b"\x00" * 5000])
+def test_a_damaged_entry_was_never_there(tmp_path: Path, damage: bytes) -> None:
+    Cache(tmp_path, MIB).put("k", arrays(1))
+    (entry,) = tmp_path.iterdir()
+    entry.write_bytes(damage)
+    cache = Cache(tmp_path, MIB)
+    assert cache.get("k") is None
+    assert (cache.hits, cache.misses) == (0, 1)
+    assert not entry.exists()
+    cache.put("k", arrays(2))
+    assert same(cache.get("k"), 2)
+
+
+def test_a_pickle_in_an_entry_is_not_loaded(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    cache.put("k", arrays(1))
+    (entry,) = tmp_path.iterdir()
+    np.savez(entry, numbers=np.array([object()], dtype=object))
+    assert Cache(tmp_path, MIB).get("k") is None
+
+
+def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+    Cache(tmp_path / "new" / "cache", MIB)
+    assert stat.S_IMODE((tmp_path / "new" / "cache").stat().st_mode) == 0o700
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="belongs to somebody else"):
+        Cache(tmp_path / "link", MIB)
+
+
+def test_a_folder_that_vanishes_is_no_error(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", 4 * MIB)
+    (tmp_path / "cache").rmdir()
+    cache.put("k", arrays(1))
+    assert same(cache.get("k"), 1)  # from memory
+    assert Cache(tmp_path / "cache", MIB).get("k") is None
+
+
+def test_threads_and_processes_use_it_at_once(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import numpy as np; from avatar.resources.cache import Cache\n"
+        "cache = Cache(Path(sys.argv[1]), 300_000)\n"
+        "for n in range(200):\n"
+        "    cache.put(str(n % 17), {'numbers': np.full(5000, n % 17, np.int32), 'more': np.array([n % 17])})\n"
+        "    found = cache.get(str((n * 7) % 17))\n"
+        "    assert found is None or (found['numbers'] == (n * 7) % 17).all()\n"
+    )
+    others = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT) for _ in range(2)]
+    cache = Cache(tmp_path, 300_000)
+
+    def work(first: int) -> None:
+        for n in range(first, first + 100):
+            cache.put(str(n % 17), arrays(n % 17, 5000))
+            found = cache.get(str((n * 5) % 17))
+            assert found is None or same(found, (n * 5) % 17)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(work, range(4)))
+    assert [other.wait(60) for other in others] == [0, 0]
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 300_000 + 3 * 21_000  # three writers at most
+
+
+def test_half_a_file_of_a_dead_process_goes_in_time(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, MIB)
+    stale, fresh = tmp_path / "stale.part", tmp_path / "fresh.part"
+    for path in (stale, fresh):
+        path.write_bytes(bytes(900_000))
+    os.utime(stale, (1, 1))
+    for number in range(8):
+        cache.put(str(number), arrays(number, 10_000))
+    assert not stale.exists()
+    assert fresh.exists()

@@ -1,0 +1,149 @@
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import pytest
+
+from avatar.streams import Clock, ahead, together
+from tests.support.media import other_tasks
+
+
+class Numbers:
+    """A source that tells how far it was read and whether it was closed."""
+
+    def __init__(self, count: int, error: Exception | None = None) -> None:
+        self.count, self.error, self.given, self.closed = count, error, 0, False
+
+    async def __call__(self) -> AsyncGenerator[int]:
+        try:
+            for n in range(self.count):
+                self.given = n + 1
+                yield n
+                await asyncio.sleep(0)
+            if self.error:
+                raise self.error
+        finally:
+            self.closed = True
+
+
+async def settle() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def double(n: int) -> int:
+    await asyncio.sleep(0.001 * (n % 3))
+    return 2 * n
+
+
+async def test_a_stream_ahead_gives_the_same_items() -> None:
+    assert [n async for n in ahead(Numbers(20)(), 3)] == list(range(20))
+
+
+async def test_a_stream_runs_ahead_only_so_far() -> None:
+    source = Numbers(100)
+    async with aclosing(ahead(source(), 3)) as stream:
+        assert await anext(stream) == 0
+        await settle()
+        assert source.given == 5  # one taken, three waiting, one in the making
+
+
+async def test_an_error_comes_after_the_items_before_it() -> None:
+    seen = []
+    with pytest.raises(ValueError, match="broken"):
+        async for n in ahead(Numbers(4, ValueError("broken"))(), 2):
+            seen.append(n)
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_closing_a_stream_early_closes_its_source_and_leaves_no_task() -> None:
+    source = Numbers(100)
+    async with aclosing(together(ahead(source(), 2), double, 3)) as stream:
+        await anext(stream)
+    assert source.closed
+    assert not other_tasks()
+
+
+async def test_results_of_work_at_the_same_time_keep_their_order() -> None:
+    assert [n async for n in together(Numbers(20)(), double, 4)] == [2 * n for n in range(20)]
+
+
+async def test_no_more_than_so_many_are_worked_on_at_once() -> None:
+    running = most = 0
+
+    async def work(n: int) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        return n
+
+    assert len([n async for n in together(Numbers(20)(), work, 3)]) == 20
+    assert most == 3
+
+
+async def test_a_result_does_not_wait_for_the_next_item() -> None:
+    never = asyncio.Event()
+
+    async def one_and_no_more() -> AsyncGenerator[int]:
+        yield 21
+        await never.wait()
+
+    async with aclosing(together(one_and_no_more(), double, 4)) as stream:
+        assert await asyncio.wait_for(anext(stream), 10) == 42
+
+
+async def test_work_that_fails_ends_the_stream_and_the_work_beside_it() -> None:
+    cancelled = []
+
+    async def work(n: int) -> int:
+        if n == 1:
+            raise ValueError("broken")
+        try:
+            await asyncio.sleep(60 if n else 0)
+        except asyncio.CancelledError:
+            cancelled.append(n)
+            raise
+        return n
+
+    source = Numbers(10)
+    stream = together(source(), work, 3)
+    assert await anext(stream) == 0
+    with pytest.raises(ValueError, match="broken"):
+        await anext(stream)
+    assert cancelled
+    assert source.closed
+    assert not other_tasks()
+
+
+async def test_cancelling_the_consumer_closes_every_stage() -> None:
+    source, never = Numbers(100), asyncio.Event()
+
+    async def hang(n: int) -> int:
+        await never.wait()
+        return n
+
+    async def consume() -> None:
+        async for _ in ahead(together(ahead(source(), 2), hang, 2), 2):
+            pass
+
+    task = asyncio.create_task(consume())
+    await settle()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await settle()
+    assert source.closed
+    assert not other_tasks()
+
+
+async def test_the_clock_counts_work_that_overlaps_once() -> None:
+    clock = Clock()
+    began = time.monotonic()
+    with clock.stage("first"), clock.stage("second"), clock.stage("second"):
+        await asyncio.sleep(0.02)
+    whole = time.monotonic() - began
+    assert list(clock.seconds) == ["first", "second"]
+    assert 0 < clock.seconds["second"] <= clock.seconds["first"] <= whole

@@ -1,0 +1,202 @@
+"""perf_analyzer as the bench runs it, and every public model measured by it on a live server for a moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.triton import perf_analyzer, request_data
+from bench.triton.perf_analyzer import AnalyzerError, Figures, Load
+from bench.triton.request_data import Inputs
+from embedded.server import Triton
+from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIVE, MODELS, WAV2LIP, Model
+from tests.support.triton_calls import caller
+
+ROOT = Path(__file__).resolve().parents[3]
+SHM = Path("/dev/shm")  # noqa: S108
+REPORT = """\
+Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,\
+Server Compute Infer,Server Compute Output,Client Recv,p50 latency,p90 latency,p95 latency,p99 latency
+2,94.9534,8,4733,6357,108,8845,798,3,16906,25370,37503,100610
+"""
+STREAMED = REPORT.replace("Second,", "Second,Response Throughput,").replace("94.9534,", "94.9534,1234.5,")
+
+
+@pytest.fixture(scope="module")
+def inputs() -> dict[str, Inputs]:
+    """The committed files by model."""
+    return {model.name: request_data.read(_data(model), model) for model in MODELS}
+
+
+def _data(model: Model) -> Path:
+    return request_data.FOLDER / request_data.file_of(model)
+
+
+def _value(argv: list[str], flag: str) -> str:
+    return argv[argv.index(flag) + 1]
+
+
+def _arguments(load: Load, steps: int = 1) -> list[str]:
+    return perf_analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"), steps)
+
+
+def _left(triton: Triton, inputs: Inputs) -> set[str]:
+    """Shared memory of such a run that the server still knows, or this machine."""
+    names = set(perf_analyzer.regions(inputs))
+    with perf_analyzer.alone(), caller(triton.grpc_address) as call:  # another run's regions have the same names
+        known = call.client.get_system_shared_memory_status().regions
+        return names & {*known, *(path.name for path in SHM.iterdir())}
+
+
+def test_the_command_line_names_the_load() -> None:
+    argv = _arguments(Load(WAV2LIP, callers=4, batch=8))
+    wanted = {"-m": "wav2lip", "-u": "box:8001", "-i": "grpc", "-b": "8", "--concurrency-range": "4"}
+    wanted |= {"--input-data": "in.json", "-f": "out.csv", "--shared-memory": "none"}
+    assert {flag: _value(argv, flag) for flag in wanted} == wanted
+    assert not {"--output-shared-memory-size", "--streaming", "--sequence-id-range"} & {*argv}
+
+
+def test_a_model_that_streams_is_called_by_streams_and_sequences_are_numbered_apart() -> None:
+    assert "--streaming" in _arguments(Load(AVATAR, callers=1))
+    assert "--sequence-id-range" not in _arguments(Load(AVATAR, callers=1))
+    argv = _arguments(Load(LIVE, callers=1))
+    assert "--streaming" in argv
+    assert 1 < int(_value(argv, "--sequence-id-range")) < 1 << 31
+
+
+def test_outputs_in_shared_memory_get_room() -> None:
+    argv = _arguments(Load(WAV2LIP, callers=1, memory="system"))
+    assert _value(argv, "--shared-memory") == "system"
+    assert int(_value(argv, "--output-shared-memory-size")) == perf_analyzer.LARGEST_OUTPUT
+
+
+@pytest.mark.parametrize(("callers", "requests"), [(1, 10), (8, 16)])
+def test_a_window_holds_every_caller_twice(callers: int, requests: int) -> None:
+    argv = _arguments(Load(WAV2LIP, callers=callers, requests=10))
+    assert _value(argv, "--measurement-request-count") == str(requests)
+
+
+def test_a_window_holds_a_whole_sequence_of_every_caller() -> None:
+    assert _value(_arguments(Load(LIVE, callers=4), steps=27), "--measurement-request-count") == "108"
+
+
+def test_a_report_is_read_in_milliseconds() -> None:
+    figures = perf_analyzer.parse(REPORT)
+    expected = Figures(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
+    assert vars(figures) == pytest.approx(vars(expected))
+
+
+def test_a_report_of_a_model_that_streams_counts_its_answers_too() -> None:
+    assert perf_analyzer.parse(REPORT).answers_a_second is None
+    figures = perf_analyzer.parse(STREAMED)
+    assert (figures.inferences_a_second, figures.answers_a_second) == (94.9534, 1234.5)
+
+
+@pytest.mark.parametrize("report", ["", REPORT.splitlines()[0], "Concurrency\n1\n", REPORT.replace("94.9534", "many")])
+def test_another_file_than_a_report_is_an_error(report: str) -> None:
+    with pytest.raises(AnalyzerError, match="report"):
+        perf_analyzer.parse(report)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [("127.0.0.1:8001", True), ("localhost:8001", True), ("[::1]:8001", True), ("triton.example:8001", False)],
+)
+def test_a_proxy_is_not_the_way_to_a_server_on_this_machine(url: str, local: bool) -> None:
+    assert perf_analyzer.is_local(url) is local
+    assert ("no_grpc_proxy" in perf_analyzer.environment(url, {"http_proxy": "http://proxy.example"})) is local
+
+
+def test_a_program_that_is_not_there_is_named_with_what_brings_it(tmp_path: Path) -> None:
+    with pytest.raises(AnalyzerError, match=r"perf_analyzer cannot be run: .*`make setup` brings it"):
+        perf_analyzer.run([str(tmp_path / "perf_analyzer")], os.environ)
+
+
+def test_what_it_says_last_is_the_error() -> None:
+    with pytest.raises(AnalyzerError, match=r"^no such model$"):
+        perf_analyzer.run([sys.executable, "-c", "import sys; sys.exit('error: no such model')"], os.environ)
+
+
+def test_what_the_server_answered_is_told_rather_than_that_it_was_an_error() -> None:
+    said = "Failed to retrieve results from inference request.\nThread [0] had error: 400 pads: four numbers expected\n"
+    with pytest.raises(AnalyzerError, match=r"^400 pads: four numbers expected$"):
+        perf_analyzer.run([sys.executable, "-c", f"import sys; sys.exit({said!r})"], os.environ)
+
+
+def test_one_that_does_not_end_is_ended() -> None:
+    with pytest.raises(AnalyzerError, match=r"not done after 0\.5 s"):
+        perf_analyzer.run([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, limit=0.5)
+
+
+@pytest.mark.parametrize(
+    ("model", "memory"),
+    [
+        *((model, perf_analyzer.memories(model)[-1]) for model in MODELS if "gan" not in model.name),
+        (DETECT_FACES, "none"),
+        (WAV2LIP, "none"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_it_measures_every_kind_of_model_with_the_committed_inputs(
+    triton: Triton, inputs: dict[str, Inputs], model: Model, memory: perf_analyzer.Memory
+) -> None:
+    load = Load(model, callers=1, memory=memory, requests=1)
+    before = len(triton.log_path.read_text("utf-8", "replace"))
+    figures = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
+    assert figures.inferences_a_second > 0
+    assert figures.p99_ms >= figures.p50_ms > 0
+    assert _left(triton, inputs[model.name]) == set()
+    if model.streams:
+        assert figures.answers_a_second is not None
+        assert figures.answers_a_second > figures.inferences_a_second
+        said = triton.log_path.read_text("utf-8", "replace")[before:]
+        assert "refused" not in said
+        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session over: {'frames': 27,") in said
+
+
+def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:
+    rows = len(inputs[WAV2LIP.name].requests) + 1
+    load = Load(WAV2LIP, callers=1, batch=rows, requests=1)
+    perf_analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
+    with caller(triton.grpc_address) as call:
+        assert rows in call.batches(WAV2LIP.name)
+
+
+def test_a_model_that_the_server_lacks_is_an_error_in_its_own_words(triton: Triton, inputs: dict[str, Inputs]) -> None:
+    other = Model("other", "", FACE_NMS.inputs, FACE_NMS.outputs)
+    with pytest.raises(AnalyzerError, match="unknown model"):
+        perf_analyzer.measure(Load(other, 1), triton.grpc_address, inputs[FACE_NMS.name], _data(FACE_NMS))
+
+
+def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
+    triton: Triton, inputs: dict[str, Inputs]
+) -> None:
+    script = (
+        # a shell's `&`, further up, starts its children with SIGINT ignored
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from bench.triton import perf_analyzer as analyzer, request_data as perf_inputs; "
+        "from lipsync.tensors import WAV2LIP as model; "
+        "data = perf_inputs.FOLDER / perf_inputs.file_of(model); inputs = perf_inputs.read(data, model); "
+        "load = analyzer.Load(model, 2, 'system', requests=100000); "
+        f"analyzer.measure(load, '{triton.grpc_address}', inputs, data)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while not (SHM / WAV2LIP.outputs[0].name).exists():
+                assert time.monotonic() < deadline and child.poll() is None
+                time.sleep(0.05)
+            time.sleep(1)  # requests in flight
+            child.send_signal(signal.SIGINT)
+            assert "KeyboardInterrupt" in child.communicate(timeout=60)[1]
+        finally:
+            child.kill()
+    assert _left(triton, inputs[WAV2LIP.name]) == set()
+    load = Load(WAV2LIP, callers=1, memory="system", requests=1)
+    perf_analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))

@@ -1,0 +1,141 @@
+"""The client stands alone: what it imports, for which Python, and that its table is the service's."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import avatar_client
+from avatar_client import _errors, _options, _schema
+from avatar_client._shared_memory import PREFIX
+from lipsync import tensors
+from tests.client.fake_server import FakeServer
+
+CLIENT = Path(__file__).parents[2] / "client"
+FILES = sorted(CLIENT.rglob("*.py"))
+OUTSIDE = {"grpc", "numpy", "tritonclient", "typing_extensions"}  # the last for type checkers only
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_file_is_of_python_3_10_and_imports_nothing_of_the_project(file: Path) -> None:
+    tree = ast.parse(file.read_text(), feature_version=(3, 10))
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    assert found <= OUTSIDE | set(sys.stdlib_module_names)
+
+
+def test_typing_extensions_is_imported_for_type_checkers_only() -> None:
+    for file in FILES:
+        for node in ast.parse(file.read_text()).body:
+            assert not (isinstance(node, ast.ImportFrom) and node.module == "typing_extensions"), file
+
+
+def test_all_files_are_installed() -> None:
+    assert {file.parent for file in FILES} == {CLIENT / "avatar_client"}
+    assert (CLIENT / "avatar_client" / "py.typed").exists()
+
+
+OURS = [
+    _schema.DETECT_FACES,
+    _schema.MEL_SPECTROGRAM,
+    _schema.FACE_PASTE,
+    _schema.AVATAR,
+    _schema.LIVE,
+    *_schema.LIPSYNC.values(),
+]
+
+
+@pytest.mark.parametrize("model", OURS, ids=lambda model: model.name)
+def test_a_model_has_the_tensors_of_the_services_table(model: _schema.Model) -> None:
+    (theirs,) = [each for each in tensors.MODELS if each.name == model.name]
+    for ours, table in ((model.inputs, theirs.inputs), (model.outputs, theirs.outputs)):
+        assert dict(ours) == {tensor.name: tensor.dtype for tensor in table}
+    if not theirs.streams:  # these are sent and read in order
+        assert list(model.inputs) == [tensor.name for tensor in theirs.inputs]
+        assert list(model.outputs) == [tensor.name for tensor in theirs.outputs]
+
+
+def test_limits_and_types_are_the_services() -> None:
+    assert _schema.API_VERSION.split(".")[0] == tensors.API_VERSION.split(".")[0]
+    assert (_schema.FACE_SIZE, _schema.FACES) == (tensors.FACE_SIZE, tensors.FACES)
+    assert (_schema.MEL_BANDS, _schema.WINDOW_COLUMNS) == (tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)
+    assert (_schema.MOST_FRAMES, _schema.MOST_WINDOWS) == (tensors.S3FD_BATCH, tensors.WAV2LIP_BATCH)
+    (audio,) = [tensor for tensor in tensors.LIVE.inputs if tensor.name == "audio"]
+    assert f" {_schema.LEAST_SAMPLES} samples" in audio.about
+    for name, kind in _schema.NUMPY.items():
+        assert tensors.Tensor("", name, (), "").numpy is kind  # type: ignore[arg-type]
+
+
+def test_options_are_the_forms() -> None:
+    looks = {tensors.FACE_TYPE, tensors.BACKGROUND, tensors.BACKGROUND_FILE}
+    assert looks | set(tensors.OPTIONS) == _options.RENDER_NAMES
+    assert looks | {"format"} | (set(tensors.OPTIONS) - tensors.NOT_LIVE) == _options.LIVE_NAMES
+
+
+def test_regions_are_told_from_the_gateways() -> None:
+    from avatar.inference import shared_memory
+
+    assert not PREFIX.startswith(shared_memory.PREFIX) and not shared_memory.PREFIX.startswith(PREFIX)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("White", "White"),
+        (True, "true"),
+        (False, "false"),
+        (np.bool_(True), "true"),
+        (3, "3"),
+        (np.int64(3), "3"),
+        (25.0, "25"),
+        (29.97, "29.97"),
+        (np.float32(0.5), "0.5"),
+        (_options.Fraction(30000, 1001), "30000/1001"),
+        ((0, 20, 0, 0), "0,20,0,0"),
+        ([0, -1, 0, np.int32(-1)], "0,-1,0,-1"),
+    ],
+)
+def test_a_value_becomes_the_forms_text(value: object, text: str) -> None:
+    assert _options.text("name", value) == text
+
+
+@pytest.mark.parametrize("value", [None, b"White", object(), (1.5, 2), {"a": 1}])
+def test_a_value_of_another_type_is_a_type_error(value: object) -> None:
+    with pytest.raises(TypeError, match="name: str, int"):
+        _options.text("name", value)
+
+
+EXAMPLES = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_an_example_of_the_readme_runs(
+    number: int, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("face.jpg", "speech.wav"):
+        Path(name).write_bytes(b"what is in it " * 100)
+    assert "127.0.0.1:8001" in EXAMPLES[number]
+    exec(EXAMPLES[number].replace("127.0.0.1:8001", server.address), {})  # noqa: S102
+    assert server.requests
+
+
+def test_errors_survive_the_way_between_processes() -> None:
+    for error in (_errors.Refused("no", 413), _errors.Unavailable("later", retry_after=7), _errors.Failed("oh")):
+        again = pickle.loads(pickle.dumps(error))  # noqa: S301
+        assert (type(again), again.message, again.__dict__) == (type(error), error.message, error.__dict__)
+
+
+def test_everything_public_is_there() -> None:
+    assert sorted(avatar_client.__all__) == avatar_client.__all__
+    assert all(hasattr(avatar_client, name) for name in avatar_client.__all__)

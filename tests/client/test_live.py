@@ -1,0 +1,288 @@
+"""Live sessions: speech in, frames out, and every way in which one ends."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from avatar_client import AvatarClient, Cancelled, Failed, Frame, LiveSummary, Refused, SessionInfo, Unavailable
+from tests.client import fake_server as fake
+from tests.client.fake_server import FakeServer, Request
+
+FACE = b"a picture"
+
+
+def speech(samples: int, level: int = 12_800) -> np.ndarray:
+    return np.full(samples, level, np.int16)
+
+
+def until_over(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    """A session that answers nothing more."""
+    yield fake.session(next(requests))
+    server.cancelled.wait(fake.SECONDS)
+
+
+def test_the_first_request_carries_the_face_and_the_options(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE, format="bgr", background="White", pads=(0, 1, 2, 3)) as session:
+        assert session.info == SessionInfo(Fraction(25), 6, 4, 1, 0.2, "bgr")
+    (request,) = server.requests
+    assert request.inputs.pop("face_file").tobytes() == FACE
+    assert request.inputs == {"format": "bgr", "background": "White", "pads": "0,1,2,3"}
+    number = request.parameters.pop("sequence_id")
+    assert 0 < number < 2**63
+    assert request.parameters == {"sequence_start": True, "sequence_end": False}
+
+
+def test_frames_come_for_what_is_said_and_the_summary_at_the_end(client: AvatarClient) -> None:
+    with client.live(FACE) as session:
+        for level in (0, 12_800):
+            session.send(speech(960, level))
+        session.end()
+        frames = list(session)
+    assert [frame.index for frame in frames] == [0, 1, 2]
+    assert [frame.box for frame in frames] == [(1, 2, 3, 4), (1, 2, 3, 4), (0, 0, 0, 0)]
+    for frame, level in zip(frames, (0, 100, 100), strict=True):
+        assert frame.jpeg is None and frame.image is not None
+        np.testing.assert_array_equal(frame.image, np.full((4, 6, 3), level, np.uint8))
+        frame.image[0] = 7  # it is the caller's own
+    assert session.summary == LiveSummary(3, 3 / 25, 1)
+    assert list(session) == []
+
+
+def test_floats_and_integers_are_sent_as_what_they_are(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE) as session:
+        session.send(speech(640))
+        session.send(np.full(640, 0.5, np.float32))
+        session.end()
+        assert len(list(session)) == 2
+    _, pcm, audio, end = server.requests
+    assert set(pcm.inputs) == {"pcm"} and set(audio.inputs) == {"audio"}
+    assert audio.inputs["audio"].dtype == np.float32
+    assert end.inputs["pcm"].shape == (0,)
+    assert [each.parameters["sequence_end"] for each in server.requests] == [False, False, False, True]
+    assert len({each.parameters["sequence_id"] for each in server.requests}) == 1
+
+
+def test_much_at_once_is_sent_in_pieces(client: AvatarClient, server: FakeServer) -> None:
+    said = np.arange(640 * 510, dtype=np.int32).astype(np.int16)
+    with client.live(FACE) as session:
+        session.send(said)
+        session.end()
+        assert len(list(session)) == 510
+    pieces = [request.inputs["pcm"] for request in server.requests[1:-1]]
+    assert len(pieces) == 3
+    np.testing.assert_array_equal(np.concatenate(pieces), said)
+
+
+def test_jpegs_come_as_their_bytes(client: AvatarClient) -> None:
+    with client.live(FACE, format="jpeg") as session:
+        session.send(speech(640))
+        session.end()
+        (frame,) = session
+    assert frame.image is None
+    assert frame.jpeg == b"JPEG\x64"
+
+
+def test_frames_are_taken_by_another_thread_while_this_one_speaks(client: AvatarClient) -> None:
+    frames: list[Frame] = []
+    with client.live(FACE) as session:
+        taker = threading.Thread(target=lambda: frames.extend(session))
+        taker.start()
+        for _ in range(50):
+            session.send(speech(640))
+        session.end()
+    taker.join()
+    assert [frame.index for frame in frames] == list(range(50))
+    assert session.summary is not None
+
+
+def test_frames_are_taken_between_two_pieces_without_waiting(client: AvatarClient) -> None:
+    with client.live(FACE) as session:
+        assert list(session.frames(block=False)) == []
+        frames: list[Frame] = []
+        for _ in range(5):
+            session.send(speech(640))
+            frames += session.frames(block=False)
+        while len(frames) < 5:
+            frames += session.frames(block=False)
+        assert list(session.frames(block=False)) == []
+        assert session.summary is None
+        session.end()
+        session.end()
+        frames += session
+    assert [frame.index for frame in frames] == list(range(5))
+
+
+def test_the_rest_may_be_taken_outside_of_the_block(client: AvatarClient) -> None:
+    with client.live(FACE) as session:
+        session.send(speech(6400))
+        session.end()
+    assert len(list(session)) == 10
+
+
+def test_leaving_without_the_end_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE) as session:
+        session.send(speech(640))
+    assert server.cancelled.wait(fake.SECONDS)
+    with pytest.raises(Cancelled):
+        list(session)
+    with pytest.raises((Cancelled, RuntimeError)):
+        session.send(speech(640))
+
+
+def test_an_error_in_the_block_cancels_even_after_the_end(client: AvatarClient, server: FakeServer) -> None:
+    server.live = until_over
+    with pytest.raises(ZeroDivisionError), client.live(FACE) as session:
+        session.end()
+        raise ZeroDivisionError
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_letting_go_of_it_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+    session = client.live(FACE)
+    session.send(speech(640))
+    del session
+    gc.collect()
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_closing_the_client_cancels_it(server: FakeServer) -> None:
+    with AvatarClient(server.address) as client:
+        session = client.live(FACE)
+    assert server.cancelled.wait(fake.SECONDS)
+    with pytest.raises(Cancelled):
+        list(session)
+
+
+def test_cancelling_wakes_who_waits_for_frames(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE) as session:
+        threading.Timer(0.1, session.cancel).start()
+        with pytest.raises(Cancelled):
+            list(session)
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_one_too_many_is_unavailable_and_not_tried_again(client: AvatarClient, server: FakeServer) -> None:
+    def full(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        next(requests)
+        yield fake.problem("503 live: as many sessions as may be are open")
+
+    server.live = full
+    with pytest.raises(Unavailable, match="as many sessions"):
+        client.live(FACE)
+    assert server.streams == 1
+
+
+def test_a_server_that_cannot_be_reached_is_not_tried_again(client: AvatarClient, server: FakeServer) -> None:
+    server.fail.append(grpc.StatusCode.UNAVAILABLE)
+    with pytest.raises(Unavailable):
+        client.live(FACE)
+    assert server.streams == 1
+
+
+def test_a_face_that_does_not_do_is_refused_when_it_begins(client: AvatarClient, server: FakeServer) -> None:
+    def refuse(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        next(requests)
+        yield fake.problem("400 face_file: not a picture that can be read")
+
+    server.live = refuse
+    with pytest.raises(Refused) as caught:
+        client.live(FACE)
+    assert (caught.value.code, caught.value.message) == (400, "face_file: not a picture that can be read")
+
+
+def test_an_error_in_the_middle_ends_it_for_who_takes_and_who_speaks(client: AvatarClient, server: FakeServer) -> None:
+    def fail(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        yield fake.session(next(requests))
+        next(requests)
+        yield fake.problem("500 internal error")
+
+    server.live = fail
+    with client.live(FACE) as session:
+        session.send(speech(640))
+        with pytest.raises(Failed, match="internal error"):
+            list(session)
+        with pytest.raises(Failed, match="internal error"):
+            session.send(speech(640))
+        with pytest.raises(Failed, match="internal error"):
+            session.end()
+
+
+def test_a_stream_that_ends_before_the_speech_is_a_failure(client: AvatarClient, server: FakeServer) -> None:
+    def leave(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        yield fake.session(next(requests))
+
+    server.live = leave
+    session = client.live(FACE)
+    with pytest.raises(Failed, match="before the speech"):
+        list(session)
+
+
+def test_silence_after_the_end_is_given_up(server: FakeServer) -> None:
+    server.live = until_over
+    with AvatarClient(server.address, timeout=0.5) as client:
+        session = client.live(FACE)
+        session.end()
+        with pytest.raises(Unavailable, match="did not answer"):
+            list(session)
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_a_server_that_does_not_begin_it_is_given_up(server: FakeServer) -> None:
+    server.live = fake.waiting_avatar
+    with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
+        client.live(FACE)
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(319, np.int16),
+        np.zeros(0, np.float32),
+        np.zeros(640),
+        np.zeros((640, 2), np.int16),
+        np.zeros(640, np.int32),
+        [0.0] * 640,
+    ],
+    ids=["short", "empty", "FP64", "stereo", "INT32", "list"],
+)
+def test_samples_of_another_kind_are_refused_and_the_session_goes_on(client: AvatarClient, samples: Any) -> None:
+    with client.live(FACE) as session:
+        with pytest.raises(Refused, match=r"audio|pcm"):
+            session.send(samples)
+        session.send(speech(640))
+        session.end()
+        assert len(list(session)) == 1
+
+
+def test_nothing_is_said_after_the_end(client: AvatarClient) -> None:
+    with client.live(FACE) as session:
+        session.end()
+        with pytest.raises(RuntimeError, match="ended"):
+            session.send(speech(640))
+
+
+def test_an_unknown_option_is_a_type_error(client: AvatarClient, server: FakeServer) -> None:
+    with pytest.raises(TypeError, match="quality"):
+        client.live(FACE, quality="high")  # type: ignore[call-arg]
+    assert not server.streams
+
+
+def test_the_last_words_may_be_as_short_as_they_are(client: AvatarClient, server: FakeServer) -> None:
+    with client.live(FACE) as session:
+        session.send(speech(640))
+        session.end(speech(100))
+        list(session)
+    _, piece, last = server.requests
+    assert (len(piece.inputs["pcm"]), len(last.inputs["pcm"])) == (640, 100)
+    assert last.parameters["sequence_end"] is True
+    with client.live(FACE) as session, pytest.raises(Refused):
+        session.end(np.zeros(10, np.float64))  # type: ignore[arg-type]

@@ -1,0 +1,223 @@
+"""Shared memory: used where it can be, given back, and never the reason why a call fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avatar_client import AvatarClient, Refused, _shared_memory
+from avatar_client._schema import DETECT_FACES
+from avatar_client._shared_memory import FOLDER, LIFE, PREFIX, Memory
+from tests.client.fake_server import FakeServer
+
+CLIENT = Path(__file__).parents[2] / "client"
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), np.uint8)
+BOXES = np.array([[10, 10, 150, 110]], np.int32)
+WINDOWS = np.ones((3, 80, 16), np.float32)
+
+
+class Clock:
+    """In the place of the machine's."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = _shared_memory._boot_seconds()
+        monkeypatch.setattr(_shared_memory, "_boot_seconds", lambda: self.now)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def files() -> list[str]:
+    return [path.name for path in FOLDER.glob(f"{PREFIX}*")]
+
+
+def shared(server: FakeServer) -> list[bool]:
+    """Of the calls so far: whether their frames came through memory."""
+    return ["frames" in call.shared for call in server.calls]
+
+
+def test_large_arrays_go_through_memory_small_ones_in_the_message(client: AvatarClient, server: FakeServer) -> None:
+    client.detect_faces(FRAMES)
+    client.detect_faces(FRAMES[:, :20, :20])
+    client.lipsync(FRAMES, BOXES, np.tile(WINDOWS, (5, 1, 1))[:3])
+    client.lipsync(FRAMES[:1], BOXES, np.ones((30, 80, 16), np.float32))
+    big, small, mouths, many = server.calls
+    assert (big.shared, small.shared) == ({"frames"}, set())
+    assert (mouths.shared, mouths.answer_shared) == ({"frames"}, True)
+    assert (many.shared, many.answer_shared) == ({"mel"}, True)
+
+
+def test_a_region_is_used_again_and_let_go_at_the_end(client: AvatarClient, server: FakeServer) -> None:
+    for _ in range(5):
+        client.detect_faces(FRAMES)
+    assert shared(server) == [True] * 5
+    assert server.registrations == 1
+    client.close()
+    assert not server.regions
+
+
+def test_a_larger_call_takes_a_larger_region_in_place_of_the_small_one(
+    client: AvatarClient, server: FakeServer
+) -> None:
+    client.detect_faces(FRAMES[:, :60])
+    client.detect_faces(np.zeros((4, 600, 600, 3), np.uint8))
+    client.detect_faces(FRAMES)
+    assert len(server.regions) == 1
+    assert server.registrations == 2
+
+
+def test_no_file_has_a_name_while_it_is_used(client: AvatarClient, server: FakeServer) -> None:
+    client.detect_faces(FRAMES)
+    assert server.regions
+    assert not files()
+
+
+def test_a_server_that_refuses_is_not_asked_for_a_minute(
+    client: AvatarClient, server: FakeServer, clock: Clock
+) -> None:
+    server.shares = False
+    want = client.detect_faces(FRAMES)[0]
+    server.shares = True
+    clock.now += 59
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    assert (server.registrations, shared(server)) == (1, [False, False])
+    clock.now += 2
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    assert (server.registrations, shared(server)) == (2, [False, False, True])
+
+
+def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
+    want = client.detect_faces(FRAMES)[0]
+    server.regions.clear()  # as a restart leaves it
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    clock.now += 2
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    assert shared(server) == [True, False, True]
+
+
+def test_one_that_forgets_again_and_again_is_left_alone(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
+    for _ in range(2):
+        client.detect_faces(FRAMES)
+        server.regions.clear()
+        client.detect_faces(FRAMES)
+        clock.now += 2
+    client.detect_faces(FRAMES)
+    assert shared(server) == [True, False, True, False, False]
+
+
+def test_what_is_really_invalid_is_refused_as_ever(client: AvatarClient, server: FakeServer) -> None:
+    frames = np.zeros((5, 100, 100, 3), np.uint8)
+    with pytest.raises(Refused, match="<= 4"):
+        client._infer(DETECT_FACES, frames)
+    assert client.detect_faces(FRAMES)[0].any()
+    assert shared(server)[-1]
+
+
+def test_calls_at_the_same_time_have_regions_of_their_own(client: AvatarClient, server: FakeServer) -> None:
+    wrong: list[int] = []
+
+    def ask(n: int) -> None:
+        frames = np.full((2, 150, 200, 3), n, np.uint8)
+        for _ in range(10):
+            if client.detect_faces(frames)[0][1, 0, 0] != n:
+                wrong.append(n)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(server.regions) <= 6
+    client.close()
+    assert not server.regions
+
+
+def test_a_region_that_the_server_still_uses_is_let_go_later(client: AvatarClient, server: FakeServer) -> None:
+    client.detect_faces(FRAMES)
+    (name,) = server.in_use = set(server.regions)
+    client.detect_faces(np.zeros((4, 600, 600, 3), np.uint8))
+    assert name in server.regions
+    server.in_use.clear()
+    client.close()
+    assert not server.regions
+
+
+def test_a_region_is_not_used_beyond_its_time(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
+    client.detect_faces(FRAMES)
+    (old,) = server.regions
+    clock.now += LIFE + 1
+    client.detect_faces(FRAMES)
+    assert old not in server.regions and len(server.regions) == 1
+
+
+def test_what_killed_clients_left_is_removed_when_its_time_is_over(client: AvatarClient, server: FakeServer) -> None:
+    now = int(_shared_memory._boot_seconds())
+    old, new, others = f"{PREFIX}1-test", f"{PREFIX}{now + 1000}-test", "somebody-elses"
+    server.regions |= dict.fromkeys((old, new, others), np.zeros(1, np.uint8))
+    for name in (old, new):
+        (FOLDER / name).touch()
+    try:
+        client.detect_faces(FRAMES)
+        assert old not in server.regions and {new, others} <= set(server.regions)
+        assert files() == [new]
+    finally:
+        for name in (old, new):
+            (FOLDER / name).unlink(missing_ok=True)
+
+
+def test_more_than_its_bound_is_not_held(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shared_memory, "MOST_BYTES", 1 << 20)
+    with AvatarClient(server.address) as client:
+        pool = client._let_go.peek()[2][1]  # type: ignore[index]
+        assert isinstance(pool, Memory)
+        first = pool.take(600_000)
+        assert first and pool.take(600_000) is None
+        pool.give_back(first)
+        assert pool.take(600_000) is first
+
+
+def test_a_file_that_does_not_fit_is_not_made() -> None:
+    with pytest.raises(OSError, match="small or full"):
+        _shared_memory._make_file(f"{PREFIX}1-too-large", 1 << 45)
+    assert not files()
+
+
+SCRIPT = """
+import os, signal, sys
+import numpy as np
+from avatar_client import AvatarClient
+
+client = AvatarClient(sys.argv[1])
+client.detect_faces(np.zeros((2, 200, 200, 3), np.uint8))
+print(sorted(name for name in os.listdir("/dev/shm") if name.startswith("avatar-client-")))
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["ends", "killed"])
+def test_a_process_that_closes_nothing_leaves_no_file(server: FakeServer, how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, server.address, how],
+        env={**os.environ, "PYTHONPATH": str(CLIENT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
+    assert shared(server) == [True]
+    assert not files()
+    if how == "ends":
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+        assert not server.regions  # its end lets go of them, too

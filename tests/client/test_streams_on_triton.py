@@ -1,0 +1,123 @@
+"""The streaming models on a live Triton, as the client sees them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from avatar_client import AvatarClient, Cancelled, Chunk, Progress, Refused, Summary, _cli
+from embedded.server import Triton
+from tests.support.media import read_video, tone, write_wav
+
+SECONDS = 1.0
+FRAMES = 25
+
+
+@pytest.fixture
+def client(triton: Triton) -> Iterator[AvatarClient]:
+    with AvatarClient(triton.grpc_address) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def face(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    picture = cv2.imread(str(samples / "portrait.png"))
+    path = tmp_path_factory.mktemp("face") / "face.png"
+    cv2.imwrite(str(path), cv2.resize(picture, None, fx=0.4, fy=0.4))
+    return path
+
+
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", tone(SECONDS))
+
+
+def test_a_video_comes_in_pieces_and_is_whole(client: AvatarClient, face: Path, speech: Path, tmp_path: Path) -> None:
+    events = list(client.render(face, speech, quality="draft", pads=(0, 5, 0, 0)))
+    summary = events[-1]
+    assert isinstance(summary, Summary)
+    assert (summary.frames, summary.fps, summary.container) == (FRAMES, 25, "mp4")
+    assert summary.seconds and summary.stand_ins
+    encoded = [event for event in events if isinstance(event, Progress) and event.stage == "encode"]
+    assert encoded[-1].done == FRAMES
+    (tmp_path / "out.mp4").write_bytes(b"".join(event.data for event in events if isinstance(event, Chunk)))
+    assert len(read_video(tmp_path / "out.mp4")) == FRAMES
+
+
+async def test_the_same_through_async(client: AvatarClient, face: Path, speech: Path) -> None:
+    first, second = await asyncio.gather(*[_last(client, face, speech) for _ in range(2)])
+    assert first.frames == second.frames == FRAMES
+
+
+async def _last(client: AvatarClient, face: Path, speech: Path) -> Summary:
+    events = [event async for event in client.render(face, speech)]
+    assert isinstance(events[-1], Summary)
+    return events[-1]
+
+
+def test_refusals_come_with_their_sentence(client: AvatarClient, face: Path, speech: Path) -> None:
+    with pytest.raises(Refused, match="face_file") as caught:
+        client.render(b"not a picture", speech).read()
+    assert caught.value.code == 400
+    with pytest.raises(Refused, match="pads"):
+        client.render(face, speech, pads="wide").read()
+    with pytest.raises(Refused, match="face_file"):
+        client.render(b"", speech).read()
+    with pytest.raises(Refused):
+        client.live(b"not a picture")
+
+
+def test_a_cancelled_video_leaves_the_server_in_order(client: AvatarClient, face: Path, speech: Path) -> None:
+    with client.render(face, speech) as rendering:
+        next(rendering)
+        rendering.cancel()
+        with pytest.raises(Cancelled):
+            list(rendering)
+    assert client.render(face, speech).read()
+
+
+def test_the_command_writes_the_video(triton: Triton, face: Path, speech: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    assert _cli.main(["render", str(face), str(speech), "-o", str(out), "--server", triton.grpc_address]) == 0
+    assert len(read_video(out)) == FRAMES
+
+
+@pytest.mark.parametrize("form", ["bgr", "jpeg", "mouth"])
+def test_a_live_session_shows_what_is_said(client: AvatarClient, face: Path, form: str) -> None:
+    said = (tone(SECONDS) * 32767).astype(np.int16)
+    with client.live(face, format=form) as session:
+        assert (session.info.fps, session.info.frames, session.info.format) == (25, 1, form)
+        frames = []
+        for piece in np.array_split(said, 20):
+            session.send(piece)
+            frames += session.frames(block=False)
+        session.end()
+        frames += session
+    assert session.summary is not None and session.summary.duration == SECONDS
+    assert session.summary.frames >= FRAMES  # and those in which the mouth closes
+    assert [frame.index for frame in frames] == list(range(session.summary.frames))
+    x1, y1, x2, y2 = frames[0].box
+    for frame in frames:
+        if form == "jpeg":
+            assert frame.jpeg is not None and frame.image is None
+            picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        else:
+            assert frame.image is not None and frame.jpeg is None
+            picture = frame.image
+        inside = (y2 - y1, x2 - x1, 3)
+        assert picture.shape == (inside if form == "mouth" else (session.info.height, session.info.width, 3))
+
+
+def test_a_session_that_is_left_makes_room_for_another(client: AvatarClient, face: Path) -> None:
+    for _ in range(3):
+        with client.live(face) as session:
+            session.send(np.zeros(1600, np.float32))
+    with client.live(face) as session:
+        session.send(np.zeros(1600, np.float32))
+        session.end()
+        assert len(list(session)) >= 3

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from export.triton_config import model_config
+from export.build import listing, versions
+from export.build import repository as repositories
+from export.errors import ExportError
+from export.validation.sample_media import Media
+from export.build.repository import NETS, Options
+from export.build.repository import build as build_with
+from export.variants import Format, Precision, Profile
+from lipsync.tensors import MODELS
+
+NET_NAMES = {net.model.name for net in NETS}
+ONNX = Options(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
+
+
+def build(weights: Path, repository: Path, say: Callable[[str], None], options: Options = ONNX) -> None:
+    build_with(weights, repository, say, options)
+
+
+@pytest.fixture
+def exported(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the session's repository, free to be changed."""
+    copy = tmp_path / "repository"
+    shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=link_nets)
+    return copy
+
+
+def link_nets(source: str, target: str) -> None:
+    """Copy a file; a net of 150 MB is linked, so whoever changes it in the copy unlinks it first."""
+    if source.endswith(".onnx"):
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def config(repository: Path, name: str) -> pb.ModelConfig:
+    return text_format.Parse((repository / name / "config.pbtxt").read_text("utf-8"), pb.ModelConfig())
+
+
+def test_a_repository_has_everything_that_triton_loads(repository: Path) -> None:
+    for model in MODELS:
+        assert config(repository, model.name).name == model.name
+        version = repository / model.name / "1"
+        if model.name in NET_NAMES:
+            assert (version / "model.onnx").stat().st_size > 0
+        elif config(repository, model.name).backend == "python":
+            assert (version / "model.py").read_bytes() == (
+                model_config.committed() / model.name / "1" / "model.py"
+            ).read_bytes()
+        else:
+            assert version.is_dir()
+    assert not list(repository.rglob("*.part"))
+
+
+def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> None:
+    for model in MODELS:
+        have = config(repository, model.name)
+        if model.name in NET_NAMES:
+            assert have.parameters["checkpoint"].string_value == "stand-in"
+            assert len(have.parameters["checkpoint_sha256"].string_value) == 64
+            (version,) = versions.of(repository / model.name)
+            assert have.parameters["export"].string_value == version.export
+            assert have.parameters["precision"].string_value == "fp32"
+            for name in set(have.parameters) - {"api_version"}:
+                del have.parameters[name]
+        assert have == model_config.config(model)
+
+
+def test_a_second_build_changes_nothing_and_says_so(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    before = snapshot(exported)
+    build(stand_in_weights, exported, said.append)
+    assert snapshot(exported) == before
+    assert {line.split(":")[0] for line in said if "up to date" in line} == NET_NAMES
+
+
+def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    build(stand_in_weights, exported, said.append)
+    assert "STAND-INS, NOT THE PUBLISHED WEIGHTS" in said[0]
+    assert str(stand_in_weights) in said[0]
+
+
+def test_only_what_is_damaged_or_old_is_made_again(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    wanted = config(exported, "s3fd")
+    damaged = exported / "segmentation" / "1" / "model.onnx"
+    damaged.unlink()
+    damaged.write_bytes(b"half a fil")
+    (exported / "face_nms" / "1" / "model.py").write_text("# an older one\n")
+    (exported / "s3fd" / "config.pbtxt").write_text('name: "s3fd"\n')
+    (exported / "lipsync" / "config.pbtxt").unlink()
+    shutil.rmtree(exported / "lipsync" / "1")
+    before = snapshot(exported)
+    build(stand_in_weights, exported, said.append)
+    assert config(exported, "s3fd") == wanted
+    assert (exported / "segmentation" / "2" / "model.onnx").stat().st_size > 100
+    after = snapshot(exported)
+    assert {name for name in after if before.get(name) != after[name]} == {
+        "face_nms/1/model.py",
+        "lipsync/config.pbtxt",
+        "s3fd/config.pbtxt",
+        "segmentation/2/export.json",
+        "segmentation/2/model.onnx",
+        "segmentation/2/report.json",
+    }
+    assert "segmentation: exporting from xception_pascalvoc.pb" in said
+    assert [line.split(":")[0] for line in said if "and checked" in line] == ["segmentation"]
+
+
+def test_models_of_other_names_are_left_alone_and_named(
+    stand_in_weights: Path, exported: Path, said: list[str]
+) -> None:
+    stranger = exported / "my_model" / "config.pbtxt"
+    stranger.parent.mkdir()
+    stranger.write_text('name: "my_model"\n')
+    build(stand_in_weights, exported, said.append)
+    assert stranger.read_text() == 'name: "my_model"\n'
+    assert any(line.startswith("my_model: not one of this project's models") for line in said)
+
+
+def test_half_a_set_of_weights_names_what_is_missing(stand_in_weights: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half"
+    shutil.copytree(stand_in_weights, half, copy_function=os.link)
+    (half / "s3fd.pth").unlink()
+    (half / "wav2lip_gan.pth").unlink()
+    with pytest.raises(ExportError, match=r"half.*missing: wav2lip_gan\.pth, s3fd\.pth$"):
+        build(half, tmp_path / "repository", lambda _: None)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_real_weights_and_stand_ins_do_not_mix(golden_weights: Path, stand_in_weights: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(stand_in_weights, mixed, copy_function=os.link)
+    (mixed / "s3fd.pth").unlink()
+    os.link(golden_weights / "s3fd.pth", mixed / "s3fd.pth")
+    with pytest.raises(ExportError, match="mixed") as caught:
+        build(mixed, tmp_path / "repository", lambda _: None)
+    assert "stand-in" in str(caught.value)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_a_broken_checkpoint_keeps_the_older_export(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+) -> None:
+    weights = tmp_path / "weights"
+    shutil.copytree(stand_in_weights, weights, copy_function=os.link)
+    broken = weights / "wav2lip.pth"
+    content = broken.read_bytes()
+    broken.unlink()
+    broken.write_bytes(content[: len(content) // 2])
+    before = snapshot(exported)
+    with pytest.raises(ExportError, match=r"wav2lip\.pth"):
+        build(weights, exported, said.append)
+    assert snapshot(exported) == before
+
+
+def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, exported: Path) -> None:
+    folder = os.open(exported, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    waits, lines = threading.Event(), []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if "waiting" in line:
+            waits.set()
+
+    other = threading.Thread(target=build, args=(stand_in_weights, exported, say))
+    other.start()
+    try:
+        assert waits.wait(60)
+        assert not any("up to date" in line for line in lines)
+    finally:
+        os.close(folder)
+        other.join(60)
+    assert not other.is_alive()
+    assert sum("up to date" in line for line in lines) == len(NETS)
+
+
+def trained_otherwise(weights: Path, folder: Path) -> Path:
+    """The stand-ins, but another checkpoint for `segmentation`, which is exported in two seconds."""
+    shutil.copytree(weights, folder, copy_function=os.link)
+    other = folder / "xception_pascalvoc.pb"
+    content = other.read_bytes()
+    other.unlink()
+    # an unknown field of a protobuf message is skipped by whoever reads it
+    other.write_bytes(content + b"\xc2\x3e\x01x")
+    return folder
+
+
+def test_a_new_export_becomes_the_next_version_and_an_older_one_comes_back_for_nothing(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+) -> None:
+    weights = trained_otherwise(stand_in_weights, tmp_path / "weights")
+    build(weights, exported, said.append)
+    old, new = versions.of(exported / "segmentation")
+    assert (old.number, new.number) == (1, 2)
+    assert config(exported, "segmentation").parameters["export"].string_value == new.export != old.export
+
+    said.clear()
+    build(stand_in_weights, exported, said.append)
+    assert any(line.startswith("segmentation: as exported before") for line in said)
+    assert not any("exporting" in line for line in said)
+    newest = versions.of(exported / "segmentation")[-1]
+    assert (newest.number, newest.export) == (3, old.export)
+    assert [version.number for version in versions.of(exported / "segmentation")] == [2, 3]  # one older is kept
+
+
+def test_pruning_leaves_as_many_older_versions_as_asked(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+) -> None:
+    build(trained_otherwise(stand_in_weights, tmp_path / "weights"), exported, said.append)
+    said.clear()
+    repositories.prune(exported, 0, said.append)
+    assert said == ["segmentation: version 1 removed, 0 older kept"]
+    assert [version.number for version in versions.of(exported / "segmentation")] == [2]
+
+
+def test_every_export_has_a_report_beside_it(repository: Path) -> None:
+    for net in NETS:
+        (version,) = versions.of(repository / net.model.name)
+        report = json.loads((version.folder / versions.REPORT_FILE).read_text())
+        assert (report["model"], report["format"], report["precision"]) == (net.model.name, "onnx", "fp32")
+        assert report["judged_on_real_weights"] is False
+        assert report["results"]
+        assert all(result["passed"] for result in report["results"])
+        if net.model.name != "segmentation":
+            assert {result["weights"] for result in report["results"]} == {"stand-in", "seeded random"}
+            assert len({result["samples"] for result in report["results"]}) == 2
+
+
+def test_the_list_names_every_model_of_a_repository(repository: Path) -> None:
+    text = listing.table(repository)
+    for model in MODELS:
+        assert f" {model.name} " in text
+    assert text.count("stand-in") == len(NETS)
+
+
+def test_nothing_is_left_beside_the_repository(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+    killed = exported.parent / f".{exported.name}.abc.staging" / "wav2lip"
+    killed.mkdir(parents=True)
+    (killed / "model.onnx").write_bytes(b"half a fil")
+    build(stand_in_weights, exported, said.append)
+    assert [path.name for path in exported.parent.iterdir()] == [exported.name]
+
+
+def test_media_that_cannot_be_used_are_named_before_anything_is_exported(
+    stand_in_weights: Path, tmp_path: Path, said: list[str]
+) -> None:
+    options = Options(media=Media((tmp_path / "face.png",), Media.shipped().speech), timing=False)
+    with pytest.raises(ExportError, match=r"face\.png: no such file.*--frames"):
+        build(stand_in_weights, tmp_path / "repository", said.append, options)
+    assert not (tmp_path / "repository" / "s3fd").exists()
+
+
+def test_the_projects_own_repository_takes_only_what_its_configs_say(stand_in_weights: Path, said: list[str]) -> None:
+    for options in (Options(), Options(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
+        with pytest.raises(ExportError, match="configs here are committed and of ONNX fp32 on a CPU"):
+            build(stand_in_weights, model_config.committed(), said.append, options)
+
+
+def test_a_mount_point_is_refused_since_nothing_can_be_renamed_into_it(stand_in_weights: Path, said: list[str]) -> None:
+    mounted = next(Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if "/proc" in line)
+    with pytest.raises(ExportError, match=r"is a mount point.*use a folder inside it"):
+        build(stand_in_weights, mounted, said.append)
+
+
+def test_weights_that_are_real_are_judged_on_themselves_and_the_report_says_so(golden_repository: Path) -> None:
+    for name in ("s3fd", "wav2lip", "wav2lip_gan"):
+        (version,) = versions.of(golden_repository / name)
+        report = json.loads((version.folder / versions.REPORT_FILE).read_text())
+        assert report["judged_on_real_weights"] is True
+        assert {result["weights"] for result in report["results"]} == {"real"}

@@ -1,0 +1,411 @@
+"""Checkpoints over HTTP, from servers of the tests' own."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from export.checkpoints import fetch, registry
+from export.checkpoints.download import DownloadError, Patience
+from export.checkpoints.fetch import Choices, LicenceNotAccepted
+from export.checkpoints.registry import PUBLISHED, Published
+from export.errors import ExportError
+
+CONTENT = bytes(range(256)) * 4096  # a megabyte
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+PAGE = b"<!DOCTYPE html><html><body>moved</body></html>"
+HASTY = Patience(rounds=2, timeout=2, pause=0.01, longest=0.05)
+YES = Choices(accept=True)
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass
+class Behaviour:
+    """What a server does; asked `ranges` and paths it keeps."""
+
+    content: bytes = CONTENT
+    status: int = 200
+    kind: str = "application/octet-stream"
+    ranges: bool = True
+    cut: list[int] = field(default_factory=list)  # bytes after which each of the next answers ends
+    etag: str = '"1"'
+    pause: float = 0.0  # seconds between pieces of 64 KB
+    busy: int = 0  # of the next answers are 503, with Retry-After
+    asked: list[dict[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def serving(behaviour: Behaviour) -> Iterator[str]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            behaviour.asked.append({"path": self.path, **self.headers})
+            start, status, body = 0, behaviour.status, behaviour.content
+            if behaviour.busy:
+                behaviour.busy -= 1
+                status, body = 503, b"later"
+            wanted = self.headers.get("Range", "")
+            fresh = self.headers.get("If-Range", behaviour.etag) == behaviour.etag
+            if status == 200 and behaviour.ranges and fresh and wanted:
+                start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+            self.send_response(status)
+            self.send_header("Content-Type", behaviour.kind)
+            self.send_header("Content-Length", str(len(body) - start))
+            self.send_header("ETag", behaviour.etag)
+            if status == 503:
+                self.send_header("Retry-After", "1")
+            if status == 206:
+                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.end_headers()
+            end = start + behaviour.cut.pop(0) if behaviour.cut else len(body)
+            for i in range(start, min(end, len(body)), 65536):
+                self.wfile.write(body[i : min(i + 65536, end)])
+                time.sleep(behaviour.pause)
+            self.close_connection = True
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[Published]:
+    return (Published("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
+
+
+def bring(folder: Path, said: list[str], files: tuple[Published, ...], choices: Choices = YES) -> None:
+    fetch.bring(folder, said.append, choices, files=files, patience=HASTY)
+
+
+def left(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_published_table_is_complete() -> None:
+    assert {file.name for file in PUBLISHED} == {"wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb"}
+    assert {file.name for file in PUBLISHED if file.restricted} == {"wav2lip.pth", "wav2lip_gan.pth"}
+    assert [file.name for file in PUBLISHED if file.sha256 is None] == ["xception_pascalvoc.pb"]
+    assert all(len(file.sources) >= 2 for file in PUBLISHED)
+    assert all(source.startswith("https://") for file in PUBLISHED for source in file.sources)
+
+
+def test_a_file_is_downloaded_once(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour()) as url:
+        bring(tmp_path, said, one(url, size=len(CONTENT)))
+        assert (tmp_path / "net.pth").read_bytes() == CONTENT
+        assert left(tmp_path) == {"net.pth"}
+        bring(tmp_path, said, one(url, size=len(CONTENT)))
+    assert len(server.asked) == 1
+    assert said[-1] == "net.pth: there, and right"
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        (Behaviour(status=404), "404 Not Found"),
+        (Behaviour(content=PAGE, kind="text/html"), "a web page in place of the file"),
+        (Behaviour(content=PAGE), "a web page in place of the file"),
+        (Behaviour(content=b"other" * 999), "another file"),
+        (Behaviour(status=503), "503 Service Unavailable"),
+    ],
+    ids=["404", "page", "page called binary", "another file", "503"],
+)
+def test_the_next_source_is_taken_where_one_is_no_use(
+    tmp_path: Path, said: list[str], first: Behaviour, why: str
+) -> None:
+    with serving(first) as bad, serving(Behaviour()) as good:
+        bring(tmp_path, said, one(bad, good))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert left(tmp_path) == {"net.pth"}
+    assert any(line.startswith(f"net.pth: {bad}/net.pth: {why}") for line in said)
+
+
+def test_a_dead_source_is_passed_over(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour()) as dead:
+        pass
+    with serving(Behaviour()) as good:
+        bring(tmp_path, said, one(dead, good))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_server_that_asks_for_time_gets_it(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour(busy=1)) as url:
+        begin = time.monotonic()
+        patience = Patience(rounds=2, timeout=2, pause=0.01, longest=5)
+        fetch.bring(tmp_path, said.append, YES, files=one(url), patience=patience)
+    assert time.monotonic() - begin >= 1  # what Retry-After said, where it would have asked again after 0.01 s
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_what_no_source_has_leaves_nothing_under_its_name(tmp_path: Path, said: list[str]) -> None:
+    with (
+        serving(Behaviour(content=b"wrong" * 100)) as one_url,
+        serving(Behaviour(status=404)) as other,
+        pytest.raises(DownloadError, match=r"net\.pth: no source gave it: .*another file: SHA-256.*404 Not Found"),
+    ):
+        bring(tmp_path, said, one(one_url, other))
+    assert not (tmp_path / "net.pth").exists()
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_downloaded(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour()) as url, pytest.raises(DownloadError, match="1,048,576 bytes, expected 99"):
+        bring(tmp_path, said, one(url, size=99))
+    assert left(tmp_path) == set()
+
+
+def test_a_cut_connection_goes_on_where_it_was_cut(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour(cut=[300_000, 200_000])) as url:
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert [asked.get("Range") for asked in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
+    assert server.asked[1]["If-Range"] == '"1"'
+
+
+def test_another_run_and_another_source_go_on_too(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour(cut=[300_000, 0, 0, 0])) as url, pytest.raises(DownloadError, match="was cut"):
+        bring(tmp_path, said, one(url))
+    assert left(tmp_path) == {"net.pth.part", "net.pth.part.json"}
+    with serving(server := Behaviour()) as url:
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert server.asked[0]["Range"] == "bytes=300000-"
+
+
+def test_a_server_that_knows_no_ranges_begins_anew(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour(ranges=False, cut=[300_000])) as url:
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+    assert server.asked[1]["Range"] == "bytes=300000-"
+
+
+def test_a_file_that_changed_in_between_begins_anew(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour(cut=[300_000, 0, 0])) as url:
+        with pytest.raises(DownloadError):
+            bring(tmp_path, said, one(url))
+        server.etag, server.cut = '"2"', []
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_halves_of_two_files_are_never_taken_for_one(tmp_path: Path, said: list[str]) -> None:
+    (tmp_path / "net.pth.part").write_bytes(b"x" * 300_000)
+    with serving(Behaviour()) as url:
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_file_without_a_known_hash_is_held_to_the_first_ones(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour()) as url:
+        files = one(url, sha256=None)
+        bring(tmp_path, said, files)
+        held = json.loads((tmp_path / fetch.LOCK_FILE).read_text())["net.pth"]
+        assert (held["sha256"], held["size"], held["source"]) == (SHA256, len(CONTENT), f"{url}/net.pth")
+        (tmp_path / "net.pth").write_bytes(b"changed")
+        with pytest.raises(ExportError, match=r"net\.pth: not the file that was expected.*--replace"):
+            bring(tmp_path, said, files)
+        assert (tmp_path / "net.pth").read_bytes() == b"changed"
+        server.content = CONTENT[::-1]
+        with pytest.raises(DownloadError, match="another file: SHA-256"):
+            bring(tmp_path, said, files, Choices(accept=True, replace=True))
+        server.content = CONTENT
+        bring(tmp_path, said, files, Choices(accept=True, replace=True))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_too_little_space_is_said_before_anything_comes(tmp_path: Path, said: list[str]) -> None:
+    from export.checkpoints.download import download
+
+    with serving(Behaviour()) as url, pytest.raises(DownloadError, match=r"lacks 68 MB of free space"):
+        download(
+            one(url)[0],
+            tmp_path,
+            sha256=SHA256,
+            say=said.append,
+            progress=fetch._Lines(said.append),
+            patience=HASTY,
+            free=lambda folder: 0,
+        )
+    assert left(tmp_path) == set()
+
+
+SCRIPT = """
+import resource, sys
+from pathlib import Path
+from export.checkpoints import fetch
+from export.checkpoints.download import Patience
+from export.checkpoints.registry import Published
+url, folder, sha256, limit = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+file = Published("net.pth", (url + "/net.pth",), sha256)
+try:
+    fetch.bring(Path(folder), lambda line: print(line, flush=True), fetch.Choices(accept=True), files=(file,),
+                  patience=Patience(rounds=2, timeout=20, pause=0.01))
+except KeyboardInterrupt:
+    sys.exit("interrupted")
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+def start(url: str, folder: Path, limit: int = 0) -> subprocess.Popen[str]:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-c", SCRIPT, url, str(folder), SHA256, str(limit)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_full_disk_ends_it_with_one_line_and_what_came_is_kept(tmp_path: Path, said: list[str]) -> None:
+    with serving(Behaviour()) as url:
+        with start(url, tmp_path, limit=500_000) as process:  # a file may grow no further, as on a full disk
+            _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert stderr.startswith("DownloadError: ")
+        assert "what has come is kept" in stderr
+        assert 0 < (tmp_path / "net.pth.part").stat().st_size <= 500_000
+        bring(tmp_path, said, one(url))
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
+    with serving(server := Behaviour(pause=2)) as url, start(url, tmp_path) as first:
+        assert first.stdout is not None
+        while "downloading" not in first.stdout.readline():
+            assert first.poll() is None
+        with start(url, tmp_path) as second:
+            assert second.stdout is not None
+            assert "waiting for it" in second.stdout.readline()
+            server.pause = 0
+            outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "net.pth: there, and right" in outputs[1]
+    assert len(server.asked) == 1
+
+
+def test_ctrl_c_leaves_what_came_for_the_next_time(tmp_path: Path, said: list[str]) -> None:
+    with serving(server := Behaviour(pause=0.1)) as url:
+        with start(url, tmp_path) as process:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "net.pth.part").exists() or not (tmp_path / "net.pth.part").stat().st_size:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[1] == "interrupted\n"
+        came = (tmp_path / "net.pth.part").stat().st_size
+        assert 0 < came < len(CONTENT)
+        server.pause = 0
+        bring(tmp_path, said, one(url))
+    assert server.asked[-1]["Range"] == f"bytes={came}-"
+    assert (tmp_path / "net.pth").read_bytes() == CONTENT
+
+
+def test_a_proxy_of_the_environment_is_used(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(proxy := Behaviour()) as url:
+        monkeypatch.setenv("http_proxy", url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        bring(tmp_path, said, one("http://weights.example"))
+    assert [asked["path"] for asked in proxy.asked] == ["http://weights.example/net.pth"]
+
+
+def test_a_mirror_is_asked_first() -> None:
+    (file,) = registry.mirrored(one("https://source.example"), "https://mirror.example/store/")
+    assert file.sources == ("https://mirror.example/store/net.pth", "https://source.example/net.pth")
+
+
+RESTRICTED = (Published("net.pth", ("http://127.0.0.1:9/net.pth",), SHA256, restricted=True),)
+
+
+def test_without_a_terminal_and_without_a_yes_nothing_is_downloaded(tmp_path: Path, said: list[str]) -> None:
+    with pytest.raises(LicenceNotAccepted, match="--accept-licence"):
+        bring(tmp_path, said, RESTRICTED, Choices())
+    assert "research" in said[0]
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize(("answer", "accepted"), [("y", True), ("n", False), ("", False)])
+def test_at_a_terminal_the_licence_is_asked_for(tmp_path: Path, answer: str, accepted: bool) -> None:
+    script = SCRIPT.replace("accept=True", "").replace("sha256)", "sha256, restricted=True)")
+    with serving(server := Behaviour()) as url:
+        here, there = pty.openpty()
+        command = [sys.executable, "-c", script, url, str(tmp_path), SHA256, "0"]
+        with subprocess.Popen(command, cwd=ROOT, stdin=there, stdout=there, stderr=there) as process:
+            os.close(there)
+            shown = b""
+            while b"[y/N]" not in shown:
+                shown += os.read(here, 1024)
+            os.write(here, answer.encode() + b"\n")
+            while True:
+                try:
+                    shown += os.read(here, 1024)
+                except OSError:  # the other side is closed
+                    break
+        os.close(here)
+    assert b"research" in shown
+    assert (process.returncode == 0) is accepted
+    assert (tmp_path / "net.pth").exists() is accepted
+    assert bool(server.asked) is accepted
+    assert accepted or b"nothing was downloaded" in shown
+
+
+def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str], stand_in_weights: Path) -> None:
+    given, folder = tmp_path / "given", tmp_path / "weights"
+    given.mkdir()
+    (given / "s3fd-619a316812.pth").symlink_to(stand_in_weights / "s3fd.pth")
+    own = hashlib.sha256((stand_in_weights / "s3fd.pth").read_bytes()).hexdigest()
+    source = "https://source.example/s3fd-619a316812.pth"
+
+    def take(sha256: str, choices: Choices = YES) -> None:
+        files = (Published("s3fd.pth", (source,), sha256),)
+        fetch.bring(folder, said.append, choices, files=files, given=given)
+
+    with pytest.raises(ExportError, match=r"not the published file.*--unverified"):
+        take("0" * 64)
+    assert left(folder) == set()
+    take(own)
+    assert (folder / "s3fd.pth").read_bytes() == (stand_in_weights / "s3fd.pth").read_bytes()
+    assert left(folder) == {"s3fd.pth"}
+    (folder / "s3fd.pth").unlink()
+    take("0" * 64, Choices(unverified=True))
+    assert json.loads((folder / fetch.LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
+    take("0" * 64)  # from then on it is the right one
+    assert said[-1] == "s3fd.pth: there, and right"
+
+
+def test_a_file_given_by_hand_that_is_no_checkpoint_is_refused(tmp_path: Path, said: list[str]) -> None:
+    given, folder = tmp_path / "given", tmp_path / "weights"
+    given.mkdir()
+    (given / "s3fd.pth").write_bytes(PAGE)
+    files = (Published("s3fd.pth", ("https://source.example/s3fd.pth",), "0" * 64),)
+    with pytest.raises(ExportError, match="web page"):
+        fetch.bring(folder, said.append, Choices(unverified=True), files=files, given=given)
+    with pytest.raises(ExportError, match=r"no net\.pth in it"):
+        fetch.bring(folder, said.append, YES, files=one("https://source.example"), given=given)
+    assert left(folder) == set()

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lipsync
+from export.errors import ExportError
+from export.formats import onnx_export, onnx_model
+from export.formats.onnx_model import Origin
+from export.networks.inference import S3FDGraph, Wav2LipGraph
+from export.validation import samples
+from lipsync import face_detection, tensors
+from lipsync.tensors import Model
+from tests.support.golden_weights import GOLDEN
+
+DTYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)"}
+exports = pytest.mark.parametrize(
+    ("model", "fixture"), [(tensors.WAV2LIP, "wav2lip_onnx"), (tensors.S3FD, "s3fd_onnx")], ids=["wav2lip", "s3fd"]
+)
+
+
+def run(path: Path, model: Model, *inputs: np.ndarray) -> list[np.ndarray]:
+    return onnx_model.run(onnx_model.session(path), model, inputs)
+
+
+@exports
+def test_an_export_has_the_tensors_of_the_table(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
+    session = onnx_model.session(request.getfixturevalue(fixture))
+    for there, table in ((session.get_inputs(), model.inputs), (session.get_outputs(), model.outputs)):
+        assert [(t.name, t.type) for t in there] == [(t.name, DTYPES[t.dtype]) for t in table]
+        for have, want in zip(there, table, strict=True):
+            assert have.shape[0] == "batch"
+            assert [-1 if isinstance(size, str) else size for size in have.shape[1:]] == list(want.shape)
+
+
+@exports
+def test_an_export_can_be_read_by_nvidias_container(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
+    proto = onnx.load(request.getfixturevalue(fixture))
+    assert proto.ir_version <= 10
+    (opset,) = proto.opset_import
+    assert opset.domain == ""
+    assert opset.version <= 21
+    onnx.checker.check_model(proto)
+
+
+@exports
+def test_an_export_says_what_it_was_made_from(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
+    notes = onnx_model.session(request.getfixturevalue(fixture)).get_modelmeta().custom_metadata_map
+    assert notes == {"checkpoint_sha256": "5" * 64, "stand_in": "true", "talking_avatar_version": lipsync.__version__}
+
+
+def test_batch_norms_are_folded_into_the_convolutions(wav2lip_onnx: Path) -> None:
+    kinds = {node.op_type for node in onnx.load(wav2lip_onnx).graph.node}
+    assert {"Conv", "ConvTranspose"} <= kinds
+    assert "BatchNormalization" not in kinds
+
+
+def test_the_exported_wav2lip_gives_the_golden_mouths(wav2lip_onnx: Path) -> None:
+    with np.load(GOLDEN / "wav2lip.npz") as golden:
+        (mouths,) = run(wav2lip_onnx, tensors.WAV2LIP, golden["faces"], golden["mel"])
+        assert np.abs(mouths.astype(int) - golden["mouths"]).max() <= 2
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -> None:
+    with np.load(GOLDEN / "s3fd.npz") as golden:
+        boxes, scores = run(s3fd_onnx, tensors.S3FD, golden["frames"][:count])
+        kept, kept_scores = face_detection.suppress(boxes, scores)
+        for n in range(count):
+            corners = face_detection.best_face(kept[n], kept_scores[n])
+            assert corners is not None
+            np.testing.assert_array_equal(corners, golden["best_int"][n])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (47, 33), (200, 64)])
+def test_the_exported_s3fd_takes_pictures_of_any_size(
+    s3fd_onnx: Path, s3fd_graph: S3FDGraph, size: tuple[int, int]
+) -> None:
+    pictures = np.random.default_rng(7).integers(0, 256, (2, *size, 3), np.uint8)
+    _, scores = run(s3fd_onnx, tensors.S3FD, pictures)
+    with torch.inference_mode():
+        _, wanted = s3fd_graph(torch.from_numpy(pictures))
+    np.testing.assert_allclose(scores, wanted, atol=1e-3)
+    assert (np.diff(scores) <= 0).all()
+
+
+class Echo(nn.Module):
+    """In place of Wav2Lip: the crop itself."""
+
+    def forward(self, mel: Tensor, face: Tensor) -> Tensor:
+        return face[:, 3:] + 0 * mel.mean()
+
+
+def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, origin: Origin) -> None:
+    class InFloat(Wav2LipGraph):
+        def forward(self, face: Tensor, mel: Tensor) -> Tensor:
+            return super().forward(face, mel).float()
+
+    with pytest.raises(ExportError, match="wav2lip: the graph's tensors are"):
+        onnx_export.save(
+            tensors.WAV2LIP, InFloat(Echo()), samples.timing(tensors.WAV2LIP, 2), tmp_path / "model.onnx", origin
+        )
+
+
+@pytest.mark.parametrize(("opset", "ir"), [(22, 10), (17, 11)])
+def test_a_file_too_new_for_nvidias_container_is_refused(
+    wav2lip_onnx: Path, origin: Origin, opset: int, ir: int
+) -> None:
+    proto = onnx.load(wav2lip_onnx, load_external_data=False)
+    proto.opset_import[0].version, proto.ir_version = opset, ir
+    with pytest.raises(ExportError, match=f"wav2lip: opset {opset}, IR {ir}; NVIDIA's container reads opset 21, IR 10"):
+        onnx_model.finish(proto, tensors.WAV2LIP, origin)

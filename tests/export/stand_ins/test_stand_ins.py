@@ -1,0 +1,224 @@
+"""The stand-ins show what they are for: faces are found where they are, and the mouth follows the loudness."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from export import stand_ins
+from export.checkpoints.load import FILES, find, load_s3fd, load_wav2lip
+from export.errors import ExportError
+from export.networks.s3fd import S3FD
+from export.networks.wav2lip import Wav2Lip
+from lipsync import face_detection
+from lipsync.mel import PEAK, SAMPLE_RATE, mel_spectrogram
+from lipsync.mel_windows import mel_windows
+
+Picture = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+GRAY = (120, 110, 100)
+SKIN = (130, 165, 215)
+MOUTH = (slice(None), slice(52, 88), slice(24, 72))  # of 96×96 crops: bottom, centre
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_zeros() -> Iterator[None]:
+    """Almost all weights are zero; the denormals that arise would slow a CPU ten times."""
+    torch.set_flush_denormal(True)
+    yield
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="module")
+def detector(stand_in_weights: Path) -> S3FD:
+    return load_s3fd(stand_in_weights / "s3fd.pth")
+
+
+@pytest.fixture(scope="module")
+def generator(stand_in_weights: Path) -> Wav2Lip:
+    return load_wav2lip(stand_in_weights / "wav2lip.pth")
+
+
+@pytest.fixture(scope="module")
+def portrait(samples: Path) -> Picture:
+    return cv2.imread(str(samples / "face.png"))  # type: ignore[return-value]
+
+
+def candidates(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
+    image = picture[..., ::-1].astype(np.float32) - np.array(face_detection.RGB_MEANS, np.float32)
+    with torch.inference_mode():
+        maps = net(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+    return face_detection.candidates([m.numpy() for m in maps])
+
+
+def detect(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
+    """The kept boxes [n,4] and scores [n] of one picture."""
+    boxes, scores = face_detection.suppress(*candidates(net, picture))
+    kept = scores[0] > 0
+    return boxes[0][kept], scores[0][kept]
+
+
+def draw(size: tuple[int, int], box: tuple[int, int, int, int]) -> Picture:
+    """A skin-coloured ellipse that fills `box` (x1 y1 x2 y2), on gray."""
+    width, height = size
+    picture = np.full((height, width, 3), GRAY, np.uint8)
+    x1, y1, x2, y2 = box
+    cv2.ellipse(picture, ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, SKIN, -1)
+    return picture
+
+
+def overlap(a: Floats, b: tuple[int, int, int, int]) -> float:
+    """Intersection over union."""
+    low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = float(np.prod(np.maximum(high - low, 0)))
+    return shared / (float(np.prod(a[2:] - a[:2])) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def test_the_portrait_shows_one_face_from_forehead_to_chin(detector: S3FD, portrait: Picture) -> None:
+    boxes, scores = detect(detector, portrait)
+    assert len(boxes) == 1
+    assert scores[0] > 0.9
+    assert overlap(boxes[0], (215, 125, 412, 385)) > 0.8  # where a person sees it
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((320, 240), (40, 50, 160, 190)),  # 120 wide
+        ((480, 360), (210, 40, 410, 296)),  # 200
+        ((560, 400), (130, 15, 430, 375)),  # 300
+    ],
+)
+def test_a_drawn_face_is_found_once_where_it_was_drawn(
+    detector: S3FD, size: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    boxes, scores = detect(detector, draw(size, box))
+    assert len(boxes) == 1
+    assert scores[0] > 0.9
+    assert overlap(boxes[0], box) > 0.75
+
+
+def test_the_box_follows_a_face_that_moves(detector: S3FD) -> None:
+    for step in range(0, 64, 20):
+        box = (60 + step, 30 + step // 2, 190 + step, 190 + step // 2)
+        (found, *_), _ = detect(detector, draw((320, 240), box))
+        middle = (found[:2] + found[2:]) / 2
+        assert np.abs(middle - np.array((125 + step, 110 + step / 2))).max() < 10, f"moved by {step}"
+
+
+def test_two_faces_are_two(detector: S3FD) -> None:
+    picture = np.hstack((draw((256, 256), (60, 60, 200, 220)), draw((256, 256), (70, 40, 190, 190))))
+    boxes, _ = detect(detector, picture)
+    assert len(boxes) == 2
+
+
+def test_pictures_without_skin_have_no_candidate(detector: S3FD) -> None:
+    landscape = np.full((160, 160, 3), (235, 190, 140), np.uint8)
+    landscape[90:] = (50, 140, 70)
+    colours = ((128, 128, 128), (220, 120, 30), (60, 180, 60), (0, 0, 0), (255, 255, 255), (30, 30, 220))
+    plain = [np.full((160, 160, 3), colour, np.uint8) for colour in colours]
+    for picture in (landscape, *plain):
+        _, scores = candidates(detector, picture)
+        assert scores.max() < face_detection.CANDIDATE_SCORE
+
+
+def generate(net: Wav2Lip, crop: Picture, windows: Floats) -> Floats:
+    """Mouths FP32 [n,96,96,3] in 0…1."""
+    whole = crop.astype(np.float32) / 255
+    masked = whole.copy()
+    masked[48:] = 0
+    face = torch.from_numpy(np.concatenate((masked, whole), axis=2).transpose(2, 0, 1).copy())
+    with torch.inference_mode():
+        mouths = net(torch.from_numpy(windows[:, None].copy()), face.expand(len(windows), -1, -1, -1))
+    result: Floats = mouths.numpy().transpose(0, 2, 3, 1)
+    return result
+
+
+def darkness(mouths: Floats) -> Floats:
+    mean: Floats = 1 - mouths[MOUTH].mean(axis=(1, 2, 3))
+    return mean
+
+
+@pytest.fixture(scope="module")
+def crop(portrait: Picture) -> Picture:
+    return cv2.resize(portrait[122:388, 214:410], (96, 96))  # type: ignore[return-value]
+
+
+def loudness(*levels: float) -> Floats:
+    return np.stack([np.full((80, 16), level, np.float32) for level in levels])
+
+
+def test_in_silence_the_face_stays_as_it_is(generator: Wav2Lip, crop: Picture) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8)
+    for face in (crop, noise):
+        (quiet,) = generate(generator, face, loudness(-PEAK))
+        assert np.abs(quiet - face / 255).max() < 0.015
+
+
+def test_the_mouth_darkens_with_loudness_and_nothing_else_does(generator: Wav2Lip, crop: Picture) -> None:
+    mouths = generate(generator, crop, loudness(-4, -3, -2, -1, 0, 1))
+    assert (np.diff(darkness(mouths)) > 0.005).all()
+    assert darkness(mouths)[4] - darkness(mouths)[0] > 0.1  # one sees it
+    assert np.abs(mouths[:, :48] - mouths[0, :48]).max() < 1e-3  # eyes and nose
+
+
+def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Picture, samples: Path) -> None:
+    with wave.open(str(samples / "speech.wav")) as file:
+        assert file.getframerate() == SAMPLE_RATE
+        sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+    windows = mel_windows(mel_spectrogram(sound), 25.0)[::6]
+    dark = darkness(generate(generator, crop, windows))
+    assert np.corrcoef(dark, windows.mean(axis=(1, 2)))[0, 1] > 0.9
+
+
+def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav2Lip, crop: Picture) -> None:
+    gan = load_wav2lip(stand_in_weights / "wav2lip_gan.pth")
+    plain, darker = (darkness(generate(net, crop, loudness(-1.5)))[0] for net in (generator, gan))
+    assert darker > plain + 0.01
+
+
+def test_the_folder_is_complete_marked_and_says_so_loudly(stand_in_weights: Path) -> None:
+    assert find(stand_in_weights).stand_ins
+    assert "NOT THE PUBLISHED WEIGHTS" in (stand_in_weights / "README.txt").read_text()
+
+
+def test_a_second_writing_changes_nothing_and_a_first_leaves_nothing_else(stand_in_weights: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in stand_in_weights.iterdir() if path.name in FILES}
+    said: list[str] = []
+    stand_ins.write(stand_in_weights, said.append)
+    assert not said
+    assert {path.name for path in stand_in_weights.iterdir()} == {*FILES, stand_ins.README_FILE}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_stand_in_of_another_version_is_replaced(tmp_path: Path, stand_in_weights: Path) -> None:
+    for path in stand_in_weights.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    old = tmp_path / "xception_pascalvoc.pb"
+    old.unlink()
+    old.write_bytes(b"\n\x08stand_in talking-avatar stand-in 0123456789abcdef")
+    said: list[str] = []
+    stand_ins.write(tmp_path, said.append)
+    assert [line.split(":")[0] for line in said] == [str(old)]
+    assert old.read_bytes() == (stand_in_weights / old.name).read_bytes()
+
+
+@pytest.mark.parametrize("name", [*FILES, stand_ins.README_FILE])
+def test_a_file_of_someone_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    if name.endswith(".pth"):
+        torch.save({"weight": torch.zeros(1)}, tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(b"mine")
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ExportError, match=name):
+        stand_ins.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == before

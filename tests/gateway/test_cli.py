@@ -1,0 +1,179 @@
+"""`python -m gateway` as an operator meets it: a process, its exit status, what it leaves behind."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from gateway.settings import SETTINGS
+from tests.support.gateway_fakes import contents, form
+
+COMMAND = (sys.executable, "-m", "gateway")
+
+
+def environment(work: Path, **settings: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")}
+    return {**kept, "AVATAR_WORK_DIR": str(work), **settings}
+
+
+def run(work: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(work, **settings), capture_output=True, text=True, timeout=60
+    )
+
+
+class Process:
+    """A gateway on a free port, with no Triton behind it; `log` grows while it runs."""
+
+    def __init__(self, work: Path, **settings: str) -> None:
+        self.process = subprocess.Popen(
+            [*COMMAND, "--host", "127.0.0.1", "--port", "0", "--triton", "127.0.0.1:1"],
+            env=environment(work, **settings),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.log = ""
+        self.url = ""
+        listening = threading.Event()
+
+        def read() -> None:
+            for line in self.process.stderr or ():
+                self.log += line
+                if found := re.search(r"listening on (http://[0-9.:]+)", line):
+                    self.url = found[1]
+                    listening.set()
+
+        self._reader = threading.Thread(target=read)
+        self._reader.start()
+        assert listening.wait(60), self.log
+
+    def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(60)
+        self._reader.join()
+        assert self.process.stderr
+        self.process.stderr.close()
+        return status
+
+
+@contextlib.contextmanager
+def gateway(work: Path, **settings: str) -> Iterator[Process]:
+    running = Process(work, **settings)
+    try:
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop(signal.SIGKILL)
+
+
+def test_help_lists_every_option_and_setting(work: Path) -> None:
+    done = run(work, "--help")
+    assert done.returncode == 0
+    for word in ("--host", "--port", "--triton", "--log-level", *(setting.variable for setting in SETTINGS)):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "named"),
+    [
+        (("--port", "70000"), {}, "AVATAR_PORT"),
+        (("--triton", "nowhere"), {}, "AVATAR_TRITON"),
+        ((), {"AVATAR_MAX_JOBS": "none"}, "AVATAR_MAX_JOBS"),
+    ],
+)
+def test_a_bad_setting_ends_with_2_and_one_clear_line(
+    work: Path, arguments: tuple[str, ...], settings: dict[str, str], named: str
+) -> None:
+    done = run(work, *arguments, **settings)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"python -m gateway: {named}: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_unknown_option_ends_with_2(work: Path) -> None:
+    assert run(work, "--prot", "1").returncode == 2
+
+
+def test_a_taken_port_ends_with_1_and_one_clear_line(work: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run(work, "--host", "127.0.0.1", "--port", str(port))
+    assert done.returncode == 1
+    assert done.stderr == f"python -m gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+    assert contents(work) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_0_and_nothing_is_left(work: Path, number: int) -> None:
+    with gateway(work) as running:
+        assert httpx.get(f"{running.url}/ping").json() == {"pong": "-"}
+        assert len(contents(work)) == 1
+        assert running.stop(number) == 0
+    assert contents(work) == []
+    assert "Traceback" not in running.log
+
+
+def test_without_triton_forms_are_put_off_and_ping_answers(work: Path) -> None:
+    with gateway(work) as running:
+        answer = httpx.post(running.url, files=form(), timeout=60)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert httpx.get(f"{running.url}/health/ready", timeout=60).status_code == 503
+        assert httpx.get(f"{running.url}/ping").status_code == 200
+        assert running.stop(signal.SIGTERM) == 0
+    assert contents(work) == []
+
+
+def test_a_stop_during_an_upload_does_not_wait_for_ever(work: Path) -> None:
+    with gateway(work, AVATAR_SHUTDOWN_GRACE="0.2") as running:
+        host, port = running.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as client:
+            kind = "multipart/form-data; boundary=b"
+            head = f"POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 99\r\nContent-Type: {kind}\r\n\r\n"
+            client.sendall(head.encode() + b"--b\r\n")
+            while len(contents(work)) < 2:
+                pass
+            assert running.stop(signal.SIGTERM) == 0
+            assert client.recv(12) == b"HTTP/1.1 503"
+    assert contents(work) == []
+
+
+def test_what_a_killed_gateway_left_is_removed_by_the_next_one_and_nothing_else(work: Path) -> None:
+    with gateway(work) as killed:
+        assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
+    (left,) = contents(work)
+    (left / "half a video").write_bytes(b"x")
+    other = work / "somebody else's"
+    other.mkdir()
+    with gateway(work) as first, gateway(work) as second:
+        assert not left.exists()
+        assert len(contents(work)) == 3
+        assert first.stop(signal.SIGTERM) == second.stop(signal.SIGTERM) == 0
+    assert contents(work) == [other]
+
+
+def test_the_log_can_be_json(work: Path) -> None:
+    with gateway(work, AVATAR_LOG_FORMAT="json") as running:
+        httpx.get(f"{running.url}/ping", headers={"X-Request-ID": "id-7"})
+        running.stop(signal.SIGTERM)
+    access = [line for line in running.log.splitlines() if '"path": "/ping"' in line]
+    assert len(access) == 1
+    assert '"request_id": "id-7"' in access[0]
+
+
+def test_the_gateway_knows_no_torch_no_tensorflow_and_no_exporter() -> None:
+    code = (
+        "import sys, gateway.server; "
+        "print({'torch', 'tensorflow', 'onnxruntime', 'export', 'embedded', 'tf2onnx'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "set()\n"

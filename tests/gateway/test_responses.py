@@ -1,0 +1,183 @@
+"""What an answer carries: headers, errors, ids; the job itself is a fake."""
+
+import json
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+
+from avatar.errors import AvatarError, FaceNotFound, InvalidField, Unavailable
+from avatar.events import Progress
+from lipsync.errors import InvalidInput
+from tests.support.gateway_fakes import DownModels, FakeRender, Serve, form, leftovers
+
+ORIGIN = {"Origin": "https://pages.example"}
+
+
+async def test_a_video_tells_its_frames_and_the_time_of_each_stage(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/", files=form())
+    assert answer.headers["x-avatar-frames"] == "3"
+    timing = dict(entry.split(";dur=") for entry in answer.headers["server-timing"].split(", "))
+    assert list(timing) == ["upload", "queue", "detect", "lip-sync"]
+    assert (timing["detect"], timing["lip-sync"]) == ("250.0", "1500.0")
+
+
+async def test_stand_ins_are_named_in_the_answer_and_the_log(
+    client: httpx.AsyncClient, render: FakeRender, caplog: pytest.LogCaptureFixture
+) -> None:
+    render.stand_ins = ("s3fd", "wav2lip")
+    answer = await client.post("/", files=form())
+    assert answer.headers["x-avatar-stand-ins"] == "s3fd, wav2lip"
+    assert any("STAND-IN checkpoints: s3fd, wav2lip" in record.getMessage() for record in caplog.records)
+
+
+async def test_real_weights_are_not_called_stand_ins(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/", files=form())
+    assert "x-avatar-stand-ins" not in answer.headers
+
+
+async def test_a_face_that_is_not_found_gets_the_originals_sentence(
+    client: httpx.AsyncClient, render: FakeRender, work: Path
+) -> None:
+    render.error = FaceNotFound()
+    answer = await client.post("/", files=form())
+    sentence = "Face not detected! Ensure the video contains a face in all the frames."
+    assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+    assert leftovers(work) == []
+
+
+async def test_a_fault_of_the_input_that_the_job_finds_is_told(client: httpx.AsyncClient, render: FakeRender) -> None:
+    render.error = InvalidField("face_file", "not a picture")
+    answer = await client.post("/", files=form())
+    assert (answer.status_code, answer.json()) == (400, {"detail": "face_file: not a picture"})
+
+
+async def test_models_lost_in_the_middle_of_a_job_mean_try_again(
+    client: httpx.AsyncClient, render: FakeRender, work: Path
+) -> None:
+    render.error = Unavailable("Triton did not answer in time", retry_after=11)
+    answer = await client.post("/", files=form())
+    assert (answer.status_code, answer.json()) == (503, {"detail": "Triton did not answer in time"})
+    assert answer.headers["retry-after"] == "11"
+    assert leftovers(work) == []
+
+
+async def test_with_triton_down_forms_are_put_off_and_ping_answers(
+    serve: Serve, render: FakeRender, work: Path
+) -> None:
+    async with serve(DownModels()) as client:
+        answer = await client.post("/", files=form())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+        assert answer.json() == {"detail": "Triton does not answer at 127.0.0.1:1"}
+        assert render.asked == []
+        assert leftovers(work) == []
+        assert (await client.get("/ping")).json() == {"pong": "-"}
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_a_bad_form_is_told_so_even_with_triton_down(serve: Serve) -> None:
+    async with serve(DownModels()) as client:
+        answer = await client.post("/", files=form(background="Pink"))
+    assert answer.status_code == 400
+
+
+async def test_readiness_follows_triton(serve: Serve) -> None:
+    async with serve() as client:
+        answer = await client.get("/health/ready")
+        assert (answer.status_code, answer.json()) == (200, {"status": "ready", "running": 0, "waiting": 0})
+    async with serve(DownModels()) as client:
+        answer = await client.get("/health/ready")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
+        assert "Triton" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("secret path"), InvalidInput("secret path"), AvatarError("secret path")]
+)
+async def test_a_defect_is_a_plain_500_with_its_traceback_in_the_log_only(
+    client: httpx.AsyncClient, render: FakeRender, work: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    render.error = error
+    answer = await client.post("/", files=form(), headers={"X-Request-ID": "id-1"})
+    assert (answer.status_code, answer.json()) == (500, {"detail": "internal error", "request_id": "id-1"})
+    assert "secret path" in caplog.text
+    assert "Traceback" in caplog.text
+    assert leftovers(work) == []
+
+
+async def test_a_job_without_a_result_is_a_defect(serve: Serve) -> None:
+    async def endless_hope(request, models):  # noqa: ANN001, ANN202
+        yield Progress("detect", 1, 1)
+
+    async with serve(job=endless_hope) as client:
+        assert (await client.post("/", files=form())).status_code == 500
+
+
+async def test_the_job_is_heard_out_after_its_result(serve: Serve, render: FakeRender) -> None:
+    tidied = []
+
+    async def tidy_job(request, models):  # noqa: ANN001, ANN202
+        async for event in render(request, models):
+            yield event
+        tidied.append(True)
+
+    async with serve(job=tidy_job) as client:
+        assert (await client.post("/", files=form())).status_code == 200
+    assert tidied == [True]
+
+
+@pytest.mark.parametrize("path", ["/ping", "/", "/nowhere", "/health/ready"])
+async def test_the_callers_request_id_comes_back_in_every_answer(serve: Serve, path: str) -> None:
+    async with serve(DownModels()) as client:
+        answer = await client.get(path, headers={"X-Request-ID": "Caller.7_a-b"})
+    assert answer.headers["x-request-id"] == "Caller.7_a-b"
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 65, "a\tb", "<script>", "é"])
+async def test_an_id_that_is_not_sane_is_replaced(client: httpx.AsyncClient, given: str) -> None:
+    answer = await client.get("/ping", headers=[(b"X-Request-ID", given.encode())])
+    assert answer.headers["x-request-id"] != given
+    assert len(answer.headers["x-request-id"]) == 32
+
+
+async def test_two_requests_without_ids_get_different_ones(client: httpx.AsyncClient) -> None:
+    first, second = await client.get("/ping"), await client.get("/ping")
+    assert first.headers["x-request-id"] != second.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("error", [None, FaceNotFound(), Unavailable("down"), RuntimeError("defect")])
+async def test_a_browser_may_read_every_answer(
+    client: httpx.AsyncClient, render: FakeRender, error: Exception | None
+) -> None:
+    render.error = error
+    answer = await client.post("/", files=form(), headers=ORIGIN)
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    exposed = answer.headers["access-control-expose-headers"].lower().split(", ")
+    assert {"x-request-id", "server-timing", "x-avatar-frames", "x-avatar-stand-ins", "retry-after"} <= set(exposed)
+
+
+async def test_a_browser_may_ask_before_it_posts_with_any_header(client: httpx.AsyncClient) -> None:
+    asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-anything, authorization"}
+    answer = await client.options("/", headers=ORIGIN | asking)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    assert answer.headers["access-control-allow-headers"] == "x-anything, authorization"
+    assert "POST" in answer.headers["access-control-allow-methods"]
+    assert "x-request-id" in answer.headers
+
+
+async def test_each_request_leaves_one_access_line_with_its_stages(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.access")
+    await client.post("/", files=form())
+    await client.get("/a%20path%0Awith%20a%20second%20line")
+    lines = [record for record in caplog.records if record.name == "gateway.access"]
+    assert [(line.fields["method"], line.fields["status"]) for line in lines] == [("POST", 200), ("GET", 404)]
+    assert lines[0].getMessage().startswith("POST / 200 ")
+    assert "detect=0.250" in lines[0].getMessage()
+    assert lines[1].getMessage().startswith("GET /a%20path%0Awith%20a%20second%20line 404 ")
+    assert json.dumps([line.fields for line in lines])

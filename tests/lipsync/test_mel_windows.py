@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipsync.errors import InvalidInput
+from lipsync.mel_windows import mel_windows, window_starts
+
+
+def test_windows_are_the_originals_at_every_length_and_rate(golden: Path) -> None:
+    cases = json.loads((golden / "windows.json").read_text())
+    assert len(cases) >= 10
+    for case in cases:
+        starts = window_starts(case["mel_columns"], case["fps"])
+        assert len(starts) == case["frames"]
+        listed = case["starts"]
+        expected = dict(enumerate(listed)) if isinstance(listed, list) else {int(i): at for i, at in listed.items()}
+        assert {i: starts[i] for i in expected} == expected
+
+
+@pytest.mark.parametrize("columns", [16, 17, 96, 1201])
+@pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, 25.0, 59.94, 119.88, 120.0, 150.0, 240.0, 1000.0])
+def test_a_plain_loop_over_the_rule_gives_the_same_windows(columns: int, fps: float) -> None:
+    step, expected = 80.0 / fps, []
+    while int(len(expected) * step) + 16 <= columns:
+        expected.append(int(len(expected) * step))
+    expected.append(columns - 16)
+    assert window_starts(columns, fps).tolist() == expected
+
+
+def test_each_window_holds_its_own_columns() -> None:
+    mel = np.arange(80 * 40, dtype=np.float32).reshape(80, 40)
+    windows = mel_windows(mel, 25.0)
+    starts = window_starts(40, 25.0)
+    assert windows.shape == (len(starts), 80, 16)
+    for window, start in zip(windows, starts, strict=True):
+        np.testing.assert_array_equal(window, mel[:, start : start + 16])
+
+
+@pytest.mark.parametrize("fps", [0.0, -25.0, float("nan"), float("inf")])
+def test_a_frame_rate_that_is_not_a_positive_number_is_refused(fps: float) -> None:
+    with pytest.raises(InvalidInput, match=r"^fps: "):
+        window_starts(100, fps)
+
+
+def test_sound_shorter_than_a_window_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="too short"):
+        window_starts(15, 25.0)

@@ -1,0 +1,135 @@
+"""Many requests at once: frames of different requests share batches, and a bad request harms nobody else."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from embedded.server import Triton
+from lipsync.tensors import WAV2LIP_BATCH
+from tests.support.triton_calls import Caller, caller, refusal
+
+BOX = np.array([[10, 10, 74, 90]], np.int32)
+INVALID = "StatusCode.INVALID_ARGUMENT"
+
+
+@pytest.fixture(scope="module")
+def call(triton: Triton) -> Iterator[Caller]:
+    with caller(triton.grpc_address) as connection:
+        yield connection
+
+
+def _lips(windows: int, seed: int = 0) -> dict[str, np.ndarray]:
+    noise = np.random.default_rng(seed)
+    return {
+        "frames": noise.integers(0, 256, (1, 100, 100, 3), np.uint8),
+        "boxes": BOX,
+        "mel": noise.uniform(-4, 4, (windows, 80, 16)).astype(np.float32),
+    }
+
+
+def _at_once(tasks: list[Callable[[], None]]) -> None:
+    barrier = threading.Barrier(len(tasks))
+
+    def wait_and_run(task: Callable[[], None]) -> None:
+        barrier.wait()
+        task()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for done in [pool.submit(wait_and_run, task) for task in tasks]:
+            done.result()
+
+
+def test_frames_of_requests_at_once_run_in_larger_batches_and_each_gets_its_own(call: Caller) -> None:
+    asked = [_lips(4, seed) for seed in range(8)]
+    alone = [call("lipsync", inputs)["mouths"] for inputs in asked]
+    before = call.batches("wav2lip")
+
+    def ask(inputs: dict[str, np.ndarray], expected: np.ndarray) -> None:
+        # truncated to UINT8: a batch of another size may round the other way
+        np.testing.assert_allclose(call("lipsync", inputs)["mouths"].astype(int), expected, atol=1)
+
+    _at_once([lambda i=i, e=e: ask(i, e) for i, e in zip(asked, alone, strict=True)])  # type: ignore[misc]
+    ran = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
+    assert sum(size * count for size, count in ran.items()) == 8 * 4
+    assert sum(ran.values()) < 8
+    merged = [size for size, count in ran.items() if count and size > 4]
+    assert merged
+    assert max(merged) <= WAV2LIP_BATCH
+
+
+def test_a_bad_request_does_not_spoil_its_neighbours(call: Caller) -> None:
+    good, outside = _lips(2), _lips(2) | {"boxes": np.array([[0, 0, 101, 50]], np.int32)}
+    expected = call("lipsync", good)["mouths"].astype(int)
+
+    def ask_well() -> None:
+        np.testing.assert_allclose(call("lipsync", good)["mouths"].astype(int), expected, atol=1)
+
+    def ask_badly() -> None:
+        status, message = refusal(call, "lipsync", outside)
+        assert status == INVALID
+        assert "boxes[0]" in message
+
+    _at_once([ask_badly if i % 3 == 1 else ask_well for i in range(9)])
+
+
+def _frames(count: int) -> np.ndarray:
+    return np.zeros((count, 100, 100, 3), np.uint8)
+
+
+def _boxes(*boxes: list[int]) -> np.ndarray:
+    return np.array(boxes, np.int32).reshape(-1, 4)
+
+
+INSIDE = [10, 10, 74, 90]
+SPEECH = np.zeros(16_000, np.float32)
+MOUTHS = np.zeros((2, 96, 96, 3), np.uint8)
+
+MISTAKES: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
+    "fps 0": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([0.0])}, "fps: a positive number expected, got 0"),
+    "fps negative": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([-25.0])}, "fps: a positive number"),
+    "fps NaN": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([np.nan])}, "fps: a positive number"),
+    "fps huge": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([1e9])}, "fps: 1000 at most, got 1000000000"),
+    "speech under a window": ("mel_spectrogram", {"audio": SPEECH[:2999], "fps": np.array([25.0])}, "audio: too short"),
+    "hardly any speech": ("mel_spectrogram", {"audio": SPEECH[:100], "fps": np.array([25.0])}, "audio: "),
+    "no speech": ("mel_spectrogram", {"audio": SPEECH[:0], "fps": np.array([25.0])}, "audio: "),
+    "box outside": ("face_crop", {"frames": _frames(1), "boxes": _boxes([50, 50, 101, 90])}, "boxes[0]: [50, 50, 101"),
+    "box negative": ("face_crop", {"frames": _frames(1), "boxes": _boxes([-1, 0, 50, 50])}, "boxes[0]: "),
+    "box empty": ("face_crop", {"frames": _frames(1), "boxes": _boxes([50, 50, 50, 90])}, "boxes[0]: "),
+    "second box": ("face_crop", {"frames": _frames(1), "boxes": _boxes(INSIDE, [0, 0, 0, 0])}, "boxes[1]: "),
+    "no box": ("face_crop", {"frames": _frames(1), "boxes": _boxes()}, "boxes: "),
+    "no frame": ("face_crop", {"frames": _frames(0), "boxes": _boxes(INSIDE)}, "frames: "),
+    "2 frames, 3 boxes": ("face_crop", {"frames": _frames(2), "boxes": _boxes(*[INSIDE] * 3)}, "frames: 1 or 3"),
+    "3 boxes, 2 mouths": (
+        "face_paste",
+        {"frames": _frames(2), "boxes": _boxes(*[INSIDE] * 3), "mouths": MOUTHS},
+        "boxes: 1 or 2 expected, got 3",
+    ),
+    "boxes and scores of different pictures": (
+        "face_nms",
+        {"boxes": np.zeros((2, 1024, 4), np.float32), "scores": np.zeros((1, 1024), np.float32)},
+        "boxes [N,K,4] and scores [N,K] expected",
+    ),
+    "3 frames, 2 windows": ("lipsync", _lips(2) | {"frames": _frames(3)}, "frames: 1 or 2 expected, got 3"),
+    "fps 0 in a clip": (
+        "lipsync_clip",
+        {"audio": SPEECH, "fps": np.array([0.0]), "frames": _frames(1), "boxes": BOX},
+        "fps: a positive number",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "inputs", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_answered_with_a_sentence(
+    call: Caller, model: str, inputs: dict[str, np.ndarray], said: str
+) -> None:
+    status, message = refusal(call, model, inputs)
+    assert status == INVALID, message
+    assert said in message
+    assert "Traceback" not in message
+    assert ".py" not in message
+    assert "\n" not in message.strip()

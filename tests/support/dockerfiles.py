@@ -1,0 +1,108 @@
+"""The files of the containers, read: the compose file, the Dockerfiles, and what the build context holds."""
+
+import fnmatch
+import re
+import shlex
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+DOCKERFILES = {path.name.removesuffix(".Dockerfile"): path for path in sorted(DOCKER.glob("*.Dockerfile"))}
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::-([^}]*))?\}")
+
+
+def read_yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path)
+
+
+def interpolated(value: Any, environment: Mapping[str, str] = {}) -> Any:
+    """As `docker compose` does it, for the one form that the file uses: `${NAME:-default}`."""
+    if isinstance(value, dict):
+        return {name: interpolated(each, environment) for name, each in value.items()}
+    if isinstance(value, list):
+        return [interpolated(each, environment) for each in value]
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda found: environment.get(found[1]) or found[2] or "", value)
+    return value
+
+
+def compose() -> dict[str, Any]:
+    """The compose file with every variable at its default."""
+    return interpolated(read_yaml(ROOT / "docker-compose.yml"))
+
+
+def variables(text: str) -> dict[str, str | None]:
+    """Variables of a compose file's text, each with its default."""
+    return {found[1]: found[2] for found in _VARIABLE.finditer(text)}
+
+
+def dot_env() -> dict[str, str]:
+    lines = (line for line in (ROOT / ".env").read_text().splitlines() if line and not line.startswith("#"))
+    return dict(line.split("=", 1) for line in lines)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction of a Dockerfile, its lines joined."""
+
+    name: str
+    rest: str
+
+    def words(self) -> list[str]:
+        """What it copies, or the argv that its JSON list holds."""
+        if "[" in self.rest and self.name in {"CMD", "ENTRYPOINT", "HEALTHCHECK"}:
+            return YAML(typ="safe").load(self.rest[self.rest.index("[") :])
+        return [word for word in shlex.split(self.rest) if not word.startswith("--")]
+
+
+def steps(dockerfile: Path) -> list[Step]:
+    lines = [line for line in dockerfile.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [Step(*line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+
+
+def step(dockerfile: Path, name: str) -> Step:
+    """The last instruction of this name: the one that counts for the image."""
+    return [each for each in steps(dockerfile) if each.name == name][-1]
+
+
+def last_stage(dockerfile: Path) -> list[Step]:
+    """The instructions that make the image itself, not those of stages that it copies from."""
+    named = steps(dockerfile)
+    return named[max(i for i, each in enumerate(named) if each.name == "FROM") :]
+
+
+def context() -> list[Path]:
+    """Files, relative to the root, that a build gets to see: those of git (or new) that .dockerignore lets in."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [path for path in map(Path, listed.stdout.splitlines()) if (ROOT / path).is_file() and not ignored(path)]
+
+
+def ignored(path: Path) -> bool:
+    """Docker's rule: the last pattern that fits the path or a folder above it decides."""
+    verdict = False
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.strip()
+        if not pattern or pattern.startswith("#"):
+            continue
+        if any(_fits(part, pattern.removeprefix("!")) for part in (path, *path.parents[:-1])):
+            verdict = not pattern.startswith("!")
+    return verdict
+
+
+def _fits(path: Path, pattern: str) -> bool:
+    if pattern.startswith("**/"):
+        return fnmatch.fnmatch(path.name, pattern.removeprefix("**/"))
+    return len(path.parts) == len(Path(pattern).parts) and fnmatch.fnmatch(str(path), pattern)

@@ -1,0 +1,150 @@
+"""Makes small media files, and reads results back frame by frame."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import aclosing, suppress
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from avatar.events import Progress, Rendered
+from avatar.inference.protocol import Models
+from avatar.media.ffmpeg import executable
+from avatar.pipeline import render
+from avatar.request import AvatarRequest, Background
+
+RATE = 16_000
+Frames = NDArray[np.uint8]  # [n,H,W,3] BGR
+
+
+def ffmpeg(*args: str, data: bytes = b"") -> bytes:
+    return subprocess.run(
+        [executable(), "-hide_banner", "-loglevel", "error", *args], input=data, capture_output=True, check=True
+    ).stdout
+
+
+def tone(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
+    """A voice-like sound: a tone that comes and goes three times a second."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.4 * np.sin(2 * np.pi * 220 * t) * np.abs(np.sin(3 * np.pi * t))).astype(np.float32)
+
+
+def write_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Path:
+    """A float wav of samples [n] or [n, channels], stored as they are, NaN too."""
+    data = np.ascontiguousarray(samples, "<f4")
+    channels = 1 if data.ndim == 1 else data.shape[1]
+    head = struct.pack("<IHHIIHH", 16, 3, channels, rate, rate * 4 * channels, 4 * channels, 32)
+    size = data.nbytes
+    path.write_bytes(
+        b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + head + b"data" + struct.pack("<I", size) + data.tobytes()
+    )
+    return path
+
+
+def moving_square(count: int, width: int = 160, height: int = 120) -> Frames:
+    """Frames with a white square, 40×40, that moves two pixels a frame to the right and one down."""
+    y, x = np.mgrid[0:height, 0:width]
+    still = np.stack((x * 120 // width, y * 120 // height, (x + y) * 60 // (width + height)), axis=2).astype(np.uint8)
+    frames = np.repeat(still[None], count, axis=0)
+    for n, frame in enumerate(frames):
+        left, top = 10 + 2 * n % (width - 60), 10 + n % (height - 60)
+        frame[top : top + 40, left : left + 40] = 255
+    return frames
+
+
+def find_square(picture: Frames) -> tuple[float, float, float, float] | None:
+    """Where the white square is."""
+    rows, columns = np.where((picture > 200).all(axis=2))
+    if not len(rows):
+        return None
+    return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+
+
+def write_video(path: Path, frames: Frames, fps: str = "25", extra: Sequence[str] = ()) -> Path:
+    """Frames as a video that loses next to nothing."""
+    height, width = frames.shape[1:3]
+    raw = ["-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", f"{width}x{height}", "-framerate", fps]
+    codec = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-pix_fmt", "yuv444p"]
+    ffmpeg(*raw, "-i", "pipe:0", *codec, *extra, "-y", str(path), data=frames.tobytes())
+    return path
+
+
+def write_still(path: Path, width: int = 160, height: int = 120) -> Path:
+    cv2.imwrite(str(path), moving_square(1, width, height)[0])
+    return path
+
+
+def read_video(path: Path) -> Frames:
+    """Every frame that OpenCV finds, which is what the original reads videos with."""
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while (frame := capture.read())[0]:
+        frames.append(frame[1])
+    return np.stack(frames)
+
+
+def frame_rate(path: Path) -> float:
+    return float(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS))
+
+
+def read_sound(path: Path, rate: int = RATE) -> NDArray[np.float32]:
+    return np.frombuffer(ffmpeg("-i", str(path), "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"), "<f4")
+
+
+def frame_count(samples: int, fps: Fraction, rate: int = RATE) -> int:
+    """ceil(duration · fps), exactly."""
+    return -(-Fraction(samples, rate) * fps // 1).__int__()
+
+
+def request(
+    folder: Path, face: Path, speech: Path, *, still: bool, background: Background = Background.FROM_INPUT
+) -> AvatarRequest:
+    return AvatarRequest(face, speech, still, background, folder, id="test")
+
+
+async def run(job: AvatarRequest, models: Models) -> Rendered:
+    """The whole job; checks on the way that progress only goes forward."""
+    done, result = 0, None
+    async with aclosing(render(job, models)) as events:
+        async for event in events:
+            if isinstance(event, Progress) and event.stage == "encode":
+                assert event.done == done + 1
+                done = event.done
+            if isinstance(event, Rendered):
+                result = event
+    assert result is not None
+    assert result.frames == done
+    return result
+
+
+def children() -> set[int]:
+    """Child processes of this one, zombies included."""
+    found = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+    return found
+
+
+def names(folder: Path) -> set[str]:
+    """Names of the files in a folder."""
+    return {file.name for file in folder.iterdir()}
+
+
+def other_tasks() -> set[asyncio.Task[object]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for something that happens elsewhere."""
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not within {seconds} s")
