@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .inference.protocol import Models
+from .inference.protocol import InferenceClient
 from .limits import LIMITS, Limits
 from .options import DEFAULTS, Options
 from .resources.cache import Cache
-from .streams import Clock
+from .streams import StageTimer
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -29,9 +29,9 @@ class RequestLog(_Adapter):
 class Job:
     """The models, the log, the options, the limits and the clock of one request; what is remembered, if anything is."""
 
-    models: Models
+    models: InferenceClient
     log: RequestLog
     options: Options = DEFAULTS
     limits: Limits = LIMITS
-    clock: Clock = field(default_factory=Clock)
+    timer: StageTimer = field(default_factory=StageTimer)
     cache: Cache | None = None

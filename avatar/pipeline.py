@@ -12,7 +12,7 @@ from .errors import AvatarError, ClientError
 from .events import Chunk, Event, Progress, Rendered
 from .faces import locator
 from .generation import generator
-from .inference.protocol import Models
+from .inference.protocol import InferenceClient
 from .media import audio, ffmpeg_args, video
 from .media.encoder import Film
 from .media.ffmpeg import FfmpegFailed
@@ -26,7 +26,7 @@ RESULT = "avatar"  # in the request's folder, with the container's suffix
 FRAMES_AHEAD = 2  # finished ones that wait for the encoder
 
 
-async def render(request: AvatarRequest, models: Models, cache: Cache | None = None) -> AsyncGenerator[Event]:
+async def render(request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> AsyncGenerator[Event]:
     """Do the job: progress while it runs, of a streamed result its chunks, at the end the result.
 
     What is found out about an avatar is remembered in `cache`, where there is one, for the next job with it.
@@ -52,7 +52,7 @@ async def render(request: AvatarRequest, models: Models, cache: Cache | None = N
 
 async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Event]:
     with audio.file_of_samples(request.folder) as decoded:
-        with job.clock.stage("speech"):
+        with job.timer.stage("speech"):
             speech = await audio.hear(request.speech, decoded, job)
         async with aclosing(_speak(request, speech, job)) as events:
             async for event in events:
@@ -95,7 +95,7 @@ async def _speak(request: AvatarRequest, speech: audio.Speech, job: Job) -> Asyn
         await film.finish()
         for piece in film.pieces():
             yield Chunk(piece)
-    seconds = job.clock.seconds
+    seconds = job.timer.seconds
     job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
     duration = float(speech.duration)
     without_face = tracker.without_face

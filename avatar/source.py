@@ -83,7 +83,7 @@ async def _look(
 async def _still(
     request: AvatarRequest, scenery: Scenery, looks: avatar_cache.Looks, job: Job
 ) -> tuple[image.Still, Alpha]:
-    with job.clock.stage("decode"):
+    with job.timer.stage("decode"):
         under = scenery.colour or image.WHITE
         picture = await asyncio.to_thread(image.read, request.face, job.limits, under)
     framing = Framing(picture.shape[1], picture.shape[0], job.options)

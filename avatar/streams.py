@@ -61,7 +61,7 @@ async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]],
         task = None
 
 
-class Clock:
+class StageTimer:
     """How long each stage had work under way, waiting for its turn included; a stage's calls may overlap."""
 
     def __init__(self) -> None:

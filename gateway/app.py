@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from avatar.inference.grpc_client import TritonModels
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.pipeline import render as render_avatar
 from avatar.resources.admission import Jobs
 from avatar.resources.cache import Cache, open_cache
@@ -47,7 +47,7 @@ class _App(FastAPI):
         return schema
 
 
-def create_app(settings: Settings, models: Models | None = None, render: Render | None = None) -> FastAPI:
+def create_app(settings: Settings, models: InferenceClient | None = None, render: Render | None = None) -> FastAPI:
     """The gateway as an ASGI application.
 
     Args:

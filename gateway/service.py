@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from avatar.events import Event, Progress, Rendered
 from avatar.form.parse import parse
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
 from avatar.resources.admission import Jobs
 from avatar.resources.workspace import Workspace
@@ -26,7 +26,7 @@ from .logging_config import request_id
 
 logger = logging.getLogger(__name__)
 
-Render = Callable[[AvatarRequest, Models], AsyncGenerator[Event, None]]
+Render = Callable[[AvatarRequest, InferenceClient], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Service:
     """What the endpoints share; one a process."""
 
     settings: Settings
-    models: Models
+    models: InferenceClient
     render: Render
     workspace: Workspace
     jobs: Jobs

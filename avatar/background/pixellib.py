@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lipsync.tensors import FACE_FILE
 
 from ..errors import InvalidField
-from ..inference.protocol import Models
+from ..inference.protocol import InferenceClient
 from ..media.image import Picture
 from ..options import Edge
 from ..request import RGB
@@ -39,7 +39,7 @@ SOFT = 0.005  # of the shorter side: the standard deviation of a soft edge
 _NO_H5 = ("Deeplab_xcep_pascal", "Deeplab_xcep_ade20k")  # the nets of the h5 mode, by PixelLib's names
 
 
-async def change(picture: Picture, colour: RGB, folder: Path, models: Models) -> Picture:
+async def change(picture: Picture, colour: RGB, folder: Path, models: InferenceClient) -> Picture:
     """Paint everything but the person.
 
     Args:
@@ -78,7 +78,7 @@ async def _in_a_thread(work: Callable[..., T], *args: object, session: Session) 
         await asyncio.gather(painting, return_exceptions=True)
 
 
-async def person(picture: Picture, models: Models) -> NDArray[np.bool_]:
+async def person(picture: Picture, models: InferenceClient) -> NDArray[np.bool_]:
     """Where PixelLib sees a person: bool [H,W]. Raises as `change`."""
     _refuse_thin(picture)
     session = Session(models)
@@ -122,7 +122,7 @@ def plain(colour: RGB, width: int, height: int) -> Picture:
 class Session:
     """Stands where PixelLib has a TensorFlow session: runs the graph, from a worker thread, by `Models.segment`."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: InferenceClient) -> None:
         self._models = models
         self._loop = asyncio.get_running_loop()
         self._task: asyncio.Task[object] | None = None

@@ -63,7 +63,7 @@ class Scenery:
         return (self.colour, self.is_transparent, self._job.options.edge if self.is_changed else None)
 
     async def _changed_still(self, picture: Picture) -> Look:
-        with self._job.clock.stage("background"):
+        with self._job.timer.stage("background"):
             if self.colour and self._job.options.edge is Edge.HARD:
                 return await pixellib.change(picture, self.colour, self._folder, self._job.models), None
             behind = await asyncio.to_thread(self._behind, picture.shape[1], picture.shape[0])
@@ -78,7 +78,7 @@ class Scenery:
 
         async def change(frame: Picture) -> Picture:
             nonlocal behind
-            with self._job.clock.stage("background"):
+            with self._job.timer.stage("background"):
                 if behind is None:
                     behind = await asyncio.to_thread(self._behind, frame.shape[1], frame.shape[0])
                 shown = await self._shown(frame)

@@ -33,7 +33,7 @@ async def thoroughly(frames: NDArray[np.uint8], job: Job) -> list[Faces]:
     less = [max(0, LEAST_SIDE - side) for side in frames.shape[1:3]]
     if any(less):
         frames = np.pad(frames, ((0, 0), (0, less[0]), (0, less[1]), (0, 0)))
-    with job.clock.stage("detection"):
+    with job.timer.stage("detection"):
         boxes, scores = await job.models.detect_faces(frames)
     return list(zip(boxes, scores, strict=True))
 

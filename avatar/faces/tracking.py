@@ -79,7 +79,7 @@ class Follower:
 
     async def _group(self, before: Picture, last: Floats, group: list[Picture]) -> list[Floats | None]:
         """Boxes of the group's frames, or of as many of them as the motion was sure of and one more."""
-        with self._job.clock.stage("following"):
+        with self._job.timer.stage("following"):
             carried, sure = await asyncio.to_thread(_carry, before, last, group)
         self._chooser.follow(last)
         if sure:

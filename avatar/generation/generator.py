@@ -84,7 +84,7 @@ async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
     async def generate(shot: Shot) -> tuple[Shot, Pictures | None]:
         if shot.boxes is None:
             return shot, None
-        with job.clock.stage("generation"):
+        with job.timer.stage("generation"):
             faces, boxes = closest(shot.pictures, shot.boxes, still=shot.is_still)
             return shot, await job.models.lipsync(faces, boxes, shot.windows, job.options.model)
 
@@ -96,7 +96,7 @@ async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
                     yield _even(picture)
                 continue
             for picture, box, mouth in zip(shot.pictures, shot.boxes, mouths, strict=True):
-                with job.clock.stage("paste"):
+                with job.timer.stage("paste"):
                     frame = await asyncio.to_thread(put_back, picture, box, mouth)
                 yield frame
 

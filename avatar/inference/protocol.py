@@ -36,7 +36,7 @@ class About:
     segmenter: str = ""
 
 
-class Models(Protocol):
+class InferenceClient(Protocol):
     """The models of the repository, as `lipsync.tensors` describes them.
 
     Every call may raise `avatar.errors.Unavailable` (down, not ready, too slow) and

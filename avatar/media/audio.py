@@ -164,7 +164,7 @@ class Windows:
         low, high = max(0, first - MARGIN), min(self._columns, after + MARGIN)
         low = max(0, min(low, high - 1 - WINDOW_COLUMNS))  # a window's worth at least
         end = self._speech.samples if high == self._columns else (high - 1) * HOP_LENGTH
-        with self._job.clock.stage("speech"):
+        with self._job.timer.stage("speech"):
             samples = await asyncio.to_thread(self._speech.read, low * HOP_LENGTH, end)
             tiles = await self._job.models.mel_windows(samples, TILES_PER_SECOND)
         columns = len(samples) // HOP_LENGTH + 1

@@ -46,13 +46,13 @@ class Film:
 
     async def write(self, frame: Picture) -> None:
         """Add a frame, BGR [H,W,3] (or BGRA) of the film's size. Raises FfmpegFailed."""
-        with self._job.clock.stage("encode"):
+        with self._job.timer.stage("encode"):
             await self._process.write(frame.reshape(-1).data)
         self.frames += 1
 
     async def finish(self) -> None:
         """Wait until the file is complete. Raises FfmpegFailed."""
-        with self._job.clock.stage("encode"):
+        with self._job.timer.stage("encode"):
             await self._process.finish()
         self._finished = True
 

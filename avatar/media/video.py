@@ -159,7 +159,7 @@ async def read_frames(
     async with ffmpeg.Process(ffmpeg_args.decode_args(video.path, job.limits.pixels, filters)) as process:
         while given < most:
             room = np.empty((min(piece, most - given), height, width, 3), np.uint8)
-            with job.clock.stage("decode"):
+            with job.timer.stage("decode"):
                 try:
                     whole = await process.read_into(room.reshape(-1).data) // (width * height * 3)
                 except ffmpeg.TookTooLong as error:

@@ -19,7 +19,7 @@ from ..errors import TooLarge
 from ..events import Chunk, Progress, Rendered
 from ..form.parse import FILES, Form, Upload, parse
 from ..inference.bls_client import BlsModels
-from ..inference.protocol import Models
+from ..inference.protocol import InferenceClient
 from ..pipeline import render
 from ..request import AvatarRequest
 from ..resources.admission import Jobs
@@ -85,7 +85,7 @@ class Avatar:
 
 
 async def stream(
-    call: Call, asked: AvatarRequest, models: Models, cache: Cache | None, clock: Callable[[], float] = time.monotonic
+    call: Call, asked: AvatarRequest, models: InferenceClient, cache: Cache | None, clock: Callable[[], float] = time.monotonic
 ) -> Rendered:
     """Do the job, and tell of it: progress, chunks, and at the end the summary. Raises as `pipeline.render`."""
     made: Rendered | None = None

@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from avatar.streams import Clock, ahead, together
+from avatar.streams import StageTimer, ahead, together
 from tests.support.media import other_tasks
 
 
@@ -140,7 +140,7 @@ async def test_cancelling_the_consumer_closes_every_stage() -> None:
 
 
 async def test_the_clock_counts_work_that_overlaps_once() -> None:
-    clock = Clock()
+    clock = StageTimer()
     began = time.monotonic()
     with clock.stage("first"), clock.stage("second"), clock.stage("second"):
         await asyncio.sleep(0.02)

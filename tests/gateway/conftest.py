@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.resources.admission import Jobs
 from gateway.app import create_app
 from gateway.server import Server, listen
@@ -36,7 +36,7 @@ def serve(work: Path, render: FakeRender) -> Serve:
 
     @asynccontextmanager
     async def serving(
-        models: Models | None = None, job: Any = render, **settings: Any
+        models: InferenceClient | None = None, job: Any = render, **settings: Any
     ) -> AsyncIterator[httpx.AsyncClient]:
         app = create_app(Settings(work_dir=work, **settings), models or ReadyModels(), job)
         transport = httpx.ASGITransport(app)
@@ -81,7 +81,7 @@ async def live(work: Path, render: FakeRender) -> AsyncIterator[Callable[..., Aw
     """`await live(max_jobs=1)`: the application behind a real server, stopped and looked over at the end."""
     running: list[tuple[Live, asyncio.Task[None]]] = []
 
-    async def start(models: Models | None = None, job: Any = render, **settings: Any) -> Live:
+    async def start(models: InferenceClient | None = None, job: Any = render, **settings: Any) -> Live:
         read = Settings(**{"work_dir": work, "shutdown_grace": 0.2, **settings})
         app = create_app(read, models or ReadyModels(), job)
         server = Server(app, read)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from avatar.errors import Unavailable
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.pipeline import render as real_render
 from avatar.testing import FakeModels
 from tests.support.gateway_fakes import Serve, contents, leftovers
@@ -50,7 +50,7 @@ def post(serve: Serve, work: Path, media: Path) -> Post:
         speech: str | bytes = "speech.wav",
         extension: str = "png",
         background: str = "From Input",
-        models: Models | None = None,
+        models: InferenceClient | None = None,
     ) -> httpx.Response:
         parts = {
             "face_file": ("face", face if isinstance(face, bytes) else (media / face).read_bytes()),

@@ -11,7 +11,7 @@ import httpx
 
 from avatar.errors import Unavailable
 from avatar.events import Progress, Rendered
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
 
 
@@ -31,7 +31,7 @@ class FakeRender:
         self.error: Exception | None = None
         self.stand_ins: tuple[str, ...] = ()
 
-    async def __call__(self, request: AvatarRequest, models: Models) -> AsyncIterator[Progress | Rendered]:
+    async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | Rendered]:
         self.asked.append(request)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -54,7 +54,7 @@ class FakeRender:
         await eventually(lambda: self.running == jobs)
 
 
-class ReadyModels(Models):
+class ReadyModels(InferenceClient):
     """Triton is there; FakeRender calls no model."""
 
     async def check_ready(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avatar.events import Progress, Rendered
-from avatar.inference.protocol import Models
+from avatar.inference.protocol import InferenceClient
 from avatar.media.ffmpeg import executable
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
@@ -108,7 +108,7 @@ def request(
     return AvatarRequest(face, speech, still, background, folder, id="test")
 
 
-async def run(job: AvatarRequest, models: Models) -> Rendered:
+async def run(job: AvatarRequest, models: InferenceClient) -> Rendered:
     """The whole job; checks on the way that progress only goes forward."""
     done, result = 0, None
     async with aclosing(render(job, models)) as events:

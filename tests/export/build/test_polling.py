@@ -11,15 +11,15 @@ import numpy as np
 import onnx
 import openvino
 import pytest
-from tests.support import tiny_models
 from google.protobuf import text_format
 from onnx import helper
-from tests.support.triton_calls import Caller, caller
 from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.server import Triton
 from export.build import versions
 from export.files import written
+from tests.support import tiny_models
+from tests.support.triton_calls import Caller, caller
 
 SECONDS = 60.0  # to wait for a new version; a poll comes every second
 

@@ -12,13 +12,13 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.triton_config import model_config
 from export.build import listing, versions
 from export.build import repository as repositories
-from export.errors import ExportError
-from export.validation.sample_media import Media
 from export.build.repository import NETS, Options
 from export.build.repository import build as build_with
+from export.errors import ExportError
+from export.triton_config import model_config
+from export.validation.sample_media import Media
 from export.variants import Format, Precision, Profile
 from lipsync.tensors import MODELS
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from export.checkpoints import load
-from export.validation import accuracy
-from export.validation.sample_media import Media
-from export.formats.onnx_model import Origin
 from export.build.selection import Studio
-from export.variants import ONNX_FP32, Format, Precision, Variant
+from export.checkpoints import load
+from export.formats.onnx_model import Origin
+from export.validation import accuracy
 from export.validation.accuracy import BarMissed
+from export.validation.sample_media import Media
+from export.variants import ONNX_FP32, Format, Precision, Variant
 from lipsync import tensors
 
 OPENVINO_FP32 = Variant(Format.OPENVINO, Precision.FP32)
