@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-long check docs bench perf stand-ins lock clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -35,6 +35,10 @@ check: $(STAMP)  ## lint, types, generated configs and tables
 	@$(PY) -m export configs --check
 	@$(PY) scripts/generate_doc_tables.py --check
 	@$(PY) -m bench perf-inputs --check
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # not --quiet: that hides the warnings that have to fail
+
+docs: $(STAMP)  ## the documentation site on http://127.0.0.1:8100, rebuilt when a page changes
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench

@@ -1,5 +1,4 @@
-"""Writes the tables of README.md and docs/grpc.md (options, settings, metrics, models) from the code; `--check` only
-compares.
+"""Write the pages of docs/reference/ (options, settings, metrics, models) from the code; `--check` only compares.
 
 Exit status: 0 up to date or written, 1 `--check` found a difference, 2 wrong usage.
 """
@@ -7,7 +6,6 @@ Exit status: 0 up to date or written, 1 `--check` found a difference, 2 wrong us
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,139 +14,160 @@ from avatar.options import OPTIONS
 from avatar.settings import LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
-from lipsync.tensors import AVATAR, LIVE, MODELS, Model, Tensor
+from lipsync.tensors import API_VERSION, AVATAR, LIVE, MODELS, Model, Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+COMMAND = ".venv/bin/python scripts/generate_doc_tables.py"
+NOTICE = f"<!-- Generated from the code by `{COMMAND}`. Do not edit. -->"
 CHOSEN = {option.name for option in OPTIONS}
+# Names of earlier builds, accepted for one release.
+OLD_SETTINGS = {
+    "AVATAR_TRITON": "AVATAR_TRITON_URL",
+    "AVATAR_MAX_WAITING": "AVATAR_MAX_QUEUED",
+    "AVATAR_LIVE_MIB": "AVATAR_LIVE_MEMORY_MIB",
+    "AVATAR_ACCEPT_LICENCE": "AVATAR_ACCEPT_LICENSE",
+}
+OLD_METRICS = {"avatar_jobs_refused_total": "avatar_jobs_rejected_total"}
 
 
-def options_table() -> str:
-    """One row an option of the form."""
-    rows = [f"| `{each.name}` | {f'`{each.default}`' if each.default else ''} | {each.about} |" for each in OPTIONS]
-    return "\n".join(["| field | default | what it does |", "|---|---|---|", *rows])
-
-
-def settings_table(settings: Iterable[Setting] = SETTINGS) -> str:
-    """One row a setting of the gateway."""
-    rows = [f"| `{each.variable}` | {each.default} | {each.about} |" for each in settings]
-    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
-
-
-def served_table() -> str:
-    """One row a setting of the models `avatar` and `live`."""
-    return settings_table(described(LiveSettings))
-
-
-def metrics_table() -> str:
-    """One row a metric of the gateway."""
-    rows = [f"| `{each.name}` | {each.kind} | {', '.join(each.labels)} | {each.about} |" for each in METRICS]
-    return "\n".join(["| metric | kind | labels | meaning |", "|---|---|---|---|", *rows])
-
-
-def models_table() -> str:
-    """One row a public model, its tensors with type, shape and meaning."""
+def options_page() -> str:
+    """Return the page of the form's options, one row per option."""
     rows = [
-        f"| `{model.name}` | {model.about} | {'<br>'.join(_inputs(model))} | {'<br>'.join(_cells(model.outputs))} |"
-        for model in MODELS
-    ]
-    return "\n".join(["| model | what it does | inputs | outputs |", "|---|---|---|---|", *rows])
-
-
-def tensors_tables() -> str:
-    """A table a public model, one row a tensor; those that are the whole job first."""
-    return "\n\n".join(_one_table(model) for model in sorted(MODELS, key=lambda model: not model.streams))
-
-
-def choices_table() -> str:
-    """One row an option, as an input of the streaming models."""
-    rows = [
-        f"| `{each.name}` | {f'`{each.default}`' if each.default else 'empty'} | {each.about}{_whose(each.name)} |"
+        f"| `{each.name}` | {f'`{each.default}`' if each.default else 'empty'} | {each.about}{_scope(each.name)} |"
         for each in OPTIONS
     ]
-    return "\n".join(["| input | where it is left out | what it does |", "|---|---|---|", *rows])
+    return _page(
+        "Form options",
+        "Options are optional text fields of the [HTTP form](../guide/http.md), optional BYTES inputs of the models\n"
+        "[`avatar`](../grpc/render.md) and [`live`](../grpc/live.md), and keyword arguments of the\n"
+        "[Python client](../guide/python-client.md). A missing field and an empty text both mean the default.\n"
+        "Coordinates are pixels of the working image: upright, and scaled down if it is larger than\n"
+        "`AVATAR_WORK_MEGAPIXELS`. The fields that every form has are described with the [form](../guide/http.md#fields).",
+        _table(("option", "default", "meaning"), rows),
+    )
 
 
-DOCUMENTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
-    "README.md": {
-        "options": options_table,
-        "settings": settings_table,
-        "metrics": metrics_table,
-        "models": models_table,
-    },
-    "docs/grpc.md": {
-        "tensors": tensors_tables,
-        "choices": choices_table,
-        "served": served_table,
-    },
+def settings_page() -> str:
+    """Return the page of all settings: of the gateway, of the models in Triton, and their old names."""
+    live = described(LiveSettings)
+    return _page(
+        "Settings",
+        "Settings are environment variables, read once at start. [Settings](../operations/settings.md) explains which\n"
+        "process reads which, and what to change for what. [Docker](../operations/docker.md#variables) has a few more\n"
+        "variables of its own.",
+        "## Gateway",
+        "`python -m gateway --help` prints the same list.",
+        _settings(SETTINGS),
+        "## Models `avatar` and `live`",
+        "The process that runs Triton reads these when the models load.",
+        _settings(live),
+        "## Old names",
+        "These names of earlier builds are accepted for one release, with a warning in the log.",
+        _table(("old name", "name"), (f"| `{old}` | `{new}` |" for old, new in OLD_SETTINGS.items())),
+    )
+
+
+def metrics_page() -> str:
+    """Return the page of the gateway's metrics, one row per metric."""
+    rows = [
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.about} |"
+        for each in METRICS
+    ]
+    return _page(
+        "Metrics",
+        "`GET /metrics` of the gateway returns these metrics, and `process_*` (CPU, memory, open files).\n"
+        "[Metrics, health and logs](../operations/metrics.md) explains how to use them.",
+        _table(("metric", "kind", "labels", "meaning"), rows),
+        "## Old names",
+        "These names of earlier builds are exported too, for one release.",
+        _table(("old name", "name"), (f"| `{old}` | `{new}` |" for old, new in OLD_METRICS.items())),
+    )
+
+
+def models_page() -> str:
+    """Return the page of all public models and their tensors; those that are the whole job come first."""
+    models = sorted(MODELS, key=lambda model: not model.streams)
+    overview = [f"| [`{model.name}`](#{model.name}) | {model.about} |" for model in models]
+    return _page(
+        "Models and tensors",
+        f"The version of these tensors is {API_VERSION} ([what it means](../grpc/overview.md#version)). `-1` is a\n"
+        "length that varies. Types are those of the KServe protocol. A UINT8 file is the bytes of the file, and BYTES of\n"
+        "shape [1] is one text in UTF-8.",
+        _table(("model", "purpose"), overview),
+        *(part for model in models for part in _model(model)),
+    )
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "options.md": options_page,
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "models.md": models_page,
 }
 
 
-def filled(document: str, text: str) -> str:
-    """A document with its tables between the markers made anew."""
-    for name, table in DOCUMENTS[document].items():
-        pattern, new = rf"(<!-- {name} -->\n\n).*?(\n\n<!-- end -->)", table()
-        text, count = re.subn(pattern, lambda found, new=new: found[1] + new + found[2], text, flags=re.S)
-        if count != 1:
-            raise SystemExit(f"{document}: one pair of markers for {name} expected, found {count}")
-    return text
+def outdated(folder: Path = REFERENCE) -> dict[Path, str]:
+    """Return the pages in `folder` that differ from the code, each with its right text."""
+    pages = {folder / name: page() for name, page in PAGES.items()}
+    return {path: text for path, text in pages.items() if not path.exists() or path.read_text("utf-8") != text}
 
 
-def _cells(tensors: Iterable[Tensor]) -> list[str]:
-    return [
-        f"`{each.name}` {each.dtype} {list(each.shape)}{' (optional)' if each.optional else ''}: {each.about}"
-        for each in tensors
-    ]
+def _page(title: str, *parts: str) -> str:
+    return "\n\n".join([f"# {title}", NOTICE, *parts]) + "\n"
 
 
-def _inputs(model: Model) -> list[str]:
-    """All of them; of a streaming model, whose texts are many, its files and sounds."""
-    if not model.streams:
-        return _cells(model.inputs)
-    cells = _cells(each for each in model.inputs if each.dtype != "BYTES")
-    return [*cells, "the form's texts, all optional: [docs/grpc.md](docs/grpc.md#every-tensor)"]
+def _table(columns: tuple[str, ...], rows: Iterable[str]) -> str:
+    return "\n".join([f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows])
 
 
-def _one_table(model: Model) -> str:
-    how = "By `ModelStreamInfer` only, a session of requests." if model.sequences else "By `ModelStreamInfer` only."
-    if not model.streams:
-        batch = f"The first dimension of all tensors is the batch, at most {model.max_batch_size}."
-        how = batch if model.max_batch_size else ""
+def _settings(settings: Iterable[Setting]) -> str:
+    rows = (f"| `{each.variable}` | {each.default} | {each.about} |" for each in settings)
+    return _table(("variable", "default", "meaning"), rows)
+
+
+def _model(model: Model) -> list[str]:
+    """Return the section of one model, with one row per tensor."""
+    how = "Call it by `ModelStreamInfer`, with a session of requests." if model.sequences else ""
+    how = how or ("Call it by `ModelStreamInfer`." if model.streams else "")
+    if model.max_batch_size:
+        how = f"The first dimension of every tensor is the batch, at most {model.max_batch_size}."
     rows = [
         *(_row("in", model, each) for each in model.inputs if not (model.streams and each.name in CHOSEN)),
-        *(["| in | the [options](#options) | BYTES | [1] | no | text |"] if model.streams else []),
+        *(["| in | the [options](options.md) | BYTES | [1] | no | text |"] if model.streams else []),
         *(_row("out", model, each) for each in model.outputs),
     ]
-    head = ["| | tensor | type | shape | needed | |", "|---|---|---|---|---|---|"]
-    return "\n".join([f"**`{model.name}`**: {model.about}. {how}".rstrip(), "", *head, *rows])
+    about = f"{model.about[0].upper()}{model.about[1:]}." if not model.about.startswith(("s3fd", "face_")) else ""
+    about = about or f"{model.about}."
+    return [
+        f"## `{model.name}`",
+        f"{about} {how}".rstrip(),
+        _table(("", "tensor", "type", "shape", "required", "meaning"), rows),
+    ]
 
 
 def _row(side: str, model: Model, tensor: Tensor) -> str:
     shape = [-1, *tensor.shape] if model.max_batch_size else list(tensor.shape)
-    needed = "" if side == "out" else "no" if tensor.optional else "yes"
-    return f"| {side} | `{tensor.name}` | {tensor.dtype} | {shape} | {needed} | {tensor.about} |"
+    required = "" if side == "out" else "no" if tensor.optional else "yes"
+    return f"| {side} | `{tensor.name}` | {tensor.dtype} | {shape} | {required} | {tensor.about} |"
 
 
-def _whose(name: str) -> str:
-    return "" if any(each.name == name for each in LIVE.inputs) else f" Of `{AVATAR.name}` only."
+def _scope(name: str) -> str:
+    return "" if any(each.name == name for each in LIVE.inputs) else f" Not for `{LIVE.name}`, only `{AVATAR.name}`."
 
 
-def main() -> int:
-    """See the module."""
+def main(arguments: list[str] | None = None) -> int:
+    """Write or compare the pages; see the module for the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a table is out of date")
-    options = parser.parse_args()
-    status = 0
-    for document in DOCUMENTS:
-        path = ROOT / document
-        text = path.read_text("utf-8")
-        new = filled(document, text)
-        if options.check and new != text:
-            again = "run: .venv/bin/python scripts/generate_doc_tables.py"
-            print(f"{document}: its tables are out of date; {again}", file=sys.stderr)
-            status = 1
-        elif new != text:
-            path.write_text(new, "utf-8")
-    return status
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is out of date")
+    options = parser.parse_args(arguments)
+    pages = outdated()
+    for path, text in pages.items():
+        if options.check:
+            print(f"{path.relative_to(ROOT)} is out of date; run: {COMMAND}", file=sys.stderr)
+        else:
+            path.write_text(text, "utf-8")
+    return 1 if options.check and pages else 0
 
 
 if __name__ == "__main__":
