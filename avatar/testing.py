@@ -8,21 +8,21 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipsync.arrays import Boxes, Floats, Images, Labels
 from lipsync.crop import crop
 from lipsync.errors import InvalidInput
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 
-from .inference.protocol import About, Floats, Frames, Pictures
+from .inference.protocol import About, Frames
 from .options import Net
 
 Box = tuple[float, float, float, float]
 
 
-def middle(picture: Pictures) -> Box:
+def middle(picture: Images) -> Box:
     """A face in the middle of any picture."""
     height, width = picture.shape[:2]
     return (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
@@ -44,7 +44,7 @@ class FakeModels:
 
     def __init__(
         self,
-        face: Callable[[Pictures], Box | None] = middle,
+        face: Callable[[Images], Box | None] = middle,
         *,
         darken: bool = False,
         stand_ins: Iterable[str] = (),
@@ -79,7 +79,7 @@ class FakeModels:
         async with self._call("mel_windows"):
             return await asyncio.to_thread(lambda: mel_windows(mel_spectrogram(audio), fps))
 
-    async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
+    async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """As `Models`; the only face of each picture is the one that `face` finds."""
         self.frames += len(frames)
         async with self._call("detect_faces"):
@@ -92,7 +92,7 @@ class FakeModels:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
         """As `Models`; a mouth is the crop itself, or darkened."""
         frames = np.asarray(frames)
         self.nets.add(net)
@@ -104,7 +104,7 @@ class FakeModels:
             mouths = await asyncio.to_thread(crop, frames, boxes, len(windows))
             return darkened(mouths, windows) if self._darken else mouths
 
-    async def segment(self, image: Pictures) -> NDArray[np.int32]:
+    async def segment(self, image: Images) -> Labels:
         """As `Models`; red pixels are a person, by the rule of the stand-in checkpoint."""
         async with self._call("segment"):
             red, blue = image[:, :, 0].astype(np.int32), image[:, :, 2].astype(np.int32)
@@ -130,7 +130,7 @@ class FakeModels:
             self.running[name] -= 1
 
 
-def darkened(mouths: Pictures, windows: Floats) -> Pictures:
+def darkened(mouths: Images, windows: Floats) -> Images:
     """Crops UINT8 [n,96,96,3] whose lower half is as dark as their window FP32 [n,80,16] is loud."""
     loudness = np.clip(windows.mean(axis=(1, 2)) / 8 + 0.5, 0, 1)
     result = mouths.copy()

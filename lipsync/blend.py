@@ -10,14 +10,11 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from .boxes import Boxes, check
-from .crop import Pictures
+from .arrays import Box, Floats, Image
+from .boxes import check
 from .errors import InvalidInput
 from .tensors import FACE_SIZE
-
-Floats = NDArray[np.float32]
 
 # Heights are shares of the box, from its top. The net sees all above 0.5 and hardly changes it.
 TOP = (0.42, 0.58)  # from nothing to all: under the eyes, above the upper lip
@@ -30,11 +27,11 @@ STRANGE = 24.0  # levels (all channels together) off the usual difference at whi
 FAITH = 0.02  # how soon, far from every square that counts, the usual difference is taken instead
 
 
-def feather(frame: Pictures, box: Boxes, mouth: Pictures) -> Pictures:
+def feather(frame: Image, box: Box, mouth: Image) -> Image:
     """Put the lower half of a generated face back with a soft edge and matched colours, on a copy.
 
     Nothing outside the box changes, nor do its uppermost two fifths, nor its outermost pixels where the picture goes on
-    beyond them. Boxes too small to fade in (two pixels wide, say) change nothing.
+    beyond them. Box too small to fade in (two pixels wide, say) change nothing.
 
     Args:
         frame: UINT8 [H,W,3] BGR.
@@ -60,7 +57,7 @@ def feather(frame: Pictures, box: Boxes, mouth: Pictures) -> Pictures:
     return result
 
 
-def _matched(face: Pictures, mouth: Pictures, cut: tuple[bool, bool, bool]) -> Pictures:
+def _matched(face: Image, mouth: Image, cut: tuple[bool, bool, bool]) -> Image:
     """The generated face, UINT8 [96,96,3], with the colours that the frame has where the mask fades.
 
     The difference is measured on that ring, where both show the same, and spread into the inside, where they
@@ -77,7 +74,7 @@ def _matched(face: Pictures, mouth: Pictures, cut: tuple[bool, bool, bool]) -> P
     spread = cv2.GaussianBlur(weighed, (0, 0), REACH, borderType=cv2.BORDER_CONSTANT)
     field = usual + spread[..., :3] / (spread[..., 3:] + FAITH)
     smooth = cv2.resize(field, (FACE_SIZE, FACE_SIZE))
-    matched: Pictures = cv2.add(mouth, smooth, dtype=cv2.CV_8U)  # type: ignore[assignment]  # rounds and saturates
+    matched: Image = cv2.add(mouth, smooth, dtype=cv2.CV_8U)  # type: ignore[assignment]  # rounds and saturates
     return matched
 
 
@@ -121,7 +118,7 @@ def _ease(share: Floats) -> Floats:
     return eased
 
 
-def _check(frame: Pictures, box: Boxes, mouth: Pictures) -> None:
+def _check(frame: Image, box: Box, mouth: Image) -> None:
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise InvalidInput(f"frame: UINT8 [H,W,3] expected, got {frame.dtype} {list(frame.shape)}")
     if box.shape != (4,) or not np.issubdtype(box.dtype, np.integer):

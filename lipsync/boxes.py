@@ -6,11 +6,9 @@ A box is x1 y1 x2 y2 in int pixels, x2 and y2 exclusive.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Array, Boxes, Floats
 from .errors import InvalidInput
-
-Boxes = NDArray[np.int32]
 
 PADS = (0, 10, 0, 0)  # pixels added at the top, bottom, left, right
 SMOOTHING = 5  # boxes that one mean takes in
@@ -73,6 +71,18 @@ def check(boxes: Boxes, width: int, height: int) -> None:
     if bad.any():
         first = int(np.argmax(bad))
         raise InvalidInput(f"boxes[{first}]: {boxes[first].tolist()} is empty or outside the {width}x{height} picture")
+
+
+def iou(box: Array, boxes: Array) -> Floats:
+    """Return the intersection over union of one box [4] with each of `boxes` [n,4], as FP32 [n] from 0 to 1.
+
+    Boxes are x1 y1 x2 y2, integers or floats; the arithmetic is done in their type.
+    """
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.maximum(0, high - low), axis=1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
+    share: Floats = (shared / np.maximum(areas, 1e-6)).astype(np.float32)
+    return share
 
 
 def _mean(boxes: Boxes) -> Boxes:

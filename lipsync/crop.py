@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import Boxes, check
+from .arrays import Boxes, Images
+from .boxes import check
 from .errors import InvalidInput
 from .tensors import FACE_SIZE
 
-Pictures = NDArray[np.uint8]
 T = TypeVar("T", bound=np.generic)
 
 
-def crop(frames: Pictures, boxes: Boxes, count: int | None = None) -> Pictures:
+def crop(frames: Images, boxes: Boxes, count: int | None = None) -> Images:
     """Cut each frame's face out and bring it to 96×96 (bilinear).
 
     Args:
@@ -37,7 +37,7 @@ def crop(frames: Pictures, boxes: Boxes, count: int | None = None) -> Pictures:
     return np.stack([_crop_one(frame, box) for frame, box in pairs])
 
 
-def paste(frames: Pictures, boxes: Boxes, mouths: Pictures) -> Pictures:
+def paste(frames: Images, boxes: Boxes, mouths: Images) -> Images:
     """Put generated faces back over the whole of their boxes (bilinear), on a copy.
 
     Args:
@@ -60,13 +60,13 @@ def paste(frames: Pictures, boxes: Boxes, mouths: Pictures) -> Pictures:
     return result
 
 
-def _crop_one(frame: Pictures, box: Boxes) -> Pictures:
+def _crop_one(frame: Images, box: Boxes) -> Images:
     x1, y1, x2, y2 = box
-    face: Pictures = cv2.resize(frame[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE))  # type: ignore[assignment]
+    face: Images = cv2.resize(frame[y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE))  # type: ignore[assignment]
     return face
 
 
-def _count(frames: Pictures, boxes: Boxes, count: int | None) -> int:
+def _count(frames: Images, boxes: Boxes, count: int | None) -> int:
     if frames.ndim != 4 or frames.shape[3] != 3:
         raise InvalidInput(f"frames: UINT8 [n,H,W,3] expected, got {list(frames.shape)}")
     if boxes.ndim != 2 or boxes.shape[1] != 4:

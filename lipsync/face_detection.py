@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Box, Floats
 from .errors import InvalidInput
 from .tensors import FACES
 
@@ -21,8 +21,6 @@ CANDIDATE_SCORE = 0.05  # below it a candidate takes no part in NMS
 NMS_OVERLAP = 0.3
 FACE_SCORE = 0.5
 RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, taken off RGB channels: the weights expect the quirk
-
-Floats = NDArray[np.float32]
 
 
 def candidates(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -99,7 +97,7 @@ def _suppress_one(boxes: Floats, scores: Floats) -> list[int]:
     return keep
 
 
-def best_face(boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
+def best_face(boxes: Floats, scores: Floats) -> Box | None:
     """The best face of one picture, INT32 [4] as `corners` gives it, or None.
 
     Args:
@@ -110,7 +108,7 @@ def best_face(boxes: Floats, scores: Floats) -> NDArray[np.int32] | None:
     return corners(boxes[0])
 
 
-def corners(box: Floats) -> NDArray[np.int32]:
+def corners(box: Floats) -> Box:
     """A box FP32 [4] in int pixels, INT32 [4]: clipped at 0 and truncated, as the original does it."""
-    whole: NDArray[np.int32] = np.maximum(box, 0).astype(np.int32)
+    whole: Box = np.maximum(box, 0).astype(np.int32)
     return whole

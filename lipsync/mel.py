@@ -7,8 +7,8 @@ from functools import cache
 import librosa
 import numpy as np
 from librosa.filters import mel as slaney_filters
-from numpy.typing import NDArray
 
+from .arrays import Floats
 from .errors import InvalidInput
 from .tensors import MEL_BANDS
 
@@ -28,7 +28,7 @@ LOUDEST = np.float32(1e30)  # what is louder would be infinite in the spectrum
 MIN_SAMPLES = FFT_LENGTH  # one whole column; librosa warns of anything shorter
 
 
-def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
+def mel_spectrogram(audio: Floats) -> Floats:
     """The mel spectrogram of speech.
 
     Pre-emphasis, centred Hann STFT with reflected ends, Slaney mel filters, decibels, normalised:
@@ -57,14 +57,14 @@ def mel_spectrogram(audio: NDArray[np.float32]) -> NDArray[np.float32]:
     bands = np.matmul(columns[:, None], _filters().T)[:, 0].T
     decibels = 20.0 * np.log10(np.maximum(FLOOR, bands)) - REFERENCE_DB
     normalised = 2 * PEAK * (decibels + RANGE_DB) / RANGE_DB - PEAK
-    mel: NDArray[np.float32] = np.clip(normalised, -PEAK, PEAK).astype(np.float32)
+    mel: Floats = np.clip(normalised, -PEAK, PEAK).astype(np.float32)
     return mel
 
 
 @cache
-def _filters() -> NDArray[np.float32]:
+def _filters() -> Floats:
     """Slaney mel filters, FP32 [80, 401]."""
-    filters: NDArray[np.float32] = slaney_filters(
+    filters: Floats = slaney_filters(
         sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ
     )
     return filters

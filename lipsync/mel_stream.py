@@ -9,14 +9,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Floats
 from .errors import InvalidInput
 from .mel import FFT_LENGTH, HOP_LENGTH, MEL_STEPS_PER_SECOND, PEAK, SAMPLE_RATE, mel_spectrogram
 from .mel_windows import window_starts
 from .tensors import MEL_BANDS, WINDOW_COLUMNS
-
-Floats = NDArray[np.float32]
 
 # A column is centred: it hears so many samples before its own place, and as many from there on.
 REACH = FFT_LENGTH // 2

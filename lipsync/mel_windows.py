@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import Floats
 from .errors import InvalidInput
 from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND
 from .tensors import WINDOW_COLUMNS
@@ -44,7 +45,7 @@ def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
     return np.append(starts[:whole], last)
 
 
-def mel_windows(mel: NDArray[np.float32], fps: float) -> NDArray[np.float32]:
+def mel_windows(mel: Floats, fps: float) -> Floats:
     """Cut a mel spectrogram FP32 [80, columns] into FP32 [frames, 80, 16], one window a frame.
 
     Raises:

@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Picture = NDArray[np.uint8]
+from .arrays import Floats, Image
 
 AROUND = 0.5  # of the box, on each side: as far as the inside may move in one step
 HEIGHT = 96  # pixels that the box is brought to: enough corners, and a millisecond a step
@@ -35,11 +34,11 @@ class Motion:
         box: FP32 [4], x1 y1 x2 y2 in pixels, where the face is in it.
     """
 
-    def __init__(self, picture: Picture, box: Floats) -> None:
+    def __init__(self, picture: Image, box: Floats) -> None:
         self._picture, self.box = picture, box.astype(np.float32)
         self._looks = _patch(picture, self.box)
 
-    def step(self, picture: Picture) -> bool:
+    def step(self, picture: Image) -> bool:
         """Follow the box into the next picture, of the same size.
 
         Returns:
@@ -53,7 +52,7 @@ class Motion:
         return _alike(self._looks, _patch(picture, moved))
 
 
-def _moved(before: Picture, after: Picture, box: Floats) -> Floats | None:
+def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
     """The box FP32 [4] in the picture after, or None where too few corners agree on it."""
     region = _region(box, before.shape)
     if region is None:
@@ -84,7 +83,7 @@ def _moved(before: Picture, after: Picture, box: Floats) -> Floats | None:
     return np.asarray(np.concatenate((moved - half, moved + half)), np.float32)
 
 
-def _flow(one: Picture, other: Picture, points: Any) -> tuple[Any, NDArray[np.bool_]]:  # noqa: ANN401 - OpenCV's points
+def _flow(one: Image, other: Image, points: Any) -> tuple[Any, NDArray[np.bool_]]:  # noqa: ANN401 - OpenCV's points
     """Where points FP32 [n,1,2] of one picture are in the other, and whether each was found."""
     guess: Any = None
     there, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points, guess, winSize=(15, 15), maxLevel=3)
@@ -101,13 +100,13 @@ def _region(box: Floats, shape: tuple[int, ...]) -> tuple[tuple[int, int, int, i
     return (int(low[0]), int(low[1]), int(high[0]), int(high[1])), min(1.0, HEIGHT / float(size[1]))
 
 
-def _gray(part: Picture, factor: float) -> Picture:
+def _gray(part: Image, factor: float) -> Image:
     size = max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor))
     small = part if factor == 1 else cv2.resize(part, size, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _patch(picture: Picture, box: Floats) -> Floats | None:
+def _patch(picture: Image, box: Floats) -> Floats | None:
     """The looks of a box, FP32 [24,24] grey levels; None where it lies outside."""
     x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
     x2, y2 = np.ceil(box[2:]).astype(int)

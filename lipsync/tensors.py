@@ -7,11 +7,11 @@ batch dimension in front of each shape here; for the others the leading `-1` is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .arrays import Array
 from .errors import InvalidInput
 
 # Of this table. The first number changes with what callers would notice as broken (a name, a type or a shape that is
@@ -53,7 +53,7 @@ class Tensor:
         """The NumPy scalar type of this tensor's elements."""
         return _NUMPY[self.dtype]
 
-    def accepts(self, array: NDArray[Any], *, batched: bool = False) -> bool:
+    def accepts(self, array: Array, *, batched: bool = False) -> bool:
         """Whether `array` has this tensor's type and shape (with a batch in front if `batched`)."""
         shape = array.shape[1:] if batched else array.shape
         return (
@@ -62,12 +62,12 @@ class Tensor:
             and all(want in (-1, have) for want, have in zip(self.shape, shape, strict=True))
         )
 
-    def unfit(self, array: NDArray[Any], *, batched: bool = False) -> str:
+    def unfit(self, array: Array, *, batched: bool = False) -> str:
         """Why `accepts` says no to `array`, for a person."""
         shape = [-1, *self.shape] if batched else [*self.shape]
         return f"{self.dtype} {shape} expected, got {list(array.shape)}"
 
-    def check(self, array: NDArray[Any], *, batched: bool = False) -> None:
+    def check(self, array: Array, *, batched: bool = False) -> None:
         """Raise InvalidInput, with this tensor's name, where `accepts` says no to `array`."""
         if not self.accepts(array, batched=batched):
             raise InvalidInput(f"{self.name}: {self.unfit(array, batched=batched)}")

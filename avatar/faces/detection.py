@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.arrays import Floats
+
 from .. import limits
 from ..context import Job
-from ..inference.protocol import Floats
 from ..media.image import Picture
 
 Faces = tuple[Floats, Floats]  # what detection says of one picture: boxes [16,4] and scores [16]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from lipsync.arrays import Floats
+
 from ..errors import InvalidField
-from ..inference.protocol import Floats
 from ..options import Nth, Place, Side, Which
 
 # Two boxes of one face in neighbouring frames overlap by far more (intersection over union); boxes of two people

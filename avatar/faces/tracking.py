@@ -18,10 +18,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.arrays import Floats
 from lipsync.motion import Motion
 
 from ..context import Job
-from ..inference.protocol import Floats
 from ..media.image import Picture
 from . import detection
 from .selection import Chooser, overlap, same

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lipsync.arrays import Boxes, Floats, Images
 from lipsync.blend import feather
-from lipsync.boxes import Boxes
 from lipsync.crop import paste
 from lipsync.tensors import WAV2LIP_BATCH
 
 from ..context import Job
 from ..faces.locator import Seen
-from ..inference.protocol import Floats, Pictures
 from ..media.audio import Windows
 from ..media.image import Picture
 from ..options import Blend
@@ -81,7 +80,7 @@ async def shots(seen: AsyncGenerator[Seen], windows: Windows) -> AsyncGenerator[
 async def speak(cut: AsyncGenerator[Shot], job: Job) -> AsyncGenerator[Picture]:
     """Each frame with its mouth put back, BGR [H,W,3] on an even number of rows and columns."""
 
-    async def generate(shot: Shot) -> tuple[Shot, Pictures | None]:
+    async def generate(shot: Shot) -> tuple[Shot, Images | None]:
         if shot.boxes is None:
             return shot, None
         with job.timer.stage("generation"):

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lipsync import tensors
+from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
 from lipsync.triton.python_model import PbUtils
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Net
-from .protocol import GENERATORS, LIPSYNC, About, Floats, Frames, Pictures
+from .protocol import GENERATORS, LIPSYNC, About, Frames
 from .shm_layout import Given, fitting, whole
 
 # Calls under way: of one job at most five. More jobs at once wait here instead of in Triton.
@@ -59,19 +59,19 @@ class BlsModels:
         (windows,) = await self._infer(tensors.MEL_SPECTROGRAM, audio, np.array([fps]))
         return windows
 
-    async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
+    async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """As `Models`."""
 
-        async def piece(rows: slice) -> list[NDArray[Any]]:
+        async def piece(rows: slice) -> list[Array]:
             return await self._infer(tensors.DETECT_FACES, frames[rows])
 
         boxes, scores = await self._pictures.work(len(frames), piece)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
         """As `Models`."""
 
-        async def piece(rows: slice) -> list[NDArray[Any]]:
+        async def piece(rows: slice) -> list[Array]:
             shown = frames if len(frames) == 1 else frames[rows]
             placed = boxes if len(boxes) == 1 else boxes[rows]
             return await self._infer(LIPSYNC[net], shown, placed, windows[rows])
@@ -79,16 +79,16 @@ class BlsModels:
         (mouths,) = await self._windows.work(len(windows), piece)
         return mouths
 
-    async def speak(self, faces: Pictures, windows: Floats, net: Net) -> Pictures:
+    async def speak(self, faces: Images, windows: Floats, net: Net) -> Images:
         """Crops UINT8 [n,96,96,3] and their windows FP32 [n,80,16] to mouths: `lipsync` for who has cut already."""
 
-        async def piece(rows: slice) -> list[NDArray[Any]]:
+        async def piece(rows: slice) -> list[Array]:
             return await self._infer(GENERATORS[net], faces[rows], windows[rows])
 
         (mouths,) = await self._windows.work(len(windows), piece)
         return mouths
 
-    async def segment(self, image: Pictures) -> NDArray[np.int32]:
+    async def segment(self, image: Images) -> Labels:
         """As `Models`."""
         (labels,) = await self._infer(tensors.SEGMENTATION, image)
         return labels
@@ -97,12 +97,12 @@ class BlsModels:
         """As `Models`; calls under way go on, and nobody waits for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _infer(self, model: Model, *given: Given) -> list[NDArray[Any]]:
+    async def _infer(self, model: Model, *given: Given) -> list[Array]:
         """One inference, inputs and outputs in the order of the model's tensors."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._ask, model, given)
 
-    def _ask(self, model: Model, given: tuple[Given, ...]) -> list[NDArray[Any]]:
+    def _ask(self, model: Model, given: tuple[Given, ...]) -> list[Array]:
         pb = self._pb
         pairs = zip(model.inputs, given, strict=True)
         request = pb.InferenceRequest(
@@ -142,9 +142,9 @@ class _Pieces:
         self._fewest, self._most = fewest, most
         self._rows = fewest
 
-    async def work(self, count: int, call: Callable[[slice], Awaitable[list[NDArray[Any]]]]) -> list[NDArray[Any]]:
+    async def work(self, count: int, call: Callable[[slice], Awaitable[list[Array]]]) -> list[Array]:
         """`count` rows, a piece after the other: an output is the pieces' outputs behind each other."""
-        done: list[list[NDArray[Any]]] = []
+        done: list[list[Array]] = []
         start = 0
         while start < count:
             rows = slice(start, min(count, start + self._rows))
@@ -160,7 +160,7 @@ class _Pieces:
         self._rows = max(self._fewest, min(self._most, fitting, 2 * self._rows))
 
 
-def _array(tensor: tensors.Tensor, given: Given, model: Model) -> NDArray[Any]:
+def _array(tensor: tensors.Tensor, given: Given, model: Model) -> Array:
     """One array, in C order, of the tensor's type and shape, with a batch in front where the model has one."""
     if model.max_batch_size and isinstance(given, np.ndarray):
         tensor.check(given, batched=True)

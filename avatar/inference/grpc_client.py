@@ -8,18 +8,18 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from lipsync import tensors
+from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import FACE_SIZE, Model
 
 from ..errors import AvatarError, Unavailable
 from ..options import Net
-from .protocol import GENERATORS, LIPSYNC, About, Floats, Frames, Pictures
+from .protocol import GENERATORS, LIPSYNC, About, Frames
 from .shared_memory import Pool, Region
 from .shm_layout import Given, Layout, fitting, lay_out, whole, write
 
@@ -101,13 +101,13 @@ class TritonModels:
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
         """As `Models`."""
         answer = (len(windows), FACE_SIZE, FACE_SIZE, 3)
         (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows, answer=answer)
         return mouths
 
-    async def segment(self, image: Pictures) -> NDArray[np.int32]:
+    async def segment(self, image: Images) -> Labels:
         """As `Models`."""
         (labels,) = await self._infer(tensors.SEGMENTATION, image, answer=image.shape[:2])
         return labels
@@ -127,7 +127,7 @@ class TritonModels:
             self._connection = _connect(self._address)
         return self._connection
 
-    async def _infer(self, model: Model, *given: Given, answer: tuple[int, ...] | None = None) -> list[NDArray[Any]]:
+    async def _infer(self, model: Model, *given: Given, answer: tuple[int, ...] | None = None) -> list[Array]:
         """One inference, inputs and outputs in the order of the model's tensors.
 
         `answer` is the only output's shape, where it is known beforehand: room for it is made in shared memory.
@@ -157,7 +157,7 @@ class TritonModels:
 
     async def _ask(
         self, model: Model, given: Sequence[Given], layout: Layout, region: Region | None = None
-    ) -> list[NDArray[Any]]:
+    ) -> list[Array]:
         inputs = await asyncio.to_thread(_inputs, model, given, layout, region)  # copies the frames
         outputs = [InferRequestedOutput(tensor.name) for tensor in model.outputs]
         place = layout.answer if region else None

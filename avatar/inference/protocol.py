@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from lipsync import tensors
+from lipsync.arrays import Boxes, Floats, Images, Labels
 
 from ..options import Net
 
-Pictures = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Frames = Pictures | Sequence[Pictures]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
+Frames = Images | Sequence[Images]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
 
 GENERATORS = {Net.WAV2LIP: tensors.WAV2LIP, Net.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
 LIPSYNC = {Net.WAV2LIP: tensors.LIPSYNC, Net.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
@@ -52,13 +48,13 @@ class InferenceClient(Protocol):
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """Speech FP32 [n] (16 kHz) to mel windows FP32 [frames,80,16]."""
 
-    async def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
-        """Pictures UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
+    async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
+        """Images UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Pictures:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
         """Frames (1 or n), boxes (1 or n) and n windows (n ≤ `WAV2LIP_BATCH`) to mouths UINT8 [n,96,96,3]."""
 
-    async def segment(self, image: Pictures) -> NDArray[np.int32]:
+    async def segment(self, image: Images) -> Labels:
         """A picture UINT8 [H,W,3] RGB to labels INT32 [H,W]."""
 
     async def close(self) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
 
 # Tensors from this size on go through shared memory; smaller ones travel in the message as fast.
@@ -17,7 +16,7 @@ SHARED_BYTES = 64 << 10
 ALIGNED = 64  # bytes; a cache line
 
 # What is sent as one tensor: an array, or arrays of one shape and type that are stacked on the way.
-Given = NDArray[Any] | Sequence[NDArray[Any]]
+Given = Array | Sequence[Array]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def lay_out(model: Model, given: Sequence[Given], answer: tuple[int, ...] | None
     return Layout(inputs, output, size)
 
 
-def fitting(tensor: Tensor, given: Given) -> NDArray[Any]:
+def fitting(tensor: Tensor, given: Given) -> Array:
     """An array of the shape and type that is sent: of arrays that are yet to be stacked, not their values.
 
     Raises:
@@ -75,7 +74,7 @@ def fitting(tensor: Tensor, given: Given) -> NDArray[Any]:
     return array
 
 
-def write(given: Given, there: NDArray[Any]) -> None:
+def write(given: Given, there: Array) -> None:
     """Copy, once, what is given."""
     if isinstance(given, np.ndarray):
         np.copyto(there, given)
@@ -83,6 +82,6 @@ def write(given: Given, there: NDArray[Any]) -> None:
         np.stack(given, out=there)
 
 
-def whole(given: Given) -> NDArray[Any]:
+def whole(given: Given) -> Array:
     """What is given as one array; stacked only if it is not one yet."""
     return given if isinstance(given, np.ndarray) else np.stack(given)

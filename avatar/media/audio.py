@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lipsync.arrays import Floats
 from lipsync.mel import HOP_LENGTH, SAMPLE_RATE
 from lipsync.mel_windows import window_starts
 from lipsync.tensors import MEL_BANDS, SPEECH_FILE, WINDOW_COLUMNS
@@ -18,7 +19,6 @@ from lipsync.tensors import MEL_BANDS, SPEECH_FILE, WINDOW_COLUMNS
 from .. import limits as intake
 from ..context import Job
 from ..errors import AvatarError, InvalidField
-from ..inference.protocol import Floats
 from . import ffmpeg, ffmpeg_args
 
 MAY_HOLD_NAN = ("pcm_f", "wavpack")  # codecs (by ffmpeg's names) that store floats as they are

@@ -10,15 +10,15 @@ from fractions import Fraction
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from lipsync import tensors
+from lipsync.arrays import Box, Image, Images
 from lipsync.blend import feather
 from lipsync.crop import crop, paste
 
 from ..context import Job
 from ..faces.locator import Tracker
-from ..media.image import Picture, Still
+from ..media.image import Still
 from ..options import Blend, Longer, Options
 from ..request import AvatarRequest
 from ..source import appear
@@ -41,9 +41,9 @@ class Face:
         stand_ins: models that run on stand-in checkpoints.
     """
 
-    pictures: list[Picture]
-    boxes: list[NDArray[np.int32] | None]
-    crops: NDArray[np.uint8]
+    pictures: list[Image]
+    boxes: list[Box | None]
+    crops: Images
     fps: Fraction
     options: Options
     form: str
@@ -69,8 +69,8 @@ async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[
     avatar = seen.avatar
     count = 1 if isinstance(avatar, Still) else avatar.count
     make_room(count * 3 * (avatar.width * avatar.height + tensors.FACE_SIZE**2))
-    pictures: list[Picture] = []
-    boxes: list[NDArray[np.int32] | None] = []
+    pictures: list[Image] = []
+    boxes: list[Box | None] = []
     async with aclosing(Tracker(avatar, count, job, seen.faces).frames()) as frames:
         async for picture, box in frames:
             pictures.append(picture)
@@ -79,7 +79,7 @@ async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[
     return Face(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
 
 
-def _crops(pictures: list[Picture], boxes: list[NDArray[np.int32] | None]) -> NDArray[np.uint8]:
+def _crops(pictures: list[Image], boxes: list[Box | None]) -> Images:
     crops = np.zeros((len(pictures), tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
     for n, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
         if box is not None:
@@ -87,7 +87,7 @@ def _crops(pictures: list[Picture], boxes: list[NDArray[np.int32] | None]) -> ND
     return crops
 
 
-def frame_of(face: Face, number: int, mouth: Picture | None) -> dict[str, NDArray[np.uint8] | NDArray[np.int32]]:
+def frame_of(face: Face, number: int, mouth: Image | None) -> dict[str, Images | Box]:
     """A frame's outputs but for its index."""
     picture, box = face.pictures[number], face.boxes[number]
     if mouth is None or box is None:

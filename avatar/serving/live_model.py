@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lipsync import tensors
+from lipsync.arrays import Floats, Image
 from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_stream import LATENCY, MelStream
@@ -29,7 +29,6 @@ from ..context import Job, RequestLog
 from ..errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
 from ..form.parse import parse
 from ..inference.bls_client import BlsModels
-from ..media.image import Picture
 from ..pipeline import tell
 from ..request import Background
 from ..resources.cache import open_cache
@@ -178,7 +177,7 @@ class Live:
 
     async def _answer(self, session: Session, face: Face, mel: MelStream, waiting: list[Said]) -> None:
         first = mel.frames
-        heard: list[NDArray[np.float32]] = []
+        heard: list[Floats] = []
         owners: list[Said] = []  # whose request completed each window
         spoken: list[int] = []
         refused: dict[Said, Exception] = {}
@@ -202,9 +201,9 @@ class Live:
                     return
                 said.answered(refused.get(said))
 
-    def _hear(self, call: Call, face: Face, mel: MelStream) -> list[NDArray[np.float32]]:
+    def _hear(self, call: Call, face: Face, mel: MelStream) -> list[Floats]:
         """The windows FP32 [80,16] that a request completes."""
-        windows: list[NDArray[np.float32]] = []
+        windows: list[Floats] = []
         speech = _speech(call)
         if speech is not None:
             frames = speech.size / SAMPLE_RATE * float(face.fps)
@@ -258,14 +257,14 @@ class Live:
         session.worker = asyncio.create_task(self._work(session, face, MelStream(float(face.fps))))
 
     async def _frames(
-        self, session: Session, face: Face, first: int, windows: list[NDArray[np.float32]]
+        self, session: Session, face: Face, first: int, windows: list[Floats]
     ) -> AsyncGenerator[dict[str, Any]]:
         """The outputs of the frames from `first` on, one a window; a few are generated at a time."""
         for start in range(0, len(windows), AT_ONCE):
             some = windows[start : start + AT_ONCE]
             numbers = [face.number(first + start + n) for n in range(len(some))]
             speaks = [n for n, number in enumerate(numbers) if face.boxes[number] is not None]
-            mouths: dict[int, Picture] = {}
+            mouths: dict[int, Image] = {}
             if speaks:
                 shown = np.ascontiguousarray(face.crops[[numbers[n] for n in speaks]])
                 heard = np.stack([some[n] for n in speaks])
@@ -325,7 +324,7 @@ def _samples(call: Call) -> int:
     return max(0 if (sent := call.array(name)) is None else sent.size for name in ("audio", "pcm"))
 
 
-def _speech(call: Call) -> NDArray[np.float32] | None:
+def _speech(call: Call) -> Floats | None:
     """What was said in this request, FP32 [n]; None where nothing was."""
     audio, pcm = call.array("audio"), call.array("pcm")
     if audio is not None and pcm is not None:

@@ -85,7 +85,11 @@ class Avatar:
 
 
 async def stream(
-    call: Call, asked: AvatarRequest, models: InferenceClient, cache: Cache | None, clock: Callable[[], float] = time.monotonic
+    call: Call,
+    asked: AvatarRequest,
+    models: InferenceClient,
+    cache: Cache | None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Rendered:
     """Do the job, and tell of it: progress, chunks, and at the end the summary. Raises as `pipeline.render`."""
     made: Rendered | None = None

@@ -19,8 +19,8 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
 from lipsync.triton.python_model import PbUtils, Request
 
@@ -33,7 +33,6 @@ logger = logging.getLogger("avatar")
 WATCH_SECONDS = 0.2
 CLOSE_SECONDS = 10.0  # for what runs to end when the model is unloaded
 GONE = "499 the caller is gone"
-Array = NDArray[Any]
 
 
 class Call:

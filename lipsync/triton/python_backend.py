@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..arrays import Array
 from ..errors import InvalidInput
-from .python_model import Array, PbUtils, Request, Response, failure
+from .python_model import PbUtils, Request, Response, failure
 
 LARGE_BYTES = 8 << 20  # inputs of one run: nine 640×480 pictures or 250 faces with their windows
 THREADS = "EMBEDDED_THREADS"  # set by the launcher; see embedded/command.py

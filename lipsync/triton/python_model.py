@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from ..arrays import Array
 from ..errors import InvalidInput
 from ..tensors import Model, Tensor
 
@@ -21,7 +21,6 @@ from ..tensors import Model, Tensor
 PbUtils: TypeAlias = Any
 Request: TypeAlias = Any
 Response: TypeAlias = Any
-Array = NDArray[Any]
 # inputs in the table's order (None: an optional one that was not sent) to outputs in the table's order
 Compute = Callable[..., Array | tuple[Array, ...]]
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lipsync.arrays import Floats
+
 from avatar.context import Job, RequestLog
 from avatar.faces.locator import Tracker
 from avatar.faces.selection import overlap
 from avatar.inference.grpc_client import TritonModels
-from avatar.inference.protocol import Floats
 from avatar.media.ffmpeg import executable
 from avatar.media.video import look
 from avatar.options import Detection, Options

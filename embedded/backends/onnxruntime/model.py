@@ -14,9 +14,10 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
+from lipsync.arrays import Array
 from lipsync.triton.python_backend import THREADS, Batching, Config
 from lipsync.errors import InvalidInput
-from lipsync.triton.python_model import Array, Request, Response
+from lipsync.triton.python_model import Request, Response
 
 Provider = str | tuple[str, dict[str, str]]
 

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import triton_python_backend_utils as pb_utils
 
+from lipsync.arrays import Array
 from lipsync.triton.python_backend import THREADS, Batching, Config
 from lipsync.errors import InvalidInput
-from lipsync.triton.python_model import Array, Request, Response
+from lipsync.triton.python_model import Request, Response
 
 
 class Module:

@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
+
+from lipsync.arrays import Floats
 import pytest
 
 from avatar.context import Job, RequestLog
 from avatar.faces import tracking
 from avatar.faces.selection import Chooser, overlap
 from avatar.faces.tracking import Follower
-from avatar.inference.protocol import Floats
 from avatar.options import Side
 from avatar.testing import Box, FakeModels
 from tests.support.media import Frames

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from lipsync.arrays import Floats
+
 from avatar.errors import InvalidField
 from avatar.events import Rendered
-from avatar.inference.protocol import Floats
 from avatar.options import Blend, Longer, Net, NoFace, Options, Quality, Shorter
 from avatar.testing import FakeModels
 from tests.support.media import (

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.events import Rendered
 from avatar.generation.generator import SHOT_FRAMES
-from avatar.inference.protocol import Floats
 from avatar.limits import Limits
 from avatar.options import Net
 from avatar.request import Background
 from avatar.testing import FakeModels, darkened
+from lipsync.arrays import Floats
 from lipsync.boxes import pad, smooth
 from lipsync.crop import crop, paste
 from lipsync.mel import mel_spectrogram
