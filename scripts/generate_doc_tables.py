@@ -43,7 +43,7 @@ def options_page() -> str:
         "[`avatar`](../grpc/render.md) and [`live`](../grpc/live.md), and keyword arguments of the\n"
         "[Python client](../guide/python-client.md). A missing field and an empty text both mean the default.\n"
         "Coordinates are pixels of the working image: upright, and scaled down if it is larger than\n"
-        "`AVATAR_WORK_MEGAPIXELS`. The fields that every form has are described with the [form](../guide/http.md#fields).",
+        "`AVATAR_WORK_MEGAPIXELS`. The other fields are described with the [form](../guide/http.md#fields).",
         _table(("option", "default", "meaning"), rows),
     )
 
@@ -71,7 +71,7 @@ def settings_page() -> str:
 def metrics_page() -> str:
     """Return the page of the gateway's metrics, one row per metric."""
     rows = [
-        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.about} |"
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
         for each in METRICS
     ]
     return _page(
@@ -88,11 +88,11 @@ def metrics_page() -> str:
 def models_page() -> str:
     """Return the page of all public models and their tensors; those that are the whole job come first."""
     models = sorted(MODELS, key=lambda model: not model.streams)
-    overview = [f"| [`{model.name}`](#{model.name}) | {model.about} |" for model in models]
+    overview = [f"| [`{model.name}`](#{model.name}) | {model.description} |" for model in models]
     return _page(
         "Models and tensors",
         f"The version of these tensors is {API_VERSION} ([what it means](../grpc/overview.md#version)). `-1` is a\n"
-        "length that varies. Types are those of the KServe protocol. A UINT8 file is the bytes of the file, and BYTES of\n"
+        "length that varies. Types are those of the KServe protocol. A UINT8 file is the bytes of the file. BYTES of\n"
         "shape [1] is one text in UTF-8.",
         _table(("model", "purpose"), overview),
         *(part for model in models for part in _model(model)),
@@ -137,8 +137,12 @@ def _model(model: Model) -> list[str]:
         *(["| in | the [options](options.md) | BYTES | [1] | no | text |"] if model.streams else []),
         *(_row("out", model, each) for each in model.outputs),
     ]
-    about = f"{model.about[0].upper()}{model.about[1:]}." if not model.about.startswith(("s3fd", "face_")) else ""
-    about = about or f"{model.about}."
+    about = (
+        f"{model.description[0].upper()}{model.description[1:]}."
+        if not model.description.startswith(("s3fd", "face_"))
+        else ""
+    )
+    about = about or f"{model.description}."
     return [
         f"## `{model.name}`",
         f"{about} {how}".rstrip(),
@@ -149,7 +153,7 @@ def _model(model: Model) -> list[str]:
 def _row(side: str, model: Model, tensor: Tensor) -> str:
     shape = [-1, *tensor.shape] if model.max_batch_size else list(tensor.shape)
     required = "" if side == "out" else "no" if tensor.optional else "yes"
-    return f"| {side} | `{tensor.name}` | {tensor.dtype} | {shape} | {required} | {tensor.about} |"
+    return f"| {side} | `{tensor.name}` | {tensor.dtype} | {shape} | {required} | {tensor.description} |"
 
 
 def _scope(name: str) -> str:

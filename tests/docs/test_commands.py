@@ -1,0 +1,67 @@
+"""The commands of the documents are those that there are, with the flags that they take."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from avatar_client import _cli
+from bench import __main__ as bench
+from tests.docs.pages import COMMANDS, PAGES, ROOT, python_commands
+
+PYTHON = python_commands()
+
+
+def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the help that a command prints after it has parsed its words, and so the values of its flags.
+
+    Commands of the benchmark run in this process, because their imports take seconds.
+    """
+    module, *words = command
+    words = [word for word in words if word not in ("--help", "DIR", "N")] + ["--help"]
+    if module == "bench":
+        with pytest.raises(SystemExit, match="0"):
+            bench.main(words)
+        return capsys.readouterr().out
+    shown = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=ROOT)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
+@pytest.mark.parametrize("command", PYTHON, ids=" ".join)
+def test_a_python_command_takes_its_flags(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    if command[0] == "bench" and command[1:] and not command[1].startswith("-"):
+        assert command[1] in bench.COMMANDS
+    shown = _help(command, capsys)
+    for flag in (word for word in command if word.startswith("--")):
+        assert re.search(rf"{flag}\b", shown), flag
+
+
+def test_the_python_commands_are_found() -> None:
+    modules = {command[0] for command in PYTHON}
+    assert {"export", "embedded", "gateway", "bench", "tests.support.fuzzing"} <= modules
+    benches = {command[1] for command in PYTHON if command[0] == "bench" and command[1:]}
+    assert set(bench.COMMANDS) - {"compare"} <= benches
+
+
+def test_every_flag_of_the_export_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = {("export", "models"): "docs/guide/export.md", ("export", "weights"): "docs/guide/weights.md"}
+    for command, page in pages.items():
+        for flag in re.findall(r"^  (--[a-z-]+)", _help(command, capsys), re.M):
+            assert flag in PAGES[page], flag
+
+
+AVATAR = [(page, words[1:]) for page, words in COMMANDS if words[0] == "avatar"]
+
+
+@pytest.mark.parametrize(("page", "words"), AVATAR, ids=[f"{page}: {' '.join(words)}" for page, words in AVATAR])
+def test_an_avatar_command_takes_its_flags(page: str, words: list[str]) -> None:
+    _cli._parser().parse_args(words)
+
+
+def test_avatar_commands_are_found_on_every_page_that_has_them() -> None:
+    named = {page for page, text in PAGES.items() if re.search(r"^ *avatar render", text, re.M)}
+    assert {page for page, _ in AVATAR} == named >= {"README.md", "client/README.md", "docs/guide/python-client.md"}

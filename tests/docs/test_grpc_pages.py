@@ -1,0 +1,174 @@
+"""What callers of Triton meet is named on the gRPC pages, and the numbers there are those of the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from avatar import errors
+from avatar.events import Rendered
+from avatar.form.parse import TEXT_BYTES
+from avatar.media import ffmpeg_args
+from avatar.options import OPTIONS
+from avatar.serving import live_model, render_model, runner
+from avatar.settings import LiveSettings, described
+from embedded.server import Triton
+from lipsync.mel_stream import LATENCY
+from lipsync.tensors import (
+    API_VERSION,
+    API_VERSION_PARAMETER,
+    LIVE_SAMPLES,
+    MODELS,
+    S3FD_BATCH,
+    SEQUENCE_IDLE_SECONDS,
+    WAV2LIP_BATCH,
+)
+from tests.docs.pages import PAGES, REFERENCE
+from tests.support.media import read_video
+from tests.support.triton_streams import Answers, Talk, ask, request, stub
+
+OVERVIEW, RENDER, LIVE, SINGLE, ERRORS = (
+    PAGES[f"docs/grpc/{name}.md"] for name in ("overview", "render", "live", "models", "errors-and-limits")
+)
+ALL = "\n".join([*(text for name, text in PAGES.items() if name.startswith("docs/grpc/")), *REFERENCE.values()])
+FRAMES = 15
+
+
+@pytest.fixture(scope="module")
+def server(triton: Triton) -> Iterator[GRPCInferenceServiceStub]:
+    with stub(triton.grpc_address) as connection:
+        yield connection
+
+
+@pytest.fixture(scope="module")
+def files(material: Path) -> dict[str, bytes]:
+    """The inputs of a request to `avatar`."""
+    inputs = {"face_file": "face.jpg", "audio_file": "speech.wav"}
+    return {name: (material / file).read_bytes() for name, file in inputs.items()}
+
+
+def test_every_name_that_a_caller_meets_is_on_the_pages() -> None:
+    tensors = {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
+    options = {option.name for option in OPTIONS}
+    settings = {setting.variable for setting in described(LiveSettings)}
+    keys = set(render_model.summary(Rendered(None, "mp4", 1, Fraction(25), 1.0, {})))
+    protocol = {"sequence_id", "sequence_start", "sequence_end", "triton_final_response", API_VERSION_PARAMETER}
+    models = {model.name for model in MODELS}
+    for name in models | tensors | options | settings | keys | protocol | set(live_model.FORMATS):
+        assert f"`{name}`" in ALL or f"`{name}: true`" in ALL, name
+
+
+def test_every_model_has_a_purpose_on_the_page_of_single_models() -> None:
+    for model in MODELS:
+        assert model.streams or f"`{model.name}`" in SINGLE, model.name
+
+
+def test_every_status_is_explained() -> None:
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvatarError)]
+    for status in {kind.status for kind in kinds} | {int(runner.GONE.split()[0])}:
+        assert f"| {status} | `" in ERRORS
+    assert f"`400 {errors.FaceNotFound()}`" in ERRORS
+
+
+def test_numbers_are_those_of_the_code() -> None:
+    fewest, most = LIVE_SAMPLES
+    assert LATENCY == 0.2125
+    stated = {
+        OVERVIEW: (f"have a version, {API_VERSION} now",),
+        LIVE: (f"{LATENCY} s of sound", f"receives no request for {SEQUENCE_IDLE_SECONDS} s"),
+        ERRORS: (
+            f"| {TEXT_BYTES} bytes |",
+            f"`s3fd` or `detect_faces` | {S3FD_BATCH}, all of one size |",
+            f"`lipsync_clip` | {WAV2LIP_BATCH};",
+            f"20 ms ({fewest} samples) to 30 s ({most})",
+        ),
+    }
+    for page, sentences in stated.items():
+        for words in sentences:
+            assert words in page
+    # half a second, ten times per second
+    assert (ffmpeg_args.FRAGMENT, render_model.PROGRESS_SECONDS) == (500_000, 0.1)
+    assert "half a second more of the video" in RENDER
+    assert "at most ten times per second" in RENDER
+    # five times per second, once a second
+    assert (runner.WATCH_SECONDS, live_model.WATCH_SECONDS) == (0.2, 1.0)
+    assert "five times per second for `avatar` and once a second for `live`" in ERRORS
+
+
+def test_what_a_session_returns_is_explained(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+    talk = Talk(server, next(_sequences))
+    talk.say(start=True, end=True, face_file=files["face_file"], audio=np.zeros(3200, np.float32))
+    answers = talk.hear()
+    talk.hang_up()
+    assert answers.session
+    assert answers.summary
+    for key in answers.session.keys() | answers.summary.keys():
+        assert f"`{key}`" in LIVE, key
+    assert answers.session["latency"] == LATENCY
+    assert answers.summary["frames"] - 5 in (1, 2)  # one or two frames more than the speech lasts
+
+
+def test_a_session_belongs_to_its_id(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+    identity = next(_sequences)
+    one, other = Talk(server, identity), Talk(server, identity)
+    one.say(start=True, face_file=files["face_file"], audio=np.zeros(6400, np.float32))
+    first = one.hear()
+    other.say(pcm=np.zeros(640, np.int16))
+    assert min(other.hear().frames) == max(first.frames) + 1
+    other.say(end=True)
+    assert other.hear().summary
+    for talk in (one, other):
+        talk.hang_up()
+
+
+def test_the_first_video_response_plays_alone_and_stages_are_named(
+    server: GRPCInferenceServiceStub, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    answers = ask(server, request("avatar", **files))
+    (tmp_path / "first.mp4").write_bytes(answers.chunks[0])
+    assert 0 < len(read_video(tmp_path / "first.mp4")) < FRAMES
+    for stage in {stage for stage, _, _ in answers.progress} | {"queue"}:
+        assert f"`{stage}`" in RENDER
+
+
+def test_tritons_own_words_are_quoted_right(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+    version = server.ServerMetadata(pb.ServerMetadataRequest()).version
+    assert f"({version} is 24.10;" in PAGES["docs/grpc/examples/grpcurl.md"]
+    face = files["face_file"]
+    talk = Talk(server, next(_sequences))
+    talk.say(audio=np.zeros(640, np.float32))
+    refusals = [ask(server, request("avatar", face_file=face)).error, talk.hear().error]
+    talk.hang_up()
+    (paragraph,) = re.findall(r"^Triton rejects some requests .*?\n\n", ERRORS, re.S | re.M)
+    quotes = re.findall(r"\(`([^`]*…[^`]*)`", paragraph)
+    assert len(quotes) == len(refusals)
+    for quote, refusal in zip(quotes, refusals, strict=True):
+        assert quote.strip("… ") in refusal
+        assert quote.strip("… ") in PAGES["docs/guide/troubleshooting.md"]
+        assert not re.match(r"\d{3} ", refusal)
+    assert _code(server.ModelInfer, request("avatar", face_file=face, audio_file=face)) is grpc.StatusCode.UNIMPLEMENTED
+    assert _code(server.ModelInfer, request("nobody", face_file=face)) is grpc.StatusCode.NOT_FOUND
+    own = Answers()
+    for answer in server.ModelStreamInfer(
+        iter([request("avatar", face_file=face)]), metadata=(("triton_grpc_error", "true"),)
+    ):
+        own.add(answer)
+    assert own.error == refusals[0]  # not a gRPC status
+
+
+def _code(call: grpc.UnaryUnaryMultiCallable, message: pb.ModelInferRequest) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as refused:
+        call(message, timeout=60)
+    return refused.value.code()
+
+
+_sequences = count(90_000)
