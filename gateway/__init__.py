@@ -1,6 +1,6 @@
-"""The job's HTTP face: the form in, the mp4 out. `python -m gateway`.
+"""HTTP server of the job: receives the form, answers with the mp4. Run it with `python -m gateway`.
 
-    form ─► uploads (streamed into the request's folder) ─► contract (AvatarRequest) ─► service (queue, job) ─► mp4
+    form ─► uploads (streamed into the request's folder) ─► avatar.form (AvatarRequest) ─► service (queue, job) ─► mp4
 
-It holds no step of the job itself: that is `avatar.pipeline.render`.
+The gateway holds no step of the job itself; `avatar.pipeline.render` does the work.
 """

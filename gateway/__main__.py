@@ -1,6 +1,6 @@
-"""`python -m gateway`: read the settings, take the port, serve.
+"""`python -m gateway`: read the settings, open the port, serve.
 
-Exit status: 0 stopped by a signal, 1 the port is taken or the start failed, 2 a setting does not do.
+Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 a setting is invalid.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 
 from avatar.settings import BadSetting
-from gateway.settings import SETTINGS, load
 
 from . import logging_config
+from .settings import SETTINGS, load
+
+_STATUS = "Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 a setting is invalid."
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,12 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     rows = [f"  {row.variable:<{width}}  {row.about} Default: {row.default}" for row in SETTINGS]
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
-        description="Serve the talking-avatar form over HTTP; the models run in Triton.",
-        epilog="environment (the options above come first):\n" + "\n".join(rows),
+        description="Serve the talking-avatar form over HTTP. The models run in Triton.",
+        epilog="environment variables (the options above override them):\n" + "\n".join(rows) + f"\n\n{_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    # No types and defaults here: the settings validate and complete them.
+    # No types and defaults here: the settings validate the values and hold the defaults.
     parser.add_argument("--host", help="address to listen on (AVATAR_HOST)")
     parser.add_argument("--port", help="port to listen on (AVATAR_PORT)")
     parser.add_argument("--triton", metavar="HOST:PORT", help="Triton's gRPC address (AVATAR_TRITON)")
@@ -40,13 +42,13 @@ def _fail(message: str, status: int) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the gateway; the exit status is returned."""
+    """Run the gateway until a signal stops it; return the exit status."""
     arguments = _parser().parse_args(argv)
     try:
         settings = load(**vars(arguments))
     except BadSetting as error:
         return _fail(str(error), 2)
-    from gateway import server  # brings the whole application: seconds that --help and mistakes need not wait for
+    from . import server  # here, because it loads the whole application: --help and usage errors need not wait
 
     logging_config.configure(settings.log_level, settings.log_format)
     try:
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {reason}", 1)
     try:
         server.serve(settings, listener)
-    except SystemExit:  # uvicorn's way to say that the application did not start; the log says why
+    except SystemExit:  # uvicorn raises it where the application did not start; the log holds the reason
         return 1
     return 0
 

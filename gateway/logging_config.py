@@ -1,4 +1,4 @@
-"""Log lines, each with the id of the request that it belongs to."""
+"""Configure logging: text or JSON lines on stderr, each with the id of its request."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ import sys
 from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks, and what commands a terminal
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks and terminal control characters
 
-# Tasks and threads started for a request inherit it.
+# Tasks and threads that are started for a request inherit the value.
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
-class WithRequestId(logging.Filter):
-    """Puts the current request's id on each record that has none."""
+class RequestIdFilter(logging.Filter):
+    """Adds the current request's id to each record that has none."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, with its id."""
-        if not hasattr(record, "request_id"):  # the job's own lines carry it already
+        """Add the id and keep the record."""
+        if not hasattr(record, "request_id"):  # the job sets it on its own records
             record.request_id = request_id.get()
         return True
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; a record's `fields` (a mapping) become keys of their own."""
+    """Formats a record as one line of JSON; the keys of its `fields` mapping are added to the object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as JSON text."""
-        line: dict[str, Any] = {
+        """Return the record as JSON text."""
+        line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -48,30 +48,30 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for a message, whatever it quotes: ffmpeg's words about a file cannot pass for a line of ours."""
+    """Formats a message as one line, so that quoted text (ffmpeg's stderr) cannot forge a log line."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line without a traceback; that follows on lines of its own."""
+        """Return the line without the traceback, which follows on lines of its own."""
         record.message = _CONTROL.sub(" | ", record.message)
         return super().formatMessage(record)
 
 
-def handler(form: Literal["text", "json"]) -> logging.Handler:
-    """A handler that writes to stderr, in the form wished for."""
-    made = logging.StreamHandler(sys.stderr)
-    made.addFilter(WithRequestId())
-    made.setFormatter(
+def make_handler(log_format: Literal["text", "json"]) -> logging.Handler:
+    """Return a handler that writes to stderr in this format."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RequestIdFilter())
+    handler.setFormatter(
         JsonFormatter()
-        if form == "json"
+        if log_format == "json"
         else TextFormatter("%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s")
     )
-    return made
+    return handler
 
 
-def configure(level: str, form: Literal["text", "json"]) -> None:
-    """Log everything of this process to stderr. Called once, by `python -m gateway`."""
+def configure(level: str, log_format: Literal["text", "json"]) -> None:
+    """Log everything in this process to stderr; `python -m gateway` calls it once."""
     root = logging.getLogger()
-    root.handlers[:] = [handler(form)]
+    root.handlers[:] = [make_handler(log_format)]
     root.setLevel(level.upper())
-    if level != "debug":  # its news ("Started server process") is told by lines of our own
+    if level != "debug":  # the gateway logs its own start and stop
         logging.getLogger("uvicorn").setLevel(logging.WARNING)

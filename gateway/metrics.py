@@ -1,7 +1,7 @@
-"""What the gateway counts, for Prometheus: `GET /metrics`.
+"""Prometheus metrics of the gateway, served at `GET /metrics`.
 
-Counted is how much and how long; never who asked, and never what is in a form. Labels come from small fixed sets
-(routes, statuses, error classes, stages), so no caller can make the number of series grow.
+The metrics hold counts and durations only, never a caller's identity or the content of a form. Labels come from small
+fixed sets (routes, statuses, error classes, stages), so callers cannot increase the number of series.
 """
 
 from __future__ import annotations
@@ -16,51 +16,74 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYP
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
+from avatar.errors import Busy
+
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 
-OTHER = "other"  # the route of a path that is none of ours, the method that HTTP does not know
+OTHER = "other"  # label of an unknown path, and of a method that is not an HTTP method
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# From a ping to an hour of speech on two cores.
+# Buckets: from a ping to an hour of speech on two cores.
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the documentation: name as Prometheus sees it, kind, labels, meaning."""
+    """One row of the documentation: name as in Prometheus, kind, labels, help text."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
-    about: str
+    description: str
 
 
 REQUESTS = Metric(
-    "avatar_requests_total", "counter", ("method", "route", "status"), "Requests answered, by route and status."
+    "avatar_requests_total",
+    "counter",
+    ("method", "route", "status"),
+    "Requests, by method, route and status of the response.",
 )
 REQUEST_SECONDS = Metric(
-    "avatar_request_seconds", "histogram", ("route",), "Seconds from a request's first byte to its answer's last."
+    "avatar_request_seconds",
+    "histogram",
+    ("route",),
+    "Seconds from the first byte of a request to the last byte of its response.",
 )
-ERRORS = Metric("avatar_errors_total", "counter", ("kind",), "Requests that ended in an error, by its class.")
-RUNNING = Metric("avatar_jobs_running", "gauge", (), "Jobs that have their turn now.")
-WAITING = Metric("avatar_jobs_waiting", "gauge", (), "Forms that are read and wait for their turn.")
-REFUSED = Metric("avatar_jobs_refused_total", "counter", (), "Requests sent away because too many were there.")
+ERRORS = Metric("avatar_errors_total", "counter", ("kind",), "Requests that ended in an error, by class of the error.")
+RUNNING = Metric("avatar_jobs_running", "gauge", (), "Jobs that are running.")
+WAITING = Metric("avatar_jobs_waiting", "gauge", (), "Requests that have been uploaded and wait in the queue.")
+REJECTED = Metric("avatar_jobs_rejected_total", "counter", (), "Requests rejected because the queue was full.")
+# The old name of REJECTED, counted for one more release.
+REFUSED = Metric("avatar_jobs_refused_total", "counter", (), f"Deprecated: the old name of {REJECTED.name}.")
 STAGE_SECONDS = Metric(
-    "avatar_stage_seconds", "histogram", ("stage",), "Seconds of each stage of a finished job, as in Server-Timing."
+    "avatar_stage_seconds",
+    "histogram",
+    ("stage",),
+    "Seconds of each stage of a finished job, as in the Server-Timing header.",
 )
-FRAMES = Metric("avatar_frames_total", "counter", (), "Pictures in the videos that were made.")
-UPLOADED = Metric("avatar_upload_bytes_total", "counter", (), "Bytes of request bodies that came in.")
-REMEMBERED = Metric(
-    "avatar_cache_lookups_total", "counter", ("result",), "Look-ups of a remembered avatar: `hit` or `miss`."
+FRAMES = Metric("avatar_frames_total", "counter", (), "Frames of all rendered videos.")
+UPLOAD_BYTES = Metric("avatar_upload_bytes_total", "counter", (), "Bytes of request bodies received.")
+CACHE_LOOKUPS = Metric(
+    "avatar_cache_lookups_total", "counter", ("result",), "Lookups in the avatar cache; `result` is `hit` or `miss`."
 )
 
-# The README and the dashboard are held to it. `process_*` (CPU, memory, open files) come beside them.
-METRICS = (REQUESTS, REQUEST_SECONDS, ERRORS, RUNNING, WAITING, REFUSED, STAGE_SECONDS, FRAMES, UPLOADED, REMEMBERED)
-
-_BUSY = "Busy"  # the class of `gateway.problems` that sends away; that module imports this one
+# Tests compare the documentation and the dashboard with this table. `process_*` is exported too.
+METRICS = (
+    REQUESTS,
+    REQUEST_SECONDS,
+    ERRORS,
+    RUNNING,
+    WAITING,
+    REJECTED,
+    REFUSED,
+    STAGE_SECONDS,
+    FRAMES,
+    UPLOAD_BYTES,
+    CACHE_LOOKUPS,
+)
 
 
 class Metrics:
-    """The metrics of one application; each has its own registry."""
+    """The metrics of one application, in a registry of their own."""
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
@@ -68,68 +91,69 @@ class Metrics:
         self._requests = _counter(REQUESTS, registry)
         self._seconds = _histogram(REQUEST_SECONDS, registry)
         self._errors = _counter(ERRORS, registry)
-        self._running = Gauge(RUNNING.name, RUNNING.about, registry=registry)
-        self._waiting = Gauge(WAITING.name, WAITING.about, registry=registry)
-        self._refused = _counter(REFUSED, registry)
+        self._running = Gauge(RUNNING.name, RUNNING.description, registry=registry)
+        self._waiting = Gauge(WAITING.name, WAITING.description, registry=registry)
+        self._rejected = (_counter(REJECTED, registry), _counter(REFUSED, registry))
         self._stages = _histogram(STAGE_SECONDS, registry)
         self._frames = _counter(FRAMES, registry)
-        self._uploaded = _counter(UPLOADED, registry)
-        self._remembered = _Remembered()
-        registry.register(self._remembered)
+        self._upload_bytes = _counter(UPLOAD_BYTES, registry)
+        self._cache_lookups = _CacheLookups()
+        registry.register(self._cache_lookups)
 
-    def watch(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
-        """Ask for the jobs that run and that wait whenever the metrics are read."""
+    def watch_jobs(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
+        """Read the numbers of running and waiting jobs from these functions whenever the metrics are read."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
 
     def watch_cache(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
-        """Ask for the look-ups of remembered avatars whenever the metrics are read; without it there are none."""
-        self._remembered.asked = {"hit": hits, "miss": misses}
+        """Read the cache's hits and misses from these functions whenever the metrics are read."""
+        self._cache_lookups.counts = {"hit": hits, "miss": misses}
 
-    def received(self, size: int) -> None:
-        """So many bytes of a body came in."""
-        self._uploaded.inc(size)
+    def count_upload(self, size: int) -> None:
+        """Add bytes of a request body."""
+        self._upload_bytes.inc(size)
 
-    def answered(self, scope: Scope, status: int | None, seconds: float) -> None:
-        """A request is over; `status` is None where no answer was begun."""
+    def observe_request(self, scope: Scope, status: int | None, seconds: float) -> None:
+        """Count a finished request; `status` is None where no response was started."""
         route, method = getattr(scope.get("route"), "path", OTHER), scope["method"]
         self._requests.labels(method if method in METHODS else OTHER, route, str(status or "none")).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def failed(self, kind: str) -> None:
-        """A request ended in an error of this class."""
+    def count_error(self, kind: str) -> None:
+        """Count a request that ended in an error of this class."""
         self._errors.labels(kind).inc()
-        if kind == _BUSY:
-            self._refused.inc()
+        if kind == Busy.__name__:
+            for counter in self._rejected:
+                counter.inc()
 
-    def made(self, frames: int, stages: Mapping[str, float]) -> None:
-        """A video was made: its pictures, and the seconds of each stage."""
+    def observe_render(self, frames: int, stages: Mapping[str, float]) -> None:
+        """Count a rendered video: its frames, and the seconds of each stage."""
         self._frames.inc(frames)
         for stage, seconds in stages.items():
             self._stages.labels(stage).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format (`CONTENT_TYPE`)."""
+        """Return all metrics in the Prometheus text format (`CONTENT_TYPE`)."""
         return generate_latest(self._registry)
 
 
-class _Remembered(Collector):
-    """What the cache counts, asked for whenever the metrics are read."""
+class _CacheLookups(Collector):
+    """Exports the counters that the cache keeps itself."""
 
     def __init__(self) -> None:
-        self.asked: Mapping[str, Callable[[], int]] = {}
+        self.counts: Mapping[str, Callable[[], int]] = {}
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """As `Collector`."""
-        family = CounterMetricFamily(REMEMBERED.name, REMEMBERED.about, labels=REMEMBERED.labels)
-        for result, count in self.asked.items():
+        """Yield one sample per result; none where the cache is disabled."""
+        family = CounterMetricFamily(CACHE_LOOKUPS.name, CACHE_LOOKUPS.description, labels=CACHE_LOOKUPS.labels)
+        for result, count in self.counts.items():
             family.add_metric((result,), count())
         yield family
 
 
 def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    return Counter(metric.name, metric.about, metric.labels, registry=registry)
+    return Counter(metric.name, metric.description, metric.labels, registry=registry)
 
 
 def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
-    return Histogram(metric.name, metric.about, metric.labels, registry=registry, buckets=SECONDS)
+    return Histogram(metric.name, metric.description, metric.labels, registry=registry, buckets=SECONDS)

@@ -1,33 +1,36 @@
-"""The outermost middleware: an id for each request, one access line for it, and its part in the metrics."""
+"""Middleware: request ids, the access log, metrics, and the response to an unexpected exception."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import cast
 from urllib.parse import quote
 
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avatar.request import choose_id
-from gateway.metrics import Metrics
 
+from .errors import INTERNAL_ERROR
 from .logging_config import request_id
+from .metrics import Metrics
 
-logger = logging.getLogger("gateway.access")
+logger = logging.getLogger(__name__)
+access_logger = logging.getLogger("gateway.access")
 
 ID_HEADER = "X-Request-ID"
-# keys in the request's state, for those inside to tell what happened
+# Keys of the request's state: the application leaves what happened there, for the log and the metrics.
 STAGES = "stages"  # seconds of each stage, by name
-FRAMES = "frames"  # pictures in the video that was made
-ERROR = "error"  # the class of the error that the answer tells
-_PATH_SHOWN = 200  # characters
+FRAMES = "frames"  # frames of the rendered video
+ERROR = "error"  # class of the error in the response
+_MAX_PATH = 200  # characters of the path in a log line
 
 
 class RequestContext:
-    """Gives the request its id, in the log and in the answer; logs and counts the request when it is over."""
+    """Outermost middleware: sets the request's id in log and response, logs and counts the request when it ends."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -38,44 +41,74 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = time.perf_counter()
+        start = time.perf_counter()
         identity = choose_id(Headers(scope=scope).get(ID_HEADER))
         state = scope.setdefault("state", {})
         status: int | None = None
 
-        async def with_id(message: Message) -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[ID_HEADER] = identity
             await send(message)
 
-        async def counted() -> Message:
+        async def receive_counted() -> Message:
             message = await receive()
-            self._metrics.received(len(message.get("body", b"")))
+            self._metrics.count_upload(len(message.get("body", b"")))
             return message
 
         token = request_id.set(identity)
         try:
-            await self._app(scope, counted, with_id)
+            await self._app(scope, receive_counted, send_with_id)
         finally:
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             _log(scope, status, seconds, state.get(STAGES, {}))
             self._count(scope, status, seconds, state)
             request_id.reset(token)
 
-    def _count(self, scope: Scope, status: int | None, seconds: float, state: Mapping[str, Any]) -> None:
-        self._metrics.answered(scope, status, seconds)
+    def _count(self, scope: Scope, status: int | None, seconds: float, state: Mapping[str, object]) -> None:
+        self._metrics.observe_request(scope, status, seconds)
         if ERROR in state:
-            self._metrics.failed(state[ERROR])
+            self._metrics.count_error(cast("str", state[ERROR]))
         if FRAMES in state:
-            self._metrics.made(state[FRAMES], state[STAGES])
+            self._metrics.observe_render(cast("int", state[FRAMES]), cast("Mapping[str, float]", state[STAGES]))
+
+
+class InternalErrorMiddleware:
+    """Answers an unexpected exception with a plain 500; the traceback goes to the log only.
+
+    It runs inside the CORS middleware, so that a browser may read this response too. (Starlette's
+    own handler for `Exception` runs outside of it, and raises the exception again.)
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        started = False
+
+        async def send_watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_watched)
+        except Exception:
+            scope["state"][ERROR] = INTERNAL_ERROR
+            if started:  # too late for another response: the server closes the connection
+                raise
+            logger.exception("internal error")
+            response = JSONResponse({"detail": "internal error", "request_id": request_id.get()}, 500)
+            await response(scope, receive, send)
 
 
 def _log(scope: Scope, status: int | None, seconds: float, stages: Mapping[str, float]) -> None:
-    path = quote(scope["path"])[:_PATH_SHOWN]  # quoted: no path can forge a log line
+    path = quote(scope["path"])[:_MAX_PATH]  # quoted: no path can forge a log line
     parts = "".join(f" {stage}={spent:.3f}" for stage, spent in stages.items())
-    logger.info(
+    access_logger.info(
         "%s %s %s %.3f s%s",
         scope["method"],
         path,

@@ -1,6 +1,6 @@
-"""A multipart form, read piece by piece: its two files go straight into the request's folder.
+"""Parse a multipart form while it arrives, and write its files straight into the request's folder.
 
-Starlette's form parser would spool both files elsewhere first, and look at their size when it is too late.
+Starlette's form parser would spool the files elsewhere first, and check their size only afterwards.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from avatar.form.parse import FILES, TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
 
 from .errors import MalformedForm
 
-_NAME_SHOWN = 40  # characters of an unknown field's name that its error repeats
-_PARTS = 100  # fields of one form; the contract has some twenty
-_FLUSH_BYTES = 1024 * 1024  # what is gathered before a thread is asked to write it
+_MAX_ECHO = 40  # characters of an unknown field's name that the error repeats
+_MAX_PARTS = 100  # fields per form; about twenty are documented
+_FLUSH_BYTES = 1024 * 1024  # bytes to collect before a thread writes them
 
 
 class _Part:
-    """One field while it is read."""
+    """The field that is being read."""
 
     def __init__(self, name: str, is_file: bool) -> None:
         self.name = name
@@ -31,9 +31,18 @@ class _Part:
 
 
 class FormReader:
-    """Turns the bytes of a body into a Form; knows nothing of HTTP, and touches the disk in `flush` only.
+    """Turns the bytes of a body into a Form; independent of HTTP, and only `flush` writes to the disk.
 
-    Fields that the contract does not know are read past and kept nowhere, or refused where it is `strict`.
+    Unknown fields are skipped, or rejected with `strict`.
+
+    Args:
+        boundary: of the multipart body.
+        folder: the request's folder, for the uploaded files.
+        max_file_bytes: size limit of each file.
+        strict: whether to reject a form with an unknown field.
+
+    Raises:
+        MalformedForm: the boundary is invalid.
     """
 
     def __init__(self, boundary: bytes, folder: Path, max_file_bytes: int, *, strict: bool = False) -> None:
@@ -42,80 +51,80 @@ class FormReader:
         self._max_file_bytes = max_file_bytes
         self._form: dict[str, str | Upload] = {}
         self._unwritten: list[tuple[Path, bytearray]] = []
-        self._gathered = 0
+        self._unwritten_bytes = 0
         self._header = (bytearray(), bytearray())  # name and value of the header being read
         self._disposition = b""
-        self._part: _Part | None = None  # None: a field to read past
+        self._part: _Part | None = None  # None: skip this field
         self._parts = 0
         self._complete = False
         try:
             self._parser = MultipartParser(
                 boundary,
                 {
-                    "on_part_begin": self._part_begins,
+                    "on_part_begin": self._on_part_begin,
                     "on_header_field": lambda data, start, end: self._header[0].extend(data[start:end]),
                     "on_header_value": lambda data, start, end: self._header[1].extend(data[start:end]),
-                    "on_header_end": self._header_ends,
-                    "on_headers_finished": self._headers_end,
-                    "on_part_data": self._data_comes,
-                    "on_part_end": self._part_ends,
-                    "on_end": self._form_ends,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
                 },
             )
         except FormParserError as error:
-            raise MalformedForm(f"the form cannot be read: {error}") from error
+            raise MalformedForm(f"invalid multipart form: {error}") from error
 
     @property
     def should_flush(self) -> bool:
-        """Whether enough is gathered to be worth a thread."""
-        return self._gathered >= _FLUSH_BYTES
+        """Whether enough data is collected to be worth a call in a thread."""
+        return self._unwritten_bytes >= _FLUSH_BYTES
 
     def feed(self, data: bytes) -> None:
-        """Read on. Raises MalformedForm, TooLarge, and InvalidField for a field that comes twice."""
+        """Parse the next bytes. Raises MalformedForm, TooLarge and InvalidField (also for a duplicate field)."""
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise MalformedForm(f"the form cannot be read: {error}") from error
+            raise MalformedForm(f"invalid multipart form: {error}") from error
 
     def flush(self) -> None:
-        """Write what is gathered. Blocks: for a thread."""
+        """Write the collected data to the disk. This call blocks, so run it in a thread."""
         for path, data in self._unwritten:
             with path.open("ab") as file:
                 file.write(data)
         self._unwritten.clear()
-        self._gathered = 0
+        self._unwritten_bytes = 0
 
     def finish(self) -> Form:
-        """The form, after its last byte and the last flush. Raises MalformedForm when bytes are missing."""
+        """Return the form, after its last byte and the last flush. Raises MalformedForm when bytes are missing."""
         if not self._complete:
-            raise MalformedForm("the form cannot be read: it breaks off before its closing boundary")
+            raise MalformedForm("invalid multipart form: it ends before its closing boundary")
         return self._form
 
-    def _part_begins(self) -> None:
+    def _on_part_begin(self) -> None:
         self._disposition = b""
         self._parts += 1
-        if self._parts > _PARTS:
-            raise MalformedForm(f"the form has more than {_PARTS} fields")
+        if self._parts > _MAX_PARTS:
+            raise MalformedForm(f"the form has too many fields; at most {_MAX_PARTS} are allowed")
 
-    def _header_ends(self) -> None:
+    def _on_header_end(self) -> None:
         name, value = self._header
         if name.lower() == b"content-disposition":
             self._disposition = bytes(value)
         self._header = (bytearray(), bytearray())
 
-    def _headers_end(self) -> None:
+    def _on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
-            raise MalformedForm("the form cannot be read: a part of it has no name")
+            raise MalformedForm("invalid multipart form: a part has no name")
         name = options[b"name"].decode("utf-8", "replace")
-        if name in self._form:  # which of the two is meant, nobody can know
-            raise InvalidField(name, "the field comes twice")
+        if name in self._form:  # ambiguous: either of the two could be meant
+            raise InvalidField(name, "duplicate field; send it once")
         known = name in FILES or name in TEXTS
         if self._strict and not known:
-            raise InvalidField(ascii(name[:_NAME_SHOWN]), "there is no such field")
+            raise InvalidField(ascii(name[:_MAX_ECHO]), "unknown field")
         self._part = _Part(name, is_file=b"filename" in options) if known else None
 
-    def _data_comes(self, data: bytes, start: int, end: int) -> None:
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part
         if part is None:
             return
@@ -124,28 +133,28 @@ class FormReader:
             if part.size > self._max_file_bytes:
                 raise TooLarge(f"{part.name}: the file is larger than {self._max_file_bytes} bytes")
             if part.name in FILES:
-                self._gather(self._folder / FILES[part.name], data[start:end])
+                self._append(self._folder / FILES[part.name], data[start:end])
         elif part.name in FILES:
-            part.text += data[start : start + 1]  # enough to tell it from a field left blank
+            part.text += data[start : start + 1]  # enough to tell it from an empty field
         else:
             if part.size > TEXT_BYTES:
                 raise InvalidField(part.name, TOO_LONG)
             part.text += data[start:end]
 
-    def _gather(self, path: Path, data: bytes) -> None:
+    def _append(self, path: Path, data: bytes) -> None:
         if not self._unwritten or self._unwritten[-1][0] != path:
             self._unwritten.append((path, bytearray()))
         self._unwritten[-1][1].extend(data)
-        self._gathered += len(data)
+        self._unwritten_bytes += len(data)
 
-    def _part_ends(self) -> None:
+    def _on_part_end(self) -> None:
         part = self._part
         if part is None:
             return
-        if part.is_file:  # `contract` refuses a text field that is one; nothing was written for it
+        if part.is_file:  # `avatar.form` rejects a file in a text field; none of its data was written
             self._form[part.name] = Upload(self._folder / FILES.get(part.name, part.name), part.size)
         else:
             self._form[part.name] = part.text.decode("utf-8", "replace")
 
-    def _form_ends(self) -> None:
+    def _on_end(self) -> None:
         self._complete = True

@@ -1,21 +1,19 @@
-"""The form as OpenAPI describes it. What its values mean is `avatar.form`'s business."""
+"""OpenAPI schema of the form. `gateway.multipart` reads the form itself, so FastAPI cannot derive the schema."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from avatar import options
 from avatar.request import Background
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
 
-def _schema(option: options.Option) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "string", "default": option.default, "description": option.about}
+def _schema(option: options.Option) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "string", "default": option.default, "description": option.about}
     return schema | ({"enum": list(option.choices)} if option.choices else {})
 
 
-FORM_NAME = "AvatarForm"  # among the OpenAPI schemas
-FORM_SCHEMA: dict[str, Any] = {
+FORM_NAME = "AvatarForm"  # name of the schema
+FORM_SCHEMA: dict[str, object] = {
     "type": "object",
     "title": FORM_NAME,
     "required": [FACE_FILE, SPEECH_FILE, FACE_TYPE, BACKGROUND],
@@ -23,31 +21,31 @@ FORM_SCHEMA: dict[str, Any] = {
         FACE_FILE: {
             "type": "string",
             "format": "binary",
-            "description": "A picture or a video of the avatar. Every picture used must show a face.",
+            "description": "Image or video of the avatar. Every frame that is used must show a face.",
         },
         SPEECH_FILE: {
             "type": "string",
             "format": "binary",
-            "description": "The speech: any sound file that ffmpeg reads. The result lasts as long as it.",
+            "description": "The speech: any audio file that ffmpeg reads. The result has the same duration.",
         },
         FACE_TYPE: {
             "type": "string",
-            "description": "Extension of face_file, without the dot. jpg, jpeg, png (in any case): a still, shown at "
-            "25 frames a second. Anything else: a video, with its own frame rate. The file's content knows better: a "
-            "picture is a still and a video is a video, whatever is said here.",
+            "description": "Extension of face_file, without the dot. jpg, jpeg, png (in any case): an image, shown at "
+            "25 frames per second. Anything else: a video, with its own frame rate. This is a hint only; the type is "
+            "detected from the content.",
             "examples": ["png", "jpg", "mp4"],
         },
         BACKGROUND: {
             "type": "string",
             "examples": [background.value for background in Background] + ["#00a0ff"],
-            "description": "Background of a still: kept (From Input), painted in a colour (White, Black, Green, Red, "
-            "Blue, #rrggbb), or left out (Transparent: the answer is a WebM with an alpha channel). "
-            "For a video it is ignored, unless background_video is true.",
+            "description": "Background of an image: kept (From Input), replaced with a color (White, Black, Green, "
+            "Red, Blue, #rrggbb), or removed (Transparent: the result is a WebM with an alpha channel). "
+            "Ignored for a video, unless background_video is true.",
         },
         BACKGROUND_FILE: {
             "type": "string",
             "format": "binary",
-            "description": "A picture to be put behind the person, whatever background says. Optional.",
+            "description": "Image to use as the background; it overrides `background`. Optional.",
         },
         **{option.name: _schema(option) for option in options.OPTIONS},
     },

@@ -1,4 +1,4 @@
-"""uvicorn, with an end of our own: those who wait are sent away, those who work get a grace period."""
+"""uvicorn with an orderly shutdown: queued requests are rejected, running jobs get a grace period."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from gateway.app import create_app
-from gateway.service import Service
-from gateway.settings import Settings
+from .app import create_app
+from .service import Service
+from .settings import Settings
 
 logger = logging.getLogger("gateway")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_HURRIED = 1.0  # seconds in which answers leave after a second signal
-_LATE = 5.0  # seconds after the grace period in which the last answers leave, before connections are cut
+FORCED_EXIT_SECONDS = 1.0  # seconds to send responses after a second signal
+DRAIN_SECONDS = 5.0  # seconds to send the last responses after the grace period, before connections are closed
 
 
 class Server(uvicorn.Server):
-    """A server that a first signal stops gently, a second one at once; both are an orderly end (exit status 0)."""
+    """Stops gracefully at the first signal, and at once at the second; the exit status is 0 in both cases."""
 
     def __init__(self, app: FastAPI, settings: Settings) -> None:
         super().__init__(
@@ -34,7 +34,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(settings.shutdown_grace + _LATE),
+                timeout_graceful_shutdown=round(settings.shutdown_grace + DRAIN_SECONDS),
             )
         )
         self._app = app
@@ -42,10 +42,10 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, without raising the signal again afterwards, which would end in another exit status."""
+        """Handle signals as uvicorn does, but do not raise them again afterwards: that would change the exit status."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._signalled)
+            loop.add_signal_handler(number, self._on_signal)
         try:
             yield
         finally:
@@ -53,38 +53,38 @@ class Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start the application, then say where it is reached."""
+        """Start the application, then log its address."""
         await super().startup(sockets)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the jobs first: nobody new, nobody who waits, and after the grace period nobody at all."""
+        """Reject new and queued jobs, cancel running ones after the grace period, then stop the server."""
         service: Service = self._app.state.service
-        logger.info("stopping; %d running jobs get %g s", service.jobs.running, self._grace)
+        logger.info("stopping; %d running jobs have %g s to finish", service.jobs.running, self._grace)
         service.jobs.close(self._grace)
         await super().shutdown(sockets)
         logger.info("stopped")
 
-    def _signalled(self) -> None:
+    def _on_signal(self) -> None:
         if self.should_exit and self.started:
-            logger.info("signalled again: running jobs end now")
+            logger.info("second signal: running jobs are cancelled")
             service: Service = self._app.state.service
             service.jobs.stopped.set()
-            asyncio.get_running_loop().call_later(_HURRIED, self._cut)
+            asyncio.get_running_loop().call_later(FORCED_EXIT_SECONDS, self._force_exit)
         self.should_exit = True
 
-    def _cut(self) -> None:
+    def _force_exit(self) -> None:
         self.force_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises OSError."""
+    """Return a listening socket; port 0 picks a free port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until a signal comes. Raises SystemExit where the application does not start."""
+    """Serve until a signal arrives. Raises SystemExit if the application does not start."""
     Server(create_app(settings), settings).run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""One form from arrival to result."""
+"""Process one form: receive it, queue the job, run it, return the result."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 from starlette.requests import Request
 
-from avatar.events import Event, Progress, Rendered
+from avatar.events import Event, Progress, RenderResult
 from avatar.form.parse import parse
 from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
-from avatar.resources.admission import Jobs
+from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
-from gateway.settings import Settings
-from gateway.uploads import receive_form
 
-from .cancellation import attended
+from .cancellation import run_until_disconnect
 from .logging_config import request_id
+from .settings import Settings
+from .uploads import receive_form
 
 logger = logging.getLogger(__name__)
 
@@ -30,56 +30,55 @@ Render = Callable[[AvatarRequest, InferenceClient], AsyncGenerator[Event, None]]
 
 
 @dataclass(frozen=True)
-class Made:
-    """A finished job, its file, and the seconds of each stage, the gateway's own (`upload`, `queue`) in front."""
+class RenderedForm:
+    """Result of a job, its file, and seconds by stage, starting with the gateway's stages `upload` and `queue`."""
 
-    rendered: Rendered
+    result: RenderResult
     path: Path
     stages: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Service:
-    """What the endpoints share; one a process."""
+    """State that the endpoints share; one per process."""
 
     settings: Settings
     models: InferenceClient
     render: Render
     workspace: Workspace
-    jobs: Jobs
+    jobs: Admission
 
-    async def make(self, request: Request, folder: Path) -> Made:
-        """Read the form into `folder`, wait for a turn, do the job. Raises what `gateway.problems` lists."""
-        with self.jobs.place():
-            begun = time.perf_counter()
-            form = await attended(receive_form(request, folder, self.settings), self.jobs.stopped)
+    async def render_form(self, request: Request, folder: Path) -> RenderedForm:
+        """Receive the form into `folder`, wait in the queue, run the job. Raises what `gateway.errors` lists."""
+        with self.jobs.admit():
+            start = time.perf_counter()
+            form = await run_until_disconnect(receive_form(request, folder, self.settings), self.jobs.stopped)
             job = parse(form, folder, request_id.get(), self.settings.limits)
-            stages = {"upload": time.perf_counter() - begun}
-            rendered = await attended(self._work(job, stages), self.jobs.stopped, request.receive)
-            await asyncio.to_thread(
-                _remove, job.face, job.speech, job.background_file
-            )  # a slow download holds on to the result alone
+            stages = {"upload": time.perf_counter() - start}
+            rendered = await run_until_disconnect(self._work(job, stages), self.jobs.stopped, request.receive)
+            # during a slow download only the result stays on the disk
+            await asyncio.to_thread(_remove, job.face_path, job.audio_path, job.background_file)
         stages.update(rendered.seconds)
         if rendered.path is None:
-            raise RuntimeError("the job ended without a file")
-        return Made(rendered, rendered.path, stages)
+            raise RuntimeError("the job produced no file")
+        return RenderedForm(rendered, rendered.path, stages)
 
-    async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> Rendered:
-        begun = time.perf_counter()
-        async with self.jobs.turn():
-            stages["queue"] = time.perf_counter() - begun
+    async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> RenderResult:
+        start = time.perf_counter()
+        async with self.jobs.slot():
+            stages["queue"] = time.perf_counter() - start
             await self.models.check_ready()
-            rendered: Rendered | None = None
+            rendered: RenderResult | None = None
             async with aclosing(self.render(job, self.models)) as events:
-                async for event in events:  # to its very end: what follows the result is clean-up
-                    if isinstance(event, Rendered):
+                async for event in events:  # to the end, because clean-up follows the result
+                    if isinstance(event, RenderResult):
                         rendered = event
                     elif isinstance(event, Progress):
                         logger.debug("%s: %d of %s", event.stage, event.done, event.total or "?")
         if rendered is None:
-            raise RuntimeError("the job ended without a result")
+            raise RuntimeError("the job produced no result")
         if rendered.stand_ins:
-            logger.warning("made with STAND-IN checkpoints: %s", ", ".join(rendered.stand_ins))
+            logger.warning("rendered with STAND-IN checkpoints: %s", ", ".join(rendered.stand_ins))
         return rendered
 
 

@@ -1,4 +1,4 @@
-"""The request's body, held to its limits while it comes in, off the event loop where it is written."""
+"""Receive the request's body: enforce the limits while it arrives, write files outside the event loop."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from starlette.requests import Request
 
 from avatar.errors import TooLarge
 from avatar.form.parse import Form
-from gateway.multipart import FormReader
-from gateway.settings import Settings
 from lipsync.tensors import FACE_FILE, SPEECH_FILE
 
-from .errors import ClientGone, MalformedForm, UploadStalled
+from .errors import ClientDisconnected, MalformedForm, UploadStalled
+from .multipart import FormReader
+from .settings import Settings
 
 
 async def receive_form(request: Request, folder: Path, settings: Settings) -> Form:
-    """Read the form, its files into `folder`.
+    """Read the form, and write its files into `folder`.
 
-    Raises MalformedForm, InvalidField, TooLarge (at once where Content-Length tells it), UploadStalled and
-    ClientGone.
+    Raises:
+        MalformedForm: the body is not a readable multipart form.
+        InvalidField: a field is invalid, duplicate, or (in strict mode) unknown.
+        TooLarge: a file or the body exceeds its limit; raised before the body is read if Content-Length shows it.
+        UploadStalled: no data arrived for `settings.upload_timeout` seconds.
+        ClientDisconnected: the client closed the connection.
     """
     boundary = _boundary(request.headers.get("content-type"))
     reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form)
@@ -46,25 +50,25 @@ def _boundary(content_type: str | None) -> bytes:
     if kind != b"multipart/form-data":
         raise MalformedForm("send the form as multipart/form-data")
     if not options.get(b"boundary"):
-        raise MalformedForm("the form cannot be read: its Content-Type names no boundary")
+        raise MalformedForm("invalid multipart form: its Content-Type has no boundary")
     return options[b"boundary"]
 
 
 def _form_too_large(settings: Settings) -> TooLarge:
     return TooLarge(
-        f"{FACE_FILE}, {SPEECH_FILE}: each may have at most {settings.max_upload_bytes} bytes; the form has more"
+        f"{FACE_FILE}, {SPEECH_FILE}: each may have at most {settings.max_upload_bytes} bytes; the form is larger"
     )
 
 
-async def _body(request: Request, timeout: float) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - of each piece
-    """The body's pieces; at most `timeout` seconds between two of them."""
+async def _body(request: Request, timeout: float) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - per message
+    """Yield the chunks of the body; at most `timeout` seconds may pass between two of them."""
     more = True
     while more:
         try:
             message = await asyncio.wait_for(request.receive(), timeout)
         except TimeoutError:
-            raise UploadStalled(f"nothing more of the form came for {timeout:g} s") from None
+            raise UploadStalled(f"upload timed out: no data received for {timeout:g} s") from None
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         more = message.get("more_body", False)
         yield message.get("body", b"")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from avatar.inference.protocol import InferenceClient
-from avatar.resources.admission import Jobs
+from avatar.resources.admission import Admission
 from gateway.app import create_app
 from gateway.server import Server, listen
 from gateway.settings import Settings
@@ -62,7 +62,7 @@ class Live:
 
     server: Server
     port: int
-    jobs: Jobs
+    jobs: Admission
 
     @property
     def url(self) -> str:

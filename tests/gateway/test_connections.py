@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from avatar.errors import FaceNotFound
-from avatar.events import Rendered
+from avatar.events import RenderResult
 from tests.support.gateway_fakes import FakeRender, contents, eventually, form, leftovers
 
 Start = Callable[..., Awaitable]
@@ -50,9 +50,9 @@ async def test_a_client_that_leaves_the_line_is_forgotten(
     first = asyncio.create_task(post(gateway.url))
     await render.reached(1)
     connection = await gateway.send(raw_form)
-    await eventually(lambda: gateway.jobs.in_line == 1)
+    await eventually(lambda: gateway.jobs.queued == 1)
     connection.close()
-    await eventually(lambda: gateway.jobs.in_line == 0)
+    await eventually(lambda: gateway.jobs.queued == 0)
     render.gate.set()
     assert (await first).status_code == 200
     assert len(render.asked) == 1
@@ -74,7 +74,7 @@ async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Star
     async def large(request, models):  # noqa: ANN001, ANN202
         video = request.folder / "video.mp4"
         video.write_bytes(bytes(64 * 1024 * 1024))  # more than the sockets' buffers hold
-        yield Rendered(video, "mp4", 1, Fraction(25), 0.04, {})
+        yield RenderResult(video, "mp4", 1, Fraction(25), 0.04, {})
 
     gateway = await live(job=large)
     connection = await gateway.send(raw_form)
@@ -134,7 +134,7 @@ async def test_a_stop_sends_the_waiting_away_and_ends_the_running_after_the_grac
     running = asyncio.create_task(post(gateway.url))
     await render.reached(1)
     waiting = asyncio.create_task(post(gateway.url))
-    await eventually(lambda: gateway.jobs.in_line == 1)
+    await eventually(lambda: gateway.jobs.queued == 1)
     gateway.server.should_exit = True
     for answer in await asyncio.gather(waiting, running):
         assert (answer.status_code, answer.json()) == (503, {"detail": "the service is being stopped"})

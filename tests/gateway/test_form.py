@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from avatar.limits import Limits
-from avatar.options import OPTIONS, Longer, Net, Options, Shorter, Side
-from avatar.request import Background, Colour
+from avatar.options import OPTIONS, ExtendMode, Generator, Options, TrimMode, FaceOrder
+from avatar.request import Background, Color
 from tests.support.gateway_fakes import FakeRender, Serve, form, leftovers
 
 BOUNDARY = "b0undary"
@@ -45,7 +45,7 @@ async def test_the_files_lie_under_fixed_names_in_the_requests_own_folder(
 ) -> None:
     await client.post("/", files=form(face_file=("../../face.png", b"f"), audio_file=("/etc/passwd", b"s")))
     (asked,) = render.asked
-    assert (asked.face, asked.speech) == (asked.folder / "face", asked.folder / "speech")
+    assert (asked.face_path, asked.audio_path) == (asked.folder / "face", asked.folder / "speech")
     assert work in asked.folder.parents
     assert leftovers(work) == []
 
@@ -114,7 +114,7 @@ async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> N
 @pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "PNG", "JPeG", ".jpg", " png "])
 async def test_pictures_are_stills(client: httpx.AsyncClient, render: FakeRender, extension: str) -> None:
     await client.post("/", files=form(avatarFileType=extension, background="Blue"))
-    assert (render.asked[0].still, render.asked[0].background) == (True, Background.BLUE)
+    assert (render.asked[0].is_still, render.asked[0].background) == (True, Background.BLUE)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "webm", "gif", "jpgx", " ", "../../etc/passwd", "mp4; rm -rf /", "視頻"])
@@ -124,8 +124,8 @@ async def test_anything_else_is_a_video_and_never_part_of_a_path(
     answer = await client.post("/", files=form(avatarFileType=extension))
     assert answer.status_code == 200
     (asked,) = render.asked
-    assert not asked.still
-    assert (asked.face.name, asked.speech.name) == ("face", "speech")
+    assert not asked.is_still
+    assert (asked.face_path.name, asked.audio_path.name) == ("face", "speech")
     assert leftovers(work) == []
 
 
@@ -165,7 +165,7 @@ async def test_a_picture_that_is_called_a_video_keeps_its_background(
 ) -> None:
     assert (await client.post("/", files=form(avatarFileType="mp4", background="Red"))).status_code == 200
     assert render.asked[0].background is Background.RED
-    assert not render.asked[0].still
+    assert not render.asked[0].is_still
 
 
 async def test_a_form_without_options_gets_the_originals_behaviour(
@@ -181,7 +181,7 @@ async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRend
     await client.post("/", files=form(pads="0,20,0,0", face="left", model="wav2lip_gan", length="bounce,keep"))
     (asked,) = render.asked
     assert asked.options == Options(
-        pads=(0, 20, 0, 0), face=Side.LEFT, model=Net.WAV2LIP_GAN, longer=Longer.BOUNCE, shorter=Shorter.KEEP
+        pads=(0, 20, 0, 0), face=FaceOrder.LEFT, model=Generator.WAV2LIP_GAN, extend=ExtendMode.BOUNCE, trim=TrimMode.KEEP
     )
 
 
@@ -305,7 +305,7 @@ async def test_wrong_methods_and_paths_say_so_in_the_same_shape(
 async def test_a_background_may_be_any_colour_or_none(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(background="#00A0ff"))
     await client.post("/", files=form(background="Transparent"))
-    assert [asked.background for asked in render.asked] == [Colour((0, 160, 255)), Background.TRANSPARENT]
+    assert [asked.background for asked in render.asked] == [Color((0, 160, 255)), Background.TRANSPARENT]
     for wrong in ("#00a0f", "00a0ff", "#00a0fg"):
         assert "#rrggbb" in await refused(client, form(background=wrong))
 

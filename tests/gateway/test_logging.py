@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gateway.logging_config import handler, request_id
+from gateway.logging_config import make_handler, request_id
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def record() -> logging.LogRecord:
 
 
 def lines(form: str, record: logging.LogRecord) -> str:
-    writer = handler(form)
+    writer = make_handler(form)
     token = request_id.set("request-9")
     try:
         writer.filter(record)
@@ -51,7 +51,7 @@ def test_what_a_message_quotes_cannot_pass_for_a_line_of_its_own(form: str) -> N
 
 
 def test_outside_of_requests_the_id_is_a_dash() -> None:
-    writer = handler("text")
+    writer = make_handler("text")
     plain = logging.LogRecord("gateway", logging.INFO, "x.py", 1, "listening", None, None)
     writer.filter(plain)
     assert "[-] gateway: listening" in writer.format(plain)

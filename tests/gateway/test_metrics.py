@@ -43,7 +43,7 @@ async def test_the_table_names_what_is_exported_with_its_kind_and_labels(client:
     assert ours == {metric.name.removesuffix("_total") for metric in METRICS}
     for metric in METRICS:
         family = families[metric.name.removesuffix("_total")]
-        assert (family.type, family.documentation) == (metric.kind, metric.about)
+        assert (family.type, family.documentation) == (metric.kind, metric.description)
         for sample in family.samples:
             assert set(sample.labels) - {"le"} == set(metric.labels), metric.name
     assert {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"} <= set(families)
@@ -74,7 +74,7 @@ async def test_every_error_is_counted_under_its_class(serve: Serve, render: Fake
         await client.post("/", files=form())
         samples = await read(client)
     kinds = {dict(labels)["kind"]: count for (name, labels), count in samples.items() if name == "avatar_errors_total"}
-    assert kinds == {"InvalidField": 1, "TooLarge": 1, "MalformedForm": 1, "FaceNotFound": 1, "Defect": 1}
+    assert kinds == {"InvalidField": 1, "TooLarge": 1, "MalformedForm": 1, "FaceNotFound": 1, "InternalError": 1}
     assert value(samples, "avatar_requests_total", method="POST", route="/", status="500") == 1
     assert value(samples, "avatar_requests_total", method="POST", route="/", status="413") == 1
     assert value(samples, "avatar_frames_total") == 0
@@ -92,11 +92,12 @@ async def test_jobs_that_run_and_wait_and_are_refused_are_told(serve: Serve, ren
         posts = [asyncio.create_task(client.post("/", files=form())) for _ in range(2)]
         await render.reached(1)
         jobs = client._transport.app.state.service.jobs
-        await eventually(lambda: jobs.in_line == 1)
+        await eventually(lambda: jobs.queued == 1)
         assert (await client.post("/", files=form())).status_code == 503
         samples = await read(client)
-        names = ("avatar_jobs_running", "avatar_jobs_waiting", "avatar_jobs_refused_total")
+        names = ("avatar_jobs_running", "avatar_jobs_waiting", "avatar_jobs_rejected_total")
         assert [value(samples, name) for name in names] == [1, 1, 1]
+        assert value(samples, "avatar_jobs_refused_total") == 1  # the old name of the metric above
         assert value(samples, "avatar_errors_total", kind="Busy") == 1
         render.gate.set()
         await asyncio.gather(*posts)

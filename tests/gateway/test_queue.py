@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from avatar.errors import Busy, ShuttingDown
-from avatar.resources.admission import Jobs
+from avatar.resources.admission import Admission
 from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers
 
 
 def in_line(client: httpx.AsyncClient) -> int:
-    return client._transport.app.state.service.jobs.in_line
+    return client._transport.app.state.service.jobs.queued
 
 
 async def post(client: httpx.AsyncClient, face: bytes) -> bytes:
@@ -61,72 +61,72 @@ async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve
 
 
 async def test_turns_come_in_the_order_of_asking() -> None:
-    jobs, order = Jobs(1, 10), []
+    jobs, order = Admission(1, 10), []
 
     async def work(number: int) -> None:
-        async with jobs.turn():
+        async with jobs.slot():
             order.append(number)
             await asyncio.sleep(0)
 
     await asyncio.gather(*(work(number) for number in range(5)))
     assert order == [0, 1, 2, 3, 4]
-    assert (jobs.running, jobs.in_line) == (0, 0)
+    assert (jobs.running, jobs.queued) == (0, 0)
 
 
 async def test_who_leaves_the_line_leaves_the_others_their_turn() -> None:
-    jobs = Jobs(1, 10)
+    jobs = Admission(1, 10)
     done = asyncio.Event()
 
     async def work() -> None:
-        async with jobs.turn():
+        async with jobs.slot():
             await done.wait()
 
     tasks = [asyncio.create_task(work()) for _ in range(3)]
-    await eventually(lambda: jobs.in_line == 2)
+    await eventually(lambda: jobs.queued == 2)
     tasks[1].cancel()
-    await eventually(lambda: jobs.in_line == 1)
+    await eventually(lambda: jobs.queued == 1)
     done.set()
     await asyncio.gather(tasks[0], tasks[2])
-    assert (jobs.running, jobs.in_line) == (0, 0)
+    assert (jobs.running, jobs.queued) == (0, 0)
 
 
 async def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
-    jobs = Jobs(1, 10)
-    first = jobs.turn()
+    jobs = Admission(1, 10)
+    first = jobs.slot()
     await first.__aenter__()
 
     async def work() -> None:
-        async with jobs.turn():
+        async with jobs.slot():
             pass
 
     second, third = asyncio.create_task(work()), asyncio.create_task(work())
-    await eventually(lambda: jobs.in_line == 2)
+    await eventually(lambda: jobs.queued == 2)
     await first.__aexit__(None, None, None)  # the turn is the second's now,
     second.cancel()  # who is cancelled before it learns of it
     await asyncio.wait_for(third, 10)
     assert second.cancelled() or second.cancelling()
-    assert (jobs.running, jobs.in_line) == (0, 0)
+    assert (jobs.running, jobs.queued) == (0, 0)
 
 
 async def test_a_place_is_free_again_after_its_use_however_it_ends() -> None:
-    jobs = Jobs(1, 0)
-    with pytest.raises(ValueError, match="went wrong"), jobs.place():
+    jobs = Admission(1, 0)
+    with pytest.raises(ValueError, match="went wrong"), jobs.admit():
         raise ValueError("went wrong")
-    with jobs.place(), pytest.raises(Busy), jobs.place():
+    with jobs.admit(), pytest.raises(Busy), jobs.admit():
         pass
 
 
 async def test_closing_sends_away_who_waits_and_ends_who_works_after_the_grace() -> None:
-    jobs = Jobs(1, 10)
-    async with jobs.turn():
-        waiting = asyncio.create_task(jobs.turn().__aenter__())
-        await eventually(lambda: jobs.in_line == 1)
+    jobs = Admission(1, 10)
+    async with jobs.slot():
+        waiting = asyncio.create_task(jobs.slot().__aenter__())
+        await eventually(lambda: jobs.queued == 1)
         jobs.close(grace=0.05)
         with pytest.raises(ShuttingDown):
             await waiting
-        with pytest.raises(ShuttingDown), jobs.place():
+        with pytest.raises(ShuttingDown), jobs.admit():
             pass
         with pytest.raises(ShuttingDown):
-            await jobs.turn().__aenter__()
+            await jobs.slot().__aenter__()
         assert not jobs.stopped.is_set()
         await asyncio.wait_for(jobs.stopped.wait(), 10)

@@ -1,0 +1,50 @@
+"""Map each error to its HTTP response; `gateway.errors` shows the table."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from avatar.errors import ClientError, FaceNotFound, Unavailable
+
+from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, ClientDisconnected
+from .middleware import ERROR
+
+logger = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers of all expected errors; `InternalErrorMiddleware` answers the unexpected ones."""
+    app.add_exception_handler(ClientError, _client_error)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(ClientDisconnected, _client_disconnected)
+
+
+async def _client_error(request: Request, error: Exception) -> Response:
+    _record(request, error)
+    status = error.status if isinstance(error, ClientError) else 400
+    logger.info("rejected with %d: %s", status, error)
+    headers = {}
+    if isinstance(error, FaceNotFound) and error.seconds is not None:
+        headers[FACE_MISSING_AT] = f"{float(error.seconds):.3f}"
+    return JSONResponse({"detail": str(error)}, status, headers)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    _record(request, error)
+    after = error.retry_after if isinstance(error, Unavailable) else 1
+    logger.warning("unavailable: %s", error)
+    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(after)})
+
+
+async def _client_disconnected(request: Request, error: Exception) -> Response:
+    _record(request, error)
+    logger.info("the client disconnected; its work is cancelled")
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+
+def _record(request: Request, error: Exception) -> None:
+    """Leave the error's class in the request's state, where the middleware counts it."""
+    setattr(request.state, ERROR, type(error).__name__)
