@@ -7,23 +7,24 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from .background.replacement import with_alpha
-from .context import Job, RequestLog
+from .context import JobContext, RequestLogger
 from .errors import AvatarError, ClientError
-from .events import Chunk, Event, Progress, Rendered
+from .events import Chunk, Event, Progress, RenderResult
 from .faces import locator
 from .generation import generator
+from .generation.mel import MelWindows
 from .inference.protocol import InferenceClient
 from .media import audio, ffmpeg_args, video
 from .media.encoder import Film
 from .media.ffmpeg import FfmpegFailed
-from .options import Shorter
+from .options import TrimMode
 from .request import AvatarRequest
 from .resources.cache import Cache
 from .source import appear
-from .streams import ahead
+from .streams import prefetch
 
-RESULT = "avatar"  # in the request's folder, with the container's suffix
-FRAMES_AHEAD = 2  # finished ones that wait for the encoder
+RESULT_NAME = "avatar"  # in the request's folder, with the container's suffix
+PREFETCHED_FRAMES = 2  # finished ones that wait for the encoder
 
 
 async def render(request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> AsyncGenerator[Event]:
@@ -40,7 +41,7 @@ async def render(request: AvatarRequest, models: InferenceClient, cache: Cache |
         Unavailable: the models are down, not ready or too slow.
         AvatarError: a defect on our side; the log tells more.
     """
-    job = Job(models, RequestLog(request.id), request.options, request.limits, cache=cache)
+    job = JobContext(models, RequestLogger(request.id), request.options, request.limits, cache=cache)
     try:
         async with aclosing(_render(request, job)) as events:
             async for event in events:
@@ -50,38 +51,38 @@ async def render(request: AvatarRequest, models: InferenceClient, cache: Cache |
         raise
 
 
-async def _render(request: AvatarRequest, job: Job) -> AsyncGenerator[Event]:
+async def _render(request: AvatarRequest, job: JobContext) -> AsyncGenerator[Event]:
     with audio.file_of_samples(request.folder) as decoded:
         with job.timer.stage("speech"):
-            speech = await audio.hear(request.speech, decoded, job)
+            speech = await audio.hear(request.audio_path, decoded, job)
         async with aclosing(_speak(request, speech, job)) as events:
             async for event in events:
                 yield event
 
 
-async def _speak(request: AvatarRequest, speech: audio.Speech, job: Job) -> AsyncGenerator[Event]:
+async def _speak(request: AvatarRequest, speech: audio.Speech, job: JobContext) -> AsyncGenerator[Event]:
     seen = await appear(request, job)
     avatar, alpha, scenery, about = seen.avatar, seen.alpha, seen.scenery, seen.about
-    if isinstance(avatar, video.Video) and job.options.shorter is Shorter.KEEP:
+    if isinstance(avatar, video.Video) and job.options.trim is TrimMode.KEEP:
         speech = speech.lasting(avatar.count / avatar.fps)
     total = speech.frames(avatar.fps)
-    job.limits.refuse_many(total)
+    job.limits.check_frame_count(total)
     yield Progress("speech", total, total)
 
     tracker = locator.Tracker(avatar, total, job, seen.faces)
-    windows = audio.Windows(speech, avatar.fps, job)
-    spoken = generator.speak(generator.shots(tracker.frames(), windows), job)
-    changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.is_changed
+    windows = MelWindows(speech, avatar.fps, job)
+    spoken = generator.generate(generator.chunk_frames(tracker.frames(), windows), job)
+    changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.enabled
     if alpha is not None:
         spoken = with_alpha(spoken, alpha)
     elif changes_video:
-        spoken = scenery.behind_frames(spoken)
+        spoken = scenery.replace_frames(spoken)
     has_alpha = alpha is not None or (changes_video and scenery.is_transparent)
-    frames = ahead(spoken, FRAMES_AHEAD)
+    frames = prefetch(spoken, PREFETCHED_FRAMES)
     comment = f"Made with stand-in checkpoints: {', '.join(about.stand_ins)}" if about.stand_ins else ""
-    size = generator.even(avatar.width), generator.even(avatar.height)
+    size = generator.to_even(avatar.width), generator.to_even(avatar.height)
     shape = ffmpeg_args.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
-    path = None if request.streamed else request.folder / f"{RESULT}.{shape.container}"
+    path = None if request.streamed else request.folder / f"{RESULT_NAME}.{shape.container}"
     async with (
         aclosing(windows),
         aclosing(frames),
@@ -99,10 +100,10 @@ async def _speak(request: AvatarRequest, speech: audio.Speech, job: Job) -> Asyn
     job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
     duration = float(speech.duration)
     without_face = tracker.without_face
-    yield Rendered(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
+    yield RenderResult(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
 
 
-def tell(error: AvatarError, job: Job) -> None:
+def tell(error: AvatarError, job: JobContext) -> None:
     """Log what happened, and what the caller is not told: ffmpeg's words, a server's."""
     level = logging.INFO if isinstance(error, ClientError) else logging.ERROR
     job.log.log(level, "%s: %s", type(error).__name__, error)

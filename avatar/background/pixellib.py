@@ -27,19 +27,19 @@ from lipsync.tensors import FACE_FILE
 from ..errors import InvalidField
 from ..inference.protocol import InferenceClient
 from ..media.image import Picture
-from ..options import Edge
+from ..options import EdgeMode
 from ..request import RGB
 
 T = TypeVar("T")
 
 NET_SIDE = 513  # pixels; PixelLib brings the longer side to this, and the shorter one must not vanish
 IMAGE = "ImageTensor:0"
-PERSON_COLOUR = 255  # in all three channels
-SOFT = 0.005  # of the shorter side: the standard deviation of a soft edge
+PERSON_COLOR = 255  # in all three channels
+SOFT_SIGMA = 0.005  # of the shorter side: the standard deviation of a soft edge
 _NO_H5 = ("Deeplab_xcep_pascal", "Deeplab_xcep_ade20k")  # the nets of the h5 mode, by PixelLib's names
 
 
-async def change(picture: Picture, colour: RGB, folder: Path, models: InferenceClient) -> Picture:
+async def replace_with_color(image: Picture, color: RGB, folder: Path, models: InferenceClient) -> Picture:
     """Paint everything but the person.
 
     Args:
@@ -54,18 +54,18 @@ async def change(picture: Picture, colour: RGB, folder: Path, models: InferenceC
         InvalidField: the picture is too long and thin for PixelLib.
         Unavailable: as `Models`.
     """
-    _refuse_thin(picture)
-    session = Session(models)
-    return await _in_a_thread(_paint, picture, colour, folder, session, session=session)
+    _check_aspect(image)
+    session = TritonSession(models)
+    return await _run_in_thread(_paint, image, color, folder, session, session=session)
 
 
-def _refuse_thin(picture: Picture) -> None:
+def _check_aspect(picture: Picture) -> None:
     height, width = picture.shape[:2]
     if int(1.0 * NET_SIDE / max(width, height) * min(width, height)) < 1:
         raise InvalidField(FACE_FILE, f"too long and thin to change its background: at most {NET_SIDE}:1")
 
 
-async def _in_a_thread(work: Callable[..., T], *args: object, session: Session) -> T:
+async def _run_in_thread(work: Callable[..., T], *args: object, session: TritonSession) -> T:
     # PixelLib waits for the model in its thread. Were that one of the loop's shared threads, enough jobs at once would
     # hold them all, and wait for ever: the call to the model needs one too.
     own = ThreadPoolExecutor(1, thread_name_prefix="background")
@@ -78,32 +78,32 @@ async def _in_a_thread(work: Callable[..., T], *args: object, session: Session) 
         await asyncio.gather(painting, return_exceptions=True)
 
 
-async def person(picture: Picture, models: InferenceClient) -> NDArray[np.bool_]:
+async def person_mask(picture: Picture, models: InferenceClient) -> NDArray[np.bool_]:
     """Where PixelLib sees a person: bool [H,W]. Raises as `change`."""
-    _refuse_thin(picture)
-    session = Session(models)
-    return await _in_a_thread(_mask, picture, session, session=session)
+    _check_aspect(picture)
+    session = TritonSession(models)
+    return await _run_in_thread(_mask, picture, session, session=session)
 
 
-def opacity(mask: NDArray[np.bool_], edge: Edge) -> NDArray[np.uint8]:
+def alpha_matte(mask: NDArray[np.bool_], edge: EdgeMode) -> NDArray[np.uint8]:
     """How much of the person shows, UINT8 [H,W] up to 255; a soft edge is as wide as two hundredths of the picture."""
     hard = mask.astype(np.uint8) * np.uint8(255)
-    if edge is Edge.HARD:
+    if edge is EdgeMode.HARD:
         return hard
-    sigma = max(0.8, min(mask.shape) * SOFT)
+    sigma = max(0.8, min(mask.shape) * SOFT_SIGMA)
     # drawn in a little first, so that what shines through at the edge is the new background and not the old one
     inner = cv2.erode(hard, np.ones((3, 3), np.uint8), iterations=max(1, round(sigma)))
     return np.asarray(cv2.GaussianBlur(inner, (0, 0), sigma), np.uint8)
 
 
-def over(picture: Picture, shown: NDArray[np.uint8], behind: Picture) -> Picture:
+def composite(picture: Picture, shown: NDArray[np.uint8], behind: Picture) -> Picture:
     """The picture UINT8 [H,W,3] before another one of its size, as opaque as `shown` UINT8 [H,W] says."""
     share = shown[:, :, None].astype(np.uint16)
     mixed: Picture = ((picture * share + behind * (255 - share) + 127) // 255).astype(np.uint8)
     return mixed
 
 
-def covering(behind: Picture, width: int, height: int) -> Picture:
+def resize_to_cover(behind: Picture, width: int, height: int) -> Picture:
     """A picture brought to a size in its own proportions, what juts out cut off on both sides."""
     high, wide = behind.shape[:2]
     factor = max(width / wide, height / high)
@@ -114,12 +114,12 @@ def covering(behind: Picture, width: int, height: int) -> Picture:
     return np.ascontiguousarray(scaled[top : top + height, left : left + width], np.uint8)
 
 
-def plain(colour: RGB, width: int, height: int) -> Picture:
+def solid_color(color: RGB, width: int, height: int) -> Picture:
     """A picture of one colour, BGR."""
-    return np.full((height, width, 3), colour[::-1], np.uint8)
+    return np.full((height, width, 3), color[::-1], np.uint8)
 
 
-class Session:
+class TritonSession:
     """Stands where PixelLib has a TensorFlow session: runs the graph, from a worker thread, by `Models.segment`."""
 
     def __init__(self, models: InferenceClient) -> None:
@@ -148,7 +148,7 @@ class Session:
 
 
 class _AlterBg(Protocol):
-    sess: Session
+    sess: TritonSession
 
     def color_bg(self, image_path: str, colors: RGB, *, detect: str) -> Picture:
         """PixelLib's own: BGR in, BGR out, though it takes the colour as RGB."""
@@ -157,15 +157,15 @@ class _AlterBg(Protocol):
         """PixelLib's own: the raw labels, and each pixel's class as its Pascal VOC colour."""
 
 
-def _mask(picture: Picture, session: Session) -> NDArray[np.bool_]:
+def _mask(picture: Picture, session: TritonSession) -> NDArray[np.bool_]:
     altering = _alter_bg()
     altering.sess = session
     _, labels = altering.segmentAsPascalvoc(picture, process_frame=True)
-    mask: NDArray[np.bool_] = (labels == PERSON_COLOUR).all(axis=2)
+    mask: NDArray[np.bool_] = (labels == PERSON_COLOR).all(axis=2)
     return mask
 
 
-def _paint(picture: Picture, colour: RGB, folder: Path, session: Session) -> Picture:
+def _paint(picture: Picture, colour: RGB, folder: Path, session: TritonSession) -> Picture:
     path = folder / "background.png"
     try:
         if not cv2.imwrite(str(path), picture, [cv2.IMWRITE_PNG_COMPRESSION, 1]):

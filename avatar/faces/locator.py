@@ -10,20 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync.boxes import Smoother, pad, smooth
-from lipsync.face_detection import corners
+from lipsync.face_detection import to_pixels
 from lipsync.tensors import S3FD_BATCH
 
-from ..context import Job
+from ..context import JobContext
 from ..errors import AvatarError, FaceNotFound, InvalidField
 from ..media.image import Picture, Still
 from ..media.video import Video, read_frames
-from ..options import Detection, Longer, NoFace, Sides
-from ..resources.avatar_cache import Faces as Memory
-from ..streams import ahead, together
+from ..options import Detection, ExtendMode, NoFace, Sides
+from ..resources.avatar_cache import FaceBoxCache as Memory
+from ..streams import prefetch, map_concurrent
 from . import detection
-from .detection import Faces
-from .selection import Chooser
-from .tracking import Follower, Found, once
+from .detection import Detections
+from .selection import FaceSelector
+from .tracking import FaceTracker, TrackedFrame, detect_face
 
 Box = NDArray[np.int32]  # [4]
 Seen = tuple[Picture, Box | None]  # one frame, BGR [H,W,3], and its box; None where there is no face and it may be so
@@ -48,12 +48,12 @@ class Tracker:
         without_face: frames of the result, of those given so far, in which no face was found.
     """
 
-    def __init__(self, avatar: Still | Video, total: int, job: Job, memory: Memory | None = None) -> None:
+    def __init__(self, avatar: Still | Video, total: int, job: JobContext, memory: Memory | None = None) -> None:
         """`total`: frames of the result; `memory`: what is known of this avatar's faces, and what is met is kept in."""
         self.without_face = 0
         self._avatar, self._total, self._job = avatar, total, job
-        self._chooser, self._memory = Chooser(job.options.face), memory or Memory()
-        self._known: dict[int, Faces] = {}  # frames that were looked at before their turn
+        self._chooser, self._memory = FaceSelector(job.options.face), memory or Memory()
+        self._known: dict[int, Detections] = {}  # frames that were looked at before their turn
 
     def frames(self) -> AsyncGenerator[Seen]:
         """Every frame of the result, `total` in all, with its box.
@@ -76,15 +76,15 @@ class Tracker:
 
     async def _face_of(self, picture: Picture) -> Box | None:
         """The corners of the face of a still."""
-        known = await self._memory.recall(1)
+        known = await self._memory.get(1)
         if known is not None:
             return known[0]
         if self._job.options.detection is Detection.EXACT:
-            box = self._chooser.choose(*(await detection.thoroughly(picture[None], self._job))[0])
+            box = self._chooser.select(*(await detection.detect_batch(picture[None], self._job))[0])
         else:
-            box = await once(picture, self._chooser, self._job)
-        face = None if box is None else corners(box)
-        await self._memory.keep([face], whole=True)
+            box = await detect_face(picture, self._chooser, self._job)
+        face = None if box is None else to_pixels(box)
+        await self._memory.put([face], complete=True)
         return face
 
     async def _moving(self, film: Video) -> AsyncGenerator[Seen]:
@@ -118,22 +118,22 @@ class Tracker:
     ) -> AsyncGenerator[tuple[int, Picture]]:
         """What follows when all frames have been shown once, each by its number, until there are enough."""
         left, count = self._total - len(boxes), len(boxes)
-        how = self._job.options.longer if count > 1 else Longer.HOLD
-        if left and how is Longer.HOLD:
+        how = self._job.options.extend if count > 1 else ExtendMode.HOLD
+        if left and how is ExtendMode.HOLD:
             last = kept[-1] if kept else await self._frame(film, count - 1)
             for _ in range(left):
                 yield count - 1, last
             return
-        forward = how is Longer.LOOP
+        forward = how is ExtendMode.LOOP
         while left > 0:
             # back and forth, the frame at which it turns is shown once
-            numbers = range(count) if how is Longer.LOOP else range(1, count) if forward else range(count - 2, -1, -1)
+            numbers = range(count) if how is ExtendMode.LOOP else range(1, count) if forward else range(count - 2, -1, -1)
             numbers = numbers[:left]
             async with aclosing(self._shown(film, numbers, kept)) as shown:
                 async for seen in shown:
                     yield seen
             left -= len(numbers)
-            forward = how is Longer.LOOP or not forward
+            forward = how is ExtendMode.LOOP or not forward
 
     async def _shown(self, film: Video, numbers: range, kept: Sequence[Picture]) -> AsyncGenerator[tuple[int, Picture]]:
         """Frames by their numbers, which go up or down by one."""
@@ -194,7 +194,7 @@ class Tracker:
                 box = self._may(face)
                 boxes.append(box)
                 found.append(box is not None)
-        placed = iter(bridge(boxes, int(film.fps), smoothed=self._job.options.smooth))
+        placed = iter(fill_gaps(boxes, int(film.fps), smoothed=self._job.options.smooth))
         async with aclosing(read_frames(film, self._piece(film), self._job, most=len(boxes))) as pieces:
             async for frames in pieces:
                 for frame in frames:
@@ -202,7 +202,7 @@ class Tracker:
 
     async def _found(self, film: Video) -> AsyncGenerator[tuple[Picture, Box | None]]:
         """The frames that are used, each with the corners of the face that is meant, or None without one."""
-        known = await self._memory.recall(self._total)
+        known = await self._memory.get(self._total)
         if known is not None:
             pieces = read_frames(film, self._piece(film), self._job, most=min(self._total, len(known)))
             numbers = iter(known)
@@ -217,9 +217,9 @@ class Tracker:
         met: list[Box | None] = []
         async with aclosing(faces):
             async for frame, box in faces:
-                met.append(None if box is None else corners(box))
+                met.append(None if box is None else to_pixels(box))
                 yield frame, met[-1]
-        await self._memory.keep(met, whole=len(met) < self._total)
+        await self._memory.put(met, complete=len(met) < self._total)
 
     async def _sample(self, film: Video) -> None:
         """Look at some frames all over a longer clip, so that one without a face need not be worked through first.
@@ -233,12 +233,12 @@ class Tracker:
         step = max(SAMPLED, -(-used // SAMPLES))
         pieces = read_frames(film, self._piece(film), self._job, most=-(-used // step), step=step)
         number = 0
-        async with aclosing(together(pieces, self._look, AT_ONCE)) as detected:
+        async with aclosing(map_concurrent(pieces, self._look, AT_ONCE)) as detected:
             async for faces in detected:
                 for face in faces:
                     if self._job.options.detection is Detection.EXACT:
                         self._known[number] = face
-                    if not detection.shows_one(face):
+                    if not detection.has_face(face):
                         raise FaceNotFound(await self._first_missing(film, number - step, number) / film.fps)
                     number += step
 
@@ -248,14 +248,14 @@ class Tracker:
         while bad - good > 1:
             middle = (good + bad) // 2
             (faces,) = await self._look((await self._frame(film, middle))[None])
-            good, bad = (middle, bad) if detection.shows_one(faces) else (good, middle)
+            good, bad = (middle, bad) if detection.has_face(faces) else (good, middle)
         return bad
 
-    async def _look(self, frames: NDArray[np.uint8]) -> list[Faces]:
+    async def _look(self, frames: NDArray[np.uint8]) -> list[Detections]:
         """Whether, and roughly where, frames [n,H,W,3] show faces."""
         if self._job.options.detection is Detection.EXACT:
-            return await detection.thoroughly(frames, self._job)
-        return [await detection.everywhere(frame, self._job, detection.GLANCE_PIXELS) for frame in frames]
+            return await detection.detect_batch(frames, self._job)
+        return [await detection.detect_full_frame(frame, self._job, detection.COARSE_PIXELS) for frame in frames]
 
     async def _frame(self, film: Video, number: int) -> Picture:
         async with aclosing(read_frames(film, 1, self._job, first=number, most=1)) as pieces:
@@ -263,14 +263,14 @@ class Tracker:
                 return frame  # type: ignore[no-any-return]
         raise AvatarError("a video had fewer frames the second time")
 
-    async def _followed(self, film: Video) -> AsyncGenerator[Found]:
+    async def _followed(self, film: Video) -> AsyncGenerator[TrackedFrame]:
         """The frames that are used, with the face as it is followed through them."""
-        pieces = ahead(read_frames(film, self._piece(film), self._job, most=self._total), AT_ONCE)
-        async with aclosing(Follower(self._chooser, self._job).follow(pieces)) as followed:
+        pieces = prefetch(read_frames(film, self._piece(film), self._job, most=self._total), AT_ONCE)
+        async with aclosing(FaceTracker(self._chooser, self._job).track(pieces)) as followed:
             async for seen in followed:
                 yield seen
 
-    async def _detected(self, film: Video) -> AsyncGenerator[Found]:
+    async def _detected(self, film: Video) -> AsyncGenerator[TrackedFrame]:
         """The frames that are used, with the face that is detected in each."""
         read = 0
 
@@ -281,19 +281,19 @@ class Tracker:
                     yield read, frames
                     read += len(frames)
 
-        async def detect(piece: tuple[int, NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[Faces]]:
+        async def detect(piece: tuple[int, NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[Detections]]:
             first, frames = piece
             new = [n for n in range(len(frames)) if first + n not in self._known]
-            faces = await detection.thoroughly(frames[new] if len(new) < len(frames) else frames, self._job)
+            faces = await detection.detect_batch(frames[new] if len(new) < len(frames) else frames, self._job)
             answers = iter(faces)
             return frames, [
                 self._known.pop(first + n) if first + n in self._known else next(answers) for n in range(len(frames))
             ]
 
-        async with aclosing(together(numbered(), detect, AT_ONCE)) as detected:
+        async with aclosing(map_concurrent(numbered(), detect, AT_ONCE)) as detected:
             async for frames, faces in detected:
                 for frame, face in zip(frames, faces, strict=True):
-                    yield frame, self._chooser.choose(*face)
+                    yield frame, self._chooser.select(*face)
 
     def _may(self, face: Box | None) -> Box | None:
         """The padded box of a face, or None where there is none."""
@@ -324,7 +324,7 @@ class Tracker:
         return min(S3FD_BATCH, max(1, DETECTION_PIXELS // (film.width * film.height)))
 
 
-def bridge(boxes: Sequence[Box | None], gap: int, *, smoothed: bool) -> list[Box | None]:
+def fill_gaps(boxes: Sequence[Box | None], gap: int, *, smoothed: bool) -> list[Box | None]:
     """Boxes put between those before and behind, in gaps of at most so many frames; longer ones stay.
 
     Each stretch between the gaps that are left is smoothed by itself, as if it were a clip.

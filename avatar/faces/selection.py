@@ -7,24 +7,24 @@ import numpy as np
 from lipsync.arrays import Floats
 
 from ..errors import InvalidField
-from ..options import Nth, Place, Side, Which
+from ..options import FaceIndex, FacePoint, FaceOrder, FaceSelection
 
 # Two boxes of one face in neighbouring frames overlap by far more (intersection over union); boxes of two people
 # beside each other hardly at all.
-SAME = 0.2
+MATCH_IOU = 0.2
 
 
-class Chooser:
+class FaceSelector:
     """Chooses a face in the first frame that shows one, and follows it by overlap from then on.
 
     Where nothing overlaps with it any more (a cut), the choice is made anew.
     """
 
-    def __init__(self, which: Which) -> None:
+    def __init__(self, which: FaceSelection) -> None:
         self._which = which
         self._last: Floats | None = None
 
-    def choose(self, boxes: Floats, scores: Floats) -> Floats | None:
+    def select(self, boxes: Floats, scores: Floats) -> Floats | None:
         """The face of the next frame, from those found in it.
 
         Args:
@@ -39,13 +39,13 @@ class Chooser:
         found = boxes[scores > 0]
         if not len(found):
             return None
-        chosen = None if self._last is None else same(self._last, boxes, scores)
+        chosen = None if self._last is None else match(self._last, boxes, scores)
         if chosen is None:
             chosen = found[self._pick(found)]
         self._last = chosen
         return chosen
 
-    def follow(self, box: Floats) -> None:
+    def update(self, box: Floats) -> None:
         """The face was last seen here, FP32 [4]."""
         self._last = box
 
@@ -53,32 +53,32 @@ class Chooser:
         x1, y1, x2, y2 = found.T
         across, down = (x1 + x2) / 2, (y1 + y2) / 2
         match self._which:
-            case Side.BEST:
+            case FaceOrder.BEST:
                 return 0
-            case Side.LARGEST:
+            case FaceOrder.LARGEST:
                 return int(np.argmax((x2 - x1) * (y2 - y1)))
-            case Side.LEFT:
+            case FaceOrder.LEFT:
                 return int(np.argmin(across))
-            case Side.RIGHT:
+            case FaceOrder.RIGHT:
                 return int(np.argmax(across))
-            case Nth(number):
+            case FaceIndex(number):
                 if number >= len(found):
                     raise InvalidField("face", f"there is no face {number}: {len(found)} found, counted from 0")
                 return int(np.argsort(across, kind="stable")[number])
-            case Place(x, y):
+            case FacePoint(x, y):
                 outside = np.maximum(0, np.maximum(x1 - x, x - x2)) + np.maximum(0, np.maximum(y1 - y, y - y2))
                 # within several boxes, or outside of all: whose middle is nearest
                 return int(np.argmin(outside * 1e6 + np.hypot(across - x, down - y)))
 
 
-def same(box: Floats, boxes: Floats, scores: Floats) -> Floats | None:
+def match(box: Floats, boxes: Floats, scores: Floats) -> Floats | None:
     """The face FP32 [4], of those found, that overlaps most with a box FP32 [4]; None where none does."""
     found = boxes[scores > 0]
     if not len(found):
         return None
     overlaps = overlap(box, found)
     nearest = int(np.argmax(overlaps))
-    return np.asarray(found[nearest], np.float32) if overlaps[nearest] > SAME else None
+    return np.asarray(found[nearest], np.float32) if overlaps[nearest] > MATCH_IOU else None
 
 
 def overlap(box: Floats, boxes: Floats) -> Floats:

@@ -19,29 +19,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync.arrays import Floats
-from lipsync.motion import Motion
+from lipsync.motion import MotionTracker
 
-from ..context import Job
+from ..context import JobContext
 from ..media.image import Picture
 from . import detection
-from .selection import Chooser, overlap, same
+from .selection import FaceSelector, overlap, match
 
-FIRST, LONGEST = 4, 32  # frames in a group
-GROUP_BYTES = 64 << 20  # of frames that a group holds: 32 of 640×480, 10 of 1080p
-GOOD, FINE = 0.8, 0.9  # overlap of where the box was carried and where the detector finds it
+MIN_SEGMENT, MAX_SEGMENT = 4, 32  # frames in a group
+SEGMENT_BYTES = 64 << 20  # of frames that a group holds: 32 of 640×480, 10 of 1080p
+ACCEPT_IOU, GROW_IOU = 0.8, 0.9  # overlap of where the box was carried and where the detector finds it
 
-Found = tuple[Picture, Floats | None]  # a frame, and the box of the face in it, FP32 [4], as the detector would give it
+TrackedFrame = tuple[Picture, Floats | None]  # a frame, and the box of the face in it, FP32 [4], as the detector would give it
 
 
-class Follower:
+class FaceTracker:
     """Follows the face that the chooser chooses."""
 
-    def __init__(self, chooser: Chooser, job: Job) -> None:
-        self._chooser, self._job = chooser, job
-        self._length = FIRST
+    def __init__(self, chooser: FaceSelector, job: JobContext) -> None:
+        self._selector, self._job = chooser, job
+        self._length = MIN_SEGMENT
         self._last: Floats | None = None  # where the face was in the frame before
 
-    async def follow(self, pieces: AsyncGenerator[NDArray[np.uint8]]) -> AsyncGenerator[Found]:
+    async def track(self, pieces: AsyncGenerator[NDArray[np.uint8]]) -> AsyncGenerator[TrackedFrame]:
         """Every frame of `pieces` (UINT8 [n,H,W,3] each), in order, with the box of the face, or None without one.
 
         Raises:
@@ -52,7 +52,7 @@ class Follower:
         over = False
         async with aclosing(pieces):
             while True:
-                while not over and len(waiting) < self._wanted(waiting):
+                while not over and len(waiting) < self._segment_length(waiting):
                     frames = await anext(pieces, None)
                     over = frames is None
                     waiting.extend(() if frames is None else frames)
@@ -60,49 +60,49 @@ class Follower:
                     return
                 if before is None or self._last is None:
                     before = waiting.popleft()
-                    self._last = await self.search(before)
+                    self._last = await self.detect(before)
                     yield before, self._last
                     continue
-                count = min(len(waiting), self._wanted(waiting))
+                count = min(len(waiting), self._segment_length(waiting))
                 group = [waiting.popleft() for _ in range(count)]
-                boxes = await self._group(before, self._last, group)
+                boxes = await self._track_segment(before, self._last, group)
                 for left in reversed(group[len(boxes) :]):
                     waiting.appendleft(left)
                 for frame, box in zip(group, boxes, strict=False):
                     yield frame, box
                 before, self._last = group[len(boxes) - 1], boxes[-1]
 
-    def _wanted(self, waiting: deque[Picture]) -> int:
+    def _segment_length(self, waiting: deque[Picture]) -> int:
         if self._last is None or not waiting:
             return 1
-        return max(1, min(self._length, GROUP_BYTES // waiting[0].nbytes))
+        return max(1, min(self._length, SEGMENT_BYTES // waiting[0].nbytes))
 
-    async def _group(self, before: Picture, last: Floats, group: list[Picture]) -> list[Floats | None]:
+    async def _track_segment(self, before: Picture, last: Floats, group: list[Picture]) -> list[Floats | None]:
         """Boxes of the group's frames, or of as many of them as the motion was sure of and one more."""
         with self._job.timer.stage("following"):
-            carried, sure = await asyncio.to_thread(_carry, before, last, group)
-        self._chooser.follow(last)
+            carried, sure = await asyncio.to_thread(_propagate, before, last, group)
+        self._selector.update(last)
         if sure:
-            return await self._settled(last, group, carried)
-        self._length = FIRST
+            return await self._refine(last, group, carried)
+        self._length = MIN_SEGMENT
         doubtful = group[len(carried) - 1]
         # the frame in doubt begins anew; that in front of it is where the face was carried to
-        return [*carried[:-1], await self._measure(doubtful, carried[-1])]
+        return [*carried[:-1], await self._redetect(doubtful, carried[-1])]
 
-    async def _settled(self, last: Floats, group: list[Picture], carried: list[Floats]) -> list[Floats | None]:
+    async def _refine(self, last: Floats, group: list[Picture], carried: list[Floats]) -> list[Floats | None]:
         """The boxes of a group, as carried and as the detector finds them where it has to look."""
         paths = [last, *carried]
         looks: dict[int, Floats | None] = {0: last}
 
         async def settle(low: int, high: int) -> None:
-            looks[high] = await self._measure(group[high - 1], paths[high])
+            looks[high] = await self._redetect(group[high - 1], paths[high])
             await between(low, high)
 
         async def between(low: int, high: int) -> None:
             one, other = looks[low], looks[high]
             if high - low < 2 or (one is None and other is None):
                 return
-            if one is not None and other is not None and _agree(paths[high] + one - paths[low], other) >= GOOD:
+            if one is not None and other is not None and _overlap(paths[high] + one - paths[low], other) >= ACCEPT_IOU:
                 return
             middle = (low + high) // 2
             await settle(low, middle)
@@ -110,45 +110,45 @@ class Follower:
 
         await settle(0, len(group))
         end = looks[len(group)]
-        agreed = 0.0 if end is None else _agree(paths[-1], end)
-        if agreed >= FINE:
-            self._length = min(LONGEST, 2 * self._length)
-        elif agreed < GOOD:
+        agreed = 0.0 if end is None else _overlap(paths[-1], end)
+        if agreed >= GROW_IOU:
+            self._length = min(MAX_SEGMENT, 2 * self._length)
+        elif agreed < ACCEPT_IOU:
             self._length = max(2, self._length // 2)
-        return _between_looks(paths, looks)[1:]
+        return _interpolate(paths, looks)[1:]
 
-    async def _measure(self, frame: Picture, expected: Floats) -> Floats | None:
+    async def _redetect(self, frame: Picture, expected: Floats) -> Floats | None:
         """Where the detector finds the face that is expected here; else any that may be meant, anywhere."""
-        found = same(expected, *await detection.near(frame, expected, self._job))
-        return await self.search(frame) if found is None else found
+        found = match(expected, *await detection.detect_in_roi(frame, expected, self._job))
+        return await self.detect(frame) if found is None else found
 
-    async def search(self, frame: Picture) -> Floats | None:
+    async def detect(self, frame: Picture) -> Floats | None:
         """The face that is meant, looked for anywhere in the frame, FP32 [4]. Raises as `Chooser.choose`."""
-        chosen = self._chooser.choose(*await detection.everywhere(frame, self._job))
+        chosen = self._selector.select(*await detection.detect_full_frame(frame, self._job))
         if chosen is None or frame.shape[0] * frame.shape[1] <= detection.SEARCH_PIXELS:
             return chosen
         # found in a smaller picture: the box itself is measured at its own size
-        closer = same(chosen, *await detection.near(frame, chosen, self._job))
+        closer = match(chosen, *await detection.detect_in_roi(frame, chosen, self._job))
         return chosen if closer is None else closer
 
 
-async def once(picture: Picture, chooser: Chooser, job: Job) -> Floats | None:
+async def detect_face(picture: Picture, chooser: FaceSelector, job: JobContext) -> Floats | None:
     """The face of a single picture, FP32 [4], or None where there is none. Raises as `Chooser.choose`."""
-    return await Follower(chooser, job).search(picture)
+    return await FaceTracker(chooser, job).detect(picture)
 
 
-def _carry(before: Picture, last: Floats, group: list[Picture]) -> tuple[list[Floats], bool]:
+def _propagate(before: Picture, last: Floats, group: list[Picture]) -> tuple[list[Floats], bool]:
     """The box in each frame by its motion; the list ends with the first that is in doubt, if one is."""
-    motion, carried = Motion(before, last), list[Floats]()
+    motion, carried = MotionTracker(before, last), list[Floats]()
     for frame in group:
-        sure = motion.step(frame)
+        sure = motion.update(frame)
         carried.append(motion.box)
         if not sure:
             return carried, False
     return carried, True
 
 
-def _between_looks(paths: list[Floats], looks: dict[int, Floats | None]) -> list[Floats | None]:
+def _interpolate(paths: list[Floats], looks: dict[int, Floats | None]) -> list[Floats | None]:
     """Boxes of every frame: as carried, moved by what the looks before and behind found it off by."""
     boxes: list[Floats | None] = [None] * len(paths)
     known = sorted(looks)
@@ -165,5 +165,5 @@ def _between_looks(paths: list[Floats], looks: dict[int, Floats | None]) -> list
     return boxes
 
 
-def _agree(one: Floats, other: Floats) -> float:
+def _overlap(one: Floats, other: Floats) -> float:
     return float(overlap(one, other[None])[0])

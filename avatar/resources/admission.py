@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from ..errors import Busy, ShuttingDown
 
 
-class Jobs:
+class Admission:
     """At most `at_once` jobs run, at most `waiting` requests beside them are let in, first come first served.
 
     A place is taken when the request arrives, before its files are read: so the places bound the disk
@@ -18,12 +18,12 @@ class Jobs:
     running.
     """
 
-    def __init__(self, at_once: int, waiting: int) -> None:
-        self._at_once = at_once
-        self._places = at_once + waiting
-        self._let_in = 0
+    def __init__(self, max_running: int, max_queued: int) -> None:
+        self._max_running = max_running
+        self._max_admitted = max_running + max_queued
+        self._admitted = 0
         self._running = 0
-        self._line: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self.stopped = asyncio.Event()  # set when running jobs must end
 
@@ -33,9 +33,9 @@ class Jobs:
         return self._running
 
     @property
-    def in_line(self) -> int:
+    def queued(self) -> int:
         """Requests that wait for their turn, their files read."""
-        return len(self._line)
+        return len(self._queue)
 
     @property
     def closed(self) -> bool:
@@ -43,59 +43,59 @@ class Jobs:
         return self._closed
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def admit(self) -> Iterator[None]:
         """A place among those let in. Raises Busy when all are taken, ShuttingDown after `close`."""
         if self._closed:
             raise ShuttingDown("the service is being stopped")
-        if self._let_in >= self._places:
-            raise Busy(f"{self._let_in} requests are running or waiting; try again later")
-        self._let_in += 1
+        if self._admitted >= self._max_admitted:
+            raise Busy(f"{self._admitted} requests are running or waiting; try again later")
+        self._admitted += 1
         try:
             yield
         finally:
-            self._let_in -= 1
+            self._admitted -= 1
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """A turn to work, in the order of asking. Raises ShuttingDown when `close` comes first."""
-        await self._wait_in_line()
+        await self._acquire()
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
     def close(self, grace: float) -> None:
         """Send away who waits, let nobody in, and set `stopped` after `grace` seconds."""
         if self._closed:
             return
         self._closed = True
-        for waiter in self._line:
+        for waiter in self._queue:
             if not waiter.done():
                 waiter.set_exception(ShuttingDown("the service is being stopped"))
-        self._line.clear()
+        self._queue.clear()
         asyncio.get_running_loop().call_later(grace, self.stopped.set)
 
-    async def _wait_in_line(self) -> None:
+    async def _acquire(self) -> None:
         if self._closed:
             raise ShuttingDown("the service is being stopped")
-        if self._running < self._at_once:  # then nobody is in line: `_pass_on` empties it first
+        if self._running < self._max_running:  # then nobody is in line: `_pass_on` empties it first
             self._running += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line.append(waiter)
+        self._queue.append(waiter)
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                if waiter in self._line:
-                    self._line.remove(waiter)
+                if waiter in self._queue:
+                    self._queue.remove(waiter)
             elif waiter.exception() is None:  # the turn came at the same moment: hand it on
-                self._pass_on()
+                self._release()
             raise
 
-    def _pass_on(self) -> None:
-        while self._line:
-            waiter = self._line.popleft()
+    def _release(self) -> None:
+        while self._queue:
+            waiter = self._queue.popleft()
             if not waiter.done():
                 waiter.set_result(None)  # `_running` stays: the turn changes hands
                 return

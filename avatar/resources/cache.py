@@ -25,19 +25,19 @@ from numpy.typing import NDArray
 Arrays = Mapping[str, NDArray[Any]]
 
 SUFFIX = ".npz"
-IN_MEMORY = 0.25  # the share of the disk's bytes that is held in memory too
-ROOM = 0.9  # of what is allowed is left after something had to go, so that it is not looked for at every entry
+MEMORY_SHARE = 0.25  # the share of the disk's bytes that is held in memory too
+EVICT_TO = 0.9  # of what is allowed is left after something had to go, so that it is not looked for at every entry
 STALE_SECONDS = 600.0  # a half-written file that is older belongs to a process that died
 
 logger = logging.getLogger(__name__)
 
 
-def open_cache(folder: Path, most: int) -> Cache | None:
+def open_cache(folder: Path, max_bytes: int) -> Cache | None:
     """A cache of `most` bytes, none where that is 0. A folder that does not do is no reason not to work."""
-    if not most:
+    if not max_bytes:
         return None
     try:
-        return Cache(folder, most)
+        return Cache(folder, max_bytes)
     except OSError as error:
         logger.warning("avatars are not remembered: %s", error)
         return None
@@ -61,10 +61,10 @@ class Cache:
         OSError: the folder cannot be made, or belongs to somebody else, who could put anything into it.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
-        self._folder, self._most = folder, most
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
         self._lock = Lock()
-        self._held: OrderedDict[str, bytes] = OrderedDict()
+        self._in_memory: OrderedDict[str, bytes] = OrderedDict()
         self.hits = self.misses = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         about = folder.lstat()
@@ -86,14 +86,14 @@ class Cache:
         room = io.BytesIO()
         np.savez(room, **arrays)
         data = room.getvalue()
-        if len(data) > self._most * ROOM:
+        if len(data) > self._max_bytes * EVICT_TO:
             return
-        self._hold(key, data)
+        self._keep_in_memory(key, data)
         temporary = self._folder / f"{secrets.token_hex(8)}.part"
         try:
             temporary.write_bytes(data)
             temporary.replace(self._path(key))
-            self._make_room()
+            self._evict()
         except OSError as error:
             logger.warning("the cache cannot be written: %s", error)
             with suppress(OSError):
@@ -101,16 +101,16 @@ class Cache:
 
     def _read(self, key: str) -> dict[str, NDArray[Any]] | None:
         with self._lock:
-            data = self._held.get(key)
+            data = self._in_memory.get(key)
             if data is not None:
-                self._held.move_to_end(key)
+                self._in_memory.move_to_end(key)
         path = self._path(key)
         if data is None:
             try:
                 data = path.read_bytes()
             except OSError:
                 return None
-            self._hold(key, data)
+            self._keep_in_memory(key, data)
         with suppress(OSError):  # another process has dropped it
             os.utime(path)
         try:
@@ -121,23 +121,23 @@ class Cache:
             self._drop(key)
             return None
 
-    def _hold(self, key: str, data: bytes) -> None:
-        most = int(self._most * IN_MEMORY)
+    def _keep_in_memory(self, key: str, data: bytes) -> None:
+        most = int(self._max_bytes * MEMORY_SHARE)
         with self._lock:
-            self._held.pop(key, None)
+            self._in_memory.pop(key, None)
             if len(data) > most:
                 return
-            self._held[key] = data
-            while sum(map(len, self._held.values())) > most:
-                self._held.popitem(last=False)
+            self._in_memory[key] = data
+            while sum(map(len, self._in_memory.values())) > most:
+                self._in_memory.popitem(last=False)
 
     def _drop(self, key: str) -> None:
         with self._lock:
-            self._held.pop(key, None)
+            self._in_memory.pop(key, None)
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         """Let go of the oldest where the folder holds too much. Two processes at once let go of a few more."""
         entries: list[tuple[float, int, Path]] = []
         now = self._folder.stat().st_mtime  # an entry has just come in; by the clock that dates the files
@@ -147,10 +147,10 @@ class Cache:
                 if path.suffix == SUFFIX or now - about.st_mtime > STALE_SECONDS:
                     entries.append((about.st_mtime, about.st_size, path))
         total = sum(size for _, size, _ in entries)
-        if total <= self._most:
+        if total <= self._max_bytes:
             return
         for _, size, path in sorted(entries, key=lambda entry: entry[0]):
-            if total <= self._most * ROOM:
+            if total <= self._max_bytes * EVICT_TO:
                 return
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -17,8 +17,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 _PREFIX = "avatar-work-"  # the same for every process that does jobs: each cleans up after any of them
-_SECOND_LOOKS = (0.05, 0.5, 2.0)  # seconds
-_UNWIND = 10.0  # seconds; cancelled jobs end their ffmpeg processes within it
+_RETRY_DELAYS = (0.05, 0.5, 2.0)  # seconds
+_UNWIND_SECONDS = 10.0  # seconds; cancelled jobs end their ffmpeg processes within it
 
 
 class Workspace:
@@ -31,7 +31,7 @@ class Workspace:
     def __init__(self, parent: Path) -> None:
         self._parent = parent
         self._lock: int | None = None
-        self._used: set[Path] = set()
+        self._in_use: set[Path] = set()
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -63,18 +63,18 @@ class Workspace:
         if self._lock is not None:
             os.close(self._lock)
 
-    async def unused(self) -> None:
+    async def wait_unused(self) -> None:
         """Return when no request's folder is left, or after a few seconds."""
         try:
-            await asyncio.wait_for(self._unused.wait(), _UNWIND)
+            await asyncio.wait_for(self._unused.wait(), _UNWIND_SECONDS)
         except asyncio.TimeoutError:  # noqa: UP041 - another class in Python 3.10
-            logger.warning("%d requests did not end in %g s", len(self._used), _UNWIND)
+            logger.warning("%d requests did not end in %g s", len(self._in_use), _UNWIND_SECONDS)
 
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
         """An empty folder for one request; removed at the end, however it comes."""
         path = self.root / secrets.token_hex(8)
-        self._used.add(path)
+        self._in_use.add(path)
         self._unused.clear()
         try:
             await asyncio.to_thread(path.mkdir, 0o700)
@@ -84,14 +84,14 @@ class Workspace:
                 # A second cancellation ends the wait, but not what may still stand in line for a thread.
                 await asyncio.shield(asyncio.to_thread(_remove, path))
             finally:
-                self._used.discard(path)
-                if not self._used:
+                self._in_use.discard(path)
+                if not self._in_use:
                     self._unused.set()
 
 
 def _remove(folder: Path) -> None:
     # A thread of a cancelled job may still write one last file while its folder is emptied: look again.
-    for pause in _SECOND_LOOKS:
+    for pause in _RETRY_DELAYS:
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():
             return

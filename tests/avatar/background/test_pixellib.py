@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from avatar.background import pixellib
 from avatar.errors import InvalidField, Unavailable
-from avatar.inference.grpc_client import TritonModels
+from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.request import Background
 from avatar.testing import FakeModels
 from embedded.server import Triton
@@ -94,7 +94,7 @@ async def test_pixellib_over_our_models_is_pixellib_over_tensorflow(
     jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path
 ) -> None:
     for name, (picture, colour) in jobs.items():
-        changed = await pixellib.change(picture, colour.rgb or (0, 0, 0), tmp_path, FakeModels())
+        changed = await pixellib.replace_with_color(picture, colour.rgb or (0, 0, 0), tmp_path, FakeModels())
         np.testing.assert_array_equal(changed, by_tensorflow[name], name)
         if name not in ("tall", "nobody"):
             assert (changed == picture).all(axis=2).any(), f"{name}: nothing of the person is left"
@@ -103,17 +103,17 @@ async def test_pixellib_over_our_models_is_pixellib_over_tensorflow(
 async def test_pixellib_over_triton_is_pixellib_over_tensorflow(
     jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path, triton: Triton
 ) -> None:
-    models = TritonModels(triton.grpc_address)
+    models = GrpcInferenceClient(triton.grpc_address)
     try:
         for name, (picture, colour) in jobs.items():
-            changed = await pixellib.change(picture, colour.rgb or (0, 0, 0), tmp_path, models)
+            changed = await pixellib.replace_with_color(picture, colour.rgb or (0, 0, 0), tmp_path, models)
             np.testing.assert_array_equal(changed, by_tensorflow[name], name)
     finally:
         await models.close()
 
 
 async def test_where_there_is_nobody_all_is_the_colour(tmp_path: Path) -> None:
-    changed = await pixellib.change(np.full((40, 60, 3), 90, np.uint8), (209, 52, 52), tmp_path, FakeModels())
+    changed = await pixellib.replace_with_color(np.full((40, 60, 3), 90, np.uint8), (209, 52, 52), tmp_path, FakeModels())
     assert (changed == (52, 52, 209)).all()
 
 
@@ -123,7 +123,7 @@ async def test_nothing_is_written_that_stays_and_nothing_printed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    await pixellib.change(noise(50, 60, 0), (0, 255, 0), tmp_path, FakeModels())
+    await pixellib.replace_with_color(noise(50, 60, 0), (0, 255, 0), tmp_path, FakeModels())
     assert names(tmp_path) == {"elsewhere"}
     assert not names(elsewhere)
     assert capfd.readouterr() == ("", "")
@@ -132,19 +132,19 @@ async def test_nothing_is_written_that_stays_and_nothing_printed(
 @pytest.mark.parametrize("size", [(2, 1027), (1027, 2), (1, 514)])
 async def test_a_picture_too_thin_for_pixellib_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     with pytest.raises(InvalidField, match="face_file: too long and thin"):
-        await pixellib.change(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+        await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
 
 
 @pytest.mark.parametrize("size", [(2, 1026), (1026, 2), (1, 513), (1, 1)])
 async def test_the_thinnest_picture_that_pixellib_takes_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
-    changed = await pixellib.change(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+    changed = await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
     assert changed.shape[:2] == size
 
 
 async def test_a_model_that_fails_inside_pixellib_is_told_as_it_is(tmp_path: Path) -> None:
     models = FakeModels(failures={"segment": Unavailable("segmentation cannot be reached")})
     with pytest.raises(Unavailable, match="segmentation cannot be reached"):
-        await pixellib.change(noise(50, 60, 0), (0, 0, 0), tmp_path, models)
+        await pixellib.replace_with_color(noise(50, 60, 0), (0, 0, 0), tmp_path, models)
     assert not names(tmp_path)
     assert not other_tasks()
 
@@ -152,7 +152,7 @@ async def test_a_model_that_fails_inside_pixellib_is_told_as_it_is(tmp_path: Pat
 async def test_cancelled_while_the_net_works_it_leaves_no_thread_waiting(tmp_path: Path) -> None:
     models = FakeModels()
     models.gates["segment"] = asyncio.Event()
-    task = asyncio.create_task(pixellib.change(noise(50, 60, 0), (0, 0, 0), tmp_path, models))
+    task = asyncio.create_task(pixellib.replace_with_color(noise(50, 60, 0), (0, 0, 0), tmp_path, models))
     await until(lambda: bool(models.running["segment"]))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -167,7 +167,7 @@ async def test_many_backgrounds_at_once_do_not_mix(tmp_path: Path) -> None:
         folder = tmp_path / str(n)
         folder.mkdir()
         picture = noise(60 + n, 80, n)
-        changed = await pixellib.change(picture, (n, 2 * n, 3 * n), folder, FakeModels())
+        changed = await pixellib.replace_with_color(picture, (n, 2 * n, 3 * n), folder, FakeModels())
         painted = (changed == (3 * n, 2 * n, n)).all(axis=2)
         kept = (changed == picture).all(axis=2)
         assert (painted | kept).all()
@@ -183,7 +183,7 @@ async def test_backgrounds_leave_the_shared_threads_to_the_models(tmp_path: Path
             return await super().segment(image)
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    jobs = [pixellib.change(noise(30, 40, n), (0, 255, 0), tmp_path / str(n), InThread()) for n in range(3)]
+    jobs = [pixellib.replace_with_color(noise(30, 40, n), (0, 255, 0), tmp_path / str(n), InThread()) for n in range(3)]
     for n in range(3):
         (tmp_path / str(n)).mkdir()
     async with asyncio.timeout(30):
@@ -208,7 +208,7 @@ from avatar.background import pixellib
 from avatar.testing import FakeModels
 with tempfile.TemporaryDirectory() as folder:
     picture = np.full((30, 40, 3), (10, 20, 200), np.uint8)
-    changed = asyncio.run(pixellib.change(picture, (0, 255, 0), Path(folder), FakeModels()))
+    changed = asyncio.run(pixellib.replace_with_color(picture, (0, 255, 0), Path(folder), FakeModels()))
 assert (changed == picture).all()
 print(sorted(name for name in sys.modules if name.partition(".")[0] in ("tensorflow", "pixellib")))
 """

@@ -9,13 +9,13 @@ import pytest
 
 from avatar.background import pixellib
 from avatar.errors import InvalidField
-from avatar.events import Rendered
-from avatar.options import Edge, NoFace, Options
-from avatar.request import Background, Colour
+from avatar.events import RenderResult
+from avatar.options import EdgeMode, NoFace, Options
+from avatar.request import Background, Color
 from avatar.testing import FakeModels
 from tests.support.media import Frames, ffmpeg, read_video, request, run, tone, write_video, write_wav
 
-BLUE = Colour((10, 20, 240))
+BLUE = Color((10, 20, 240))
 
 
 def people(count: int) -> Frames:
@@ -28,12 +28,12 @@ def people(count: int) -> Frames:
 
 async def made(
     folder: Path,
-    behind: Background | Colour,
+    behind: Background | Color,
     options: Options | None = None,
     file: Frames | None = None,
     *,
     still: bool = True,
-) -> Rendered:
+) -> RenderResult:
     face = folder / "face.png"
     if still:
         cv2.imwrite(str(face), people(1)[0])
@@ -98,18 +98,18 @@ async def test_a_videos_background_stays_where_it_is_not(tmp_path: Path) -> None
 
 async def test_a_soft_edge_is_softer_and_lets_nothing_old_shine_through(tmp_path: Path) -> None:
     shown = {}
-    for edge in Edge:
+    for edge in EdgeMode:
         frame = read_video((await made(tmp_path, Background.WHITE, Options(edge=edge))).path)[5].astype(int)
         shown[edge] = frame[90]
         assert (frame[85:95, 72:90, 1] - frame[85:95, 72:90, 2]).max() < 25  # no green
     steps = {edge: np.abs(np.diff(row[70:90, 1])).max() for edge, row in shown.items()}
-    assert steps[Edge.SOFT] < 0.8 * steps[Edge.HARD]
+    assert steps[EdgeMode.SOFT] < 0.8 * steps[EdgeMode.HARD]
 
 
 def test_opacity_is_whole_inside_and_nothing_outside() -> None:
     mask = np.zeros((200, 300), bool)
     mask[50:150, 100:200] = True
-    hard, soft = (pixellib.opacity(mask, edge) for edge in Edge)
+    hard, soft = (pixellib.alpha_matte(mask, edge) for edge in EdgeMode)
     np.testing.assert_array_equal(hard, mask * 255)
     assert soft[60:140, 110:190].min() == 255
     assert soft[~mask].max() < 40

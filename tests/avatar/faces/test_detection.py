@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.faces import detection
 from avatar.testing import FakeModels
 from tests.support.media import Frames, find_square
@@ -28,20 +28,20 @@ class Watching(FakeModels):
         return await super().detect_faces(frames)
 
 
-def job(models: FakeModels) -> Job:
-    return Job(models, RequestLog("test"))
+def job(models: FakeModels) -> JobContext:
+    return JobContext(models, RequestLogger("test"))
 
 
 async def test_a_picture_of_a_bounded_size_is_looked_at_as_it_is() -> None:
     models = Watching()
-    boxes, _ = await detection.everywhere(square(640, 480, (100, 50), 80), job(models))
+    boxes, _ = await detection.detect_full_frame(square(640, 480, (100, 50), 80), job(models))
     np.testing.assert_array_equal(boxes[0], [100, 50, 180, 130])
     assert models.sizes == [(480, 640)]
 
 
 async def test_a_larger_picture_is_looked_at_in_small() -> None:
     models = Watching()
-    boxes, scores = await detection.everywhere(square(1920, 1080, (900, 300), 300), job(models))
+    boxes, scores = await detection.detect_full_frame(square(1920, 1080, (900, 300), 300), job(models))
     np.testing.assert_allclose(boxes[0], [900, 300, 1200, 600], atol=4)
     assert scores[1:].max() == 0
     assert not boxes[1:].any()
@@ -50,14 +50,14 @@ async def test_a_larger_picture_is_looked_at_in_small() -> None:
 
 async def test_where_nothing_is_found_in_small_all_of_it_is_looked_at() -> None:
     models = Watching()
-    boxes, _ = await detection.everywhere(square(1920, 1080, (900, 300), 40), job(models))
+    boxes, _ = await detection.detect_full_frame(square(1920, 1080, (900, 300), 40), job(models))
     np.testing.assert_array_equal(boxes[0], [900, 300, 940, 340])
     assert models.sizes[1:] == [(1080, 1920)]
 
 
 async def test_near_a_box_its_surroundings_are_looked_at_at_their_own_size() -> None:
     models = Watching()
-    boxes, scores = await detection.near(
+    boxes, scores = await detection.detect_in_roi(
         square(1920, 1080, (900, 300), 100), np.array([890, 310, 1000, 400], np.float32), job(models)
     )
     np.testing.assert_array_equal(boxes[0], [900, 300, 1000, 400])
@@ -69,18 +69,18 @@ async def test_near_a_box_its_surroundings_are_looked_at_at_their_own_size() -> 
 
 async def test_near_a_huge_face_the_part_is_scaled_down() -> None:
     models = Watching()
-    boxes, _ = await detection.near(
+    boxes, _ = await detection.detect_in_roi(
         square(3840, 2160, (900, 100), 1500), np.array([900, 100, 2400, 1600], np.float32), job(models)
     )
     np.testing.assert_allclose(boxes[0], [900, 100, 2400, 1600], atol=6)
-    assert models.sizes[0][0] * models.sizes[0][1] <= detection.NEAR_PIXELS
+    assert models.sizes[0][0] * models.sizes[0][1] <= detection.ROI_PIXELS
 
 
 @pytest.mark.parametrize(
     "box", [(0, 0, 50, 60), (600, 440, 640, 480), (-90, -90, -10, -10), (700, 500, 800, 600), (300, 200, 301, 201)]
 )
 def test_a_part_lies_inside_the_picture_and_begins_on_the_grid(box: tuple[int, ...]) -> None:
-    rows, columns = detection.part(np.array(box, np.float32), 640, 480)
+    rows, columns = detection.roi(np.array(box, np.float32), 640, 480)
     for one, size in ((rows, 480), (columns, 640)):
         assert 0 <= one.start < one.stop <= size
         assert one.start % detection.GRID == 0

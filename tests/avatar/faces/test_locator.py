@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.faces import locator
-from avatar.faces.locator import Seen, Tracker, bridge
+from avatar.faces.locator import Seen, Tracker, fill_gaps
 from avatar.media.image import Still
 from avatar.media.video import look
-from avatar.options import Detection, Longer, NoFace, Options, Side
+from avatar.options import Detection, ExtendMode, NoFace, Options, FaceOrder
 from avatar.testing import FakeModels
 from lipsync.boxes import pad, smooth
 from tests.support.media import Frames, find_square, moving_square, read_video, write_video
@@ -23,7 +23,7 @@ KEEP = Options(no_face=NoFace.KEEP)
 
 
 async def track(path: Path, total: int, options: Options, models: FakeModels) -> tuple[list[Seen], Tracker]:
-    job = Job(models, RequestLog("test"), options)
+    job = JobContext(models, RequestLogger("test"), options)
     tracker = Tracker(await look(path, job), total, job)
     async with aclosing(tracker.frames()) as frames:
         return [seen async for seen in frames], tracker
@@ -54,31 +54,31 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("longer", "order"),
     [
-        (Longer.LOOP, [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2]),
-        (Longer.BOUNCE, [0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4]),
-        (Longer.HOLD, [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]),
+        (ExtendMode.LOOP, [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6, 0, 1, 2]),
+        (ExtendMode.BOUNCE, [0, 1, 2, 3, 4, 5, 6, 5, 4, 3, 2, 1, 0, 1, 2, 3, 4]),
+        (ExtendMode.HOLD, [0, 1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]),
     ],
 )
-async def test_a_video_shorter_than_the_speech(tmp_path: Path, room: None, longer: Longer, order: list[int]) -> None:
+async def test_a_video_shorter_than_the_speech(tmp_path: Path, room: None, longer: ExtendMode, order: list[int]) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(7))
     source, models = read_video(path), FakeModels(find_square)
-    seen = await tracked(path, 17, Options(longer=longer), models)
+    seen = await tracked(path, 17, Options(extend=longer), models)
     assert numbers(seen, source) == order
     assert models.frames == 7  # each is looked at once
     boxes = [box for _, box in seen]
     np.testing.assert_array_equal(boxes, np.array(boxes[:7])[order])
 
 
-@pytest.mark.parametrize("longer", list(Longer))
-async def test_a_video_of_one_frame_is_shown_again_and_again(tmp_path: Path, room: None, longer: Longer) -> None:
+@pytest.mark.parametrize("longer", list(ExtendMode))
+async def test_a_video_of_one_frame_is_shown_again_and_again(tmp_path: Path, room: None, longer: ExtendMode) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(1))
-    assert len(await tracked(path, 9, Options(longer=longer))) == 9
+    assert len(await tracked(path, 9, Options(extend=longer))) == 9
 
 
-@pytest.mark.parametrize("longer", list(Longer))
-async def test_a_video_longer_than_the_speech_is_cut(tmp_path: Path, longer: Longer) -> None:
+@pytest.mark.parametrize("longer", list(ExtendMode))
+async def test_a_video_longer_than_the_speech_is_cut(tmp_path: Path, longer: ExtendMode) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(12))
-    assert numbers(await tracked(path, 5, Options(longer=longer)), read_video(path)) == [0, 1, 2, 3, 4]
+    assert numbers(await tracked(path, 5, Options(extend=longer)), read_video(path)) == [0, 1, 2, 3, 4]
 
 
 async def test_boxes_are_padded_and_smoothed_as_asked(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ async def test_with_a_face_everywhere_keeping_changes_nothing(tmp_path: Path) ->
 
 
 async def test_a_still_without_a_face_may_be_kept() -> None:
-    job = Job(FakeModels(lambda picture: None), RequestLog("test"), KEEP)
+    job = JobContext(FakeModels(lambda picture: None), RequestLogger("test"), KEEP)
     tracker = Tracker(Still(moving_square(1)[0]), 5, job)
     assert [box async for _, box in tracker.frames()] == [None] * 5
     assert tracker.without_face == 5
@@ -185,7 +185,7 @@ async def test_a_person_is_followed_though_another_gets_the_better_score(tmp_pat
             scores[:, :2] = (0.99, 0.98)
             return boxes, scores
 
-    for side, far in ((Side.LEFT, False), (Side.RIGHT, True)):
+    for side, far in ((FaceOrder.LEFT, False), (FaceOrder.RIGHT, True)):
         seen = await tracked(path, 20, Options(face=side, smooth=False), TwoPeople(find_square))
         assert [bool(box[0] == 120) for _, box in seen if box is not None] == [far] * 20
 
@@ -194,7 +194,7 @@ async def test_a_person_is_followed_though_another_gets_the_better_score(tmp_pat
 def test_boxes_without_gaps_are_smoothed_as_ever(smoothed: bool) -> None:
     boxes = np.random.RandomState(0).randint(0, 50, (23, 4)).astype(np.int32)
     wanted = smooth(boxes) if smoothed else boxes
-    np.testing.assert_array_equal(bridge(list(boxes), 25, smoothed=smoothed), wanted)
+    np.testing.assert_array_equal(fill_gaps(list(boxes), 25, smoothed=smoothed), wanted)
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,6 @@ def test_boxes_without_gaps_are_smoothed_as_ever(smoothed: bool) -> None:
 )
 def test_gaps_up_to_the_bound_are_filled_and_nothing_else(pattern: str, wanted: str) -> None:
     boxes = [np.full(4, 10 * n, np.int32) if mark == "1" else None for n, mark in enumerate(pattern)]
-    bridged = bridge(boxes, 2, smoothed=False)
+    bridged = fill_gaps(boxes, 2, smoothed=False)
     assert "".join("." if box is None else "1" for box in bridged) == wanted
     assert all(box is None or box[0] == 10 * n for n, box in enumerate(bridged))

@@ -3,9 +3,9 @@ import pytest
 from numpy.typing import NDArray
 
 from avatar.errors import InvalidField
-from avatar.faces.selection import Chooser, overlap
-from avatar.options import Nth, Place, Side, Which
-from lipsync.face_detection import corners
+from avatar.faces.selection import FaceSelector, overlap
+from avatar.options import FaceIndex, FacePoint, FaceOrder, FaceSelection
+from lipsync.face_detection import to_pixels
 
 LEFT, MIDDLE, RIGHT = (0, 40, 40, 90), (100, 20, 190, 120), (300, 50, 350, 110)
 
@@ -18,9 +18,9 @@ def faces(*boxes: tuple[float, float, float, float]) -> tuple[NDArray[np.float32
     return found, scores
 
 
-def chosen(chooser: Chooser, *boxes: tuple[float, float, float, float]) -> tuple[int, ...] | None:
-    face = chooser.choose(*faces(*boxes))
-    return None if face is None else tuple(map(int, corners(face)))
+def chosen(chooser: FaceSelector, *boxes: tuple[float, float, float, float]) -> tuple[int, ...] | None:
+    face = chooser.select(*faces(*boxes))
+    return None if face is None else tuple(map(int, to_pixels(face)))
 
 
 def moved(box: tuple[int, int, int, int], by: int) -> tuple[int, int, int, int]:
@@ -30,60 +30,60 @@ def moved(box: tuple[int, int, int, int], by: int) -> tuple[int, int, int, int]:
 @pytest.mark.parametrize(
     ("which", "wanted"),
     [
-        (Side.BEST, RIGHT),
-        (Side.LARGEST, MIDDLE),
-        (Side.LEFT, LEFT),
-        (Side.RIGHT, RIGHT),
-        (Nth(0), LEFT),
-        (Nth(1), MIDDLE),
-        (Nth(2), RIGHT),
-        (Place(150, 60), MIDDLE),
-        (Place(10, 50), LEFT),
-        (Place(299, 200), RIGHT),
+        (FaceOrder.BEST, RIGHT),
+        (FaceOrder.LARGEST, MIDDLE),
+        (FaceOrder.LEFT, LEFT),
+        (FaceOrder.RIGHT, RIGHT),
+        (FaceIndex(0), LEFT),
+        (FaceIndex(1), MIDDLE),
+        (FaceIndex(2), RIGHT),
+        (FacePoint(150, 60), MIDDLE),
+        (FacePoint(10, 50), LEFT),
+        (FacePoint(299, 200), RIGHT),
     ],
 )
-def test_the_face_that_is_meant_is_chosen(which: Which, wanted: tuple[int, ...]) -> None:
-    assert chosen(Chooser(which), RIGHT, LEFT, MIDDLE) == wanted
+def test_the_face_that_is_meant_is_chosen(which: FaceSelection, wanted: tuple[int, ...]) -> None:
+    assert chosen(FaceSelector(which), RIGHT, LEFT, MIDDLE) == wanted
 
 
 def test_of_boxes_that_hold_the_point_the_nearest_middle_counts() -> None:
-    assert chosen(Chooser(Place(40, 40)), (0, 0, 200, 200), (20, 20, 60, 60)) == (20, 20, 60, 60)
+    assert chosen(FaceSelector(FacePoint(40, 40)), (0, 0, 200, 200), (20, 20, 60, 60)) == (20, 20, 60, 60)
 
 
 def test_a_number_that_no_face_has_is_refused() -> None:
     with pytest.raises(InvalidField, match="face: there is no face 3: 3 found, counted from 0"):
-        chosen(Chooser(Nth(3)), LEFT, MIDDLE, RIGHT)
+        chosen(FaceSelector(FaceIndex(3)), LEFT, MIDDLE, RIGHT)
 
 
-@pytest.mark.parametrize("which", [Side.BEST, Side.RIGHT, Nth(2), Place(320, 60)])
-def test_it_is_followed_when_others_get_better_scores(which: Which) -> None:
-    chooser = Chooser(which)
+@pytest.mark.parametrize("which", [FaceOrder.BEST, FaceOrder.RIGHT, FaceIndex(2), FacePoint(320, 60)])
+def test_it_is_followed_when_others_get_better_scores(which: FaceSelection) -> None:
+    chooser = FaceSelector(which)
     assert chosen(chooser, RIGHT, MIDDLE, LEFT) == RIGHT
     for step in range(1, 10):
         assert chosen(chooser, MIDDLE, LEFT, moved(RIGHT, 5 * step)) == moved(RIGHT, 5 * step)
 
 
 def test_it_is_followed_past_others_that_come_in_further_left() -> None:
-    chooser = Chooser(Side.LEFT)
+    chooser = FaceSelector(FaceOrder.LEFT)
     assert chosen(chooser, MIDDLE) == MIDDLE
     assert chosen(chooser, LEFT, moved(MIDDLE, 4)) == moved(MIDDLE, 4)
 
 
 def test_it_is_found_again_after_a_gap() -> None:
-    chooser = Chooser(Side.BEST)
+    chooser = FaceSelector(FaceOrder.BEST)
     assert chosen(chooser, RIGHT, LEFT) == RIGHT
     assert chosen(chooser) is None
     assert chosen(chooser, LEFT, moved(RIGHT, 8)) == moved(RIGHT, 8)
 
 
 def test_after_a_cut_the_choice_is_made_anew() -> None:
-    chooser = Chooser(Side.BEST)
+    chooser = FaceSelector(FaceOrder.BEST)
     assert chosen(chooser, RIGHT, LEFT) == RIGHT
     assert chosen(chooser, MIDDLE, LEFT) == MIDDLE
 
 
 def test_with_one_face_it_is_the_originals_choice_in_every_frame() -> None:
-    chooser = Chooser(Side.BEST)
+    chooser = FaceSelector(FaceOrder.BEST)
     rng = np.random.RandomState(0)
     for _ in range(50):
         x, y = rng.randint(-20, 400, 2)

@@ -7,11 +7,11 @@ import numpy as np
 from lipsync.arrays import Floats
 import pytest
 
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.faces import tracking
-from avatar.faces.selection import Chooser, overlap
-from avatar.faces.tracking import Follower
-from avatar.options import Side
+from avatar.faces.selection import FaceSelector, overlap
+from avatar.faces.tracking import FaceTracker
+from avatar.options import FaceOrder
 from avatar.testing import Box, FakeModels
 from tests.support.media import Frames
 
@@ -45,14 +45,14 @@ def swaying(count: int, speed: float = 1.0) -> list[tuple[float, float]]:
 
 
 async def followed(
-    frames: Frames, models: FakeModels, piece: int = 4, which: Side = Side.BEST
+    frames: Frames, models: FakeModels, piece: int = 4, which: FaceOrder = FaceOrder.BEST
 ) -> tuple[list[Floats | None], Frames]:
     async def pieces() -> AsyncGenerator[Frames]:
         for start in range(0, len(frames), piece):
             yield frames[start : start + piece]
 
-    follower = Follower(Chooser(which), Job(models, RequestLog("test")))
-    seen = [found async for found in follower.follow(pieces())]
+    follower = FaceTracker(FaceSelector(which), JobContext(models, RequestLogger("test")))
+    seen = [found async for found in follower.track(pieces())]
     return [box for _, box in seen], np.array([frame for frame, _ in seen])
 
 
@@ -118,7 +118,7 @@ async def test_frames_without_a_face_are_told_apart_exactly(first: int, after: i
 
 
 async def test_frames_of_a_large_video_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "GROUP_BYTES", 3 * 320 * 240 * 3)
+    monkeypatch.setattr(tracking, "SEGMENT_BYTES", 3 * 320 * 240 * 3)
     places, models = swaying(60, 0.1), FakeModels(find)
     boxes, _ = await followed(clip(*places), models)
     assert all(

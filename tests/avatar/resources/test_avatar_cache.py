@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from avatar.errors import FaceNotFound
-from avatar.events import Rendered
+from avatar.events import RenderResult
 from avatar.options import Detection, NoFace, Options
 from avatar.pipeline import render
 from avatar.request import Background
@@ -52,7 +52,7 @@ async def job(
             write_video(face, video)
     made = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=video is None)
     made = replace(made, options=options or Options(), background=background)
-    (result,) = [event async for event in render(made, models, cache) if isinstance(event, Rendered)]
+    (result,) = [event async for event in render(made, models, cache) if isinstance(event, RenderResult)]
     return read_video(result.path)
 
 
@@ -125,7 +125,7 @@ async def test_a_changed_background_is_remembered(tmp_path: Path, cache: Cache, 
         face, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(0.4))
         made = replace(request(tmp_path, face, speech, still=True, background=background), options=box)
         used = models()
-        (result,) = [event async for event in render(made, used, cache) if isinstance(event, Rendered)]
+        (result,) = [event async for event in render(made, used, cache) if isinstance(event, RenderResult)]
         results.append(read_video(result.path))
         calls.append(used.calls["segment"])
     np.testing.assert_array_equal(*results)

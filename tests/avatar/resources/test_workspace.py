@@ -36,7 +36,7 @@ async def test_the_end_waits_for_requests_that_unwind(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.open()
     async with workspace.folder():
-        waiting = asyncio.create_task(workspace.unused())
+        waiting = asyncio.create_task(workspace.wait_unused())
         await asyncio.sleep(0)
         assert not waiting.done()
     await asyncio.wait_for(waiting, 10)
