@@ -1,4 +1,4 @@
-"""Draws docs/pictures/blend-*.png: one simulated generated face, put back in both ways. See docs/blend.md.
+"""Draws docs/images/blend-*.png: one simulated generated face, put back in both ways. See docs/blending.md.
 
 Needs no weights: the "generated" face is the portrait's own, with its mouth opened, softened and tinted.
 """
@@ -17,7 +17,7 @@ from lipsync.crop import crop, paste
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = np.array([214, 142, 416, 394], np.int32)  # of samples/face.png: forehead to below the chin, ear to ear
-VIEW = np.s_[90:450, 145:485]  # what the pictures show
+VIEW = np.s_[90:450, 145:485]  # what the images show
 LIPS = (48.0, 65.0)  # where the lips meet in the 96x96 crop: column, row
 OPENED = 6.0  # rows by which the jaw goes down
 TINT = (7.0, -2.0, -9.0)  # BGR levels: colder than the frame, as trained nets often are
@@ -47,7 +47,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     frame = cv2.imread(str(ROOT / "samples" / "face.png")).astype(np.uint8)
     mouth = generated(crop(frame[None], BOX[None])[0])
-    folder = ROOT / "docs" / "pictures"
+    folder = ROOT / "docs" / "images"
     folder.mkdir(exist_ok=True)
     results = {"original": paste(frame[None], BOX[None], mouth[None])[0], "feather": feather(frame, BOX, mouth)}
     for name, picture in results.items():

@@ -1,6 +1,6 @@
 """Puts a perf_analyzer that works into the environment that runs this; `make setup` calls it.
 
-The one in the installed tritonclient wants a newer glibc than Debian 12 has (docs/perf.md). This takes the binary out
+The one in the installed tritonclient wants a newer glibc than Debian 12 has (docs/performance/perf-analyzer.md). This takes the binary out
 of an older wheel, and lays links to the libraries that Triton's wheel carries beside it:
 
     .venv/bin/perf_analyzer                       a launcher

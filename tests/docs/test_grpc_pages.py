@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from avatar import errors
-from avatar.events import Rendered
+from avatar.events import RenderResult
 from avatar.form.parse import TEXT_BYTES
 from avatar.media import ffmpeg_args
 from avatar.options import OPTIONS
@@ -60,7 +60,7 @@ def test_every_name_that_a_caller_meets_is_on_the_pages() -> None:
     tensors = {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
     options = {option.name for option in OPTIONS}
     settings = {setting.variable for setting in described(LiveSettings)}
-    keys = set(render_model.summary(Rendered(None, "mp4", 1, Fraction(25), 1.0, {})))
+    keys = set(render_model.summary(RenderResult(None, "mp4", 1, Fraction(25), 1.0, {})))
     protocol = {"sequence_id", "sequence_start", "sequence_end", "triton_final_response", API_VERSION_PARAMETER}
     models = {model.name for model in MODELS}
     for name in models | tensors | options | settings | keys | protocol | set(live_model.FORMATS):

@@ -167,7 +167,7 @@ def test_a_frame_without_a_face_is_told_in_the_originals_words(served: Served, s
 
 
 def test_a_cancelled_streams_work_stops(served: Served, face: bytes, samples: Path) -> None:
-    """How soon is for docs/grpc.md; here it is counted in frames, of which the speech has 178."""
+    """How soon is for docs/grpc/render.md; here it is counted in frames, of which the speech has 178."""
     asked = request("avatar", "to be cancelled", face_file=face, audio_file=(samples / "speech.wav").read_bytes())
     stream = served.stub.ModelStreamInfer(iter([asked]))
     for answer in stream:
