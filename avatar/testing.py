@@ -16,8 +16,8 @@ from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 
-from .inference.protocol import About, Frames
-from .options import Net
+from .inference.protocol import ModelInfo, Frames
+from .options import Generator
 
 Box = tuple[float, float, float, float]
 
@@ -60,7 +60,7 @@ class FakeModels:
         self.calls: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
         self.most_running: Counter[str] = Counter()
-        self.nets: set[Net] = set()
+        self.nets: set[Generator] = set()
         self.frames = self.mouths = self.sent = 0
         self.closed = False
 
@@ -69,10 +69,10 @@ class FakeModels:
         async with self._call("check_ready"):
             pass
 
-    async def about(self, net: Net) -> About:
+    async def model_info(self, net: Generator) -> ModelInfo:
         """As `Models`."""
-        async with self._call("about"):
-            return About(self._stand_ins, self._export, self._export)
+        async with self._call("model_info"):
+            return ModelInfo(self._stand_ins, self._export, self._export)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `Models`, with the real arithmetic."""
@@ -92,7 +92,7 @@ class FakeModels:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
         """As `Models`; a mouth is the crop itself, or darkened."""
         frames = np.asarray(frames)
         self.nets.add(net)

@@ -17,13 +17,13 @@ import soundfile
 
 import avatar
 import lipsync
-from avatar.events import Chunk, Rendered
+from avatar.events import Chunk, RenderResult
 from avatar.form.parse import Upload, parse
 from avatar.pipeline import render
 from avatar.settings import JobSettings, load
 from avatar.testing import FakeModels
 from lipsync.crop import crop, paste
-from lipsync.face_detection import suppress
+from lipsync.face_detection import non_max_suppression
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import BACKGROUND, FACE_FILE, FACE_TYPE, SPEECH_FILE
@@ -46,10 +46,10 @@ picture = np.full((1, 120, 160, 3), 128, np.uint8)
 boxes = np.array([[20, 20, 90, 100]], np.int32)
 faces = crop(picture, boxes, len(mel))
 frames = paste(picture, boxes, faces)
-kept, _ = suppress(np.tile(boxes.astype(np.float32), (1, 1024, 1)), np.full((1, 1024), 0.9, np.float32))
+kept, _ = non_max_suppression(np.tile(boxes.astype(np.float32), (1, 1024, 1)), np.full((1, 1024), 0.9, np.float32))
 
 
-async def say_it(folder: Path, models: FakeModels) -> tuple[bytes, Rendered]:
+async def say_it(folder: Path, models: FakeModels) -> tuple[bytes, RenderResult]:
     """Before another background: so the system's or imageio-ffmpeg's ffmpeg runs, and PixelLib without TensorFlow."""
     shown = picture[0].copy()
     shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the pretended net

@@ -23,8 +23,8 @@ FADE = 0.24  # the share of its radius over which it fades: 12 % of the box's wi
 
 GRID = 24  # colours are compared on so many squares each way
 REACH = GRID / 8  # sigma with which a square's difference spreads, in squares
-STRANGE = 24.0  # levels (all channels together) off the usual difference at which a square counts a quarter
-FAITH = 0.02  # how soon, far from every square that counts, the usual difference is taken instead
+OUTLIER_LEVELS = 24.0  # levels (all channels together) off the usual difference at which a square counts a quarter
+PRIOR_WEIGHT = 0.02  # how soon, far from every square that counts, the usual difference is taken instead
 
 
 def feather(frame: Image, box: Box, mouth: Image) -> Image:
@@ -69,10 +69,10 @@ def _matched(face: Image, mouth: Image, cut: tuple[bool, bool, bool]) -> Image:
     ring = _ring(cut)
     usual = np.median(difference[ring > 0.25], axis=0)
     rest = difference - usual
-    counts = ring / (1 + np.einsum("ijk,ijk->ij", rest, rest) / STRANGE**2) ** 2
+    counts = ring / (1 + np.einsum("ijk,ijk->ij", rest, rest) / OUTLIER_LEVELS**2) ** 2
     weighed = np.dstack((rest * counts[..., None], counts))
     spread = cv2.GaussianBlur(weighed, (0, 0), REACH, borderType=cv2.BORDER_CONSTANT)
-    field = usual + spread[..., :3] / (spread[..., 3:] + FAITH)
+    field = usual + spread[..., :3] / (spread[..., 3:] + PRIOR_WEIGHT)
     smooth = cv2.resize(field, (FACE_SIZE, FACE_SIZE))
     matched: Image = cv2.add(mouth, smooth, dtype=cv2.CV_8U)  # type: ignore[assignment]  # rounds and saturates
     return matched

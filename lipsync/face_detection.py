@@ -23,7 +23,7 @@ FACE_SCORE = 0.5
 RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, taken off RGB channels: the weights expect the quirk
 
 
-def candidates(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
+def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
     """Decode S3FD's maps into boxes and scores, unsorted.
 
     Centre = prior centre + 0.1 · regression · prior side; side = prior side · exp(0.2 · regression)
@@ -54,7 +54,7 @@ def candidates(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
     )
 
 
-def suppress(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
+def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
     """Non-maximum suppression of each picture's candidates.
 
     Greedy, best first, overlap over 0.3 suppressed, areas and intersections counted with +1 on each
@@ -105,10 +105,10 @@ def best_face(boxes: Floats, scores: Floats) -> Box | None:
     """
     if not len(scores) or scores[0] <= 0:
         return None
-    return corners(boxes[0])
+    return to_pixels(boxes[0])
 
 
-def corners(box: Floats) -> Box:
+def to_pixels(box: Floats) -> Box:
     """A box FP32 [4] in int pixels, INT32 [4]: clipped at 0 and truncated, as the original does it."""
     whole: Box = np.maximum(box, 0).astype(np.int32)
     return whole

@@ -14,9 +14,9 @@ from .tensors import MEL_BANDS
 
 SAMPLE_RATE = 16_000  # Hz, mono
 HOP_LENGTH = 200  # samples between two mel columns
-FFT_LENGTH = 800  # samples that one column hears, 50 ms
+N_FFT = 800  # samples that one column hears, 50 ms
 MEL_STEPS_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 80, by chance the same number as MEL_BANDS
-LOWEST_HZ, HIGHEST_HZ = 55.0, 7600.0
+FMIN, FMAX = 55.0, 7600.0
 PRE_EMPHASIS = 0.97
 FLOOR = 1e-5  # magnitude; -100 dB
 REFERENCE_DB = 20.0
@@ -25,7 +25,7 @@ PEAK = 4.0  # the result lies in ±PEAK
 
 LOUDEST = np.float32(1e30)  # what is louder would be infinite in the spectrum
 
-MIN_SAMPLES = FFT_LENGTH  # one whole column; librosa warns of anything shorter
+MIN_SAMPLES = N_FFT  # one whole column; librosa warns of anything shorter
 
 
 def mel_spectrogram(audio: Floats) -> Floats:
@@ -48,9 +48,7 @@ def mel_spectrogram(audio: Floats) -> Floats:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
     sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-LOUDEST, LOUDEST)
     emphasised = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
-    spectrum = librosa.stft(
-        emphasised, n_fft=FFT_LENGTH, hop_length=HOP_LENGTH, win_length=FFT_LENGTH, pad_mode="reflect"
-    )
+    spectrum = librosa.stft(emphasised, n_fft=N_FFT, hop_length=HOP_LENGTH, win_length=N_FFT, pad_mode="reflect")
     # column by column: in one product, a column's rounding hangs on its place among the others (on AVX-512), and
     # speech taken in pieces would differ from the whole
     columns = np.ascontiguousarray(np.abs(spectrum).T)
@@ -64,7 +62,5 @@ def mel_spectrogram(audio: Floats) -> Floats:
 @cache
 def _filters() -> Floats:
     """Slaney mel filters, FP32 [80, 401]."""
-    filters: Floats = slaney_filters(
-        sr=SAMPLE_RATE, n_fft=FFT_LENGTH, n_mels=MEL_BANDS, fmin=LOWEST_HZ, fmax=HIGHEST_HZ
-    )
+    filters: Floats = slaney_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BANDS, fmin=FMIN, fmax=FMAX)
     return filters

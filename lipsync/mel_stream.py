@@ -12,14 +12,14 @@ import numpy as np
 
 from .arrays import Floats
 from .errors import InvalidInput
-from .mel import FFT_LENGTH, HOP_LENGTH, MEL_STEPS_PER_SECOND, PEAK, SAMPLE_RATE, mel_spectrogram
+from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND, N_FFT, PEAK, SAMPLE_RATE, mel_spectrogram
 from .mel_windows import window_starts
 from .tensors import MEL_BANDS, WINDOW_COLUMNS
 
 # A column is centred: it hears so many samples before its own place, and as many from there on.
-REACH = FFT_LENGTH // 2
+HALF_WINDOW = N_FFT // 2
 # Samples from where a window begins to the last one that it hears, that one included; 3400.
-LOOKAHEAD = (WINDOW_COLUMNS - 1) * HOP_LENGTH + REACH
+LOOKAHEAD = (WINDOW_COLUMNS - 1) * HOP_LENGTH + HALF_WINDOW
 # Seconds, 0.2125: from the moment at which a frame is shown, `index / fps` of the speech, to the last sample that its
 # window hears. No window is ready later than that; most are up to one column (12.5 ms) earlier, as windows begin at
 # whole columns.
@@ -27,7 +27,7 @@ LATENCY = LOOKAHEAD / SAMPLE_RATE
 # Columns that are computed before the first one wanted, and thrown away: those that hear the slice's beginning, where
 # there is a reflection that is not the speech's; pre-emphasis hears one sample more. (The first weight of a Hann window
 # is 0, and so one column less would do; nothing here relies on it.)
-MARGIN = math.ceil((REACH + 1) / HOP_LENGTH)
+MARGIN = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
 # Samples that are worked on at once, half a minute: the spectrum of a longer piece would take much memory.
 PIECE = 30 * SAMPLE_RATE
 
@@ -85,10 +85,10 @@ class MelStream:
             raise InvalidInput("audio: the speech has ended, nothing follows it")
         if samples.ndim != 1:
             raise InvalidInput(f"audio: FP32 [n] expected, got {list(samples.shape)}")
-        windows = [self._hear(samples[first : first + PIECE]) for first in range(0, samples.size, PIECE)]
+        windows = [self._append(samples[first : first + PIECE]) for first in range(0, samples.size, PIECE)]
         return np.concatenate(windows or [_NOTHING])
 
-    def end(self) -> Floats:
+    def flush(self) -> Floats:
         """The speech is over, and silence follows.
 
         Returns:
@@ -102,13 +102,15 @@ class MelStream:
             raise InvalidInput("audio: the speech has ended before")
         self._ended = True
         spoken = self._samples
-        silent = math.ceil((spoken + REACH) / HOP_LENGTH) if spoken else 0  # the first column that hears no speech
-        rest = self._hear(np.zeros(LOOKAHEAD + (silent - 1) * HOP_LENGTH - spoken, np.float32))
+        silent = (
+            math.ceil((spoken + HALF_WINDOW) / HOP_LENGTH) if spoken else 0
+        )  # the first column that hears no speech
+        rest = self._append(np.zeros(LOOKAHEAD + (silent - 1) * HOP_LENGTH - spoken, np.float32))
         self._samples = spoken
         self._frames += 1
         return np.concatenate((rest, _SILENCE))
 
-    def _hear(self, samples: Floats) -> Floats:
+    def _append(self, samples: Floats) -> Floats:
         """As `feed`, for a piece of bounded length; the windows FP32 [k,80,16] that it completes."""
         self._sound = np.concatenate((self._sound, samples.astype(np.float32)))
         self._samples += samples.size
@@ -117,7 +119,7 @@ class MelStream:
             starts.append(start)
             self._frames += 1
         windows = self._windows(starts) if starts else _NOTHING
-        self._forget(start)
+        self._trim(start)
         return windows
 
     def _windows(self, starts: list[int]) -> Floats:
@@ -131,10 +133,10 @@ class MelStream:
     def _columns(self, first: int, after: int) -> Floats:
         """Columns from `first` up to `after`, FP32 [80,n], of a slice with all that they hear."""
         low = max(0, first - MARGIN)  # at the speech's beginning the reflection is its own
-        heard = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + REACH - self._from)
+        heard = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + HALF_WINDOW - self._from)
         return mel_spectrogram(self._sound[heard])[:, first - low : after - low]
 
-    def _forget(self, start: int) -> None:
+    def _trim(self, start: int) -> None:
         """Drop what no window hears that begins at column `start` or later."""
         have = self._column + self._mel.shape[1]
         self._mel = self._mel[:, max(0, start - self._column) :].copy()

@@ -26,7 +26,7 @@ ALIKE = 0.8  # correlation with the remembered patch; a talking, blinking face s
 FLAT = 2.0  # grey levels; a patch with less contrast has no looks to compare
 
 
-class Motion:
+class MotionTracker:
     """Follows one box.
 
     Args:
@@ -36,9 +36,9 @@ class Motion:
 
     def __init__(self, picture: Image, box: Floats) -> None:
         self._picture, self.box = picture, box.astype(np.float32)
-        self._looks = _patch(picture, self.box)
+        self._looks = _template(picture, self.box)
 
-    def step(self, picture: Image) -> bool:
+    def update(self, picture: Image) -> bool:
         """Follow the box into the next picture, of the same size.
 
         Returns:
@@ -49,7 +49,7 @@ class Motion:
         if moved is None:
             return False
         self.box = moved
-        return _alike(self._looks, _patch(picture, moved))
+        return _similar(self._looks, _template(picture, moved))
 
 
 def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
@@ -106,7 +106,7 @@ def _gray(part: Image, factor: float) -> Image:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _patch(picture: Image, box: Floats) -> Floats | None:
+def _template(picture: Image, box: Floats) -> Floats | None:
     """The looks of a box, FP32 [24,24] grey levels; None where it lies outside."""
     x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
     x2, y2 = np.ceil(box[2:]).astype(int)
@@ -117,7 +117,7 @@ def _patch(picture: Image, box: Floats) -> Floats | None:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.float32)
 
 
-def _alike(one: Floats | None, other: Floats | None) -> bool:
+def _similar(one: Floats | None, other: Floats | None) -> bool:
     if one is None or other is None:
         return False
     a, b = one - one.mean(), other - other.mean()

@@ -45,7 +45,7 @@ class Tensor:
     name: str
     dtype: DataType
     shape: tuple[int, ...]
-    about: str
+    description: str
     optional: bool = False
 
     @property
@@ -62,7 +62,7 @@ class Tensor:
             and all(want in (-1, have) for want, have in zip(self.shape, shape, strict=True))
         )
 
-    def unfit(self, array: Array, *, batched: bool = False) -> str:
+    def mismatch(self, array: Array, *, batched: bool = False) -> str:
         """Why `accepts` says no to `array`, for a person."""
         shape = [-1, *self.shape] if batched else [*self.shape]
         return f"{self.dtype} {shape} expected, got {list(array.shape)}"
@@ -70,7 +70,7 @@ class Tensor:
     def check(self, array: Array, *, batched: bool = False) -> None:
         """Raise InvalidInput, with this tensor's name, where `accepts` says no to `array`."""
         if not self.accepts(array, batched=batched):
-            raise InvalidInput(f"{self.name}: {self.unfit(array, batched=batched)}")
+            raise InvalidInput(f"{self.name}: {self.mismatch(array, batched=batched)}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Model:
     """
 
     name: str
-    about: str
+    description: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     max_batch_size: int = 0
@@ -239,7 +239,7 @@ def _text(name: str, about: str) -> Tensor:
     return Tensor(name, "BYTES", (1,), about, optional=True)
 
 
-_LOOKS = (
+_AVATAR_OPTIONS = (
     _text(FACE_TYPE, "extension of face_file, as in the form; `png` where it is left out; its content knows better"),
     _text(BACKGROUND, "as in the form; `From Input` where it is left out"),
     Tensor(BACKGROUND_FILE, "UINT8", (-1,), "a picture to be put behind the person, byte by byte", optional=True),
@@ -256,7 +256,7 @@ AVATAR = Model(
     (
         Tensor(FACE_FILE, "UINT8", (-1,), "a picture or a video, byte by byte"),
         Tensor(SPEECH_FILE, "UINT8", (-1,), "a recording, byte by byte"),
-        *_LOOKS,
+        *_AVATAR_OPTIONS,
         *_choices(),
     ),
     (
@@ -276,7 +276,7 @@ LIVE = Model(
         Tensor("audio", "FP32", (-1,), "the next speech, 16 kHz mono, full scale ±1, 320 samples or more", True),
         Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; one of the two", True),
         _text("format", "with the first request, what frames come as: `bgr` (the default), `jpeg` or `mouth`"),
-        *_LOOKS,
+        *_AVATAR_OPTIONS,
         *_choices(NOT_LIVE),
     ),
     (

@@ -22,9 +22,9 @@ from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
 from lipsync.triton.python_model import PbUtils
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
-from ..options import Net
-from .protocol import GENERATORS, LIPSYNC, About, Frames
-from .shm_layout import Given, fitting, whole
+from ..options import Generator
+from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .shm_layout import TensorInput, stacked, validated
 
 # Calls under way: of one job at most five. More jobs at once wait here instead of in Triton.
 THREADS = 32
@@ -33,10 +33,10 @@ THREADS = 32
 CALL_SECONDS = 0.2
 FEWEST_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
 
-_PARAMETER = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
+_PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
 
 
-class BlsModels:
+class BlsInferenceClient:
     """Implements `Models` inside a Triton Python model. To be used from one event loop."""
 
     def __init__(self, pb_utils: PbUtils, repository: Path) -> None:
@@ -44,13 +44,13 @@ class BlsModels:
         self._pb, self._repository = pb_utils, repository
         # not asyncio's own threads: calls that wait for the nets would keep pasting and reading waiting
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bls")
-        self._windows = _Pieces(FEWEST_WINDOWS, WAV2LIP_BATCH)
-        self._pictures = _Pieces(1, S3FD_BATCH)
+        self._windows = _AdaptiveBatch(FEWEST_WINDOWS, WAV2LIP_BATCH)
+        self._pictures = _AdaptiveBatch(1, S3FD_BATCH)
 
     async def check_ready(self) -> None:
         """As `Models`. Triton serves no request before every model has loaded; one that goes later says so itself."""
 
-    async def about(self, net: Net) -> About:
+    async def model_info(self, net: Generator) -> ModelInfo:
         """As `Models`; read in the other models' configurations, for BLS cannot ask for them."""
         return await asyncio.to_thread(self._about, net)
 
@@ -68,7 +68,7 @@ class BlsModels:
         boxes, scores = await self._pictures.work(len(frames), piece)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
         """As `Models`."""
 
         async def piece(rows: slice) -> list[Array]:
@@ -79,7 +79,7 @@ class BlsModels:
         (mouths,) = await self._windows.work(len(windows), piece)
         return mouths
 
-    async def speak(self, faces: Images, windows: Floats, net: Net) -> Images:
+    async def wav2lip(self, faces: Images, windows: Floats, net: Generator) -> Images:
         """Crops UINT8 [n,96,96,3] and their windows FP32 [n,80,16] to mouths: `lipsync` for who has cut already."""
 
         async def piece(rows: slice) -> list[Array]:
@@ -97,12 +97,12 @@ class BlsModels:
         """As `Models`; calls under way go on, and nobody waits for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _infer(self, model: Model, *given: Given) -> list[Array]:
+    async def _infer(self, model: Model, *given: TensorInput) -> list[Array]:
         """One inference, inputs and outputs in the order of the model's tensors."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._ask, model, given)
+        return await loop.run_in_executor(self._threads, self._send, model, given)
 
-    def _ask(self, model: Model, given: tuple[Given, ...]) -> list[Array]:
+    def _send(self, model: Model, given: tuple[TensorInput, ...]) -> list[Array]:
         pb = self._pb
         pairs = zip(model.inputs, given, strict=True)
         request = pb.InferenceRequest(
@@ -117,16 +117,16 @@ class BlsModels:
         except pb.TritonModelException as error:  # it did not get as far as to the model
             raise Unavailable(f"{model.name} cannot be reached") from error
         if response.has_error():
-            raise _meaning(pb, model, response.error())
+            raise _to_exception(pb, model, response.error())
         answers = [pb.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in model.outputs]
         return [answer.copy() for answer in answers]  # what was given lies in memory that goes with the response
 
-    def _about(self, net: Net) -> About:
+    def _about(self, net: Generator) -> ModelInfo:
         asked = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
         configs = {model.name: self._config(model) for model in asked}
-        stand_ins = tuple(name for name, text in configs.items() if _said(text, "checkpoint") == "stand-in")
-        exports = [_said(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
-        return About(stand_ins, *exports)
+        stand_ins = tuple(name for name, text in configs.items() if _parameter(text, "checkpoint") == "stand-in")
+        exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
+        return ModelInfo(stand_ins, *exports)
 
     def _config(self, model: Model) -> str:
         try:
@@ -135,7 +135,7 @@ class BlsModels:
             return ""
 
 
-class _Pieces:
+class _AdaptiveBatch:
     """How many rows one call takes, by how long the last ones took."""
 
     def __init__(self, fewest: int, most: int) -> None:
@@ -160,16 +160,16 @@ class _Pieces:
         self._rows = max(self._fewest, min(self._most, fitting, 2 * self._rows))
 
 
-def _array(tensor: tensors.Tensor, given: Given, model: Model) -> Array:
+def _array(tensor: tensors.Tensor, given: TensorInput, model: Model) -> Array:
     """One array, in C order, of the tensor's type and shape, with a batch in front where the model has one."""
     if model.max_batch_size and isinstance(given, np.ndarray):
         tensor.check(given, batched=True)
     else:
-        fitting(tensor, given)
-    return np.ascontiguousarray(whole(given))
+        validated(tensor, given)
+    return np.ascontiguousarray(stacked(given))
 
 
-def _meaning(pb: PbUtils, model: Model, error: Any) -> Exception:  # noqa: ANN401 - Triton publishes no types
+def _to_exception(pb: PbUtils, model: Model, error: Any) -> Exception:  # noqa: ANN401 - Triton publishes no types
     code = error.code()
     if code == pb.TritonError.INVALID_ARG:
         return InvalidInput(str(error.message()))
@@ -184,6 +184,6 @@ def _meaning(pb: PbUtils, model: Model, error: Any) -> Exception:  # noqa: ANN40
     return failed
 
 
-def _said(config: str, parameter: str) -> str:
-    found = re.search(_PARAMETER.format(parameter), config)
+def _parameter(config: str, parameter: str) -> str:
+    found = re.search(_PARAMETER_PATTERN.format(parameter), config)
     return found[1] if found else ""

@@ -18,15 +18,15 @@ from lipsync.errors import InvalidInput
 from lipsync.tensors import FACE_SIZE, Model
 
 from ..errors import AvatarError, Unavailable
-from ..options import Net
-from .protocol import GENERATORS, LIPSYNC, About, Frames
-from .shared_memory import Pool, Region
-from .shm_layout import Given, Layout, fitting, lay_out, whole, write
+from ..options import Generator
+from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .shared_memory import Region, SharedMemoryPool
+from .shm_layout import Layout, TensorInput, plan_layout, stacked, validated, write
 
 T = TypeVar("T")
 
 READY_SECONDS = 2.0  # a server that takes longer to say that it is ready is not
-NEEDED = (
+REQUIRED_MODELS = (
     tensors.MEL_SPECTROGRAM,
     tensors.S3FD,
     tensors.FACE_NMS,
@@ -49,11 +49,11 @@ CHANNEL = (
     ("grpc.keepalive_timeout_ms", 20_000),
 )
 
-_AWAY = {"UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"}
-_UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}  # what was asked for may have been done or not
+_UNREACHABLE = {"UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"}
+_OUTCOME_UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}  # what was asked for may have been done or not
 
 
-class TritonModels:
+class GrpcInferenceClient:
     """Implements `Models` over one gRPC connection, which is made at the first call and closed by `close`.
 
     Where Triton is on this machine, large arrays go through shared memory instead: found out by trying, and again
@@ -70,26 +70,26 @@ class TritonModels:
         """
         self._address, self._timeout, self._shared_memory = address, timeout, shared_memory
         self._connection: Any = None
-        self._pool: Pool | None = None
+        self._pool: SharedMemoryPool | None = None
 
     async def check_ready(self) -> None:
         """As `Models`; answers within two seconds."""
         asked = [self._client.is_server_ready(client_timeout=READY_SECONDS)]
-        asked += [self._client.is_model_ready(model.name, client_timeout=READY_SECONDS) for model in NEEDED]
+        asked += [self._client.is_model_ready(model.name, client_timeout=READY_SECONDS) for model in REQUIRED_MODELS]
         ready = await _answer(_all(asked), "the models")
-        missing = [model.name for model, up in zip(NEEDED, ready[1:], strict=True) if not up]
+        missing = [model.name for model, up in zip(REQUIRED_MODELS, ready[1:], strict=True) if not up]
         if missing or not ready[0]:
             raise Unavailable(f"the models are not ready: {', '.join(missing) or 'the server is starting'}")
 
-    async def about(self, net: Net) -> About:
+    async def model_info(self, net: Generator) -> ModelInfo:
         """As `Models`; asked anew each time, for the server may be another one meanwhile."""
         asked = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
         calls = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in asked]
         answers = await _answer(_all(calls), "the models")
         configs = {model.name: answer.config for model, answer in zip(asked, answers, strict=True)}
-        stand_ins = tuple(name for name, config in configs.items() if _said(config, "checkpoint") == "stand-in")
-        exports = [_said(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
-        return About(stand_ins, *exports)
+        stand_ins = tuple(name for name, config in configs.items() if _parameter(config, "checkpoint") == "stand-in")
+        exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
+        return ModelInfo(stand_ins, *exports)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `Models`."""
@@ -101,7 +101,7 @@ class TritonModels:
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
         """As `Models`."""
         answer = (len(windows), FACE_SIZE, FACE_SIZE, 3)
         (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows, answer=answer)
@@ -127,36 +127,36 @@ class TritonModels:
             self._connection = _connect(self._address)
         return self._connection
 
-    async def _infer(self, model: Model, *given: Given, answer: tuple[int, ...] | None = None) -> list[Array]:
+    async def _infer(self, model: Model, *given: TensorInput, answer: tuple[int, ...] | None = None) -> list[Array]:
         """One inference, inputs and outputs in the order of the model's tensors.
 
         `answer` is the only output's shape, where it is known beforehand: room for it is made in shared memory.
         """
-        layout = lay_out(model, given, answer)
+        layout = plan_layout(model, given, answer)
         if self._shared_memory and layout.size and self._pool is None:
-            self._pool = Pool(_Registry(self._address), self._timeout)
+            self._pool = SharedMemoryPool(_Registry(self._address), self._timeout)
         pool = self._pool
-        region = await pool.take(layout.size) if pool and layout.size else None
+        region = await pool.acquire(layout.size) if pool and layout.size else None
         if pool is None or region is None:
-            return await self._ask(model, given, layout)
+            return await self._send(model, given, layout)
         try:
-            answers = await self._ask(model, given, layout, region)
+            answers = await self._send(model, given, layout, region)
         except (InvalidInput, Unavailable) as error:
-            pool.drop(region)
+            pool.discard(region)
             if not _may_have_forgotten(error):
                 raise
         except BaseException:  # cancelled: the server may still be at it
-            pool.drop(region)
+            pool.discard(region)
             raise
         else:
-            pool.give_back(region)
+            pool.release(region)
             return answers
-        answers = await self._ask(model, given, layout)  # input that is really invalid is refused again
-        pool.lost()
+        answers = await self._send(model, given, layout)  # input that is really invalid is refused again
+        pool.invalidate()
         return answers
 
-    async def _ask(
-        self, model: Model, given: Sequence[Given], layout: Layout, region: Region | None = None
+    async def _send(
+        self, model: Model, given: Sequence[TensorInput], layout: Layout, region: Region | None = None
     ) -> list[Array]:
         inputs = await asyncio.to_thread(_inputs, model, given, layout, region)  # copies the frames
         outputs = [InferRequestedOutput(tensor.name) for tensor in model.outputs]
@@ -171,16 +171,16 @@ class TritonModels:
         return [result.as_numpy(tensor.name) for tensor in model.outputs]
 
 
-def _inputs(model: Model, given: Sequence[Given], layout: Layout, region: Region | None) -> list[Any]:
+def _inputs(model: Model, given: Sequence[TensorInput], layout: Layout, region: Region | None) -> list[Any]:
     inputs = []
     for tensor, each, place in zip(model.inputs, given, layout.inputs, strict=True):
-        shape = fitting(tensor, each).shape
+        shape = validated(tensor, each).shape
         sent = InferInput(tensor.name, list(shape), tensor.dtype)
         if region and place:
             write(each, region.array(place.offset, shape, tensor.numpy))
             sent.set_shared_memory(region.name, place.nbytes, place.offset)
         else:
-            sent.set_data_from_numpy(whole(each))
+            sent.set_data_from_numpy(stacked(each))
         inputs.append(sent)
     return inputs
 
@@ -195,14 +195,14 @@ class _Registry:
         try:
             await self._client.register_system_shared_memory(name, f"/{name}", size, client_timeout=READY_SECONDS)
         except InferenceServerException as error:
-            return None if _status(error) in _UNKNOWN else False
+            return None if _status(error) in _OUTCOME_UNKNOWN else False
         return True
 
     async def unregister(self, name: str) -> bool:
         try:
             await self._client.unregister_system_shared_memory(name, client_timeout=READY_SECONDS)
         except InferenceServerException as error:
-            return _status(error) in _AWAY  # a server that is gone has let go of it
+            return _status(error) in _UNREACHABLE  # a server that is gone has let go of it
         return True
 
     async def registered(self) -> list[str]:
@@ -244,7 +244,7 @@ async def _answer(call: Awaitable[T], asked: str) -> T:
             raise InvalidInput(str(error.message())) from error
         if status == "DEADLINE_EXCEEDED":
             raise Unavailable(f"{asked} did not answer in time") from error
-        if status in _AWAY:
+        if status in _UNREACHABLE:
             raise Unavailable(f"{asked} cannot be reached") from error
         raise AvatarError(f"{asked} failed") from error
 
@@ -259,5 +259,5 @@ def _may_have_forgotten(error: Exception) -> bool:
     return isinstance(cause, InferenceServerException) and _status(cause) in {"NOT_FOUND", "INVALID_ARGUMENT"}
 
 
-def _said(config: Any, parameter: str) -> str:  # noqa: ANN401 - a protobuf ModelConfig
+def _parameter(config: Any, parameter: str) -> str:  # noqa: ANN401 - a protobuf ModelConfig
     return str(config.parameters[parameter].string_value) if parameter in config.parameters else ""

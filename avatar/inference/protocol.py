@@ -9,16 +9,16 @@ from typing import Protocol
 from lipsync import tensors
 from lipsync.arrays import Boxes, Floats, Images, Labels
 
-from ..options import Net
+from ..options import Generator
 
 Frames = Images | Sequence[Images]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
 
-GENERATORS = {Net.WAV2LIP: tensors.WAV2LIP, Net.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
-LIPSYNC = {Net.WAV2LIP: tensors.LIPSYNC, Net.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
+GENERATORS = {Generator.WAV2LIP: tensors.WAV2LIP, Generator.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
+LIPSYNC = {Generator.WAV2LIP: tensors.LIPSYNC, Generator.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
 
 
 @dataclass(frozen=True)
-class About:
+class ModelInfo:
     """What the nets were made from.
 
     Attributes:
@@ -42,7 +42,7 @@ class InferenceClient(Protocol):
     async def check_ready(self) -> None:
         """Return when every model is ready; raise Unavailable at once when one is not."""
 
-    async def about(self, net: Net) -> About:
+    async def model_info(self, net: Generator) -> ModelInfo:
         """What is behind the models that are used with `net`."""
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
@@ -51,7 +51,7 @@ class InferenceClient(Protocol):
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Images UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Net) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
         """Frames (1 or n), boxes (1 or n) and n windows (n ≤ `WAV2LIP_BATCH`) to mouths UINT8 [n,96,96,3]."""
 
     async def segment(self, image: Images) -> Labels:

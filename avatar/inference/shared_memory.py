@@ -29,18 +29,18 @@ T = TypeVar("T")
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where shm_open looks
 PREFIX = "talking-avatar-"
-MOST_REGIONS, MOST_BYTES = 64, 256 << 20
+MAX_REGIONS, MAX_BYTES = 64, 256 << 20
 # Seconds that a region is used for. Each has the end of its time in its name, and what is older belongs to a process
 # that was killed: so the server need not keep that until it restarts, and nobody has to know who lives.
-LIFE = 600.0
-REFUSED_PAUSE = 60.0  # seconds until a server that refused is asked again: it may be another one by then
-DOUBT_PAUSE = 1.0  # the same for one that did not answer, or forgot; forgetting again at once, as servers behind a
+REGION_TTL = 600.0
+REFUSAL_DELAY = 60.0  # seconds until a server that refused is asked again: it may be another one by then
+RETRY_DELAY = 1.0  # the same for one that did not answer, or forgot; forgetting again at once, as servers behind a
 # balancer seem to, counts as a refusal
 IN_USE_PAUSES = (0.05, 1.0)  # seconds between two tries to unregister what the server still uses: first, and at most
 CLOSE_SECONDS = 5.0  # for the server to finish with what was under way at the end
 
 
-class Server(Protocol):
+class RegionRegistry(Protocol):
     """What the pool asks of the server. Nothing is raised."""
 
     async def register(self, name: str, size: int) -> bool | None:
@@ -62,7 +62,7 @@ class Region:
 
     name: str
     memory: NDArray[np.uint8]
-    retires: float
+    expires_at: float
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """The bytes from `offset` on as an array: a view."""
@@ -74,14 +74,14 @@ def boot_seconds() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Pool:
+class SharedMemoryPool:
     """Regions made when they are needed and kept for the next call. To be used from one event loop."""
 
     def __init__(
         self,
-        server: Server,
+        server: RegionRegistry,
         longest: float,
-        most_bytes: int = MOST_BYTES,
+        most_bytes: int = MAX_BYTES,
         clock: Callable[[], float] = boot_seconds,
     ) -> None:
         """`longest`: seconds that a call may take; `most_bytes`: of all regions, those the server still uses too."""
@@ -94,7 +94,7 @@ class Pool:
         self._works: bool | None = None
         self._closed = False
 
-    async def take(self, size: int) -> Region | None:
+    async def acquire(self, size: int) -> Region | None:
         """A region of at least `size` bytes that nobody else uses, to be handed to `give_back` or `drop`.
 
         None where the call has to go without: the server does not see our memory, or the pool is at its bounds.
@@ -102,9 +102,9 @@ class Pool:
         now = self._clock()
         if self._closed or now < self._not_before:
             return None
-        for region in [each for each in self._idle if each.retires < now]:
+        for region in [each for each in self._idle if each.expires_at < now]:
             self._idle.remove(region)
-            self.drop(region)
+            self.discard(region)
         if fitting := [each for each in self._idle if each.memory.nbytes >= size]:
             region = min(fitting, key=lambda each: each.memory.nbytes)
             self._idle.remove(region)
@@ -112,36 +112,36 @@ class Pool:
         size = size_class(size)
         if not self._has_room(size):
             return None
-        name = f"{PREFIX}{int(now + LIFE + self._longest) + 1}-{secrets.token_hex(16)}"
+        name = f"{PREFIX}{int(now + REGION_TTL + self._longest) + 1}-{secrets.token_hex(16)}"
         self._held[name] = size
-        made = _start(self._make(name, size, now + LIFE), self._making)
+        made = _start(self._make(name, size, now + REGION_TTL), self._making)
         try:
             return await asyncio.shield(made)
         except asyncio.CancelledError:
             made.add_done_callback(self._keep)  # half made it is nobody's; it goes on, and is the next one's
             raise
 
-    def give_back(self, region: Region) -> None:
+    def release(self, region: Region) -> None:
         """The call has its answer, and has copied what it wants to keep."""
         if not self._closed:
             self._idle.append(region)
 
-    def drop(self, region: Region) -> None:
+    def discard(self, region: Region) -> None:
         """The call ended in any other way: the server may yet read and write there, so nobody else gets it."""
         if not self._closed:
             _start(self._unregister(region.name), self._dropping)
 
-    def lost(self) -> None:
+    def invalidate(self) -> None:
         """The server no longer knows what was registered: it restarted, or is another one."""
         now = self._clock()
-        if now - self._lost_at < REFUSED_PAUSE:
+        if now - self._lost_at < REFUSAL_DELAY:
             self._refused("Triton forgets what was registered")
         else:
             logger.info("Triton has forgotten its shared memory: it is registered anew")
-            self._not_before = now + DOUBT_PAUSE
+            self._not_before = now + RETRY_DELAY
         self._lost_at = now
         while self._idle:
-            self.drop(self._idle.pop())
+            self.discard(self._idle.pop())
 
     async def close(self) -> None:
         """Unregister all. What the server does not let go of within seconds is left to its time's end."""
@@ -158,10 +158,10 @@ class Pool:
     def _has_room(self, size: int) -> bool:
         """Whether one more may be made; if not, unused ones go, so that a later call finds room."""
         missing = sum(self._held.values()) + size - self._most_bytes
-        if missing <= 0 and len(self._held) < MOST_REGIONS:
+        if missing <= 0 and len(self._held) < MAX_REGIONS:
             return True
         if size <= self._most_bytes and self._idle:
-            self.drop(self._idle.pop(0))
+            self.discard(self._idle.pop(0))
         return False
 
     async def _make(self, name: str, size: int, retires: float) -> Region | None:
@@ -176,7 +176,7 @@ class Pool:
         finally:
             (FOLDER / name).unlink(missing_ok=True)
         if known is None:  # it may be registered all the same
-            self._not_before = self._clock() + DOUBT_PAUSE
+            self._not_before = self._clock() + RETRY_DELAY
             _start(self._unregister(name), self._dropping)
             return None
         if not known:
@@ -186,24 +186,24 @@ class Pool:
         if not self._works:
             logger.info("frames go to Triton through shared memory")
         self._works = True
-        if retires - self._swept > LIFE:
+        if retires - self._swept > REGION_TTL:
             self._swept = retires
             _start(self._sweep(), self._dropping)
         return Region(name, memory, retires)
 
     def _refused(self, why: str) -> None:
-        self._not_before = self._clock() + REFUSED_PAUSE
+        self._not_before = self._clock() + REFUSAL_DELAY
         if self._works is not False:
             logger.info("frames go to Triton by gRPC, not through shared memory: %s", why)
         self._works = False
 
     def _keep(self, made: asyncio.Task[Region | None]) -> None:
         if not made.cancelled() and not made.exception() and (region := made.result()):
-            self.give_back(region)
+            self.release(region)
 
     async def _unregister(self, name: str) -> None:
         pause, longest = IN_USE_PAUSES
-        end = self._clock() + LIFE
+        end = self._clock() + REGION_TTL
         while not await self._server.unregister(name) and self._clock() < end:
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)

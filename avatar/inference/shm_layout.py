@@ -16,11 +16,11 @@ SHARED_BYTES = 64 << 10
 ALIGNED = 64  # bytes; a cache line
 
 # What is sent as one tensor: an array, or arrays of one shape and type that are stacked on the way.
-Given = Array | Sequence[Array]
+TensorInput = Array | Sequence[Array]
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """Bytes of a region."""
 
     offset: int
@@ -35,12 +35,12 @@ class Layout:
         size: bytes of the region that all of it takes; 0 where nothing is large.
     """
 
-    inputs: tuple[Place | None, ...]
-    answer: Place | None
+    inputs: tuple[Span | None, ...]
+    answer: Span | None
     size: int
 
 
-def lay_out(model: Model, given: Sequence[Given], answer: tuple[int, ...] | None) -> Layout:
+def plan_layout(model: Model, given: Sequence[TensorInput], answer: tuple[int, ...] | None) -> Layout:
     """Places for inputs, in the model's order, and for its only output of shape `answer`, where that is known.
 
     Raises:
@@ -48,20 +48,20 @@ def lay_out(model: Model, given: Sequence[Given], answer: tuple[int, ...] | None
     """
     size = 0
 
-    def place(nbytes: int) -> Place | None:
+    def place(nbytes: int) -> Span | None:
         nonlocal size
         if nbytes < SHARED_BYTES:
             return None
         begin = size
         size += -(-nbytes // ALIGNED) * ALIGNED
-        return Place(begin, nbytes)
+        return Span(begin, nbytes)
 
-    inputs = tuple(place(fitting(*pair).nbytes) for pair in zip(model.inputs, given, strict=True))
+    inputs = tuple(place(validated(*pair).nbytes) for pair in zip(model.inputs, given, strict=True))
     output = place(math.prod(answer) * np.dtype(model.outputs[0].numpy).itemsize) if answer else None
     return Layout(inputs, output, size)
 
 
-def fitting(tensor: Tensor, given: Given) -> Array:
+def validated(tensor: Tensor, given: TensorInput) -> Array:
     """An array of the shape and type that is sent: of arrays that are yet to be stacked, not their values.
 
     Raises:
@@ -74,7 +74,7 @@ def fitting(tensor: Tensor, given: Given) -> Array:
     return array
 
 
-def write(given: Given, there: Array) -> None:
+def write(given: TensorInput, there: Array) -> None:
     """Copy, once, what is given."""
     if isinstance(given, np.ndarray):
         np.copyto(there, given)
@@ -82,6 +82,6 @@ def write(given: Given, there: Array) -> None:
         np.stack(given, out=there)
 
 
-def whole(given: Given) -> Array:
+def stacked(given: TensorInput) -> Array:
     """What is given as one array; stacked only if it is not one yet."""
     return given if isinstance(given, np.ndarray) else np.stack(given)

@@ -16,10 +16,10 @@ from lipsync.arrays import Box, Image, Images
 from lipsync.blend import feather
 from lipsync.crop import crop, paste
 
-from ..context import Job
+from ..context import JobContext
 from ..faces.locator import Tracker
 from ..media.image import Still
-from ..options import Blend, Longer, Options
+from ..options import Blend, ExtendMode, Options
 from ..request import AvatarRequest
 from ..source import appear
 
@@ -28,7 +28,7 @@ JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True)
-class Face:
+class LiveAvatar:
     """An avatar, ready to speak: everything that does not change from frame to frame.
 
     Attributes:
@@ -46,21 +46,21 @@ class Face:
     crops: Images
     fps: Fraction
     options: Options
-    form: str
+    frame_format: str
     stand_ins: tuple[str, ...]
 
     def number(self, index: int) -> int:
         """Which picture is shown as frame `index`: the option `length` says what follows the last one."""
         count = len(self.pictures)
-        if self.options.longer is Longer.HOLD:
+        if self.options.extend is ExtendMode.HOLD:
             return min(index, count - 1)
-        if self.options.longer is Longer.LOOP or count == 1:
+        if self.options.extend is ExtendMode.LOOP or count == 1:
             return index % count
         place = index % (2 * count - 2)  # back and forth, the picture at which it turns once
         return min(place, 2 * count - 2 - place)
 
 
-async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[int], None]) -> Face:
+async def prepare(asked: AvatarRequest, job: JobContext, form: str, make_room: Callable[[int], None]) -> LiveAvatar:
     """Read the avatar and find its face; `make_room` is told how many bytes its pictures take, and may refuse.
 
     Raises as `pipeline.render`.
@@ -76,7 +76,7 @@ async def ready(asked: AvatarRequest, job: Job, form: str, make_room: Callable[[
             pictures.append(picture)
             boxes.append(box)
     crops = await asyncio.to_thread(_crops, pictures, boxes)
-    return Face(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
+    return LiveAvatar(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
 
 
 def _crops(pictures: list[Image], boxes: list[Box | None]) -> Images:
@@ -87,23 +87,23 @@ def _crops(pictures: list[Image], boxes: list[Box | None]) -> Images:
     return crops
 
 
-def frame_of(face: Face, number: int, mouth: Image | None) -> dict[str, Images | Box]:
+def compose_frame(face: LiveAvatar, number: int, mouth: Image | None) -> dict[str, Images | Box]:
     """A frame's outputs but for its index."""
     picture, box = face.pictures[number], face.boxes[number]
     if mouth is None or box is None:
         box = np.zeros(4, np.int32)
     elif face.options.blend is Blend.FEATHER:
         picture = feather(picture, box, mouth)
-    elif face.form == "mouth":  # all of it, and nothing else, is pasted over
+    elif face.frame_format == "mouth":  # all of it, and nothing else, is pasted over
         x1, y1, x2, y2 = box.tolist()
         whole = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
         return {"frame": paste(picture[None, y1:y2, x1:x2], whole, mouth[None])[0], "box": box}
     else:
         picture = paste(picture[None], box[None], mouth[None])[0]
-    if face.form == "mouth":
+    if face.frame_format == "mouth":
         x1, y1, x2, y2 = box.tolist()
         return {"frame": picture[y1:y2, x1:x2], "box": box}
-    if face.form == "jpeg":
+    if face.frame_format == "jpeg":
         _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
         return {"jpeg": data.astype(np.uint8), "box": box}
     return {"frame": picture, "box": box}

@@ -25,17 +25,17 @@ from lipsync.mel_stream import LATENCY, MelStream
 from lipsync.tensors import FACE_FILE, LIVE_SAMPLES, SEQUENCE_IDLE_SECONDS
 from lipsync.triton.python_model import PbUtils, Request, use_one_blas_thread
 
-from ..context import Job, RequestLog
+from ..context import JobContext, RequestLogger
 from ..errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
 from ..form.parse import parse
-from ..inference.bls_client import BlsModels
+from ..inference.bls_client import BlsInferenceClient
 from ..pipeline import tell
 from ..request import Background
 from ..resources.cache import open_cache
 from ..settings import MIB, LiveSettings, load
-from .live_avatar import FORMATS, Face, frame_of, ready
+from .live_avatar import FORMATS, LiveAvatar, compose_frame, prepare
 from .render_model import open_workspace, write_form
-from .runner import Call, Calls, log_to_triton
+from .runner import RequestRunner, StreamRequest, log_to_triton
 
 logger = logging.getLogger("avatar")
 
@@ -51,7 +51,7 @@ class Session:
 
     def __init__(self, identity: str) -> None:
         self.id = identity
-        self.line: asyncio.Queue[Said] = asyncio.Queue()
+        self.line: asyncio.Queue[PendingRequest] = asyncio.Queue()
         self.worker: asyncio.Task[None] | None = None
         self.size = 0  # bytes of its pictures
         self.without_face = 0
@@ -65,17 +65,17 @@ class Session:
             self.worker.cancel()
             self.worker = None
         while not self.line.empty():
-            self.line.get_nowait().answered(why or ClientError(NO_SESSION))
+            self.line.get_nowait().complete(why or ClientError(NO_SESSION))
 
 
-class Said:
+class PendingRequest:
     """One request in its session's line; whoever brought it waits until it is answered."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: StreamRequest) -> None:
         self.call = call
         self._done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
-    def answered(self, error: Exception | None = None) -> None:
+    def complete(self, error: Exception | None = None) -> None:
         """All frames are sent, or it failed."""
         if not self._done.done():
             self._done.set_result(error)
@@ -86,7 +86,7 @@ class Said:
             raise error
 
 
-class Live:
+class LiveModel:
     """Answers the requests of the model `live`, whose stub process it lives in."""
 
     def __init__(self, pb_utils: PbUtils, args: Mapping[str, str]) -> None:
@@ -96,15 +96,15 @@ class Live:
         use_one_blas_thread()
         mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa imports and compiles at its first call
         self._sessions: dict[object, Session] = {}
-        self._calls = Calls(pb_utils, tensors.LIVE, WATCH_SECONDS)
-        self._models = BlsModels(pb_utils, Path(args["model_repository"]).parent)
+        self._calls = RequestRunner(pb_utils, tensors.LIVE, WATCH_SECONDS)
+        self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
         self._workspace = self._calls.run(open_workspace(self._settings))
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
         self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._calls.loop)
 
-    def take(self, requests: list[Request]) -> None:
+    def execute(self, requests: list[Request]) -> None:
         """Begin with requests; those of one session are answered in their order."""
-        self._calls.take(requests, self._serve)
+        self._calls.submit(requests, self._serve)
 
     def close(self) -> None:
         """End all sessions, and leave nothing."""
@@ -113,30 +113,30 @@ class Live:
         self._sessions.clear()
         self._workspace.close()
 
-    async def _serve(self, call: Call) -> None:
+    async def _serve(self, call: StreamRequest) -> None:
         session = self._session(call)
-        if call.problem and (call.starts or call.ends):
+        if call.problem and (call.is_start or call.is_end):
             self._drop(session)
         call.check()
         if session.line.qsize() >= MOST_WAITING:
             self._drop(session)
             raise Busy(f"{MOST_WAITING} requests of this session wait already; send as it is spoken, or larger pieces")
-        if not call.starts:  # nothing else counts, and it may wait for long
+        if not call.is_start:  # nothing else counts, and it may wait for long
             call.inputs = {name: value for name, value in call.inputs.items() if name in ("audio", "pcm")}
         session.come += _samples(call)
         if session.come > self._settings.max_speech_seconds * SAMPLE_RATE:
-            if call.starts or call.ends:
+            if call.is_start or call.is_end:
                 self._drop(session)
             raise InvalidField("audio", self._settings.limits.too_long)
-        said = Said(call)
+        said = PendingRequest(call)
         session.line.put_nowait(said)  # before anything is waited for: requests stand in line as they came
         session.under_way += 1
         try:
-            if call.starts:
+            if call.is_start:
                 await self._prepare(call, session)
             await said.wait()
         except (InvalidField, InvalidInput):
-            if call.starts or call.ends:
+            if call.is_start or call.is_end:
                 self._drop(session)
             raise
         except BaseException as error:  # the caller is gone, or something is broken: nobody can go on with it
@@ -146,8 +146,8 @@ class Live:
             session.under_way -= 1
             session.last = time.monotonic()
 
-    def _session(self, call: Call) -> Session:
-        if not call.starts:
+    def _session(self, call: StreamRequest) -> Session:
+        if not call.is_start:
             session = self._sessions.get(call.sequence)
             if session is None:
                 raise ClientError(NO_SESSION)
@@ -160,7 +160,7 @@ class Live:
         session = self._sessions[call.sequence] = Session(call.id)
         return session
 
-    async def _work(self, session: Session, face: Face, mel: MelStream) -> None:
+    async def _work(self, session: Session, face: LiveAvatar, mel: MelStream) -> None:
         """Answer what stands in line, a second of speech at once: so a session that lags behind catches up."""
         while True:
             waiting = [await session.line.get()]
@@ -170,17 +170,17 @@ class Live:
                 await self._answer(session, face, mel, waiting)
             except Exception as error:
                 for said in waiting:
-                    said.answered(error)
+                    said.complete(error)
             finally:  # the session was ended meanwhile: nobody waits for ever
                 for said in waiting:
-                    said.answered(ClientError(NO_SESSION))
+                    said.complete(ClientError(NO_SESSION))
 
-    async def _answer(self, session: Session, face: Face, mel: MelStream, waiting: list[Said]) -> None:
+    async def _answer(self, session: Session, face: LiveAvatar, mel: MelStream, waiting: list[PendingRequest]) -> None:
         first = mel.frames
         heard: list[Floats] = []
-        owners: list[Said] = []  # whose request completed each window
+        owners: list[PendingRequest] = []  # whose request completed each window
         spoken: list[int] = []
-        refused: dict[Said, Exception] = {}
+        refused: dict[PendingRequest, Exception] = {}
         for said in waiting:
             try:
                 windows = await asyncio.to_thread(self._hear, said.call, face, mel)
@@ -196,26 +196,26 @@ class Live:
                 while sent < len(owners) and owners[sent] is said:
                     await said.call.send(index=first + sent, **await anext(frames))
                     sent += 1
-                if said.call.ends and said not in refused:
+                if said.call.is_end and said not in refused:
                     await self._say_goodbye(session, said, mel, samples)
                     return
-                said.answered(refused.get(said))
+                said.complete(refused.get(said))
 
-    def _hear(self, call: Call, face: Face, mel: MelStream) -> list[Floats]:
+    def _hear(self, call: StreamRequest, face: LiveAvatar, mel: MelStream) -> list[Floats]:
         """The windows FP32 [80,16] that a request completes."""
         windows: list[Floats] = []
         speech = _speech(call)
         if speech is not None:
             frames = speech.size / SAMPLE_RATE * float(face.fps)
-            if face.form == "bgr" and frames * face.pictures[0].nbytes > self._settings.live_mib * MIB:
+            if face.frame_format == "bgr" and frames * face.pictures[0].nbytes > self._settings.live_mib * MIB:
                 # Triton keeps what a caller does not read, and never gives the memory back
                 raise InvalidField("audio", "too many frames at once; send shorter pieces, or ask for jpeg or mouth")
             windows += list(mel.feed(speech))
-        if call.ends:
-            windows += list(mel.end())
+        if call.is_end:
+            windows += list(mel.flush())
         return windows
 
-    async def _prepare(self, call: Call, session: Session) -> None:
+    async def _prepare(self, call: StreamRequest, session: Session) -> None:
         """`_begin`, which ends with the session: another START may take its place."""
         session.worker = preparing = asyncio.create_task(self._begin(call, session))
         try:
@@ -229,16 +229,16 @@ class Live:
         finally:
             del preparing  # see `Calls._attended`
 
-    async def _begin(self, call: Call, session: Session) -> None:
+    async def _begin(self, call: StreamRequest, session: Session) -> None:
         form = _format(call)
         async with self._workspace.folder() as folder:
             fields = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
             asked = parse(fields, folder, call.id, self._settings.limits, live=True)
             if asked.background is Background.TRANSPARENT and asked.background_file is None:
                 raise InvalidField(tensors.BACKGROUND, "a live session has no alpha channel: Transparent cannot be")
-            job = Job(self._models, RequestLog(call.id), asked.options, asked.limits, cache=self._cache)
+            job = JobContext(self._models, RequestLogger(call.id), asked.options, asked.limits, cache=self._cache)
             try:
-                face = await ready(asked, job, form, lambda size: self._make_room(session, size))
+                face = await prepare(asked, job, form, lambda size: self._make_room(session, size))
             except AvatarError as error:
                 tell(error, job)
                 raise
@@ -257,7 +257,7 @@ class Live:
         session.worker = asyncio.create_task(self._work(session, face, MelStream(float(face.fps))))
 
     async def _frames(
-        self, session: Session, face: Face, first: int, windows: list[Floats]
+        self, session: Session, face: LiveAvatar, first: int, windows: list[Floats]
     ) -> AsyncGenerator[dict[str, Any]]:
         """The outputs of the frames from `first` on, one a window; a few are generated at a time."""
         for start in range(0, len(windows), AT_ONCE):
@@ -268,18 +268,18 @@ class Live:
             if speaks:
                 shown = np.ascontiguousarray(face.crops[[numbers[n] for n in speaks]])
                 heard = np.stack([some[n] for n in speaks])
-                made = await self._models.speak(shown, heard, face.options.model)
+                made = await self._models.wav2lip(shown, heard, face.options.model)
                 mouths = dict(zip(speaks, made, strict=True))
             session.without_face += len(some) - len(speaks)
             for n, number in enumerate(numbers):
-                yield await asyncio.to_thread(frame_of, face, number, mouths.get(n))
+                yield await asyncio.to_thread(compose_frame, face, number, mouths.get(n))
 
-    async def _say_goodbye(self, session: Session, said: Said, mel: MelStream, samples: int) -> None:
+    async def _say_goodbye(self, session: Session, said: PendingRequest, mel: MelStream, samples: int) -> None:
         about = {"frames": mel.frames, "duration": samples / SAMPLE_RATE, "without_face": session.without_face}
         logger.info("session over: %s", about, extra={"request_id": session.id})
         self._forget(session)  # first: who hears of the end may begin the next one
         await said.call.finish(summary=json.dumps(about))
-        said.answered()
+        said.complete()
         session.end()
 
     def _make_room(self, session: Session, size: int) -> None:
@@ -313,29 +313,29 @@ class Live:
                     self._drop(session)
 
 
-def _format(call: Call) -> str:
+def _format(call: StreamRequest) -> str:
     form = call.texts().get("format", "").strip().lower() or FORMATS[0]
     if form not in FORMATS:
         raise InvalidField("format", f"{', '.join(FORMATS)} expected, got {form[:40]!a}")
     return form
 
 
-def _samples(call: Call) -> int:
+def _samples(call: StreamRequest) -> int:
     return max(0 if (sent := call.array(name)) is None else sent.size for name in ("audio", "pcm"))
 
 
-def _speech(call: Call) -> Floats | None:
+def _speech(call: StreamRequest) -> Floats | None:
     """What was said in this request, FP32 [n]; None where nothing was."""
     audio, pcm = call.array("audio"), call.array("pcm")
     if audio is not None and pcm is not None:
         raise InvalidField("pcm", "send audio or pcm, not both")
     name, samples = ("pcm", pcm) if audio is None else ("audio", audio)
-    if samples is None or (samples.size == 0 and (call.starts or call.ends)):
-        if samples is None and not (call.starts or call.ends):
+    if samples is None or (samples.size == 0 and (call.is_start or call.is_end)):
+        if samples is None and not (call.is_start or call.is_end):
             raise InvalidField("audio", "send audio or pcm")
         return None
     fewest, most = LIVE_SAMPLES
-    if not call.ends and samples.size < fewest:
+    if not call.is_end and samples.size < fewest:
         raise InvalidField(name, f"20 ms ({fewest} samples) at least, got {samples.size}")
     if samples.size > most:
         raise InvalidField(name, f"30 s ({most} samples) at most, got {samples.size}")

@@ -16,53 +16,53 @@ from lipsync.tensors import AVATAR, BACKGROUND, FACE_TYPE
 from lipsync.triton.python_model import PbUtils, Request
 
 from ..errors import TooLarge
-from ..events import Chunk, Progress, Rendered
+from ..events import Chunk, Progress, RenderResult
 from ..form.parse import FILES, Form, Upload, parse
-from ..inference.bls_client import BlsModels
+from ..inference.bls_client import BlsInferenceClient
 from ..inference.protocol import InferenceClient
 from ..pipeline import render
 from ..request import AvatarRequest
-from ..resources.admission import Jobs
+from ..resources.admission import Admission
 from ..resources.cache import Cache, open_cache
 from ..resources.workspace import Workspace
 from ..settings import MIB, JobSettings, load
-from ..streams import stop
-from .runner import Call, Calls, log_to_triton
+from ..streams import cancel_and_wait
+from .runner import RequestRunner, StreamRequest, log_to_triton
 
 logger = logging.getLogger("avatar")
 
 # What the form needs and a call may leave out. Of a still or a video the content decides; of a GIF, this.
-LEFT_OUT = {FACE_TYPE: "png", BACKGROUND: "From Input"}
+DEFAULTS = {FACE_TYPE: "png", BACKGROUND: "From Input"}
 WAITING_SECONDS = 5.0  # between two answers that the job still stands in line
 PROGRESS_SECONDS = 0.1  # between two answers about one stage; its first and its last are always told
 
 
-class Avatar:
+class RenderModel:
     """Answers the requests of the model `avatar`, whose stub process it lives in."""
 
     def __init__(self, pb_utils: PbUtils, args: Mapping[str, str]) -> None:
         """`args`: what Triton hands to `initialize`. Raises BadSetting and OSError: the model does not load then."""
         log_to_triton(pb_utils, AVATAR)
         self._settings = load(JobSettings)
-        self._calls = Calls(pb_utils, AVATAR)
-        self._models = BlsModels(pb_utils, Path(args["model_repository"]).parent)
+        self._calls = RequestRunner(pb_utils, AVATAR)
+        self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
         self._workspace: Workspace = self._calls.run(open_workspace(self._settings))
-        self._jobs = Jobs(self._settings.max_jobs, self._settings.max_waiting)
+        self._jobs = Admission(self._settings.max_jobs, self._settings.max_waiting)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
 
-    def take(self, requests: list[Request]) -> None:
+    def execute(self, requests: list[Request]) -> None:
         """Begin with requests; each is answered as it gets on."""
-        self._calls.take(requests, self._serve)
+        self._calls.submit(requests, self._serve)
 
     def close(self) -> None:
         """End what still runs, and leave nothing."""
         self._calls.close()
         self._workspace.close()
 
-    async def _serve(self, call: Call) -> None:
+    async def _serve(self, call: StreamRequest) -> None:
         begun = time.monotonic()
         call.check()
-        with self._jobs.place():
+        with self._jobs.admit():
             async with self._workspace.folder() as folder:
                 form = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
                 asked = parse(form, folder, call.id, self._settings.limits, streamed=True)
@@ -73,32 +73,32 @@ class Avatar:
         logger.info("200 %d frames in %.3f s %s", made.frames, took, seconds, extra={"request_id": call.id})
 
     @asynccontextmanager
-    async def _turn(self, call: Call) -> AsyncIterator[None]:
+    async def _turn(self, call: StreamRequest) -> AsyncIterator[None]:
         """A turn to work; who waits for it hears of that again and again, and so that it is not forgotten."""
-        telling = asyncio.create_task(_tell_of_waiting(call))
+        telling = asyncio.create_task(_send_queue_heartbeat(call))
         try:
-            async with self._jobs.turn():
-                await stop(telling)  # which has not begun where the turn came at once
+            async with self._jobs.slot():
+                await cancel_and_wait(telling)  # which has not begun where the turn came at once
                 yield
         finally:
-            await stop(telling)
+            await cancel_and_wait(telling)
 
 
 async def stream(
-    call: Call,
+    call: StreamRequest,
     asked: AvatarRequest,
     models: InferenceClient,
     cache: Cache | None,
     clock: Callable[[], float] = time.monotonic,
-) -> Rendered:
+) -> RenderResult:
     """Do the job, and tell of it: progress, chunks, and at the end the summary. Raises as `pipeline.render`."""
-    made: Rendered | None = None
+    made: RenderResult | None = None
     told: dict[str, float] = {}
     async with aclosing(render(asked, models, cache)) as events:
         async for event in events:
             if isinstance(event, Chunk):
                 await call.send(video=np.frombuffer(event.data, np.uint8))
-            elif isinstance(event, Rendered):
+            elif isinstance(event, RenderResult):
                 made = event
             elif _is_due(event, told.get(event.stage), clock()):
                 told[event.stage] = clock()
@@ -112,8 +112,8 @@ async def stream(
     return made
 
 
-def summary(made: Rendered) -> dict[str, object]:
-    """The last answer's JSON: see docs/grpc.md."""
+def summary(made: RenderResult) -> dict[str, object]:
+    """The last answer's JSON: see docs/grpc/render.md."""
     return {
         "frames": made.frames,
         "fps": str(made.fps),
@@ -125,9 +125,9 @@ def summary(made: Rendered) -> dict[str, object]:
     }
 
 
-def write_form(call: Call, folder: Path, most: int) -> Form:
+def write_form(call: StreamRequest, folder: Path, most: int) -> Form:
     """The call's inputs as a form, its files in `folder`. Raises TooLarge for one of more than `most` bytes."""
-    form: dict[str, str | Upload] = {**LEFT_OUT, **call.texts()}
+    form: dict[str, str | Upload] = {**DEFAULTS, **call.texts()}
     for name, file in FILES.items():
         data = call.array(name)
         if data is None:
@@ -147,7 +147,7 @@ async def open_workspace(settings: JobSettings) -> Workspace:
     return workspace
 
 
-async def _tell_of_waiting(call: Call) -> None:
+async def _send_queue_heartbeat(call: StreamRequest) -> None:
     while True:
         await call.send(stage="queue", done=0, total=-1)
         await asyncio.sleep(WAITING_SECONDS)

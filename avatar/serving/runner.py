@@ -32,10 +32,10 @@ logger = logging.getLogger("avatar")
 
 WATCH_SECONDS = 0.2
 CLOSE_SECONDS = 10.0  # for what runs to end when the model is unloaded
-GONE = "499 the caller is gone"
+CLIENT_CANCELLED = "499 the caller is gone"
 
 
-class Call:
+class StreamRequest:
     """One request of a streaming model: its inputs, copied, and the way back.
 
     Attributes:
@@ -55,8 +55,8 @@ class Call:
         self.id = choose_id(_id(request))
         flags = request.flags()
         self.sequence = request.correlation_id()
-        self.starts = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
-        self.ends = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
+        self.is_start = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+        self.is_end = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
         self.problem: Exception | None = None
         self.inputs: dict[str, Array | str] = {}
         try:
@@ -106,7 +106,7 @@ class Call:
     def _failure(self, error: BaseException) -> Any:  # noqa: ANN401
         codes = self._pb.TritonError
         if isinstance(error, asyncio.CancelledError):
-            code, words = codes.CANCELLED, GONE
+            code, words = codes.CANCELLED, CLIENT_CANCELLED
         elif isinstance(error, ClientError):
             code, words = codes.INVALID_ARG, f"{error.status} {error}"
         elif isinstance(error, Unavailable):
@@ -140,10 +140,10 @@ class Call:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
 
 
-Work = Callable[[Call], Awaitable[None]]
+Work = Callable[[StreamRequest], Awaitable[None]]
 
 
-class Calls:
+class RequestRunner:
     """The requests of one streaming model. Its own thread runs an event loop for all of them."""
 
     def __init__(self, pb_utils: PbUtils, model: Model, watch: float = WATCH_SECONDS) -> None:
@@ -158,14 +158,14 @@ class Calls:
         self._thread = threading.Thread(target=self.loop.run_forever, name=model.name, daemon=True)
         self._thread.start()
 
-    def take(self, requests: list[Request], work: Work) -> None:
+    def submit(self, requests: list[Request], work: Work) -> None:
         """Begin with each of the requests; they are Triton's again when this returns.
 
         `work` answers a call, or raises; its end, however it comes, ends the stream. It is cancelled when the caller
         is gone.
         """
         for request in requests:
-            call = Call(self._pb, self._model, request, self._threads, self._looks)
+            call = StreamRequest(self._pb, self._model, request, self._threads, self._looks)
             self.loop.call_soon_threadsafe(self._begin, call, work)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401
@@ -181,14 +181,14 @@ class Calls:
         self._threads.shutdown(wait=False)
         self._looks.shutdown(wait=False)
 
-    def _begin(self, call: Call, work: Work) -> None:
+    def _begin(self, call: StreamRequest, work: Work) -> None:
         task = self.loop.create_task(self._serve(call, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, call: Call, work: Work) -> None:
+    async def _serve(self, call: StreamRequest, work: Work) -> None:
         try:
-            await self._attended(call, work)
+            await self._until_cancelled(call, work)
         except asyncio.CancelledError as error:
             await call.fail(ShuttingDown("the model is being unloaded") if self._closing else error)
         except Exception as error:
@@ -198,7 +198,7 @@ class Calls:
             call.inputs.clear()
             await call.finish()
 
-    async def _attended(self, call: Call, work: Work) -> None:
+    async def _until_cancelled(self, call: StreamRequest, work: Work) -> None:
         """`work`, cancelled when the caller is."""
         task = asyncio.ensure_future(work(call))
         try:
@@ -219,7 +219,7 @@ class Calls:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
 
-    def _log(self, call: Call, error: Exception) -> None:
+    def _log(self, call: StreamRequest, error: Exception) -> None:
         about = {"request_id": call.id}
         if isinstance(error, ClientError):
             logger.info("refused with %d: %s", error.status, error, extra=about)
@@ -265,7 +265,7 @@ def _id(request: Request) -> str | None:
 def _read(tensor: Tensor, array: Array) -> Array | str:
     """An input, copied: text where it is one."""
     if not tensor.accepts(array):
-        raise InvalidField(tensor.name, tensor.unfit(array))
+        raise InvalidField(tensor.name, tensor.mismatch(array))
     if tensor.dtype != "BYTES":
         return array.copy()
     text: bytes = array[0]

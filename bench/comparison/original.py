@@ -93,7 +93,7 @@ def detect(net: S3FD, frames: Sequence[Pictures] | Pictures, batch: int = DETECT
         for kept in map(_suppress, np.moveaxis(_candidates([each.cpu() for each in maps]), 1, 0)):
             if not len(kept):
                 raise ValueError("a frame without a face")
-            found.append(face_detection.corners(kept[0, :4]))
+            found.append(face_detection.to_pixels(kept[0, :4]))
     return np.stack(found)
 
 

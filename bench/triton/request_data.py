@@ -129,7 +129,7 @@ def make(samples: Path = ROOT / "samples") -> list[Inputs]:
         tensors.LIPSYNC_CLIP.name: (SHOT, [(clip, fps, frames, boxes)]),
         tensors.SEGMENTATION.name: (1, [(picture[-_SEGMENTED[0] :, : _SEGMENTED[1], ::-1],)]),
         tensors.AVATAR.name: (_frames(clip.size), [_request(tensors.AVATAR, job)]),
-        tensors.LIVE.name: (len(session), session),  # a frame a request: docs/perf.md
+        tensors.LIVE.name: (len(session), session),  # a frame a request: docs/performance/perf-analyzer.md
     }
     return [Inputs(model, *of[model.name]) for model in MODELS]
 
@@ -145,7 +145,7 @@ def render(inputs: Inputs) -> str:
         for request in inputs.requests
     ]
     data = [steps] if inputs.model.sequences else steps
-    about = f"{inputs.model.name}: {inputs.model.about}. Made by `python -m bench perf-inputs`"
+    about = f"{inputs.model.name}: {inputs.model.description}. Made by `python -m bench perf-inputs`"
     return json.dumps({"about": about, "frames": inputs.frames, "data": data}, indent=1, ensure_ascii=False) + "\n"
 
 

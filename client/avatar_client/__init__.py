@@ -4,12 +4,16 @@ with AvatarClient("127.0.0.1:8001") as client:
     client.render("face.jpg", "speech.wav", background="White").save("out.mp4")
 """
 
+from __future__ import annotations
+
+import warnings
+
 from ._client import AvatarClient
-from ._errors import AvatarClientError, Cancelled, Failed, Refused, Unavailable
+from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
 from ._events import Chunk, Event, Frame, LiveSummary, Progress, SessionInfo, Summary
 from ._live import LiveSession
 from ._options import File, LiveOptions, RenderOptions, Value
-from ._render import Rendering
+from ._render import RenderStream
 
 __all__ = [
     "AvatarClient",
@@ -17,18 +21,29 @@ __all__ = [
     "Cancelled",
     "Chunk",
     "Event",
-    "Failed",
     "File",
     "Frame",
+    "InvalidRequest",
     "LiveOptions",
     "LiveSession",
     "LiveSummary",
     "Progress",
-    "Refused",
     "RenderOptions",
-    "Rendering",
+    "RenderStream",
+    "ServerError",
     "SessionInfo",
     "Summary",
     "Unavailable",
     "Value",
 ]
+
+_RENAMED = {"Failed": ServerError, "Refused": InvalidRequest, "Rendering": RenderStream}
+
+
+def __getattr__(name: str) -> type:
+    """Return a class by its former name, with a DeprecationWarning. Version 0.2 removes the former names."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    renamed = _RENAMED[name]
+    warnings.warn(f"avatar_client.{name} is now avatar_client.{renamed.__name__}", DeprecationWarning, stacklevel=2)
+    return renamed

@@ -15,7 +15,7 @@ from . import _http
 from ._client import AvatarClient
 from ._errors import AvatarClientError
 from ._options import RENDER_NAMES, with_type
-from ._progress_bar import Bar
+from ._progress_bar import ProgressBar
 from ._schema import BACKGROUND_FILE, FACE_TYPE
 
 SERVER = "127.0.0.1:8001"
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # SIGINT too, since a shell's `&` starts us with it ignored
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    bar = Bar(sys.stderr, quiet=options.no_progress)
+    bar = ProgressBar(sys.stderr, quiet=options.no_progress)
     try:
         for number in before:
             signal.signal(number, stop)
@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: Bar) -> tuple[int | None, str, str]:
+def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> tuple[int | None, str, str]:
     with AvatarClient(options.server, timeout=options.timeout or GRPC_SECONDS) as client:
         rendering = client.render(options.face, options.speech, **chosen)
         summary = rendering.save(options.out, lambda step: bar.show(step.stage, step.done, step.total))
     return summary.frames, ", ".join(summary.stand_ins), summary.container
 
 
-def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: Bar) -> tuple[int | None, str, str]:
+def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> tuple[int | None, str, str]:
     backdrop = chosen.pop(BACKGROUND_FILE, None)
     files = _http.form_of(options.face, options.speech, Path(backdrop) if backdrop else None)
     fields = FORM_DEFAULTS | with_type(chosen, options.face)
@@ -82,7 +82,7 @@ def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: Bar) ->
     return posted.frames, posted.stand_ins, posted.container
 
 
-def _fail(bar: Bar, why: str, status: int = 1) -> int:
+def _fail(bar: ProgressBar, why: str, status: int = 1) -> int:
     bar.clear()
     print(f"avatar: {' '.join(why.split())}", file=sys.stderr)
     return status

@@ -12,15 +12,15 @@ from tritonclient.grpc import service_pb2 as pb
 
 from . import _messages, _models, _options
 from ._connection import READY_SECONDS, Connection
-from ._errors import Cancelled, Failed, of_call
-from ._infer import Calls
+from ._errors import Cancelled, ServerError, from_rpc_error
+from ._infer import InferCaller
 from ._live import LiveSession
-from ._messages import Message, Sent
-from ._models import Boxes, Floats, Pictures
+from ._messages import InputTensor, Message
+from ._models import Boxes, Floats, Images
 from ._options import File, LiveOptions, RenderOptions
-from ._render import Rendering
+from ._render import RenderStream
 from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SPEECH_FILE
-from ._shared_memory import Memory
+from ._shared_memory import SharedMemoryPool
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -31,9 +31,9 @@ Net = Literal["wav2lip", "wav2lip_gan"]
 class AvatarClient:
     """Calls one server's models over gRPC. Any thread may use it; nothing is connected before the first call.
 
-    All calls raise AvatarClientError: `Refused` (the input), `Unavailable` (not reached, not ready, busy, silent),
-    `Failed` (the server), `Cancelled`. A call that could not be delivered is repeated, a video only as long as nothing
-    of it has come, a live session never.
+    Every call raises AvatarClientError: `InvalidRequest` (the input), `Unavailable` (the server is not reachable, not
+    ready, busy, or does not respond), `ServerError` (a defect of the server) or `Cancelled`. A call that could not be
+    delivered is repeated: a video only until its first response, a live session never.
     """
 
     def __init__(self, address: str, *, timeout: float = 120.0, retries: int = 2, shared_memory: bool = True) -> None:
@@ -54,12 +54,12 @@ class AvatarClient:
             raise ValueError(f"host:port of Triton's gRPC expected, got {address!r}")
         if not timeout > 0 or retries < 0:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
-        self._connection = Connection.to(address, timeout, retries)
-        memory = Memory(self._connection.stub) if shared_memory and sys.platform == "linux" else None
-        self._infer = Calls(self._connection, memory).infer
-        self._streams: weakref.WeakSet[Rendering | LiveSession] = weakref.WeakSet()
+        self._connection = Connection.connect(address, timeout, retries)
+        memory = SharedMemoryPool(self._connection.stub) if shared_memory and sys.platform == "linux" else None
+        self._infer = InferCaller(self._connection, memory).infer
+        self._streams: weakref.WeakSet[RenderStream | LiveSession] = weakref.WeakSet()
         # also where nobody closes it: what the server maps for us would stay
-        self._let_go = weakref.finalize(self, _let_go, self._connection, memory)
+        self._let_go = weakref.finalize(self, _release, self._connection, memory)
 
     def close(self) -> None:
         """Cancel what is under way and let go of the connection and the shared memory."""
@@ -98,14 +98,14 @@ class AvatarClient:
         try:
             config = self._connection.stub.ModelConfig(asked, timeout=READY_SECONDS).config
         except grpc.RpcError as error:
-            raise of_call(error, self._connection.address) from error
+            raise from_rpc_error(error, self._connection.address) from error
         except ValueError:
             raise Cancelled("the client was closed") from None
         if "api_version" not in config.parameters:
-            raise Failed(f"{self._connection.address} serves models without a version")
+            raise ServerError(f"{self._connection.address} serves models without a version")
         return str(config.parameters["api_version"].string_value)
 
-    def render(self, face: File, audio: File, /, **chosen: Unpack[RenderOptions]) -> Rendering:
+    def render(self, face: File, audio: File, /, **chosen: Unpack[RenderOptions]) -> RenderStream:
         """A video of the face speaking: progress and the video's bytes, as they are made.
 
         Both files are given by position: `face=` is the option, whose lips move.
@@ -124,12 +124,12 @@ class AvatarClient:
 
         def request() -> Message:
             files = [
-                _messages.of_file(FACE_FILE, _options.read(face)),
-                _messages.of_file(SPEECH_FILE, _options.read(audio)),
+                _messages.file_tensor(FACE_FILE, _options.read(face)),
+                _messages.file_tensor(SPEECH_FILE, _options.read(audio)),
             ]
-            return _messages.request(AVATAR.name, [*files, *_looks(texts, backdrop)])
+            return _messages.request(AVATAR.name, [*files, *_option_inputs(texts, backdrop)])
 
-        rendering = Rendering(self._connection, request)
+        rendering = RenderStream(self._connection, request)
         self._streams.add(rendering)
         return rendering
 
@@ -146,15 +146,16 @@ class AvatarClient:
         Raises:
             TypeError: as `render`.
             OSError: a file cannot be read.
-            AvatarClientError: it was not begun: `Refused`, or `Unavailable` where the server has as many as it bears.
+            AvatarClientError: the session did not start: `InvalidRequest`, or `Unavailable` where the server's limit
+                of sessions is reached.
         """
         texts = _options.with_type(_options.texts(chosen, _options.LIVE_NAMES), face)
-        looks = _looks(texts, chosen.get("background_file"))
-        session = LiveSession(self._connection, [_messages.of_file(FACE_FILE, _options.read(face)), *looks])
+        looks = _option_inputs(texts, chosen.get("background_file"))
+        session = LiveSession(self._connection, [_messages.file_tensor(FACE_FILE, _options.read(face)), *looks])
         self._streams.add(session)
         return session
 
-    def detect_faces(self, frames: Pictures) -> tuple[Floats, Floats]:
+    def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Faces of pictures, in calls of four.
 
         Args:
@@ -165,7 +166,7 @@ class AvatarClient:
             is no face.
 
         Raises:
-            AvatarClientError: as the class says; `Refused` also for an array of another shape or type.
+            AvatarClientError: as the class says; `InvalidRequest` also for an array of another shape or type.
         """
         return _models.detect_faces(self._infer, frames)
 
@@ -184,7 +185,7 @@ class AvatarClient:
         """
         return _models.mel(self._infer, audio, fps)
 
-    def lipsync(self, frames: Pictures, boxes: Boxes, mel: Floats, model: Net = "wav2lip") -> Pictures:
+    def lipsync(self, frames: Images, boxes: Boxes, mel: Floats, model: Net = "wav2lip") -> Images:
         """Mouths that say what the windows sound like, in calls of 32.
 
         Args:
@@ -197,14 +198,14 @@ class AvatarClient:
             UINT8 [n,96,96,3] BGR, each to be brought to its box's size; `paste` does that.
 
         Raises:
-            AvatarClientError: as `detect_faces`; `Refused` also for a box that is empty or outside.
+            AvatarClientError: as `detect_faces`; `InvalidRequest` also for a box that is empty or outside.
             ValueError: there is no such generator.
         """
         if model not in LIPSYNC:
             raise ValueError(f"model: one of {', '.join(LIPSYNC)} expected, got {model!r}")
         return _models.lipsync(self._infer, LIPSYNC[model], frames, boxes, mel)
 
-    def paste(self, frames: Pictures, boxes: Boxes, mouths: Pictures) -> Pictures:
+    def paste(self, frames: Images, boxes: Boxes, mouths: Images) -> Images:
         """Mouths put back over their boxes.
 
         Args:
@@ -220,13 +221,13 @@ class AvatarClient:
         return _models.paste(self._infer, frames, boxes, mouths)
 
 
-def _looks(texts: dict[str, str], backdrop: File | None) -> list[Sent]:
+def _option_inputs(texts: dict[str, str], backdrop: File | None) -> list[InputTensor]:
     """The inputs beside face and speech. Raises OSError."""
-    files = [] if backdrop is None else [_messages.of_file(BACKGROUND_FILE, _options.read(backdrop))]
-    return [*files, *(_messages.of_text_input(*each) for each in texts.items())]
+    files = [] if backdrop is None else [_messages.file_tensor(BACKGROUND_FILE, _options.read(backdrop))]
+    return [*files, *(_messages.text_tensor(*each) for each in texts.items())]
 
 
-def _let_go(connection: Connection, memory: Memory | None) -> None:
+def _release(connection: Connection, memory: SharedMemoryPool | None) -> None:
     if memory:
         memory.close()
     connection.channel.close()

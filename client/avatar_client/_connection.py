@@ -13,7 +13,7 @@ import grpc.aio
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from ._errors import Cancelled, of_call
+from ._errors import Cancelled, from_rpc_error
 
 CHANNEL = (
     ("grpc.max_send_message_length", -1),  # no limit: frames of any size
@@ -45,14 +45,14 @@ class Connection:
     stub: Stub
 
     @classmethod
-    def to(cls, address: str, timeout: float, retries: int) -> Connection:
+    def connect(cls, address: str, timeout: float, retries: int) -> Connection:
         """Nothing is connected before the first call."""
         channel = grpc.insecure_channel(address, CHANNEL)
         return cls(address, timeout, retries, channel, GRPCInferenceServiceStub(channel))
 
-    def tries(self) -> Tries:
+    def retry_state(self) -> RetryState:
         """For one call."""
-        return Tries(self)
+        return RetryState(self)
 
     def stream(self, requests: Iterator[Any]) -> Any:  # noqa: ANN401 - gRPC has no types
         """A ModelStreamInfer call, to be iterated.
@@ -62,7 +62,7 @@ class Connection:
         """
         return self._begin(self.stub.ModelStreamInfer, requests)
 
-    def answers(self, request: Any) -> Any:  # noqa: ANN401
+    def stream_one(self, request: Any) -> Any:  # noqa: ANN401
         """A ModelStreamInfer call with this one request. Raises as `stream`."""
         return self._begin(_answers(self.channel), request)
 
@@ -76,11 +76,11 @@ class Connection:
         except ValueError:
             raise Cancelled("the client was closed") from None
 
-    def open_here(self) -> Any:  # noqa: ANN401
+    def async_channel(self) -> Any:  # noqa: ANN401
         """An asyncio channel of the running event loop."""
         return grpc.aio.insecure_channel(self.address, CHANNEL)
 
-    def answers_here(self, channel: Any, request: Any) -> Any:  # noqa: ANN401
+    def stream_one_async(self, channel: Any, request: Any) -> Any:  # noqa: ANN401
         """As `answers`, over a channel of the running event loop."""
         return _answers(channel)(request)
 
@@ -94,7 +94,7 @@ def _answers(channel: Any) -> Any:  # noqa: ANN401
     return channel.unary_stream(STREAM, pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString)
 
 
-class Tries:
+class RetryState:
     """Counts the tries of one call, all of them within the connection's timeout.
 
     Only UNAVAILABLE is tried again: a call that the server has taken on, and may still be at, is not sent twice.
@@ -120,4 +120,4 @@ class Tries:
             seconds = self._pauses.pop(0) * random.uniform(0.5, 1.0)  # noqa: S311
             if seconds < self.seconds_left:
                 return seconds
-        raise of_call(error, self._connection.address) from error
+        raise from_rpc_error(error, self._connection.address) from error

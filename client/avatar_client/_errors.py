@@ -1,9 +1,9 @@
 """What can go wrong with a call, each with the HTTP status that means the same.
 
     AvatarClientError
-    ├── Refused       4xx    the input; the same again is refused again
+    ├── InvalidRequest       4xx    the input; the same again is refused again
     ├── Unavailable   503    not reached, not ready, busy, or silent for too long; a later call may do
-    ├── Failed        500    a defect of the server, or an answer that cannot be read
+    ├── ServerError        500    a defect of the server, or an answer that cannot be read
     └── Cancelled     499    given up by this side
 
 Files that cannot be read or written raise OSError, and names that no function knows TypeError or ValueError, as ever.
@@ -34,7 +34,7 @@ class AvatarClientError(Exception):
         self.code = code
 
 
-class Refused(AvatarClientError):
+class InvalidRequest(AvatarClientError):
     """The input does not do, as the message says."""
 
     def __init__(self, message: str, code: int = 400) -> None:
@@ -53,7 +53,7 @@ class Unavailable(AvatarClientError):
         self.retry_after = retry_after
 
 
-class Failed(AvatarClientError):
+class ServerError(AvatarClientError):
     """The server failed, or gave an answer that is none."""
 
 
@@ -64,35 +64,35 @@ class Cancelled(AvatarClientError):
         super().__init__(message, code)
 
 
-def of_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> AvatarClientError:
+def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> AvatarClientError:
     """The error that an HTTP status means."""
     if code == 503:
         return Unavailable(message, code, retry_after)
     if code == 499:
         return Cancelled(message, code)
-    return Refused(message, code) if 400 <= code < 500 else Failed(message, code)
+    return InvalidRequest(message, code) if 400 <= code < 500 else ServerError(message, code)
 
 
-def of_text(text: str) -> AvatarClientError:
+def from_stream_error(text: str) -> AvatarClientError:
     """The error in a stream: `400 face_file: not a picture`. Triton's own have no number in front."""
     said = _STATUS.fullmatch(text)
-    return of_status(int(said[1]), said[2]) if said else Failed(text)
+    return from_status(int(said[1]), said[2]) if said else ServerError(text)
 
 
-def of_call(error: Any, address: str) -> AvatarClientError:  # noqa: ANN401 - gRPC has no types
+def from_rpc_error(error: Any, address: str) -> AvatarClientError:  # noqa: ANN401 - gRPC has no types
     """The error that the gRPC status of a call to `address` means."""
     status, said = error.code(), error.details() or "no reason given"
     if status == grpc.StatusCode.INVALID_ARGUMENT:
-        return Refused(said)
+        return InvalidRequest(said)
     if status == grpc.StatusCode.UNAVAILABLE:
         return Unavailable(f"{address} cannot be reached: {said}")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return silent(address)
+        return no_response(address)
     if status == grpc.StatusCode.CANCELLED:
         return Cancelled(f"the call was cancelled: {said}")
-    return Failed(said)
+    return ServerError(said)
 
 
-def silent(address: str) -> AvatarClientError:
+def no_response(address: str) -> AvatarClientError:
     """Nothing was heard in time."""
     return Unavailable(f"{address} did not answer in time")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import Failed
+from ._errors import ServerError
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,13 @@ class LiveSummary:
 T = TypeVar("T", Summary, SessionInfo, LiveSummary)
 
 
-def told(kind: type[T], text: str) -> T:
+def parse_json(kind: type[T], text: str) -> T:
     """What the server told as JSON.
 
     Raises:
-        Failed: it cannot be read.
+        ServerError: it cannot be read.
     """
     try:
         return kind.of(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise Failed(f"the server's {kind.__name__} cannot be read: {error!r}") from error
+        raise ServerError(f"the server's {kind.__name__} cannot be read: {error!r}") from error

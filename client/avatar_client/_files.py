@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Write a file under another name beside `path`; leaving the block without an error gives it its own.
 
     What is no regular file (a pipe, `/dev/null`) is written as it is, for a rename would put a file in its place.

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from ._errors import RETRY_AFTER, AvatarClientError, Failed, Unavailable, of_status
-from ._files import whole_file
+from ._errors import RETRY_AFTER, AvatarClientError, ServerError, Unavailable, from_status
+from ._files import atomic_write
 from ._schema import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
 
 CONNECT_SECONDS = 30.0
@@ -25,11 +25,11 @@ SENDING, WAITING, FETCHING = "upload", "waiting", "download"
 _ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers do it
 
 # Takes what is done, how much, and of how much (None where nobody knows): bytes, and of the wait seconds.
-Tell = Callable[[str, int, "int | None"], None]
+OnProgress = Callable[[str, int, "int | None"], None]
 
 
 @dataclass(frozen=True)
-class Posted:
+class PostResult:
     """What the answer's headers tell of the video."""
 
     frames: int | None
@@ -43,8 +43,8 @@ def post(
     files: Mapping[str, Path],
     out: Path,
     timeout: float,
-    tell: Tell = lambda stage, done, total: None,
-) -> Posted:
+    tell: OnProgress = lambda stage, done, total: None,
+) -> PostResult:
     """Post the form, and write the answer to `out`, which is whole or not touched.
 
     No proxy is asked: like Triton's, the service's address is the way to it.
@@ -60,8 +60,8 @@ def post(
         OSError: a file cannot be read or written.
         ValueError: `url` is none.
     """
-    form = Form(fields, files)
-    with whole_file(out) as file, closing(_connect(url)) as connection:
+    form = MultipartForm(fields, files)
+    with atomic_write(out) as file, closing(_connect(url)) as connection:
         answer = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, tell)
         try:
             if answer.status != http.client.OK:
@@ -71,14 +71,14 @@ def post(
             raise Unavailable(f"{url} broke off its answer: {error!r}") from error
     frames = answer.headers.get("X-Avatar-Frames", "")
     webm = answer.headers.get_content_subtype() == "webm"
-    return Posted(
+    return PostResult(
         int(frames) if frames.isdecimal() else None,
         answer.headers.get("X-Avatar-Stand-Ins", ""),
         "webm" if webm else "mp4",
     )
 
 
-class Form:
+class MultipartForm:
     """A multipart form that is read from disk as it is sent; its length is known before."""
 
     def __init__(self, fields: Mapping[str, str], files: Mapping[str, Path]) -> None:
@@ -130,7 +130,7 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 
 def _exchange(
-    connection: http.client.HTTPConnection, path: str, form: Form, timeout: float, tell: Tell
+    connection: http.client.HTTPConnection, path: str, form: MultipartForm, timeout: float, tell: OnProgress
 ) -> http.client.HTTPResponse:
     def told() -> Iterator[bytes]:
         sent = 0
@@ -154,7 +154,7 @@ def _exchange(
         raise Unavailable(f"{connection.host} gave no answer: {error!r}") from error
 
 
-def _wait(connection: http.client.HTTPConnection, timeout: float, tell: Tell) -> None:
+def _wait(connection: http.client.HTTPConnection, timeout: float, tell: OnProgress) -> None:
     """Until the first byte of the answer can be read. Raises TimeoutError."""
     begin = time.monotonic()
     while not select.select([connection.sock], [], [], TICK)[0]:
@@ -164,7 +164,7 @@ def _wait(connection: http.client.HTTPConnection, timeout: float, tell: Tell) ->
         tell(WAITING, int(waited), None)
 
 
-def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: Tell) -> None:
+def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: OnProgress) -> None:
     length = answer.headers.get("Content-Length", "")
     total, got = (int(length) if length.isdecimal() else None), 0
     while piece := answer.read(PIECE):
@@ -183,8 +183,8 @@ def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
         detail = " ".join(body.split())[:200] or answer.reason
     after = answer.headers.get("Retry-After", "")
     if answer.status < 400:
-        return Failed(f"not the service's answer: {answer.status} {answer.reason}")
-    return of_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
+        return ServerError(f"not the service's answer: {answer.status} {answer.reason}")
+    return from_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
 
 
 def form_of(face: Path, speech: Path, backdrop: Path | None) -> dict[str, Path]:

@@ -13,19 +13,19 @@ import numpy as np
 from . import _messages
 from ._connection import Connection
 from ._errors import Cancelled
-from ._messages import Message, Place, Sent
+from ._messages import InputTensor, Message, Span
 from ._schema import NUMPY, Array, Model
-from ._shared_memory import Memory, Region
+from ._shared_memory import Region, SharedMemoryPool
 
 SHARED_BYTES = 64 << 10  # arrays from this size on go through shared memory; smaller ones travel as fast in the message
 ALIGNED = 64  # bytes; a cache line
 _FORGOT = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT}  # what a region may be that is not known
 
 
-class Calls:
+class InferCaller:
     """Calls over one connection. Any thread may use it."""
 
-    def __init__(self, connection: Connection, memory: Memory | None) -> None:
+    def __init__(self, connection: Connection, memory: SharedMemoryPool | None) -> None:
         self._connection = connection
         self._memory = memory
 
@@ -37,7 +37,7 @@ class Calls:
         Raises:
             AvatarClientError: the call failed.
         """
-        tries = self._connection.tries()
+        tries = self._connection.retry_state()
         while True:
             try:
                 return self._try(model, given, answer, tries.seconds_left)
@@ -49,24 +49,24 @@ class Calls:
     def _try(self, model: Model, given: Sequence[Array], answer: tuple[int, ...] | None, seconds: float) -> list[Array]:
         begin = time.monotonic()
         room = _room(model, given, answer)
-        region = self._memory.take(sum(room)) if self._memory and any(room) else None
+        region = self._memory.acquire(sum(room)) if self._memory and any(room) else None
         if self._memory is None or region is None:
             return self._ask(model, given, seconds)
         try:
             answers = self._ask(model, given, seconds, region, answer)
         except grpc.RpcError as error:
-            self._memory.drop(region)
+            self._memory.discard(region)
             if error.code() not in _FORGOT:
                 raise
         except BaseException:  # Ctrl-C: the server may still be at it
-            self._memory.drop(region)
+            self._memory.discard(region)
             raise
         else:
-            self._memory.give_back(region)
+            self._memory.release(region)
             return answers
         # what is really invalid is refused again
         answers = self._ask(model, given, max(0.001, seconds - (time.monotonic() - begin)))
-        self._memory.lost()
+        self._memory.invalidate()
         return answers
 
     def _ask(
@@ -83,10 +83,12 @@ class Calls:
             if region and place:
                 np.copyto(region.array(begin, array.shape, NUMPY[dtype]), array)
                 begin += _aligned(array.nbytes)
-            inputs.append(Sent(name, dtype, array.shape, place) if place else _messages.of_array(name, dtype, array))
+            inputs.append(
+                InputTensor(name, dtype, array.shape, place) if place else _messages.array_tensor(name, dtype, array)
+            )
         (output, dtype), *_ = model.outputs.items()
         there = _place(region, begin, _nbytes(model, answer)) if answer else None
-        wanted: dict[str, Place | None] = dict.fromkeys(model.outputs)
+        wanted: dict[str, Span | None] = dict.fromkeys(model.outputs)
         request = _messages.request(model.name, inputs, wanted | ({output: there} if there else {}))
         response = self._call(request, seconds)
         if region and there:  # copied, for the region is another call's next
@@ -109,8 +111,8 @@ def _room(model: Model, given: Sequence[Array], answer: tuple[int, ...] | None) 
     return [_aligned(nbytes) for nbytes in sizes if nbytes >= SHARED_BYTES]
 
 
-def _place(region: Region | None, begin: int, nbytes: int) -> Place | None:
-    return Place(region.name, begin, nbytes) if region and nbytes >= SHARED_BYTES else None
+def _place(region: Region | None, begin: int, nbytes: int) -> Span | None:
+    return Span(region.name, begin, nbytes) if region and nbytes >= SHARED_BYTES else None
 
 
 def _nbytes(model: Model, answer: tuple[int, ...] | None) -> int:

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from . import _errors, _messages
 from ._connection import Connection
-from ._errors import AvatarClientError, Cancelled, Failed
-from ._events import Frame, LiveSummary, SessionInfo, told
-from ._messages import Message, Sent
+from ._errors import AvatarClientError, Cancelled, ServerError
+from ._events import Frame, LiveSummary, SessionInfo, parse_json
+from ._messages import InputTensor, Message
 from ._models import check
-from ._response_reader import Inbox
-from ._schema import LEAST_SAMPLES, LIVE, SAMPLE_RATE
+from ._response_reader import ResponseReader
+from ._schema import LIVE, MIN_SAMPLES, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,7 +42,7 @@ class LiveSession:
 
     info: SessionInfo
 
-    def __init__(self, connection: Connection, face: Sequence[Sent]) -> None:
+    def __init__(self, connection: Connection, face: Sequence[InputTensor]) -> None:
         """Made by `AvatarClient.live`; waits for the server to begin it."""
         self.summary: LiveSummary | None = None
         self._connection = connection
@@ -51,7 +51,7 @@ class LiveSession:
         self._lock = threading.Lock()  # pieces are sent in order, and none after the end
         self._ended = self._cancelled = self._over = False
         self._requests: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._inbox = Inbox(connection.stream(iter(self._requests.get, None)))
+        self._inbox = ResponseReader(connection.stream(iter(self._requests.get, None)))
         self._frames: list[Frame] = []
         self._put(face, start=True)
         try:
@@ -68,14 +68,14 @@ class LiveSession:
                 in pieces.
 
         Raises:
-            Refused: it is another type, or too short.
+            InvalidRequest: it is another type, or too short.
             AvatarClientError: the session has failed.
             RuntimeError: the speech has ended.
         """
         pieces = _pieces(samples)
-        if len(samples) < LEAST_SAMPLES:
+        if len(samples) < MIN_SAMPLES:
             name = pieces[0].name if pieces else "audio"
-            raise _errors.Refused(f"{name}: {LEAST_SAMPLES} samples or more expected, got {len(samples)}")
+            raise _errors.InvalidRequest(f"{name}: {MIN_SAMPLES} samples or more expected, got {len(samples)}")
         with self._lock:
             self._check_open()
             for piece in pieces:
@@ -88,7 +88,7 @@ class LiveSession:
             samples: the last of it, as `send` takes them, and as few as there are.
 
         Raises:
-            Refused: they are of another type.
+            InvalidRequest: they are of another type.
             AvatarClientError: the session has failed.
         """
         pieces = [] if samples is None else _pieces(samples)
@@ -96,7 +96,7 @@ class LiveSession:
             if not self._ended:
                 self._check_open()
                 self._ended = True
-                *others, last = pieces or [Sent("pcm", "INT16", (0,), b"")]
+                *others, last = pieces or [InputTensor("pcm", "INT16", (0,), b"")]
                 for piece in others:
                     self._put([piece])
                 self._put([last], end=True)
@@ -118,7 +118,7 @@ class LiveSession:
                 if not block:
                     return
                 self.cancel()
-                self._error = _errors.silent(self._connection.address)
+                self._error = _errors.no_response(self._connection.address)
                 raise self._error from None
             self._understand(message)
             while self._frames:
@@ -148,7 +148,7 @@ class LiveSession:
         if hasattr(self, "_inbox"):
             self.cancel()
 
-    def _put(self, inputs: Sequence[Sent], *, start: bool = False, end: bool = False) -> None:
+    def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
         self._requests.put(_messages.request(LIVE.name, inputs, parameters=parameters))
 
@@ -157,12 +157,12 @@ class LiveSession:
             try:
                 message = self._take(self._connection.timeout)
             except TimeoutError:
-                raise _errors.silent(self._connection.address) from None
+                raise _errors.no_response(self._connection.address) from None
             if message is None:
-                raise Failed(f"{self._connection.address} ended the session before it began")
+                raise ServerError(f"{self._connection.address} ended the session before it began")
             texts = _messages.texts(_messages.answer(message))
             if "session" in texts:
-                return told(SessionInfo, texts["session"])
+                return parse_json(SessionInfo, texts["session"])
 
     def _check_open(self) -> None:
         if self._error:
@@ -178,7 +178,7 @@ class LiveSession:
             if self.summary:  # nothing is missing
                 return None
             raised = Cancelled("the session was cancelled") if self._cancelled else None
-            self._error = raised or _errors.of_call(error, self._connection.address)
+            self._error = raised or _errors.from_rpc_error(error, self._connection.address)
             raise self._error from error
 
     def _understand(self, message: Message | None) -> None:
@@ -188,7 +188,7 @@ class LiveSession:
                 return
             self._over = True
             if self.summary is None:
-                raise Failed(f"{self._connection.address} ended the session before the speech")
+                raise ServerError(f"{self._connection.address} ended the session before the speech")
         except AvatarClientError as error:
             self._error, self._over = error, True
             self.cancel()
@@ -202,16 +202,17 @@ class LiveSession:
             data = None if jpeg is None else jpeg.tobytes()
             self._frames.append(Frame(int(arrays["index"][0]), image, data, (x1, y1, x2, y2)))
         if "summary" in texts:
-            self.summary = told(LiveSummary, texts["summary"])
+            self.summary = parse_json(LiveSummary, texts["summary"])
 
 
-def _pieces(samples: Samples) -> list[Sent]:
-    """What is said, in requests of a length that the server takes. Raises Refused for another type."""
+def _pieces(samples: Samples) -> list[InputTensor]:
+    """What is said, in requests of a length that the server takes. Raises InvalidRequest for another type."""
     whole = isinstance(samples, np.ndarray) and samples.dtype == np.int16
     name, dtype = ("pcm", "INT16") if whole else ("audio", "FP32")
     check(name, dtype, (-1,), samples)
     if not len(samples):
         return []
     return [
-        _messages.of_array(name, dtype, piece) for piece in np.array_split(samples, -(-len(samples) // LONGEST_PIECE))
+        _messages.array_tensor(name, dtype, piece)
+        for piece in np.array_split(samples, -(-len(samples) // LONGEST_PIECE))
     ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
-from ._errors import Failed, of_text
+from ._errors import ServerError, from_stream_error
 from ._schema import NUMPY, Array
 
 Message = Any  # a protobuf of tritonclient's, which has no types
@@ -18,7 +18,7 @@ _LENGTH = struct.Struct("<I")  # of each element of a BYTES tensor, in front of 
 
 
 @dataclass(frozen=True)
-class Place:
+class Span:
     """Bytes of a registered region of shared memory."""
 
     region: str
@@ -27,42 +27,42 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Sent:
+class InputTensor:
     """One input: its bytes, or where in shared memory they are."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    data: bytes | Place
+    data: bytes | Span
 
 
-def of_text_input(name: str, value: str) -> Sent:
+def text_tensor(name: str, value: str) -> InputTensor:
     """A BYTES tensor [1]."""
     data = value.encode()
-    return Sent(name, "BYTES", (1,), _LENGTH.pack(len(data)) + data)
+    return InputTensor(name, "BYTES", (1,), _LENGTH.pack(len(data)) + data)
 
 
-def of_file(name: str, data: bytes) -> Sent:
+def file_tensor(name: str, data: bytes) -> InputTensor:
     """A UINT8 tensor [n]."""
-    return Sent(name, "UINT8", (len(data),), data)
+    return InputTensor(name, "UINT8", (len(data),), data)
 
 
-def of_array(name: str, dtype: str, array: Array) -> Sent:
+def array_tensor(name: str, dtype: str, array: Array) -> InputTensor:
     """A tensor of the array's shape, its bytes in the message."""
-    return Sent(name, dtype, array.shape, array.tobytes())
+    return InputTensor(name, dtype, array.shape, array.tobytes())
 
 
 def request(
     model: str,
-    inputs: Iterable[Sent],
-    outputs: Mapping[str, Place | None] | None = None,
+    inputs: Iterable[InputTensor],
+    outputs: Mapping[str, Span | None] | None = None,
     parameters: Mapping[str, bool | int] | None = None,
 ) -> Message:
     """A ModelInferRequest. `outputs`: those that are wanted (all, where it is None), and where in shared memory."""
     made = pb.ModelInferRequest(model_name=model)
     for sent in inputs:
         tensor = made.inputs.add(name=sent.name, datatype=sent.dtype, shape=sent.shape)
-        if isinstance(sent.data, Place):
+        if isinstance(sent.data, Span):
             _put(tensor.parameters, sent.data)
         else:
             made.raw_input_contents.append(sent.data)
@@ -78,7 +78,7 @@ def request(
     return made
 
 
-def _put(parameters: Any, place: Place) -> None:  # noqa: ANN401 - a protobuf map
+def _put(parameters: Any, place: Span) -> None:  # noqa: ANN401 - a protobuf map
     parameters["shared_memory_region"].string_param = place.region
     parameters["shared_memory_byte_size"].int64_param = place.nbytes
     if place.offset:
@@ -89,19 +89,19 @@ def shape_of(response: Message, name: str) -> tuple[int, ...]:
     """An output's shape.
 
     Raises:
-        Failed: it is not there.
+        ServerError: it is not there.
     """
     for output in response.outputs:
         if output.name == name:
             return tuple(output.shape)
-    raise Failed(f"{response.model_name} answered without {name}")
+    raise ServerError(f"{response.model_name} answered without {name}")
 
 
 def arrays(response: Message) -> dict[str, Array]:
     """The numeric outputs of a ModelInferResponse by name, in memory of their own.
 
     Raises:
-        Failed: their bytes do not fit their shape.
+        ServerError: their bytes do not fit their shape.
     """
     return {name: _array(name, dtype, shape, raw) for name, dtype, shape, raw in _outputs(response) if dtype != "BYTES"}
 
@@ -122,7 +122,7 @@ def answer(message: Message) -> Message:
         AvatarClientError: it holds an error in its place.
     """
     if message.error_message:
-        raise of_text(message.error_message)
+        raise from_stream_error(message.error_message)
     return message.infer_response
 
 
@@ -136,4 +136,4 @@ def _array(name: str, dtype: str, shape: tuple[int, ...], raw: bytes) -> Array:
     try:
         return np.frombuffer(bytearray(raw), NUMPY[dtype]).reshape(shape)
     except (KeyError, ValueError) as error:
-        raise Failed(f"the server's {name} cannot be read: {error!r}") from error
+        raise ServerError(f"the server's {name} cannot be read: {error!r}") from error

@@ -12,23 +12,23 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import Refused
+from ._errors import InvalidRequest
 from ._schema import (
     DETECT_FACES,
     FACE_PASTE,
     FACE_SIZE,
     FACES,
+    MAX_FRAMES,
+    MAX_WINDOWS,
     MEL_BANDS,
     MEL_SPECTROGRAM,
-    MOST_FRAMES,
-    MOST_WINDOWS,
     NUMPY,
     WINDOW_COLUMNS,
     Array,
     Model,
 )
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 Boxes = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
@@ -42,11 +42,11 @@ class Infer(Protocol):
         """One inference."""
 
 
-def detect_faces(infer: Infer, frames: Pictures) -> tuple[Floats, Floats]:
+def detect_faces(infer: Infer, frames: Images) -> tuple[Floats, Floats]:
     """As `AvatarClient.detect_faces`."""
     check("frames", "UINT8", FRAMES_SHAPE, frames)
     boxes, scores = np.zeros((len(frames), FACES, 4), np.float32), np.zeros((len(frames), FACES), np.float32)
-    for part in _pieces(len(frames), MOST_FRAMES):
+    for part in _pieces(len(frames), MAX_FRAMES):
         boxes[part], scores[part] = infer(DETECT_FACES, frames[part])
     return boxes, scores
 
@@ -58,23 +58,23 @@ def mel(infer: Infer, audio: Floats, fps: float) -> Floats:
     return windows
 
 
-def lipsync(infer: Infer, model: Model, frames: Pictures, boxes: Boxes, windows: Floats) -> Pictures:
+def lipsync(infer: Infer, model: Model, frames: Images, boxes: Boxes, windows: Floats) -> Images:
     """As `AvatarClient.lipsync`."""
     check("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), windows)
     _check_pairs(frames, boxes, len(windows))
     mouths = np.empty((len(windows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
-    for part in _pieces(len(windows), MOST_WINDOWS):
+    for part in _pieces(len(windows), MAX_WINDOWS):
         faces, moved, _ = _closest(_of(frames, part), _of(boxes, part))
         (mouths[part],) = infer(model, faces, moved, windows[part], answer=mouths[part].shape)
     return mouths
 
 
-def paste(infer: Infer, frames: Pictures, boxes: Boxes, mouths: Pictures) -> Pictures:
+def paste(infer: Infer, frames: Images, boxes: Boxes, mouths: Images) -> Images:
     """As `AvatarClient.paste`."""
     check("mouths", "UINT8", MOUTHS_SHAPE, mouths)
     _check_pairs(frames, boxes, len(mouths))
     pasted = np.array(np.broadcast_to(frames, (len(mouths), *frames.shape[1:])))
-    for part in _pieces(len(mouths), MOST_WINDOWS):
+    for part in _pieces(len(mouths), MAX_WINDOWS):
         faces, moved, (rows, columns) = _closest(_of(frames, part), _of(boxes, part))
         place = pasted[part, rows, columns]
         (place[:],) = infer(FACE_PASTE, faces, moved, mouths[part], answer=place.shape)
@@ -85,31 +85,31 @@ def check(name: str, dtype: str, shape: tuple[int, ...], array: Array) -> None:
     """Refuse an array of another type or shape, in the server's words; -1 is any length.
 
     Raises:
-        Refused: it does not fit.
+        InvalidRequest: it does not fit.
     """
     have = np.shape(array)
     fits = len(have) == len(shape) and all(want in (-1, side) for want, side in zip(shape, have, strict=True))
     if not isinstance(array, np.ndarray) or array.dtype != NUMPY[dtype] or not fits:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-        raise Refused(f"{name}: {dtype} {list(shape)} expected, got {kind} {list(have)}")
+        raise InvalidRequest(f"{name}: {dtype} {list(shape)} expected, got {kind} {list(have)}")
 
 
-def _check_pairs(frames: Pictures, boxes: Boxes, count: int) -> None:
+def _check_pairs(frames: Images, boxes: Boxes, count: int) -> None:
     """Refuse what would be cut wrong: the server only sees the rectangle."""
     check("frames", "UINT8", FRAMES_SHAPE, frames)
     check("boxes", "INT32", (-1, 4), boxes)
     for name, have in (("frames", len(frames)), ("boxes", len(boxes))):
         if have not in (1, count):
-            raise Refused(f"{name}: 1 or {count} expected, got {have}")
+            raise InvalidRequest(f"{name}: 1 or {count} expected, got {have}")
     height, width = frames.shape[1:3]
     x1, y1, x2, y2 = boxes.T
     bad = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height) | (x1 >= x2) | (y1 >= y2)
     if bad.any():
         n = int(np.argmax(bad))
-        raise Refused(f"boxes[{n}]: {boxes[n].tolist()} is empty or outside the {width}x{height} picture")
+        raise InvalidRequest(f"boxes[{n}]: {boxes[n].tolist()} is empty or outside the {width}x{height} picture")
 
 
-def _closest(frames: Pictures, boxes: Boxes) -> tuple[Pictures, Boxes, tuple[slice, slice]]:
+def _closest(frames: Images, boxes: Boxes) -> tuple[Images, Boxes, tuple[slice, slice]]:
     """The rectangle that holds the boxes cut out of every frame, the boxes in it, its rows and columns."""
     left, top = boxes[:, :2].min(axis=0)
     right, bottom = boxes[:, 2:].max(axis=0)

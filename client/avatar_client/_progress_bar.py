@@ -11,7 +11,7 @@ EVERY = 0.1  # seconds between two drawings
 _CLEAR = "\r\x1b[K"
 
 
-class Bar:
+class ProgressBar:
     """Shows the stage that began last, for the stages overlap, and the last one is how far the whole is."""
 
     def __init__(self, out: TextIO, *, quiet: bool = False) -> None:

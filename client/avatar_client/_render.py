@@ -17,11 +17,11 @@ import grpc.aio
 
 from . import _errors, _messages
 from ._connection import Connection
-from ._errors import AvatarClientError, Cancelled, Failed
-from ._events import Chunk, Event, Progress, Summary, told
-from ._files import whole_file
+from ._errors import AvatarClientError, Cancelled, ServerError
+from ._events import Chunk, Event, Progress, Summary, parse_json
+from ._files import atomic_write
 from ._messages import Message
-from ._response_reader import Inbox
+from ._response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 BOTH = "a rendering is iterated by `for` or by `async for`, not by both"
 
 
-class Rendering:
+class RenderStream:
     """One video under way: an iterator, and an async iterator, of its events, once.
 
     `Progress` and `Chunk` come in any order, and `Summary` at the end; the chunks in a row are the video. The call
     begins with the first step. Leaving a `with` or `async with` block cancels it, as does letting go of it.
 
-    The files are read at the first step. Each step may raise AvatarClientError: `Refused` (a file, an option, a picture
-    without a face), `Unavailable` (also where nothing is heard for the client's timeout), `Failed`, `Cancelled`; the
-    first step OSError, too.
+    The files are read at the first step. Each step may raise AvatarClientError: `InvalidRequest` (a file, an option, an
+    image without a face), `Unavailable` (also where no response comes within the client's timeout), `ServerError` or
+    `Cancelled`; the first step also OSError.
 
     Attributes:
         summary: the last event, once it has come.
@@ -49,12 +49,12 @@ class Rendering:
         self._connection = connection
         self._make_request = request
         self._request: Message = None
-        self._tries = connection.tries()
+        self._tries = connection.retry_state()
         self._events: deque[Event] = deque()
         self._heard = self._over = False
         self._lock = threading.Lock()  # of what follows: `cancel` may come from anywhere
         self._cancelled = False
-        self._inbox: Inbox | None = None  # iterated by `for`
+        self._inbox: ResponseReader | None = None  # iterated by `for`
         self._loop: asyncio.AbstractEventLoop | None = None  # iterated by `async for`, there
         self._channel: Any = None
         self._call: Any = None
@@ -67,7 +67,7 @@ class Rendering:
             OSError: it cannot be written (found out before anything is sent), or a file cannot be read.
         """
         self._check_new()
-        with self, whole_file(path) as file:
+        with self, atomic_write(path) as file:
             for event in self:
                 if isinstance(event, Chunk):
                     file.write(event.data)
@@ -160,7 +160,7 @@ class Rendering:
                     return None
                 if not isinstance(error, grpc.RpcError):
                     self.cancel()
-                    raise _errors.silent(self._connection.address) from None
+                    raise _errors.no_response(self._connection.address) from None
                 time.sleep(self._pause(error))
                 self._inbox = None
 
@@ -177,7 +177,7 @@ class Rendering:
                 if isinstance(error, Cancelled):
                     raise
                 if not isinstance(error, grpc.RpcError):
-                    raise _errors.silent(self._connection.address) from None
+                    raise _errors.no_response(self._connection.address) from None
                 await asyncio.sleep(self._pause(error))
                 self._call = None
 
@@ -205,14 +205,14 @@ class Rendering:
     def _read_files(self) -> Message:
         if self._request is None:
             self._request = self._make_request()
-            self._tries = self._connection.tries()  # from now on
+            self._tries = self._connection.retry_state()  # from now on
         return self._request
 
     def _begin(self, request: Message) -> None:
         with self._lock:
             if self._cancelled:
                 raise self._given_up()
-            self._inbox = Inbox(self._connection.answers(request))
+            self._inbox = ResponseReader(self._connection.stream_one(request))
 
     def _begin_here(self, request: Message) -> None:
         with self._lock:
@@ -220,8 +220,8 @@ class Rendering:
                 raise self._given_up()
             if self._channel is None:
                 self._loop = asyncio.get_running_loop()
-                self._channel = self._connection.open_here()
-            self._call = self._connection.answers_here(self._channel, request)
+                self._channel = self._connection.async_channel()
+            self._call = self._connection.stream_one_async(self._channel, request)
 
     def _patience(self) -> float:
         return self._connection.timeout if self._heard else self._tries.seconds_left
@@ -231,7 +231,7 @@ class Rendering:
         if self._cancelled:
             raise self._given_up() from None
         if self._heard:
-            raise _errors.of_call(error, self._connection.address) from error
+            raise _errors.from_rpc_error(error, self._connection.address) from error
         return self._tries.pause(error)
 
     def _understand(self, message: Message | None) -> None:
@@ -254,7 +254,7 @@ class Rendering:
 
     def _whole(self) -> Summary:
         if self.summary is None:
-            raise Failed(f"{self._connection.address} ended the video before it was whole")
+            raise ServerError(f"{self._connection.address} ended the video before it was whole")
         return self.summary
 
     def _given_up(self) -> Cancelled:
@@ -276,7 +276,7 @@ def _events(response: Message) -> list[Event]:
     if "video" in arrays:
         found.append(Chunk(arrays["video"].tobytes()))
     if "summary" in texts:
-        found.append(told(Summary, texts["summary"]))
+        found.append(parse_json(Summary, texts["summary"]))
     return found
 
 

@@ -11,7 +11,7 @@ from ._messages import Message
 AHEAD = 8  # answers that wait here; beyond them gRPC's flow control holds the server back
 
 
-class Inbox:
+class ResponseReader:
     """The answers to one call, in order."""
 
     def __init__(self, call: Any) -> None:  # noqa: ANN401 - gRPC has no types

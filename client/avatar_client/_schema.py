@@ -19,9 +19,9 @@ SAMPLE_RATE = 16_000  # of all speech that goes in as samples
 FACE_SIZE = 96  # pixels; the side of a mouth
 MEL_BANDS, WINDOW_COLUMNS = 80, 16  # of one mel window
 FACES = 16  # faces a frame that are found at most
-MOST_FRAMES = 4  # of one `detect_faces` call
-MOST_WINDOWS = 32  # of one `lipsync` call
-LEAST_SAMPLES = 320  # of a piece of live speech: 20 ms
+MAX_FRAMES = 4  # of one `detect_faces` call
+MAX_WINDOWS = 32  # of one `lipsync` call
+MIN_SAMPLES = 320  # of a piece of live speech: 20 ms
 
 Array = NDArray[Any]
 NUMPY: dict[str, type[np.generic]] = {

@@ -28,12 +28,12 @@ from ._schema import Array
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - where the server's shm_open looks
 PREFIX = "avatar-client-"
-MOST_BYTES = 256 << 20  # of all regions of a client
+MAX_BYTES = 256 << 20  # of all regions of a client
 # Seconds that a region is used for. Each has the end of its time in its name, and what is older belongs to a process
 # that was killed: the next client has the server let go of it.
-LIFE = 600.0
-REFUSED_PAUSE = 60.0  # seconds until a server that refused is asked again: it may be another one by then
-DOUBT_PAUSE = 1.0  # the same for one that did not answer, or forgot for the first time
+REGION_TTL = 600.0
+REFUSAL_DELAY = 60.0  # seconds until a server that refused is asked again: it may be another one by then
+RETRY_DELAY = 1.0  # the same for one that did not answer, or forgot for the first time
 CLOSE_TRIES, CLOSE_PAUSE = 10, 0.1  # and seconds between them, to unregister what the server still uses
 _GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
 
@@ -44,14 +44,14 @@ class Region:
 
     name: str
     memory: NDArray[np.uint8]
-    retires: float
+    expires_at: float
 
     def array(self, offset: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
         """The bytes from `offset` on as an array: a view."""
         return np.ndarray(shape, dtype, self.memory.data, offset)
 
 
-class Memory:
+class SharedMemoryPool:
     """Regions, made when a call needs one and none is free, and kept for later ones. Any thread may use it."""
 
     def __init__(self, stub: Stub) -> None:
@@ -63,43 +63,43 @@ class Memory:
         self._not_before = self._swept = self._forgot = float("-inf")
         self._closed = False
 
-    def take(self, size: int) -> Region | None:
+    def acquire(self, size: int) -> Region | None:
         """A region of at least `size` bytes that nobody else uses, for `give_back` or `drop`; None: go without."""
         size = _size_class(size)
         now = _boot_seconds()
-        name = f"{PREFIX}{int(now + 2 * LIFE) + 1}-{secrets.token_hex(16)}"  # twice: a call may begin at its end
+        name = f"{PREFIX}{int(now + 2 * REGION_TTL) + 1}-{secrets.token_hex(16)}"  # twice: a call may begin at its end
         with self._lock:
             if self._closed or now < self._not_before:
                 return None
-            fit = [each for each in self._idle if each.memory.nbytes >= size and now < each.retires]
+            fit = [each for each in self._idle if each.memory.nbytes >= size and now < each.expires_at]
             chosen = min(fit, key=lambda each: each.memory.nbytes, default=None)
-            unused = [each for each in self._idle if each.retires <= now] if chosen else self._idle
+            unused = [each for each in self._idle if each.expires_at <= now] if chosen else self._idle
             self._idle = [each for each in self._idle if each is not chosen and each not in unused]
             stuck, self._stuck = self._stuck, set()
-            if room := not chosen and sum(self._held.values()) + size <= MOST_BYTES:
+            if room := not chosen and sum(self._held.values()) + size <= MAX_BYTES:
                 self._held[name] = size
         for old in [*(each.name for each in unused), *stuck]:  # too small ones make room for the next
             self._unregister(old)
-        return self._make(name, size, now + LIFE) if room else chosen
+        return self._make(name, size, now + REGION_TTL) if room else chosen
 
-    def give_back(self, region: Region) -> None:
+    def release(self, region: Region) -> None:
         """The call has its answer, and has copied what it wants to keep."""
         with self._lock:
             if not self._closed:
                 self._idle.append(region)
                 return
-        self.drop(region)
+        self.discard(region)
 
-    def drop(self, region: Region) -> None:
+    def discard(self, region: Region) -> None:
         """The call ended in any other way: the server may yet write there, so nobody else gets it."""
         self._unregister(region.name)
 
-    def lost(self) -> None:
+    def invalidate(self) -> None:
         """The server no longer knows what was registered: it restarted, or is another one."""
         now = _boot_seconds()
         with self._lock:
-            again = now - self._forgot < REFUSED_PAUSE
-            self._forgot, self._not_before = now, now + (REFUSED_PAUSE if again else DOUBT_PAUSE)
+            again = now - self._forgot < REFUSAL_DELAY
+            self._forgot, self._not_before = now, now + (REFUSAL_DELAY if again else RETRY_DELAY)
             idle, self._idle = self._idle, []
         for region in idle:
             self._unregister(region.name)
@@ -126,21 +126,21 @@ class Memory:
             self._stub.SystemSharedMemoryRegister(ask, timeout=READY_SECONDS)
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-                self._not_before = _boot_seconds() + DOUBT_PAUSE  # it may be registered all the same
+                self._not_before = _boot_seconds() + RETRY_DELAY  # it may be registered all the same
                 self._unregister(name)
             else:
                 self._refused(name)
             return None
         finally:
             (FOLDER / name).unlink(missing_ok=True)
-        if retires - self._swept > LIFE:
+        if retires - self._swept > REGION_TTL:
             self._swept = retires
             self._sweep()
         return Region(name, memory, retires)
 
     def _refused(self, name: str) -> None:
         with self._lock:
-            self._not_before = _boot_seconds() + REFUSED_PAUSE
+            self._not_before = _boot_seconds() + REFUSAL_DELAY
             del self._held[name]
 
     def _unregister(self, name: str) -> bool:

@@ -47,7 +47,7 @@ class Wav2LipGraph(nn.Module):
 
 
 class S3FDGraph(nn.Module):
-    """S3FD from pictures to candidate boxes; `lipsync.faces.candidates` is the same decoding in NumPy."""
+    """S3FD from pictures to candidate boxes; `lipsync.face_detection.decode_boxes` is the same decoding in NumPy."""
 
     means: Tensor  # FP32 [3]
     padding: Tensor  # FP32 [1,1024,5]: zeros behind the last cell, so that there is enough to choose from

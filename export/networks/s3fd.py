@@ -92,7 +92,7 @@ class S3FD(nn.Module):
 
         Returns:
             Twelve maps, score FP32 [N,2,h,w] (background, face) and regression FP32 [N,4,h,w] in turn,
-            for strides 4, 8, 16, 32, 64, 128. No softmax; `lipsync.faces.candidates` decodes them.
+            for strides 4, 8, 16, 32, 64, 128. No softmax; `lipsync.face_detection.decode_boxes` decodes them.
         """
         maps: list[Tensor] = []
         x = image

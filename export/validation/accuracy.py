@@ -152,7 +152,7 @@ def _matches(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> Iterat
     The nearest among the other's boxes before NMS: which of two overlapping boxes of equal score NMS keeps hangs on
     a rounding, and says nothing of either. A face that the other does not find overlaps by 0.
     """
-    kept, scores = face_detection.suppress(one[0][None], one[1][None])
+    kept, scores = face_detection.non_max_suppression(one[0][None], one[1][None])
     found = other[0][other[1] > face_detection.FACE_SCORE - SCORE_MARGIN]
     for box in kept[0][scores[0] > 0]:
         if not len(found):

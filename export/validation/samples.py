@@ -91,7 +91,7 @@ class Samples:
         for picture in self._pictures:
             with torch.inference_mode():
                 boxes, scores = self._detector(torch.from_numpy(picture[None]))
-            kept, kept_scores = face_detection.suppress(boxes.numpy(), scores.numpy())
+            kept, kept_scores = face_detection.non_max_suppression(boxes.numpy(), scores.numpy())
             box = face_detection.best_face(kept[0], kept_scores[0])
             found.append((picture, _middle(picture) if box is None else _inside(picture, box)))
             if box is None:

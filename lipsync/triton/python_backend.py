@@ -14,13 +14,13 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import InvalidInput
-from .python_model import PbUtils, Request, Response, failure
+from .python_model import PbUtils, Request, Response, error_response
 
 LARGE_BYTES = 8 << 20  # inputs of one run: nine 640×480 pictures or 250 faces with their windows
 THREADS = "EMBEDDED_THREADS"  # set by the launcher; see embedded/command.py
 
 
-class Net(Protocol):
+class Runtime(Protocol):
     """A loaded net."""
 
     @property
@@ -42,7 +42,7 @@ class Net(Protocol):
         ...
 
 
-class Config:
+class BackendConfig:
     """What a backend needs of a model's configuration.
 
     Args:
@@ -79,7 +79,7 @@ class Config:
         except ValueError:
             raise ValueError(f"parameter {name}: a number expected, got {text!r}") from None
 
-    def check(self, net: Net) -> None:
+    def check(self, net: Runtime) -> None:
         """Hold the config's names to the net's.
 
         Raises:
@@ -90,13 +90,13 @@ class Config:
                 raise ValueError(f"config.pbtxt names {kind} {unknown}, the graph has {list(known)}")
 
 
-class Batching:
+class BatchExecutor:
     """Answers the requests of one net."""
 
-    def __init__(self, pb_utils: PbUtils, config: Config, net: Net) -> None:
+    def __init__(self, pb_utils: PbUtils, config: BackendConfig, net: Runtime) -> None:
         self._pb, self._config, self._net = pb_utils, config, net
 
-    def answer(self, requests: Sequence[Request]) -> list[Response]:
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
         """All requests in one run; should that fail, each by itself, so that an error stays with its request."""
         if self._config.batched and len(requests) > 1:
             try:
@@ -124,7 +124,7 @@ class Batching:
         try:
             return self._response(self._run(set(request.requested_output_names()), _arrays(request)))
         except Exception as error:
-            return failure(self._pb, self._config.name, error)
+            return error_response(self._pb, self._config.name, error)
 
     def _run(self, wanted: set[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name. Of large inputs one row at a time: they fill the cores alone, and a net like s3fd

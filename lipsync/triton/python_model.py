@@ -31,7 +31,7 @@ def use_one_blas_thread() -> None:
     threadpool_limits(1, user_api="blas")
 
 
-class Serving:
+class PythonModel:
     """Answers the requests of one Triton Python model."""
 
     def __init__(self, pb_utils: PbUtils, model: Model, compute: Compute) -> None:
@@ -39,7 +39,7 @@ class Serving:
         self._model = model
         self._compute = compute
 
-    def answer(self, requests: Sequence[Request]) -> list[Response]:
+    def execute(self, requests: Sequence[Request]) -> list[Response]:
         """One response for each request; a request that fails does not touch the others."""
         return [self._answer_one(request) for request in requests]
 
@@ -47,7 +47,7 @@ class Serving:
         try:
             outputs = self._compute(*(self._input(request, tensor) for tensor in self._model.inputs))
         except Exception as error:
-            return failure(self._pb, self._model.name, error)
+            return error_response(self._pb, self._model.name, error)
         arrays = outputs if isinstance(outputs, tuple) else (outputs,)
         wanted = request.requested_output_names()
         return self._pb.InferenceResponse(
@@ -69,7 +69,7 @@ class Serving:
         return array
 
 
-def failure(pb_utils: PbUtils, model: str, error: Exception) -> Response:
+def error_response(pb_utils: PbUtils, model: str, error: Exception) -> Response:
     """The response for a request that failed.
 
     The caller's mistake (InvalidInput) goes back in its own words, as INVALID_ARG. Anything else is a

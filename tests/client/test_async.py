@@ -8,7 +8,7 @@ import gc
 import grpc
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, Chunk, Failed, Progress, Refused, Unavailable
+from avatar_client import AvatarClient, Cancelled, Chunk, InvalidRequest, Progress, ServerError, Unavailable
 from tests.client import fake_server as fake
 from tests.client.fake_server import FakeServer
 from tests.client.test_render import FACE, SPEECH, SUMMARY, breaks
@@ -107,11 +107,11 @@ async def test_what_could_not_be_delivered_is_sent_again(client: AvatarClient, s
 
 async def test_not_when_something_had_come(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = breaks(fake.answer(video=b"half"), fake.problem("500 gone"))
-    with pytest.raises(Failed, match="gone"):
+    with pytest.raises(ServerError, match="gone"):
         async for _ in client.render(FACE, SPEECH):
             pass
     server.avatar = breaks(fake.answer(video=b"half"))
-    with pytest.raises(Failed, match="before it was whole"):
+    with pytest.raises(ServerError, match="before it was whole"):
         async for _ in client.render(FACE, SPEECH):
             pass
     assert server.streams == 2
@@ -119,7 +119,7 @@ async def test_not_when_something_had_come(client: AvatarClient, server: FakeSer
 
 async def test_an_error_of_the_model_is_an_error_of_its_class(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = breaks(fake.problem("400 face_file: not a picture that can be read"))
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         async for _ in client.render(FACE, SPEECH):
             pass
     assert (caught.value.code, caught.value.message) == (400, "face_file: not a picture that can be read")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from avatar_client import Refused, Unavailable, _cli, _http, _progress_bar
+from avatar_client import InvalidRequest, Unavailable, _cli, _http, _progress_bar
 from tests.client import fake_server as fake
 from tests.client.fake_gateway import VIDEO, FakeGateway
 from tests.client.fake_server import FakeServer
@@ -240,7 +240,7 @@ def test_a_server_that_dies_is_one_line_without_grpcs_own(folder: Path, server: 
     assert left(folder) == []
 
 
-def post(folder: Path, gateway: FakeGateway, timeout: float = 30) -> _http.Posted:
+def post(folder: Path, gateway: FakeGateway, timeout: float = 30) -> _http.PostResult:
     files = _http.form_of(folder / "face.jpg", folder / "speech.wav", None)
     return _http.post(gateway.url, {}, files, folder / "out" / "out.mp4", timeout)
 
@@ -263,7 +263,7 @@ def test_a_form_that_is_refused_before_it_is_read_tells_why(folder: Path, gatewa
     gateway.reads = False
     gateway.refuse(413, "face_file: too large")
     (folder / "face.jpg").write_bytes(bytes(40_000_000))
-    with pytest.raises((Refused, Unavailable)) as caught:  # what was not read may take the answer with it
+    with pytest.raises((InvalidRequest, Unavailable)) as caught:  # what was not read may take the answer with it
         post(folder, gateway)
     assert isinstance(caught.value, Unavailable) or caught.value.code == 413
     assert left(folder) == []
@@ -271,7 +271,7 @@ def test_a_form_that_is_refused_before_it_is_read_tells_why(folder: Path, gatewa
 
 def test_what_is_not_the_service_is_a_failure(folder: Path, gateway: FakeGateway) -> None:
     gateway.status, gateway.body, gateway.headers = 404, b"<html>\n nothing here", {"Content-Type": "text/html"}
-    with pytest.raises(Refused, match="<html> nothing here") as caught:
+    with pytest.raises(InvalidRequest, match="<html> nothing here") as caught:
         post(folder, gateway)
     assert caught.value.code == 404
 
@@ -286,7 +286,7 @@ def test_a_gateway_that_falls_silent_is_given_up(folder: Path, gateway: FakeGate
 def test_upload_wait_and_download_are_told(folder: Path, gateway: FakeGateway) -> None:
     steps: list[tuple[str, int, int | None]] = []
     files = _http.form_of(folder / "face.jpg", folder / "speech.wav", None)
-    form = _http.Form({}, files)
+    form = _http.MultipartForm({}, files)
     _http.post(gateway.url, {}, files, folder / "out" / "out.mp4", 30, lambda *step: steps.append(step))
     assert ("upload", form.length, form.length) in steps
     assert steps[-1] == ("download", len(VIDEO), len(VIDEO))
@@ -299,7 +299,7 @@ class Terminal(io.StringIO):
 
 def test_a_terminal_shows_one_line_that_is_drawn_again() -> None:
     out = Terminal()
-    shown = _progress_bar.Bar(out)
+    shown = _progress_bar.ProgressBar(out)
     shown.show("detect", 0, None)
     shown.show("encode", 0, 100)
     shown.show("detect", 50, None)
@@ -313,7 +313,7 @@ def test_a_terminal_shows_one_line_that_is_drawn_again() -> None:
 
 def test_anything_else_gets_a_line_a_stage() -> None:
     out = io.StringIO()
-    shown = _progress_bar.Bar(out)
+    shown = _progress_bar.ProgressBar(out)
     for n in range(5):
         shown.show("detect", n, None)
         shown.show("encode", n, 5)

@@ -69,9 +69,9 @@ def test_limits_and_types_are_the_services() -> None:
     assert _schema.API_VERSION.split(".")[0] == tensors.API_VERSION.split(".")[0]
     assert (_schema.FACE_SIZE, _schema.FACES) == (tensors.FACE_SIZE, tensors.FACES)
     assert (_schema.MEL_BANDS, _schema.WINDOW_COLUMNS) == (tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)
-    assert (_schema.MOST_FRAMES, _schema.MOST_WINDOWS) == (tensors.S3FD_BATCH, tensors.WAV2LIP_BATCH)
+    assert (_schema.MAX_FRAMES, _schema.MAX_WINDOWS) == (tensors.S3FD_BATCH, tensors.WAV2LIP_BATCH)
     (audio,) = [tensor for tensor in tensors.LIVE.inputs if tensor.name == "audio"]
-    assert f" {_schema.LEAST_SAMPLES} samples" in audio.about
+    assert f" {_schema.MIN_SAMPLES} samples" in audio.description
     for name, kind in _schema.NUMPY.items():
         assert tensors.Tensor("", name, (), "").numpy is kind  # type: ignore[arg-type]
 
@@ -131,7 +131,11 @@ def test_an_example_of_the_readme_runs(
 
 
 def test_errors_survive_the_way_between_processes() -> None:
-    for error in (_errors.Refused("no", 413), _errors.Unavailable("later", retry_after=7), _errors.Failed("oh")):
+    for error in (
+        _errors.InvalidRequest("no", 413),
+        _errors.Unavailable("later", retry_after=7),
+        _errors.ServerError("oh"),
+    ):
         again = pickle.loads(pickle.dumps(error))  # noqa: S301
         assert (type(again), again.message, again.__dict__) == (type(error), error.message, error.__dict__)
 

@@ -12,7 +12,16 @@ import grpc
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, Failed, Frame, LiveSummary, Refused, SessionInfo, Unavailable
+from avatar_client import (
+    AvatarClient,
+    Cancelled,
+    Frame,
+    InvalidRequest,
+    LiveSummary,
+    ServerError,
+    SessionInfo,
+    Unavailable,
+)
 from tests.client import fake_server as fake
 from tests.client.fake_server import FakeServer, Request
 
@@ -193,7 +202,7 @@ def test_a_face_that_does_not_do_is_refused_when_it_begins(client: AvatarClient,
         yield fake.problem("400 face_file: not a picture that can be read")
 
     server.live = refuse
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         client.live(FACE)
     assert (caught.value.code, caught.value.message) == (400, "face_file: not a picture that can be read")
 
@@ -207,11 +216,11 @@ def test_an_error_in_the_middle_ends_it_for_who_takes_and_who_speaks(client: Ava
     server.live = fail
     with client.live(FACE) as session:
         session.send(speech(640))
-        with pytest.raises(Failed, match="internal error"):
+        with pytest.raises(ServerError, match="internal error"):
             list(session)
-        with pytest.raises(Failed, match="internal error"):
+        with pytest.raises(ServerError, match="internal error"):
             session.send(speech(640))
-        with pytest.raises(Failed, match="internal error"):
+        with pytest.raises(ServerError, match="internal error"):
             session.end()
 
 
@@ -221,7 +230,7 @@ def test_a_stream_that_ends_before_the_speech_is_a_failure(client: AvatarClient,
 
     server.live = leave
     session = client.live(FACE)
-    with pytest.raises(Failed, match="before the speech"):
+    with pytest.raises(ServerError, match="before the speech"):
         list(session)
 
 
@@ -256,7 +265,7 @@ def test_a_server_that_does_not_begin_it_is_given_up(server: FakeServer) -> None
 )
 def test_samples_of_another_kind_are_refused_and_the_session_goes_on(client: AvatarClient, samples: Any) -> None:
     with client.live(FACE) as session:
-        with pytest.raises(Refused, match=r"audio|pcm"):
+        with pytest.raises(InvalidRequest, match=r"audio|pcm"):
             session.send(samples)
         session.send(speech(640))
         session.end()
@@ -284,5 +293,5 @@ def test_the_last_words_may_be_as_short_as_they_are(client: AvatarClient, server
     _, piece, last = server.requests
     assert (len(piece.inputs["pcm"]), len(last.inputs["pcm"])) == (640, 100)
     assert last.parameters["sequence_end"] is True
-    with client.live(FACE) as session, pytest.raises(Refused):
+    with client.live(FACE) as session, pytest.raises(InvalidRequest):
         session.end(np.zeros(10, np.float64))  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, Failed, Refused, Unavailable
+from avatar_client import AvatarClient, Cancelled, InvalidRequest, ServerError, Unavailable
 from tests.client import fake_server as fake
 from tests.client.fake_server import FakeServer
 
@@ -122,7 +122,7 @@ def test_arrays_in_any_memory_order_do(client: AvatarClient) -> None:
 def test_what_does_not_fit_is_refused_before_it_is_sent(
     client: AvatarClient, server: FakeServer, call: Callable[[AvatarClient], Any], words: str
 ) -> None:
-    with pytest.raises(Refused, match=words) as caught:
+    with pytest.raises(InvalidRequest, match=words) as caught:
         call(client)
     assert caught.value.code == 400
     assert not server.calls
@@ -131,11 +131,11 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        ("INVALID_ARGUMENT", Refused),
+        ("INVALID_ARGUMENT", InvalidRequest),
         ("DEADLINE_EXCEEDED", Unavailable),
-        ("NOT_FOUND", Failed),
-        ("INTERNAL", Failed),
-        ("RESOURCE_EXHAUSTED", Failed),
+        ("NOT_FOUND", ServerError),
+        ("INTERNAL", ServerError),
+        ("RESOURCE_EXHAUSTED", ServerError),
     ],
 )
 def test_an_error_is_of_its_class_and_not_tried_again(

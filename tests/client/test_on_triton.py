@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from avatar_client import AvatarClient, Refused
+from avatar_client import AvatarClient, InvalidRequest
 from avatar_client._shared_memory import FOLDER, PREFIX
 from embedded.server import Triton
 from lipsync import tensors
@@ -106,7 +106,7 @@ def test_pasted_frames_are_those_of_the_arithmetic(
 
 def test_what_the_server_refuses_is_refused_with_its_sentence(triton: Triton) -> None:
     with AvatarClient(triton.grpc_address) as client:
-        with pytest.raises(Refused, match="fps") as caught:
+        with pytest.raises(InvalidRequest, match="fps") as caught:
             client.mel(np.zeros(50_000, np.float32), fps=-1)
         assert caught.value.code == 400
         assert client.is_ready("lipsync", "detect_faces")

@@ -17,9 +17,9 @@ from avatar_client import (
     AvatarClientError,
     Cancelled,
     Chunk,
-    Failed,
+    InvalidRequest,
     Progress,
-    Refused,
+    ServerError,
     Summary,
     Unavailable,
 )
@@ -120,7 +120,7 @@ def test_a_video_that_breaks_off_leaves_what_was_there_before(
 ) -> None:
     server.avatar = script
     (tmp_path / "out.mp4").write_bytes(b"of yesterday")
-    with pytest.raises((Failed, Unavailable)):
+    with pytest.raises((ServerError, Unavailable)):
         client.render(FACE, SPEECH).save(tmp_path / "out.mp4")
     assert names(tmp_path) == ["out.mp4"]
     assert (tmp_path / "out.mp4").read_bytes() == b"of yesterday"
@@ -161,11 +161,16 @@ def test_a_video_of_which_something_was_taken_is_not_saved_as_whole(client: Avat
 @pytest.mark.parametrize(
     ("text", "kind", "code", "message"),
     [
-        ("400 face_file: not a picture that can be read", Refused, 400, "face_file: not a picture that can be read"),
-        ("413 audio_file: too long", Refused, 413, "audio_file: too long"),
+        (
+            "400 face_file: not a picture that can be read",
+            InvalidRequest,
+            400,
+            "face_file: not a picture that can be read",
+        ),
+        ("413 audio_file: too long", InvalidRequest, 413, "audio_file: too long"),
         ("503 as many videos as may be are being made", Unavailable, 503, "as many videos as may be are being made"),
-        ("500 internal error", Failed, 500, "internal error"),
-        ("Request for unknown model: 'avatar'", Failed, 500, "Request for unknown model: 'avatar'"),
+        ("500 internal error", ServerError, 500, "internal error"),
+        ("Request for unknown model: 'avatar'", ServerError, 500, "Request for unknown model: 'avatar'"),
     ],
 )
 def test_an_error_of_the_model_is_an_error_of_its_class(
@@ -187,7 +192,7 @@ def test_busy_says_when_to_come_back(client: AvatarClient, server: FakeServer) -
 
 def test_a_summary_that_cannot_be_read_is_a_failure(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = breaks(fake.answer(summary='{"frames": "many"}'))
-    with pytest.raises(Failed, match="Summary"):
+    with pytest.raises(ServerError, match="Summary"):
         client.render(FACE, SPEECH).read()
 
 
@@ -207,7 +212,7 @@ def test_it_is_not_sent_again_and_again(client: AvatarClient, server: FakeServer
 @pytest.mark.parametrize("status", ["INTERNAL", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED"])
 def test_no_other_error_is_tried_again(client: AvatarClient, server: FakeServer, status: str) -> None:
     server.fail.append(grpc.StatusCode[status])
-    with pytest.raises((Failed, Refused, Unavailable)):
+    with pytest.raises((ServerError, InvalidRequest, Unavailable)):
         client.render(FACE, SPEECH).read()
     assert server.streams == 1
 

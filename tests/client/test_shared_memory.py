@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Refused, _shared_memory
+from avatar_client import AvatarClient, InvalidRequest, _shared_memory
 from avatar_client._schema import DETECT_FACES
-from avatar_client._shared_memory import FOLDER, LIFE, PREFIX, Memory
+from avatar_client._shared_memory import FOLDER, PREFIX, REGION_TTL, SharedMemoryPool
 from tests.client.fake_server import FakeServer
 
 CLIENT = Path(__file__).parents[2] / "client"
@@ -116,7 +116,7 @@ def test_one_that_forgets_again_and_again_is_left_alone(client: AvatarClient, se
 
 def test_what_is_really_invalid_is_refused_as_ever(client: AvatarClient, server: FakeServer) -> None:
     frames = np.zeros((5, 100, 100, 3), np.uint8)
-    with pytest.raises(Refused, match="<= 4"):
+    with pytest.raises(InvalidRequest, match="<= 4"):
         client._infer(DETECT_FACES, frames)
     assert client.detect_faces(FRAMES)[0].any()
     assert shared(server)[-1]
@@ -155,7 +155,7 @@ def test_a_region_that_the_server_still_uses_is_let_go_later(client: AvatarClien
 def test_a_region_is_not_used_beyond_its_time(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
     client.detect_faces(FRAMES)
     (old,) = server.regions
-    clock.now += LIFE + 1
+    clock.now += REGION_TTL + 1
     client.detect_faces(FRAMES)
     assert old not in server.regions and len(server.regions) == 1
 
@@ -176,14 +176,14 @@ def test_what_killed_clients_left_is_removed_when_its_time_is_over(client: Avata
 
 
 def test_more_than_its_bound_is_not_held(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shared_memory, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(_shared_memory, "MAX_BYTES", 1 << 20)
     with AvatarClient(server.address) as client:
         pool = client._let_go.peek()[2][1]  # type: ignore[index]
-        assert isinstance(pool, Memory)
-        first = pool.take(600_000)
-        assert first and pool.take(600_000) is None
-        pool.give_back(first)
-        assert pool.take(600_000) is first
+        assert isinstance(pool, SharedMemoryPool)
+        first = pool.acquire(600_000)
+        assert first and pool.acquire(600_000) is None
+        pool.release(first)
+        assert pool.acquire(600_000) is first
 
 
 def test_a_file_that_does_not_fit_is_not_made() -> None:

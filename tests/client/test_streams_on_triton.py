@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, Chunk, Progress, Refused, Summary, _cli
+from avatar_client import AvatarClient, Cancelled, Chunk, InvalidRequest, Progress, Summary, _cli
 from embedded.server import Triton
 from tests.support.media import read_video, tone, write_wav
 
@@ -61,14 +61,14 @@ async def _last(client: AvatarClient, face: Path, speech: Path) -> Summary:
 
 
 def test_refusals_come_with_their_sentence(client: AvatarClient, face: Path, speech: Path) -> None:
-    with pytest.raises(Refused, match="face_file") as caught:
+    with pytest.raises(InvalidRequest, match="face_file") as caught:
         client.render(b"not a picture", speech).read()
     assert caught.value.code == 400
-    with pytest.raises(Refused, match="pads"):
+    with pytest.raises(InvalidRequest, match="pads"):
         client.render(face, speech, pads="wide").read()
-    with pytest.raises(Refused, match="face_file"):
+    with pytest.raises(InvalidRequest, match="face_file"):
         client.render(b"", speech).read()
-    with pytest.raises(Refused):
+    with pytest.raises(InvalidRequest):
         client.live(b"not a picture")
 
 

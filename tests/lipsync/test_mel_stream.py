@@ -40,7 +40,7 @@ def streamed(stream: MelStream, speech: np.ndarray, piece: int) -> np.ndarray:
     """All windows of a speech that is fed in pieces of so many samples, and ended."""
     given = [stream.feed(speech[first : first + piece]) for first in range(0, len(speech), piece)]
     assert sum(map(len, given)) == stream.frames
-    return np.concatenate((*given, stream.end()))
+    return np.concatenate((*given, stream.flush()))
 
 
 def whole(speech: np.ndarray, fps: float, frames: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_any_cuts_of_any_length_have_the_windows_of_the_whole(seed: int) -> None
     speech = noise(int(rng.integers(0, 20_000)), seed)
     cuts = np.sort(rng.integers(0, len(speech) + 1, int(rng.integers(0, 40))))
     stream = MelStream(fps)
-    windows = np.concatenate([*map(stream.feed, np.split(speech, cuts)), stream.end()])
+    windows = np.concatenate([*map(stream.feed, np.split(speech, cuts)), stream.flush()])
     assert_same(windows, speech, stream, fps)
 
 
@@ -103,7 +103,7 @@ def test_a_speech_shorter_than_a_window_is_heard(length: int) -> None:
 def test_nothing_is_one_silent_window(fps: float) -> None:
     stream = MelStream(fps)
     assert stream.feed(np.empty(0, np.float32)).shape == (0, 80, 16)
-    assert_same(stream.end(), np.empty(0, np.float32), stream, fps)
+    assert_same(stream.flush(), np.empty(0, np.float32), stream, fps)
     assert stream.frames == 1
 
 
@@ -175,7 +175,7 @@ def test_the_end_goes_on_until_one_window_hears_silence_only(length: int, fps: f
     loud = noise(length) * np.float32(1e7)  # so that the very last sample is heard wherever it can be
     stream = MelStream(fps)
     given = stream.feed(loud)
-    rest = stream.end()
+    rest = stream.flush()
     silent = (np.concatenate((given, rest)) == -4).all(axis=(1, 2))
     assert silent.tolist() == [False] * (stream.frames - 1) + [True]
     last, previous = (200 * first_column(stream.frames - back, fps) for back in (1, 2))
@@ -195,12 +195,12 @@ def test_ends_in_silence_are_as_long_as_any_other() -> None:
 def test_nothing_follows_the_end() -> None:
     stream = MelStream(25.0)
     stream.feed(noise(5000))
-    stream.end()
+    stream.flush()
     frames = stream.frames
     with pytest.raises(InvalidInput, match=r"^audio: the speech has ended"):
         stream.feed(noise(320))
     with pytest.raises(InvalidInput, match=r"^audio: the speech has ended"):
-        stream.end()
+        stream.flush()
     assert (stream.frames, stream.samples) == (frames, 5000)
 
 
@@ -229,7 +229,7 @@ def test_frames_that_are_hours_apart_cost_nothing_between_them(fps: float) -> No
     stream = MelStream(fps)
     assert len(stream.feed(noise(50_000))) == 1
     assert held(stream) < 30_000
-    assert (stream.end() == -4).all()
+    assert (stream.flush() == -4).all()
     assert stream.frames == 2
 
 
@@ -299,8 +299,8 @@ def test_what_was_fed_may_be_written_over_and_so_may_what_was_given(spoken: np.n
         windows = stream.feed(buffer)
         given.append(windows.copy())
         buffer[:] = windows[...] = 9
-    rest = stream.end()
+    rest = stream.flush()
     given.append(rest.copy())
     rest[...] = 9
     assert_same(np.concatenate(given), spoken, stream, 25.0)
-    assert (MelStream(25.0).end() == -4).all()
+    assert (MelStream(25.0).flush() == -4).all()

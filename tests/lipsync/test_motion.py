@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lipsync.motion import Motion
+from lipsync.motion import MotionTracker
 
 Picture = NDArray[np.uint8]
 BOX = np.array([140, 90, 220, 190], np.float32)
@@ -22,38 +22,38 @@ def scene(shift: tuple[float, float] = (0, 0), scale: float = 1.0, seed: int = 0
 
 @pytest.mark.parametrize(("shift", "scale"), [((0, 0), 1.0), ((6, -4), 1.0), ((-3.5, 2.25), 1.03), ((0, 9), 0.97)])
 def test_a_box_goes_where_its_inside_goes(shift: tuple[float, float], scale: float) -> None:
-    motion = Motion(scene(), BOX)
-    assert motion.step(scene(shift, scale))
+    motion = MotionTracker(scene(), BOX)
+    assert motion.update(scene(shift, scale))
     middle, half = np.array([180 + shift[0], 140 + shift[1]]), np.array([40, 50]) * scale
     np.testing.assert_allclose(motion.box, [*(middle - half), *(middle + half)], atol=0.8)
 
 
 def test_many_small_steps_add_up() -> None:
-    motion = Motion(scene(), BOX)
+    motion = MotionTracker(scene(), BOX)
     for n in range(1, 31):
-        assert motion.step(scene((n, 0.5 * n)))
+        assert motion.update(scene((n, 0.5 * n)))
     np.testing.assert_allclose(motion.box, np.add(BOX, (30, 15, 30, 15)), atol=2)
 
 
 def test_a_cut_to_another_picture_is_doubted() -> None:
-    motion = Motion(scene(), BOX)
-    assert not motion.step(scene(seed=1))
+    motion = MotionTracker(scene(), BOX)
+    assert not motion.update(scene(seed=1))
 
 
 def test_a_picture_without_corners_is_doubted() -> None:
     flat = np.full((300, 400, 3), 90, np.uint8)
-    assert not Motion(flat, BOX).step(flat)
+    assert not MotionTracker(flat, BOX).update(flat)
 
 
 def test_a_slow_change_of_looks_is_doubted_in_the_end() -> None:
     one, other = scene(), scene(seed=3)
-    motion = Motion(one, BOX)
-    trusted = [motion.step(cv2.addWeighted(one, 1 - n / 20, other, n / 20, 0).astype(np.uint8)) for n in range(1, 21)]
+    motion = MotionTracker(one, BOX)
+    trusted = [motion.update(cv2.addWeighted(one, 1 - n / 20, other, n / 20, 0).astype(np.uint8)) for n in range(1, 21)]
     assert trusted[0]
     assert not all(trusted)
 
 
 @pytest.mark.parametrize("box", [(-50, -60, -10, -5), (390, 290, 450, 380), (10, 10, 12, 12)])
 def test_a_box_outside_or_tiny_is_doubted(box: tuple[int, ...]) -> None:
-    motion = Motion(scene(), np.array(box, np.float32))
-    assert not motion.step(scene())
+    motion = MotionTracker(scene(), np.array(box, np.float32))
+    assert not motion.update(scene())

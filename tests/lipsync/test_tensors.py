@@ -9,9 +9,9 @@ from lipsync.tensors import API_VERSION, MODELS, Model, Tensor
 
 def test_every_tensor_is_described() -> None:
     for model in MODELS:
-        assert model.about
+        assert model.description
         for tensor in (*model.inputs, *model.outputs):
-            assert tensor.about, f"{model.name}.{tensor.name}"
+            assert tensor.description, f"{model.name}.{tensor.name}"
 
 
 def test_names_are_unique_within_a_model_and_among_models() -> None:

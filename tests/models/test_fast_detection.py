@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lipsync.arrays import Floats
-
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.faces.locator import Tracker
 from avatar.faces.selection import overlap
-from avatar.inference.grpc_client import TritonModels
+from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.media.ffmpeg import executable
 from avatar.media.video import look
 from avatar.options import Detection, Options
 from embedded.server import Triton
+from lipsync.arrays import Floats
 
 FRAMES = 50
 
@@ -48,7 +47,7 @@ def clip(folder: Path, face: NDArray[np.uint8], speed: float) -> Path:
     return path
 
 
-class Counting(TritonModels):
+class Counting(GrpcInferenceClient):
     """Counts the pixels that are looked at."""
 
     pixels = 0
@@ -60,7 +59,7 @@ class Counting(TritonModels):
 
 async def boxes(path: Path, triton: Triton, detection: Detection) -> tuple[NDArray[np.float32], int]:
     models = Counting(triton.grpc_address)
-    job = Job(models, RequestLog("test"), Options(detection=detection))
+    job = JobContext(models, RequestLogger("test"), Options(detection=detection))
     try:
         tracker = Tracker(await look(path, job), FRAMES, job)
         async with aclosing(tracker.frames()) as frames:

@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, Batching, Config
+from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
 from lipsync.triton.python_model import Request, Response
 
@@ -25,7 +25,7 @@ Provider = str | tuple[str, dict[str, str]]
 class Session:
     """An onnxruntime session."""
 
-    def __init__(self, config: Config, provider: Provider) -> None:
+    def __init__(self, config: BackendConfig, provider: Provider) -> None:
         path = config.path("model.onnx")
         if not path.is_file():
             raise ValueError(f"{path} is missing")
@@ -46,16 +46,16 @@ class Session:
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
-        config = Config(args)
+        config = BackendConfig(args)
         try:
             session = Session(config, _provider(args))
             config.check(session)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._batching = Batching(pb_utils, config, session)
+        self._batching = BatchExecutor(pb_utils, config, session)
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
-        return self._batching.answer(requests)
+        return self._batching.execute(requests)
 
 
 def _provider(args: Mapping[str, str]) -> Provider:
@@ -66,7 +66,7 @@ def _provider(args: Mapping[str, str]) -> Provider:
     return ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
 
 
-def _options(config: Config) -> onnxruntime.SessionOptions:
+def _options(config: BackendConfig) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = config.number("intra_op_thread_count", int(os.environ.get(THREADS, "0")))
     options.inter_op_num_threads = config.number("inter_op_thread_count", 1)

@@ -20,7 +20,7 @@ import openvino
 import triton_python_backend_utils as pb_utils
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, Batching, Config
+from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
 from lipsync.triton.python_model import Request, Response
 
@@ -28,7 +28,7 @@ from lipsync.triton.python_model import Request, Response
 class Compiled:
     """A network compiled for the CPU."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: BackendConfig) -> None:
         path = config.path("model.xml")
         if not path.is_file():
             raise ValueError(f"{path} is missing")
@@ -56,19 +56,19 @@ class Compiled:
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
-        config = Config(args)
+        config = BackendConfig(args)
         try:
             compiled = Compiled(config)
             config.check(compiled)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._batching = Batching(pb_utils, config, compiled)
+        self._batching = BatchExecutor(pb_utils, config, compiled)
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
-        return self._batching.answer(requests)
+        return self._batching.execute(requests)
 
 
-def _properties(config: Config) -> dict[str, object]:
+def _properties(config: BackendConfig) -> dict[str, object]:
     properties: dict[str, object] = {
         # a CPU with bf16 would else compute FP32 networks in it: 25 dB for mouths instead of 90
         "INFERENCE_PRECISION_HINT": "bf16" if config.parameter("HINT_BF16").lower() == "yes" else "f32",

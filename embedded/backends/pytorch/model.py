@@ -19,7 +19,7 @@ import torch
 import triton_python_backend_utils as pb_utils
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, Batching, Config
+from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
 from lipsync.triton.python_model import Request, Response
 
@@ -27,7 +27,7 @@ from lipsync.triton.python_model import Request, Response
 class Module:
     """A TorchScript module on one device."""
 
-    def __init__(self, config: Config, device: torch.device) -> None:
+    def __init__(self, config: BackendConfig, device: torch.device) -> None:
         path = config.path("model.pt")
         if not path.is_file():
             raise ValueError(f"{path} is missing")
@@ -74,7 +74,7 @@ class Module:
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
-        config = Config(args)
+        config = BackendConfig(args)
         torch.set_flush_denormal(True)  # weights of mostly zeros make denormals, which slow a CPU ten times
         try:
             if threads := config.number("INTRA_OP_THREAD_COUNT", int(os.environ.get(THREADS, "0"))):
@@ -84,10 +84,10 @@ class TritonPythonModel:
             config.check(module)
         except (ValueError, RuntimeError) as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._batching = Batching(pb_utils, config, module)
+        self._batching = BatchExecutor(pb_utils, config, module)
 
     def execute(self, requests: Sequence[Request]) -> list[Response]:
-        return self._batching.answer(requests)
+        return self._batching.execute(requests)
 
 
 def _device(args: Mapping[str, str]) -> torch.device:

@@ -2,15 +2,15 @@
 
 import triton_python_backend_utils as pb_utils
 
-from avatar.serving.render_model import Avatar
+from avatar.serving.render_model import RenderModel
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._avatar = Avatar(pb_utils, args)
+        self._avatar = RenderModel(pb_utils, args)
 
     def execute(self, requests):
-        self._avatar.take(requests)
+        self._avatar.execute(requests)
 
     def finalize(self):
         self._avatar.close()

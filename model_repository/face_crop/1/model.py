@@ -4,7 +4,7 @@ import triton_python_backend_utils as pb_utils
 
 from lipsync.crop import crop
 from lipsync.tensors import FACE_CROP
-from lipsync.triton.python_model import Serving
+from lipsync.triton.python_model import PythonModel
 
 
 def faces_of(frames, boxes, mel):
@@ -13,7 +13,7 @@ def faces_of(frames, boxes, mel):
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = Serving(pb_utils, FACE_CROP, faces_of)
+        self._serving = PythonModel(pb_utils, FACE_CROP, faces_of)
 
     def execute(self, requests):
-        return self._serving.answer(requests)
+        return self._serving.execute(requests)

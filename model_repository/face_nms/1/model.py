@@ -2,14 +2,14 @@
 
 import triton_python_backend_utils as pb_utils
 
-from lipsync.face_detection import suppress
+from lipsync.face_detection import non_max_suppression
 from lipsync.tensors import FACE_NMS
-from lipsync.triton.python_model import Serving
+from lipsync.triton.python_model import PythonModel
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = Serving(pb_utils, FACE_NMS, suppress)
+        self._serving = PythonModel(pb_utils, FACE_NMS, non_max_suppression)
 
     def execute(self, requests):
-        return self._serving.answer(requests)
+        return self._serving.execute(requests)

@@ -4,12 +4,12 @@ import triton_python_backend_utils as pb_utils
 
 from lipsync.crop import paste
 from lipsync.tensors import FACE_PASTE
-from lipsync.triton.python_model import Serving
+from lipsync.triton.python_model import PythonModel
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = Serving(pb_utils, FACE_PASTE, paste)
+        self._serving = PythonModel(pb_utils, FACE_PASTE, paste)
 
     def execute(self, requests):
-        return self._serving.answer(requests)
+        return self._serving.execute(requests)

@@ -2,15 +2,15 @@
 
 import triton_python_backend_utils as pb_utils
 
-from avatar.serving.live_model import Live
+from avatar.serving.live_model import LiveModel
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._live = Live(pb_utils, args)
+        self._live = LiveModel(pb_utils, args)
 
     def execute(self, requests):
-        self._live.take(requests)
+        self._live.execute(requests)
 
     def finalize(self):
         self._live.close()

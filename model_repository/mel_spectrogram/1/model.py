@@ -6,7 +6,7 @@ import triton_python_backend_utils as pb_utils
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import MEL_SPECTROGRAM
-from lipsync.triton.python_model import Serving, use_one_blas_thread
+from lipsync.triton.python_model import PythonModel, use_one_blas_thread
 
 
 def windows_of(audio, fps):
@@ -15,10 +15,10 @@ def windows_of(audio, fps):
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = Serving(pb_utils, MEL_SPECTROGRAM, windows_of)
+        self._serving = PythonModel(pb_utils, MEL_SPECTROGRAM, windows_of)
         use_one_blas_thread()
         # librosa imports and compiles at its first call: here, not in the first request
         windows_of(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
 
     def execute(self, requests):
-        return self._serving.answer(requests)
+        return self._serving.execute(requests)

@@ -13,9 +13,9 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from avatar.errors import AvatarError, ClientError, Unavailable
-from avatar.inference.grpc_client import NEEDED, TritonModels
+from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
 from avatar.inference.shared_memory import FOLDER
-from avatar.options import Net
+from avatar.options import Generator
 from avatar.testing import FakeModels
 from embedded.server import Triton
 from lipsync import tensors
@@ -108,12 +108,14 @@ def region_of(request: Any) -> str:
 
 
 @asynccontextmanager
-async def serving(seconds: float = 30, *, shared_memory: bool = True) -> AsyncIterator[tuple[Server, TritonModels]]:
+async def serving(
+    seconds: float = 30, *, shared_memory: bool = True
+) -> AsyncIterator[tuple[Server, GrpcInferenceClient]]:
     servicer, server = Server(), grpc.aio.server()
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    models = TritonModels(f"127.0.0.1:{port}", seconds, shared_memory=shared_memory)
+    models = GrpcInferenceClient(f"127.0.0.1:{port}", seconds, shared_memory=shared_memory)
     try:
         yield servicer, models
     finally:
@@ -195,11 +197,11 @@ async def test_memory_that_the_server_may_still_use_is_no_other_calls(late: bool
 async def test_every_call_has_a_deadline() -> None:
     async with serving(seconds=50) as (server, models):
         await models.check_ready()
-        await models.about(Net.WAV2LIP)
+        await models.model_info(Generator.WAV2LIP)
         await models.mel_windows(np.zeros(3200, np.float32), 25.0)
         await models.detect_faces(PICTURE[None])
         windows = np.zeros((1, 80, 16), np.float32)
-        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Net.WAV2LIP)
+        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP)
         await models.segment(PICTURE)
     asked = {call for call, _ in server.allowed}
     assert asked == {
@@ -245,7 +247,7 @@ async def test_a_server_with_every_model_is_ready() -> None:
         await models.check_ready()
 
 
-@pytest.mark.parametrize("model", [model.name for model in NEEDED])
+@pytest.mark.parametrize("model", [model.name for model in REQUIRED_MODELS])
 async def test_a_server_without_a_model_is_not_ready(model: str) -> None:
     async with serving() as (server, models):
         server.missing = {model}
@@ -269,11 +271,11 @@ def nowhere() -> Iterator[str]:
 
 
 async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
-    models = TritonModels(nowhere)
+    models = GrpcInferenceClient(nowhere)
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.check_ready()
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await models.about(Net.WAV2LIP)
+        await models.model_info(Generator.WAV2LIP)
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.segment(PICTURE)
     await models.close()
@@ -282,9 +284,9 @@ async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
 async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
     async with serving() as (server, models):
         server.stand_ins = {"wav2lip"}
-        assert (await models.about(Net.WAV2LIP)).stand_ins == ("wav2lip",)
+        assert (await models.model_info(Generator.WAV2LIP)).stand_ins == ("wav2lip",)
         server.stand_ins = set()
-        assert (await models.about(Net.WAV2LIP)).stand_ins == ()
+        assert (await models.model_info(Generator.WAV2LIP)).stand_ins == ()
 
 
 async def test_closed_models_can_be_used_again() -> None:
@@ -318,11 +320,11 @@ async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_bein
 
 
 async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
-    models, fake = TritonModels(triton.grpc_address), FakeModels()
+    models, fake = GrpcInferenceClient(triton.grpc_address), FakeModels()
     random = np.random.RandomState(0)
     try:
         await models.check_ready()
-        assert set((await models.about(Net.WAV2LIP)).stand_ins) == {"s3fd", "wav2lip", "segmentation"}
+        assert set((await models.model_info(Generator.WAV2LIP)).stand_ins) == {"s3fd", "wav2lip", "segmentation"}
         sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
         windows = await models.mel_windows(sound, 24000 / 1001)
         np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)
@@ -330,8 +332,8 @@ async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> N
         boxes, scores = await models.detect_faces(frames)
         assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))
         box = np.array([[10, 20, 90, 100]], np.int32)
-        assert (await models.lipsync(frames[:1], box, windows[:5], Net.WAV2LIP)).shape == (5, 96, 96, 3)
-        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3], Net.WAV2LIP_GAN)).shape == (
+        assert (await models.lipsync(frames[:1], box, windows[:5], Generator.WAV2LIP)).shape == (5, 96, 96, 3)
+        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3], Generator.WAV2LIP_GAN)).shape == (
             3,
             96,
             96,
@@ -339,6 +341,6 @@ async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> N
         )
         np.testing.assert_array_equal(await models.segment(frames[0]), await fake.segment(frames[0]))
         with pytest.raises(InvalidInput):
-            await models.lipsync(frames[:1], box + 500, windows[:1], Net.WAV2LIP)
+            await models.lipsync(frames[:1], box + 500, windows[:1], Generator.WAV2LIP)
     finally:
         await models.close()

@@ -12,20 +12,20 @@ import pytest
 from tritonclient.grpc.aio import InferenceServerClient
 
 from avatar.errors import Unavailable
-from avatar.inference.grpc_client import TritonModels
+from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.shared_memory import (
-    DOUBT_PAUSE,
     FOLDER,
-    LIFE,
     PREFIX,
-    REFUSED_PAUSE,
-    Pool,
+    REFUSAL_DELAY,
+    REGION_TTL,
+    RETRY_DELAY,
+    SharedMemoryPool,
     boot_seconds,
     make_file,
     size_class,
 )
 from avatar.inference.shm_layout import SHARED_BYTES
-from avatar.options import Net
+from avatar.options import Generator
 from avatar.testing import FakeModels
 from embedded.server import Triton
 from lipsync.errors import InvalidInput
@@ -91,8 +91,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def pool(server: Server, clock: Clock) -> AsyncIterator[Pool]:
-    made = Pool(server, longest=60, most_bytes=8 * MIB, clock=clock)
+async def pool(server: Server, clock: Clock) -> AsyncIterator[SharedMemoryPool]:
+    made = SharedMemoryPool(server, longest=60, most_bytes=8 * MIB, clock=clock)
     yield made
     server.in_use.clear()
     await made.close()
@@ -113,59 +113,59 @@ async def until_forgotten(server: Server, name: str) -> None:
     await until(forgotten)
 
 
-async def test_a_region_given_back_serves_the_next_call(pool: Pool, server: Server) -> None:
-    first = await pool.take(2 * MIB)
+async def test_a_region_given_back_serves_the_next_call(pool: SharedMemoryPool, server: Server) -> None:
+    first = await pool.acquire(2 * MIB)
     assert first is not None
-    pool.give_back(first)
-    assert await pool.take(MIB) is first
+    pool.release(first)
+    assert await pool.acquire(MIB) is first
     assert server.asked == 1
 
 
-async def test_a_region_serves_one_call_at_a_time(pool: Pool) -> None:
-    regions = [region for region in [await pool.take(MIB) for _ in range(3)] if region]
+async def test_a_region_serves_one_call_at_a_time(pool: SharedMemoryPool) -> None:
+    regions = [region for region in [await pool.acquire(MIB) for _ in range(3)] if region]
     assert len({region.name for region in regions}) == 3
     for n, region in enumerate(regions):
         region.memory[:] = n
     assert [set(region.memory.tolist()) for region in regions] == [{0}, {1}, {2}]
 
 
-async def test_the_name_of_a_region_is_gone_when_the_server_has_it(pool: Pool) -> None:
-    region = await pool.take(MIB)
+async def test_the_name_of_a_region_is_gone_when_the_server_has_it(pool: SharedMemoryPool) -> None:
+    region = await pool.acquire(MIB)
     assert region is not None
     assert not (FOLDER / region.name).exists()
 
 
-async def test_beyond_its_bounds_a_call_goes_without(pool: Pool) -> None:
-    assert await pool.take(6 * MIB)
-    assert await pool.take(6 * MIB) is None
-    assert await pool.take(9 * MIB) is None
-    assert await pool.take(MIB)
+async def test_beyond_its_bounds_a_call_goes_without(pool: SharedMemoryPool) -> None:
+    assert await pool.acquire(6 * MIB)
+    assert await pool.acquire(6 * MIB) is None
+    assert await pool.acquire(9 * MIB) is None
+    assert await pool.acquire(MIB)
 
 
-async def test_too_small_regions_make_room_for_a_larger_one(pool: Pool) -> None:
-    small = [region for region in [await pool.take(2 * MIB) for _ in range(4)] if region]
+async def test_too_small_regions_make_room_for_a_larger_one(pool: SharedMemoryPool) -> None:
+    small = [region for region in [await pool.acquire(2 * MIB) for _ in range(4)] if region]
     for region in small:
-        pool.give_back(region)
-    await until(lambda: pool.take(7 * MIB))
+        pool.release(region)
+    await until(lambda: pool.acquire(7 * MIB))
 
 
-async def test_dropped_memory_is_nobodys_while_the_server_uses_it(pool: Pool, server: Server) -> None:
-    cancelled = await pool.take(6 * MIB)
+async def test_dropped_memory_is_nobodys_while_the_server_uses_it(pool: SharedMemoryPool, server: Server) -> None:
+    cancelled = await pool.acquire(6 * MIB)
     assert cancelled is not None
     server.in_use.add(cancelled.name)
-    pool.drop(cancelled)
+    pool.discard(cancelled)
     for _ in range(10):
-        assert await pool.take(6 * MIB) is None  # and it counts
+        assert await pool.acquire(6 * MIB) is None  # and it counts
         await asyncio.sleep(0.01)
     server.in_use.clear()
     await until_forgotten(server, cancelled.name)
-    another = await pool.take(6 * MIB)
+    another = await pool.acquire(6 * MIB)
     assert another is not None and another.name != cancelled.name
 
 
-async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: Pool, server: Server) -> None:
+async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: SharedMemoryPool, server: Server) -> None:
     server.gate.clear()
-    task = asyncio.create_task(pool.take(MIB))
+    task = asyncio.create_task(pool.acquire(MIB))
     await server.reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -173,61 +173,71 @@ async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: Pool, server
     server.gate.set()
     await until(server.registered)
     await asyncio.sleep(0.05)
-    region = await pool.take(MIB)
+    region = await pool.acquire(MIB)
     assert region is not None and {region.name} == server.regions
     assert not (FOLDER / region.name).exists()
 
 
-async def test_a_server_that_refuses_is_asked_again_after_a_while(pool: Pool, server: Server, clock: Clock) -> None:
+async def test_a_server_that_refuses_is_asked_again_after_a_while(
+    pool: SharedMemoryPool, server: Server, clock: Clock
+) -> None:
     server.answer = False
-    assert await pool.take(MIB) is None
+    assert await pool.acquire(MIB) is None
     server.answer = True
-    assert await pool.take(MIB) is None
+    assert await pool.acquire(MIB) is None
     assert server.asked == 1
-    clock.now += REFUSED_PAUSE + 1
-    assert await pool.take(MIB)
+    clock.now += REFUSAL_DELAY + 1
+    assert await pool.acquire(MIB)
 
 
-async def test_a_server_that_forgets_again_and_again_is_left_alone(pool: Pool, server: Server, clock: Clock) -> None:
-    region = await pool.take(MIB)
+async def test_a_server_that_forgets_again_and_again_is_left_alone(
+    pool: SharedMemoryPool, server: Server, clock: Clock
+) -> None:
+    region = await pool.acquire(MIB)
     assert region is not None
-    pool.give_back(region)
-    pool.lost()
-    clock.now += DOUBT_PAUSE + 0.1
-    another = await pool.take(MIB)
+    pool.release(region)
+    pool.invalidate()
+    clock.now += RETRY_DELAY + 0.1
+    another = await pool.acquire(MIB)
     assert another is not None and another is not region
     await until_forgotten(server, region.name)
-    pool.drop(another)
-    pool.lost()
-    clock.now += DOUBT_PAUSE + 0.1
-    assert await pool.take(MIB) is None
+    pool.discard(another)
+    pool.invalidate()
+    clock.now += RETRY_DELAY + 0.1
+    assert await pool.acquire(MIB) is None
 
 
-async def test_what_may_have_been_registered_without_an_answer_is_unregistered(pool: Pool, server: Server) -> None:
+async def test_what_may_have_been_registered_without_an_answer_is_unregistered(
+    pool: SharedMemoryPool, server: Server
+) -> None:
     server.answer = None
-    assert await pool.take(MIB) is None
+    assert await pool.acquire(MIB) is None
     (name,) = server.ever
     await until_forgotten(server, name)
 
 
-async def test_a_region_is_made_anew_when_its_time_is_over(pool: Pool, server: Server, clock: Clock) -> None:
-    region = await pool.take(MIB)
+async def test_a_region_is_made_anew_when_its_time_is_over(
+    pool: SharedMemoryPool, server: Server, clock: Clock
+) -> None:
+    region = await pool.acquire(MIB)
     assert region is not None
-    pool.give_back(region)
-    clock.now += LIFE + 1
-    another = await pool.take(MIB)
+    pool.release(region)
+    clock.now += REGION_TTL + 1
+    another = await pool.acquire(MIB)
     assert another is not None and another is not region
     await until_forgotten(server, region.name)
 
 
-async def test_what_killed_processes_left_is_removed_when_its_time_is_over(pool: Pool, server: Server) -> None:
+async def test_what_killed_processes_left_is_removed_when_its_time_is_over(
+    pool: SharedMemoryPool, server: Server
+) -> None:
     left, new = f"{PREFIX}1-test-{id(server)}", f"{PREFIX}{int(boot_seconds()) + 1000}-test-{id(server)}"
     others = {"somebody-elses", new}
     server.regions |= {left, *others}
     for name in (left, new):
         (FOLDER / name).touch()
     try:
-        assert await pool.take(MIB)
+        assert await pool.acquire(MIB)
         await until_forgotten(server, left)
         await until(lambda: asyncio.to_thread(lambda: not names([left])))
         assert others <= server.regions
@@ -238,17 +248,17 @@ async def test_what_killed_processes_left_is_removed_when_its_time_is_over(pool:
 
 
 async def test_closing_unregisters_all_those_in_use_too(server: Server) -> None:
-    pool = Pool(server, longest=60)
-    regions = [await pool.take(MIB) for _ in range(3)]
+    pool = SharedMemoryPool(server, longest=60)
+    regions = [await pool.acquire(MIB) for _ in range(3)]
     given, dropped, _ = regions
     assert given and dropped
-    pool.give_back(given)
+    pool.release(given)
     server.in_use.add(dropped.name)
-    pool.drop(dropped)
+    pool.discard(dropped)
     asyncio.get_running_loop().call_later(0.2, server.in_use.clear)
     await pool.close()
     assert not server.regions
-    assert await pool.take(MIB) is None
+    assert await pool.acquire(MIB) is None
 
 
 def test_a_file_that_does_not_fit_is_not_made() -> None:
@@ -265,9 +275,9 @@ def test_a_size_class_holds_its_sizes_without_much_waste(size: int) -> None:
 
 
 @asynccontextmanager
-async def reaching(triton: Triton) -> AsyncIterator[tuple[TritonModels, InferenceServerClient]]:
+async def reaching(triton: Triton) -> AsyncIterator[tuple[GrpcInferenceClient, InferenceServerClient]]:
     """Models over shared memory, and a client that sees what is registered."""
-    models, client = TritonModels(triton.grpc_address), InferenceServerClient(triton.grpc_address)
+    models, client = GrpcInferenceClient(triton.grpc_address), InferenceServerClient(triton.grpc_address)
     try:
         yield models, client
     finally:
@@ -285,15 +295,15 @@ def names(regions: Iterable[str]) -> list[str]:
 
 
 async def test_both_transports_give_the_same_answers_and_nothing_stays(triton: Triton) -> None:
-    inline = TritonModels(triton.grpc_address, shared_memory=False)
+    inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
     boxes = np.tile(np.array([[10, 20, 90, 100]], np.int32), (16, 1))
     frames = np.concatenate([FRAMES] * 6)[:16]
     async with reaching(triton) as (models, client):
         before = await listed(client)
         asked = [
             lambda m: m.detect_faces(FRAMES),
-            lambda m: m.lipsync(frames, boxes, WINDOWS, Net.WAV2LIP),
-            lambda m: m.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Net.WAV2LIP_GAN),
+            lambda m: m.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
+            lambda m: m.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Generator.WAV2LIP_GAN),
             lambda m: m.segment(FRAMES[0]),
         ]
         for ask in asked:
@@ -311,12 +321,12 @@ async def test_pictures_are_gathered_on_the_way_by_both_transports(triton: Trito
     boxes = np.array([[0, 0, 80, 80]], np.int32).repeat(3, axis=0)
     cut = [frame[20:110, 30:150] for frame in FRAMES]
     async with reaching(triton) as (models, _):
-        inline = TritonModels(triton.grpc_address, shared_memory=False)
-        want = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Net.WAV2LIP)
+        inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
+        want = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Generator.WAV2LIP)
         for each in (inline, models):
-            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Net.WAV2LIP), want)
+            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Generator.WAV2LIP), want)
         with pytest.raises(InvalidInput, match="frames"):
-            await models.lipsync([*cut, FRAMES[0]], boxes, WINDOWS[:3], Net.WAV2LIP)
+            await models.lipsync([*cut, FRAMES[0]], boxes, WINDOWS[:3], Generator.WAV2LIP)
         await inline.close()
 
 
@@ -372,7 +382,7 @@ async def test_input_that_is_really_invalid_is_refused_as_before(triton: Triton)
     async with reaching(triton) as (models, client):
         before = await listed(client)
         with pytest.raises(InvalidInput):
-            await models.lipsync(FRAMES[:1], far, WINDOWS[:1], Net.WAV2LIP)
+            await models.lipsync(FRAMES[:1], far, WINDOWS[:1], Generator.WAV2LIP)
         await models.segment(FRAMES[0])
         assert await listed(client) - before
 
@@ -384,7 +394,7 @@ async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: P
     want = await FakeModels().segment(FRAMES[0])
     first = Triton(small)
     await asyncio.to_thread(first.start)
-    models, client = TritonModels(first.grpc_address), InferenceServerClient(first.grpc_address)
+    models, client = GrpcInferenceClient(first.grpc_address), InferenceServerClient(first.grpc_address)
     try:
         await models.segment(FRAMES[0])
         (old,) = await listed(client)
@@ -403,7 +413,7 @@ async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: P
         await asyncio.to_thread(first.stop)
 
 
-async def again(models: TritonModels, client: InferenceServerClient) -> set[str]:
+async def again(models: GrpcInferenceClient, client: InferenceServerClient) -> set[str]:
     """What is registered after one more call, or nothing where the connection is not back yet."""
     try:
         await models.segment(FRAMES[0])
@@ -416,10 +426,10 @@ async def again(models: TritonModels, client: InferenceServerClient) -> set[str]
 KILLED = """
 import asyncio, os, signal, sys
 import numpy as np
-from avatar.inference.grpc_client import TritonModels
+from avatar.inference.grpc_client import GrpcInferenceClient
 
 async def main():
-    await TritonModels(sys.argv[1]).segment(np.zeros((200, 200, 3), np.uint8))
+    await GrpcInferenceClient(sys.argv[1]).segment(np.zeros((200, 200, 3), np.uint8))
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -435,5 +445,5 @@ async def test_a_killed_client_leaves_no_name(triton: Triton) -> None:
         (left,) = await listed(client) - before
         assert names([left]) == []
         end = int(left.removeprefix(PREFIX).partition("-")[0])  # from then on any other client removes it
-        assert boot_seconds() < end < boot_seconds() + LIFE + 200
+        assert boot_seconds() < end < boot_seconds() + REGION_TTL + 200
         await client.unregister_system_shared_memory(left)

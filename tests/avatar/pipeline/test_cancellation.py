@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from avatar.errors import AvatarError, ClientError, Unavailable
-from avatar.events import Progress, Rendered
+from avatar.events import Progress, RenderResult
 from avatar.faces.locator import AT_ONCE as DETECTIONS
 from avatar.faces.locator import SAMPLED
-from avatar.generation.generator import AT_ONCE as SHOTS
-from avatar.generation.generator import SHOT_FRAMES
+from avatar.generation.generator import CONCURRENCY as SHOTS
+from avatar.generation.generator import CHUNK_FRAMES
 from avatar.options import Detection, Options
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
@@ -38,7 +38,7 @@ from tests.support.media import (
     write_wav,
 )
 
-CALLS = ["mel_windows", "about", "segment", "detect_faces", "lipsync"]
+CALLS = ["mel_windows", "model_info", "segment", "detect_faces", "lipsync"]
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ async def test_frames_in_memory_are_bounded_however_slow_the_net(jobs: dict[str,
     while models.frames > seen:
         seen = models.frames
         await asyncio.sleep(0.2)
-    bound = (SHOTS + 2) * SHOT_FRAMES + SMOOTHING + (DETECTIONS + 1) * S3FD_BATCH + 300 // SAMPLED
-    assert SHOTS * SHOT_FRAMES <= seen <= bound < 300
+    bound = (SHOTS + 2) * CHUNK_FRAMES + SMOOTHING + (DETECTIONS + 1) * S3FD_BATCH + 300 // SAMPLED
+    assert SHOTS * CHUNK_FRAMES <= seen <= bound < 300
     assert models.most_running["lipsync"] == SHOTS
     models.gates["lipsync"].set()
     rendered = await task
@@ -181,7 +181,7 @@ async def test_frames_go_through_pipes_and_no_file_is_made_but_the_result(jobs: 
     async with aclosing(render(jobs["video"], FakeModels(find_square))) as events:
         async for event in events:
             seen |= names(jobs["video"].folder) - sent
-            if isinstance(event, Rendered):
+            if isinstance(event, RenderResult):
                 assert seen == {event.path.name, "speech.f32"}  # the second one is gone again
                 event.path.unlink()
 

@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from avatar.errors import FaceNotFound, InvalidField
-from avatar.events import Rendered
-from avatar.generation.generator import SHOT_FRAMES
+from avatar.events import RenderResult
+from avatar.generation.generator import CHUNK_FRAMES
 from avatar.limits import Limits
-from avatar.options import Net
+from avatar.options import Generator
 from avatar.request import Background
 from avatar.testing import FakeModels, darkened
 from lipsync.arrays import Floats
@@ -49,7 +49,7 @@ class Recorder(FakeModels):
         super().__init__(*args, **options)
         self.shots: list[tuple[Floats, Frames]] = []
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Frames:
+    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Generator) -> Frames:
         mouths = await super().lipsync(frames, boxes, windows, net)
         self.shots.append((windows, mouths))
         return mouths
@@ -60,25 +60,25 @@ class Recorder(FakeModels):
         for heard, mouths in self.shots:
             starts = [
                 start
-                for start in range(0, len(windows), SHOT_FRAMES)
-                if heard.shape == windows[start : start + SHOT_FRAMES].shape
-                and np.allclose(heard, windows[start : start + SHOT_FRAMES], atol=1e-4)
+                for start in range(0, len(windows), CHUNK_FRAMES)
+                if heard.shape == windows[start : start + CHUNK_FRAMES].shape
+                and np.allclose(heard, windows[start : start + CHUNK_FRAMES], atol=1e-4)
             ]
             assert len(starts) == 1
             clip[starts[0]] = mouths
-        return np.concatenate([clip[start] for start in range(0, len(windows), SHOT_FRAMES)])
+        return np.concatenate([clip[start] for start in range(0, len(windows), CHUNK_FRAMES)])
 
 
 def speech(folder: Path, samples: int = ODD) -> Path:
     return write_wav(folder / "speech.wav", tone(samples / RATE))
 
 
-async def still(folder: Path, models: FakeModels, samples: int = ODD, size: tuple[int, int] = (160, 120)) -> Rendered:
+async def still(folder: Path, models: FakeModels, samples: int = ODD, size: tuple[int, int] = (160, 120)) -> RenderResult:
     job = request(folder, write_still(folder / "face.png", *size), speech(folder, samples), still=True)
     return await run(job, models)
 
 
-async def video(folder: Path, models: FakeModels, frames: Frames, fps: str = "25", samples: int = ODD) -> Rendered:
+async def video(folder: Path, models: FakeModels, frames: Frames, fps: str = "25", samples: int = ODD) -> RenderResult:
     face = write_video(folder / "face.mp4", frames, fps)
     return await run(request(folder, face, speech(folder, samples), still=False), models)
 
@@ -112,8 +112,8 @@ async def test_more_frames_than_can_be_worked_on_are_refused_before_a_net_is_ask
     long = write_wav(tmp_path / "speech.wav", np.zeros(500, np.float32), rate=1)
     with pytest.raises(InvalidField, match="audio_file: too long for this frame rate: 120000 frames, 100000 at most"):
         job = request(tmp_path, face, long, still=False)
-        await run(replace(job, limits=Limits(frames=100_000)), models)
-    assert set(models.calls) <= {"about"}
+        await run(replace(job, limits=Limits(max_frames=100_000)), models)
+    assert set(models.calls) <= {"model_info"}
 
 
 @pytest.mark.parametrize("samples", [3200, 3201, 16_000, 16_001])

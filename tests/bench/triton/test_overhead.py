@@ -17,7 +17,7 @@ from bench.triton.overhead import Overhead, Plan
 from embedded.server import Triton
 from export.build import versions
 from lipsync.tensors import WAV2LIP
-from lipsync.triton.python_backend import THREADS, Config
+from lipsync.triton.python_backend import THREADS, BackendConfig
 from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,7 +39,7 @@ def test_the_bare_session_has_the_options_of_the_servers(monkeypatch: pytest.Mon
     monkeypatch.setenv(THREADS, "3")
     config = {"max_batch_size": 1, "input": [], "output": []}
     args = {"model_config": json.dumps(config), "model_name": "m", "model_repository": "r", "model_version": "1"}
-    theirs, ours = _backend(monkeypatch)._options(Config(args)), serving.session_options(3)
+    theirs, ours = _backend(monkeypatch)._options(BackendConfig(args)), serving.session_options(3)
     plain = [name for name in dir(theirs) if not name.startswith("_") and not callable(getattr(theirs, name))]
     assert "intra_op_num_threads" in plain
     assert {name: getattr(ours, name) for name in plain} == {name: getattr(theirs, name) for name in plain}

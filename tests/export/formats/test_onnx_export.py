@@ -70,7 +70,7 @@ def test_the_exported_wav2lip_gives_the_golden_mouths(wav2lip_onnx: Path) -> Non
 def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -> None:
     with np.load(GOLDEN / "s3fd.npz") as golden:
         boxes, scores = run(s3fd_onnx, tensors.S3FD, golden["frames"][:count])
-        kept, kept_scores = face_detection.suppress(boxes, scores)
+        kept, kept_scores = face_detection.non_max_suppression(boxes, scores)
         for n in range(count):
             corners = face_detection.best_face(kept[n], kept_scores[n])
             assert corners is not None

@@ -65,7 +65,7 @@ def test_a_mouth_is_truncated_to_grey_levels_not_rounded() -> None:
 def test_s3fd_finds_the_golden_faces(s3fd_graph: S3FDGraph) -> None:
     with np.load(GOLDEN / "s3fd.npz") as golden:
         boxes, scores = s3fd_graph(torch.from_numpy(golden["frames"]))
-        kept, kept_scores = face_detection.suppress(boxes.numpy(), scores.numpy())
+        kept, kept_scores = face_detection.non_max_suppression(boxes.numpy(), scores.numpy())
         np.testing.assert_allclose(kept[:, 0], golden["best"][:, :4], atol=0.1)
         np.testing.assert_allclose(kept_scores[:, 0], golden["best"][:, 4], atol=1e-3)
 
@@ -75,7 +75,7 @@ def test_s3fd_decodes_like_the_reference_in_numpy(s3fd_graph: S3FDGraph) -> None
         maps = tuple(golden[f"head{i}"] for i in range(12))
     graph = S3FDGraph(Spy(tuple(torch.from_numpy(array) for array in maps)))
     boxes, scores = graph(noise(2, 160, 224, 3))
-    all_boxes, all_scores = face_detection.candidates(maps)
+    all_boxes, all_scores = face_detection.decode_boxes(maps)
     order = np.argsort(-all_scores, axis=1, kind="stable")[:, :CANDIDATES]
     np.testing.assert_allclose(scores, np.take_along_axis(all_scores, order, axis=1), atol=1e-6)
     # where scores are equal in float32 the order is free, so compare boxes where they are not

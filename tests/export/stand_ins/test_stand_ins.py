@@ -56,12 +56,12 @@ def candidates(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
     image = picture[..., ::-1].astype(np.float32) - np.array(face_detection.RGB_MEANS, np.float32)
     with torch.inference_mode():
         maps = net(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
-    return face_detection.candidates([m.numpy() for m in maps])
+    return face_detection.decode_boxes([m.numpy() for m in maps])
 
 
 def detect(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
     """The kept boxes [n,4] and scores [n] of one picture."""
-    boxes, scores = face_detection.suppress(*candidates(net, picture))
+    boxes, scores = face_detection.non_max_suppression(*candidates(net, picture))
     kept = scores[0] > 0
     return boxes[0][kept], scores[0][kept]
 

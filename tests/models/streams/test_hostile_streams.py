@@ -42,7 +42,7 @@ FACE_MISSING = "400 Face not detected! Ensure the video contains a face in all t
 NOTHING = np.zeros(0, np.int16)
 _HEARD = MelStream(25.0)
 SPOKEN = len(_HEARD.feed(SPEECH))  # frames that it completes
-WHOLE = SPOKEN + len(_HEARD.end())  # and those that follow when it is over
+WHOLE = SPOKEN + len(_HEARD.flush())  # and those that follow when it is over
 _sequences = count(500_000)
 
 
