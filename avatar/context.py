@@ -10,7 +10,7 @@ from .inference.protocol import InferenceClient
 from .limits import LIMITS, Limits
 from .options import DEFAULTS, Options
 from .resources.cache import Cache
-from .streams import StageTimer
+from .timing import StageTimer
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]
@@ -18,7 +18,7 @@ else:  # which takes no parameter in Python 3.10
     _Adapter = logging.LoggerAdapter
 
 
-class RequestLog(_Adapter):
+class RequestLogger(_Adapter):
     """The logger "avatar", each record with the request that it is about as its `request_id`."""
 
     def __init__(self, request_id: str) -> None:
@@ -26,11 +26,11 @@ class RequestLog(_Adapter):
 
 
 @dataclass(frozen=True)
-class Job:
+class JobContext:
     """The models, the log, the options, the limits and the clock of one request; what is remembered, if anything is."""
 
     models: InferenceClient
-    log: RequestLog
+    log: RequestLogger
     options: Options = DEFAULTS
     limits: Limits = LIMITS
     timer: StageTimer = field(default_factory=StageTimer)

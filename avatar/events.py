@@ -25,7 +25,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderResult:
     """The finished job.
 
     Attributes:
@@ -49,4 +49,4 @@ class Rendered:
     without_face: int = 0
 
 
-Event = Progress | Chunk | Rendered
+Event = Progress | Chunk | RenderResult

@@ -25,43 +25,43 @@ class Limits:
         fps: of a video as it was sent.
     """
 
-    pixels: int = 100_000_000
-    work_pixels: int = 3840 * 2160
-    seconds: int = 3600
-    frames: int = 216_000
-    fps: int = 240
+    max_pixels: int = 100_000_000
+    max_work_pixels: int = 3840 * 2160
+    max_audio_seconds: int = 3600
+    max_frames: int = 216_000
+    max_fps: int = 240
 
     @property
     def too_large(self) -> str:
         """The reason why a picture or frame is refused."""
-        return f"the picture is too large: at most {self.pixels / 1e6:g} megapixels and {MAX_SIDE} pixels a side"
+        return f"the picture is too large: at most {self.max_pixels / 1e6:g} megapixels and {MAX_SIDE} pixels a side"
 
     @property
     def too_long(self) -> str:
         """The reason why a recording is refused."""
-        return f"the speech is too long: at most {self.seconds} seconds"
+        return f"the speech is too long: at most {self.max_audio_seconds} seconds"
 
-    def refuse_large(self, field: str, width: int, height: int) -> None:
+    def check_image_size(self, field: str, width: int, height: int) -> None:
         """Raise InvalidField for a picture or frame of more pixels than may be sent."""
-        if width * height > self.pixels or max(width, height) > MAX_SIDE:
+        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
             raise InvalidField(field, self.too_large)
 
-    def refuse_many(self, frames: int) -> None:
+    def check_frame_count(self, frames: int) -> None:
         """Raise InvalidField for a result of more frames than may be worked on."""
-        if frames > self.frames:
-            raise InvalidField(SPEECH_FILE, f"too long for this frame rate: {frames} frames, {self.frames} at most")
+        if frames > self.max_frames:
+            raise InvalidField(SPEECH_FILE, f"too long for this frame rate: {frames} frames, {self.max_frames} at most")
 
 
 LIMITS = Limits()
 
 
-def refuse_empty(field: str, path: Path) -> None:
+def check_not_empty(field: str, path: Path) -> None:
     """Raise InvalidField for a file of no bytes."""
     if not path.stat().st_size:
         raise InvalidField(field, "the file is empty")
 
 
-def bounded(width: int, height: int, pixels: int) -> tuple[int, int]:
+def fit_within(width: int, height: int, pixels: int) -> tuple[int, int]:
     """The size at which a picture of this size has at most so many pixels, in the same proportions."""
     if width * height <= pixels:
         return width, height

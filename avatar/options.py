@@ -19,16 +19,16 @@ from lipsync.boxes import PADS
 from .errors import InvalidField
 
 STILL_FPS = Fraction(25)
-FARTHEST = 16_384  # pixels; no coordinate, pad or height makes sense beyond it
+MAX_COORDINATE = 16_384  # pixels; no coordinate, pad or height makes sense beyond it
 MAX_FACTOR = 16
 MAX_STILL_FPS = 120
-MAX_FACE = 15  # of the sixteen that a frame may show
-SHOWN = 40  # characters of a bad value that its error repeats
+MAX_FACE_INDEX = 15  # of the sixteen that a frame may show
+MAX_ECHO = 40  # characters of a bad value that its error repeats
 
 Sides = tuple[int, int, int, int]
 
 
-class Net(Enum):
+class Generator(Enum):
     """The generator, by its checkpoint."""
 
     WAV2LIP = "wav2lip"
@@ -56,7 +56,7 @@ class Blend(Enum):
     FEATHER = "feather"
 
 
-class Longer(Enum):
+class ExtendMode(Enum):
     """Where the speech is longer than the video."""
 
     LOOP = "loop"
@@ -64,7 +64,7 @@ class Longer(Enum):
     HOLD = "hold"
 
 
-class Shorter(Enum):
+class TrimMode(Enum):
     """Where the speech is shorter than the video."""
 
     CUT = "cut"
@@ -80,14 +80,14 @@ class Quality(Enum):
     SMALL = "small"
 
 
-class Edge(Enum):
+class EdgeMode(Enum):
     """How the person is cut out before another background."""
 
     HARD = "hard"
     SOFT = "soft"
 
 
-class Side(Enum):
+class FaceOrder(Enum):
     """Which of several faces."""
 
     BEST = "best"
@@ -97,7 +97,7 @@ class Side(Enum):
 
 
 @dataclass(frozen=True)
-class Place:
+class FacePoint:
     """The face at a point of the picture, or the one nearest to it."""
 
     x: int
@@ -105,13 +105,13 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Nth:
+class FaceIndex:
     """A face by its number from the left, the first one is 0."""
 
-    number: int
+    index: int
 
 
-Which = Side | Nth | Place
+FaceSelection = FaceOrder | FaceIndex | FacePoint
 
 
 @dataclass(frozen=True)
@@ -132,23 +132,23 @@ class Options:
         background_video: whether a video's background is changed too.
     """
 
-    model: Net = Net.WAV2LIP
-    face: Which = Side.BEST
+    model: Generator = Generator.WAV2LIP
+    face: FaceSelection = FaceOrder.BEST
     no_face: NoFace = NoFace.FAIL
     detection: Detection = Detection.FAST
     blend: Blend = Blend.ORIGINAL
     pads: Sides = PADS
     smooth: bool = True
     box: Sides | None = None
-    longer: Longer = Longer.LOOP
-    shorter: Shorter = Shorter.CUT
+    extend: ExtendMode = ExtendMode.LOOP
+    trim: TrimMode = TrimMode.CUT
     fps: Fraction = STILL_FPS
     resize_factor: int = 1
     rotate: bool = False
     crop: Sides = (0, -1, 0, -1)
     max_height: int | None = None
     quality: Quality = Quality.STANDARD
-    edge: Edge = Edge.HARD
+    edge: EdgeMode = EdgeMode.HARD
     background_video: bool = False
 
 
@@ -188,7 +188,7 @@ def parse(texts: Mapping[str, str]) -> Options:
         try:
             chosen |= option.read(text)
         except ValueError as error:
-            shown = ascii(text if len(text) <= SHOWN else text[:SHOWN] + "...")
+            shown = ascii(text if len(text) <= MAX_ECHO else text[:MAX_ECHO] + "...")
             raise InvalidField(option.name, f"{error} expected, got {shown}") from None
     return Options(**chosen)
 
@@ -238,15 +238,15 @@ def _number(text: str, low: int, high: int) -> int:
 def _four(text: str, low: int) -> Sides:
     """Raises ValueError."""
     try:
-        parts = [_number(part, low, FARTHEST) for part in text.replace(",", " ").split()]
+        parts = [_number(part, low, MAX_COORDINATE) for part in text.replace(",", " ").split()]
         top, bottom, left, right = parts
     except ValueError:
-        raise ValueError(f"four whole numbers (top, bottom, left, right) from {low} to {FARTHEST}") from None
+        raise ValueError(f"four whole numbers (top, bottom, left, right) from {low} to {MAX_COORDINATE}") from None
     return top, bottom, left, right
 
 
 def _pads(text: str) -> Mapping[str, Any]:
-    return {"pads": _four(text, -FARTHEST)}
+    return {"pads": _four(text, -MAX_COORDINATE)}
 
 
 def _crop(text: str) -> Mapping[str, Any]:
@@ -267,7 +267,7 @@ def _box(text: str) -> Mapping[str, Any]:
 
 def _fps(text: str) -> Mapping[str, Any]:
     try:
-        if len(text) > SHOWN or not set(text) <= set("0123456789./"):
+        if len(text) > MAX_ECHO or not set(text) <= set("0123456789./"):
             raise ValueError
         fps = Fraction(text)
         if not 1 <= fps <= MAX_STILL_FPS:
@@ -284,26 +284,26 @@ def _exact(fps: Fraction) -> Fraction:
 
 
 def _face(text: str) -> Mapping[str, Any]:
-    sides = {side.value: side for side in Side}
+    sides = {side.value: side for side in FaceOrder}
     try:
         if text.lower() in sides:
             return {"face": sides[text.lower()]}
-        numbers = [_number(part, 0, FARTHEST) for part in text.replace(",", " ").split()]
+        numbers = [_number(part, 0, MAX_COORDINATE) for part in text.replace(",", " ").split()]
         if len(numbers) == 2:
-            return {"face": Place(*numbers)}
+            return {"face": FacePoint(*numbers)}
         (number,) = numbers
-        return {"face": Nth(_number(str(number), 0, MAX_FACE))}
+        return {"face": FaceIndex(_number(str(number), 0, MAX_FACE_INDEX))}
     except ValueError:
-        few = f"a number from 0 to {MAX_FACE}, or a point x,y"
+        few = f"a number from 0 to {MAX_FACE_INDEX}, or a point x,y"
         raise ValueError(f"{', '.join(sides)}, {few}") from None
 
 
 def _length(text: str) -> Mapping[str, Any]:
-    longer = {member.value: member for member in Longer}
-    shorter = {member.value: member for member in Shorter}
+    longer = {member.value: member for member in ExtendMode}
+    shorter = {member.value: member for member in TrimMode}
     chosen: dict[str, Any] = {}
     for word in text.lower().replace(",", " ").split():
-        name, members = ("longer", longer) if word in longer else ("shorter", shorter)
+        name, members = ("extend", longer) if word in longer else ("trim", shorter)
         if word not in members or name in chosen:
             raise ValueError(f"one of {_one_of(longer)}, one of {_one_of(shorter)}, or both with a comma between")
         chosen[name] = members[word]
@@ -311,7 +311,7 @@ def _length(text: str) -> Mapping[str, Any]:
 
 
 def _max_height(text: str) -> Mapping[str, Any]:
-    return {"max_height": _number(text, 64, FARTHEST)}
+    return {"max_height": _number(text, 64, MAX_COORDINATE)}
 
 
 def _one_of(values: Mapping[str, Any] | tuple[str, ...]) -> str:
@@ -322,7 +322,7 @@ def _one_of(values: Mapping[str, Any] | tuple[str, ...]) -> str:
 OPTIONS: tuple[Option, ...] = (
     _choice(
         "model",
-        Net.WAV2LIP,
+        Generator.WAV2LIP,
         "The generator: `wav2lip` follows the speech best, `wav2lip_gan` draws a sharper mouth.",
     ),
     Option(
@@ -393,7 +393,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     _choice(
         "background_edge",
-        Edge.HARD,
+        EdgeMode.HARD,
         "How the person is cut out of the background: `hard`, as PixelLib does it, or `soft`.",
         attribute="edge",
     ),

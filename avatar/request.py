@@ -12,7 +12,7 @@ from .limits import LIMITS, Limits
 from .options import DEFAULTS, Options
 
 RGB = tuple[int, int, int]
-_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LOGGABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Background(Enum):
@@ -29,10 +29,10 @@ class Background(Enum):
     @property
     def rgb(self) -> RGB | None:
         """The colour, or None where there is none."""
-        return _COLOURS.get(self)
+        return _COLORS.get(self)
 
 
-_COLOURS: dict[Background, RGB] = {
+_COLORS: dict[Background, RGB] = {
     Background.WHITE: (255, 255, 255),
     Background.BLACK: (0, 0, 0),
     Background.GREEN: (0, 255, 0),
@@ -42,7 +42,7 @@ _COLOURS: dict[Background, RGB] = {
 
 
 @dataclass(frozen=True)
-class Colour:
+class Color:
     """Any other colour, `#rrggbb` in the form."""
 
     rgb: RGB
@@ -66,10 +66,10 @@ class AvatarRequest:
         streamed: whether the result comes in chunks, as it is made, instead of a file.
     """
 
-    face: Path
-    speech: Path
-    still: bool
-    background: Background | Colour
+    face_path: Path
+    audio_path: Path
+    is_still: bool
+    background: Background | Color
     folder: Path
     id: str = "-"
     options: Options = DEFAULTS
@@ -80,4 +80,4 @@ class AvatarRequest:
 
 def choose_id(given: str | None) -> str:
     """The caller's own id if it can stand in a log line as it is, otherwise a new one."""
-    return given if given is not None and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given is not None and _LOGGABLE_ID.fullmatch(given) else uuid.uuid4().hex

@@ -93,11 +93,11 @@ class JobSettings(BaseSettings):
     def limits(self) -> Limits:
         """What the job refuses as too much."""
         return Limits(
-            pixels=int(self.max_megapixels * 1e6),
-            work_pixels=int(self.work_megapixels * 1e6),
-            seconds=self.max_speech_seconds,
-            frames=self.max_frames,
-            fps=self.max_fps,
+            max_pixels=int(self.max_megapixels * 1e6),
+            max_work_pixels=int(self.work_megapixels * 1e6),
+            max_audio_seconds=self.max_speech_seconds,
+            max_frames=self.max_frames,
+            max_fps=self.max_fps,
         )
 
 

@@ -1,24 +1,26 @@
-"""Streams that run ahead of their consumer, and clean up after themselves.
+"""Async generators that work ahead of their consumer and clean up after themselves.
 
-Every stage is an async generator over the stage before it. Closing the last one, or a failure in any, closes
-them all: no task outlives the generator that started it.
+Each stage is an async generator over the stage before it. Closing the last stage, or a failure in any stage, closes
+all of them: no task outlives the generator that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-async def ahead(source: AsyncGenerator[T], room: int) -> AsyncGenerator[T]:
-    """The same items, made by a task of their own: up to `room` wait here, and one more is in the making."""
-    queue: asyncio.Queue[T | _End] = asyncio.Queue(room)
+async def prefetch(source: AsyncGenerator[T], buffer_size: int) -> AsyncGenerator[T]:
+    """Yield the items of `source`, produced by a separate task.
+
+    Up to `buffer_size` finished items wait for the consumer while the task produces the next one.
+    """
+    queue: asyncio.Queue[T | _End] = asyncio.Queue(buffer_size)
     task = asyncio.create_task(_fill(queue, source))
     item: T | _End | None = None
     try:
@@ -27,70 +29,44 @@ async def ahead(source: AsyncGenerator[T], room: int) -> AsyncGenerator[T]:
         if item.error:
             raise item.error
     finally:
-        item = None  # an error's traceback leads here, and would keep itself
-        await stop(task)
+        item = None  # the error's traceback refers to this frame: holding the error here would make a cycle
+        await cancel_and_wait(task)
 
 
-async def together(source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]], at_once: int) -> AsyncGenerator[U]:
-    """`work` done on every item ahead of the consumer; results in the items' order, each as soon as it can be.
+async def map_concurrent(
+    source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]], concurrency: int
+) -> AsyncGenerator[U]:
+    """Yield `work(item)` for each item of `source`, in the order of the items.
 
-    At most `at_once` items are being worked on or wait, done, to be taken.
+    Up to `concurrency` items are in work, or finished and not yet taken by the consumer.
     """
-    places = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(concurrency)
     running: set[asyncio.Task[U]] = set()
 
-    async def begun() -> AsyncGenerator[asyncio.Task[U]]:
+    async def start() -> AsyncGenerator[asyncio.Task[U]]:
         async with aclosing(source):
             async for item in source:
-                await places.acquire()
+                await slots.acquire()
                 task = asyncio.create_task(_run(work, item))
                 running.add(task)
                 yield task
 
     task: asyncio.Task[U] | None = None
     try:
-        async with aclosing(ahead(begun(), at_once)) as tasks:
+        async with aclosing(prefetch(start(), concurrency)) as tasks:
             async for task in tasks:
                 result = await task
                 running.discard(task)
-                places.release()
+                slots.release()
                 yield result
     finally:
-        await stop(*running)
+        await cancel_and_wait(*running)
         running.clear()
         task = None
 
 
-class StageTimer:
-    """How long each stage had work under way, waiting for its turn included; a stage's calls may overlap."""
-
-    def __init__(self) -> None:
-        self._seconds: dict[str, float] = {}
-        self._under_way: dict[str, int] = {}
-        self._since: dict[str, float] = {}
-
-    @property
-    def seconds(self) -> Mapping[str, float]:
-        """Seconds of each stage so far, in the order in which the stages began."""
-        return dict(self._seconds)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the block as work of stage `name`."""
-        self._seconds.setdefault(name, 0.0)
-        if not self._under_way.get(name):
-            self._since[name] = time.monotonic()
-        self._under_way[name] = self._under_way.get(name, 0) + 1
-        try:
-            yield
-        finally:
-            self._under_way[name] -= 1
-            if not self._under_way[name]:
-                self._seconds[name] += time.monotonic() - self._since[name]
-
-
 class _End:
-    """Follows the last item of a stream, with the error that ended it, if one did."""
+    """Mark the end of a stream; `error` is the failure that ended it, if any."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -101,7 +77,7 @@ async def _fill(queue: asyncio.Queue[T | _End], source: AsyncGenerator[T]) -> No
         async with aclosing(source):
             async for item in source:
                 await queue.put(item)
-                del item  # a frame that waits for its successor would count twice
+                del item  # or one more frame stays in memory while the next one is produced
     except Exception as error:
         await queue.put(_End(error))
     else:
@@ -112,8 +88,8 @@ async def _run(work: Callable[[T], Awaitable[U]], item: T) -> U:
     return await work(item)
 
 
-async def stop(*tasks: asyncio.Task[T]) -> None:
-    """Cancel and wait; what they were doing is not wanted any more, nor its errors."""
+async def cancel_and_wait(*tasks: asyncio.Task[T]) -> None:
+    """Cancel the tasks and wait for their end. Their results and errors are discarded."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, S
 from .. import options
 from ..errors import InvalidField
 from ..limits import LIMITS, Limits
-from ..request import AvatarRequest, Background, Colour
+from ..request import AvatarRequest, Background, Color
 
 # field → the fixed name of its file in the request's folder
 FILES: dict[str, str] = {FACE_FILE: "face", SPEECH_FILE: "speech", BACKGROUND_FILE: "backdrop"}
@@ -65,9 +65,9 @@ def parse(
     background = _text(form, BACKGROUND)
     chosen = options.parse({option.name: _optional(form, option.name) for option in options.OPTIONS})
     return AvatarRequest(
-        face=face,
-        speech=speech,
-        still=still,
+        face_path=face,
+        audio_path=speech,
+        is_still=still,
         background=_background(background, counts=still or chosen.background_video),
         folder=folder,
         id=identity,
@@ -119,9 +119,9 @@ def _given(form: Form, field: str) -> str | Upload:
         raise InvalidField(field, "the field is missing") from None
 
 
-def _background(value: str, *, counts: bool) -> Background | Colour:
+def _background(value: str, *, counts: bool) -> Background | Color:
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
-        return Colour((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
+        return Color((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
     try:
         return Background(value)
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
-from ..context import Job
+from ..context import JobContext
 from . import ffmpeg, ffmpeg_args
 from .audio import Speech
 from .image import Picture
@@ -20,13 +20,13 @@ class Film:
     """
 
     def __init__(
-        self, path: Path | None, picture: ffmpeg_args.Picture, speech: Speech, job: Job, comment: str = ""
+        self, path: Path | None, picture: ffmpeg_args.Picture, speech: Speech, job: JobContext, comment: str = ""
     ) -> None:
         self.path = path
         self.frames = 0
         self._job = job
         self._finished = False
-        sound = ffmpeg_args.Sound(speech.path, speech.sane, speech.duration, job.limits.pixels)
+        sound = ffmpeg_args.Sound(speech.path, speech.sane, speech.duration, job.limits.max_pixels)
         args = ffmpeg_args.encode_args(picture, sound, path, job.options.quality, comment)
         self._process = ffmpeg.Process(args, fed=True, tapped=path is None)
         self._fragments = Fragments(picture.container)

@@ -89,12 +89,12 @@ def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int]
     Raises:
         InvalidField: `face_file` is empty, not a picture, damaged or too large.
     """
-    intake.refuse_empty(FACE_FILE, path)
+    intake.check_not_empty(FACE_FILE, path)
     with _one_reason(limits):
         brand = _brand(_head(path))
         with _heif(path, limits) if brand in _HEIF else Image.open(path, formats=FORMATS) as picture:
             _refuse(picture, limits)
-            width, height = intake.bounded(picture.width, picture.height, limits.work_pixels)
+            width, height = intake.fit_within(picture.width, picture.height, limits.max_work_pixels)
             if (width, height) != picture.size:
                 picture.draft("RGB", (width, height))  # a JPEG is then decoded at a half, a quarter or an eighth
             picture.load()
@@ -122,8 +122,8 @@ def _one_reason(limits: Limits) -> Iterator[None]:
 def _refuse(picture: Image.Image, limits: Limits) -> None:
     """Before a pixel is decoded."""
     width, height = picture.size
-    wide, high = intake.bounded(width, height, limits.work_pixels)
-    if width * height > limits.pixels or max(wide, high) > intake.MAX_SIDE:
+    wide, high = intake.fit_within(width, height, limits.max_work_pixels)
+    if width * height > limits.max_pixels or max(wide, high) > intake.MAX_SIDE:
         raise InvalidField(FACE_FILE, limits.too_large)
 
 
@@ -134,7 +134,7 @@ def _heif(path: Path, limits: Limits) -> Image.Image:
     except ImportError as error:
         raise InvalidField(FACE_FILE, "HEIC pictures cannot be read here; send a JPEG") from error
     heif = open_heif(path, convert_hdr_to_8bit=True)
-    if heif.size[0] * heif.size[1] > limits.pixels:
+    if heif.size[0] * heif.size[1] > limits.max_pixels:
         raise InvalidField(FACE_FILE, limits.too_large)
     picture: Image.Image = heif.to_pillow()
     picture.info.pop("exif", None)  # its orientation is done with
@@ -198,12 +198,12 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
 def _sized(picture: Picture, limits: Limits) -> Picture:
     """Scaled down where it is more than may be worked on, and up where a face could not be seen."""
     height, width = picture.shape[:2]
-    size = intake.bounded(width, height, limits.work_pixels)
+    size = intake.fit_within(width, height, limits.max_work_pixels)
     if size != (width, height):
         return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
     factor = SMALLEST / min(width, height)
     size = round(width * factor), round(height * factor)
-    if factor > 1 and max(size) <= intake.MAX_SIDE and size[0] * size[1] <= limits.work_pixels:
+    if factor > 1 and max(size) <= intake.MAX_SIDE and size[0] * size[1] <= limits.max_work_pixels:
         return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     return picture
 

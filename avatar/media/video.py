@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lipsync.tensors import FACE_FILE
 
 from .. import limits as intake
-from ..context import Job
+from ..context import JobContext
 from ..errors import InvalidField
 from ..limits import Limits
 from . import ffmpeg, ffmpeg_args
@@ -60,7 +60,7 @@ class Video:
         return self.framing.height
 
 
-async def look(path: Path, job: Job) -> Video:
+async def look(path: Path, job: JobContext) -> Video:
     """Ask ffmpeg what the video is.
 
     The frame rate of an even video is the one that OpenCV gives for the same file, and so the original's, but as a
@@ -69,27 +69,27 @@ async def look(path: Path, job: Job) -> Video:
     Raises:
         InvalidField: `face_file` is empty, no video, without frames, too large, or of a senseless frame rate.
     """
-    intake.refuse_empty(FACE_FILE, path)
+    intake.check_not_empty(FACE_FILE, path)
     limits = job.limits
     about, shown = await _probe(path, limits)
     width, height = map(int, about["dimensions"].split("x"))
-    limits.refuse_large(FACE_FILE, width, height)
+    limits.check_image_size(FACE_FILE, width, height)
     filters = []
     if shown.get("i") in ("T", "B"):
         filters.append(ffmpeg_args.DEINTERLACE)
     if shown.get("color_trc") in ffmpeg_args.HDR_TRANSFERS:
         filters.append(ffmpeg_args.TO_SDR)
-    size = intake.bounded(width, height, limits.work_pixels)
+    size = intake.fit_within(width, height, limits.max_work_pixels)
     if size != (width, height):
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
 
     fps, count, is_even = await _clock(path, 1 / Fraction(about["tb"]), limits)
-    if not MAY_BE_SLOW <= fps <= limits.fps:
-        raise InvalidField(FACE_FILE, f"a frame rate over {limits.fps} a second, or hardly any")
+    if not MAY_BE_SLOW <= fps <= limits.max_fps:
+        raise InvalidField(FACE_FILE, f"a frame rate over {limits.max_fps} a second, or hardly any")
     if not is_even:
         filters.append(f"fps={fps.numerator}/{fps.denominator}")
-    if count > limits.frames:
-        count = limits.frames
+    if count > limits.max_frames:
+        count = limits.max_frames
     aspect = about.get("sar", "")
     square = "" if aspect in ("0/1", "1/1") or "/" not in aspect or job.options.rotate else aspect.replace("/", ":")
     return Video(path, size, Framing(*size, job.options), fps, count, tuple(filters), square)
@@ -98,7 +98,7 @@ async def look(path: Path, job: Job) -> Video:
 async def _probe(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
     """The first frame's description, by the muxer and by the filter showinfo."""
     try:
-        text, words = await ffmpeg.output(ffmpeg_args.probe_video_args(path, limits.pixels))
+        text, words = await ffmpeg.output(ffmpeg_args.probe_video_args(path, limits.max_pixels))
     except ffmpeg.FfmpegFailed as error:
         raise InvalidField(FACE_FILE, _reason(error, limits)) from error
     about = ffmpeg_args.parse_probe(text.decode())
@@ -110,7 +110,7 @@ async def _probe(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, 
 async def _clock(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
     """Frames a second, their number, and whether they come evenly already: each within half a frame of its time."""
     try:
-        text, _ = await ffmpeg.output(ffmpeg_args.times_args(path, limits.pixels, limits.frames))
+        text, _ = await ffmpeg.output(ffmpeg_args.times_args(path, limits.max_pixels, limits.max_frames))
     except ffmpeg.FfmpegFailed as error:
         if isinstance(error, ffmpeg.TookTooLong):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
@@ -141,7 +141,7 @@ def _reason(error: ffmpeg.FfmpegFailed, limits: Limits) -> str:
 
 
 async def read_frames(
-    video: Video, piece: int, job: Job, *, first: int = 0, most: int, step: int = 1
+    video: Video, piece: int, job: JobContext, *, first: int = 0, most: int, step: int = 1
 ) -> AsyncGenerator[NDArray[np.uint8]]:
     """`most` frames of the video, or as many as there are, `piece` at a time: UINT8 [n,H,W,3] BGR, framed.
 
@@ -156,7 +156,7 @@ async def read_frames(
     filters = [*video.filters]
     if first or step > 1:  # frames that are dropped here are neither converted nor piped
         filters.append(rf"select='gte(n\,{first})*not(mod(n-{first}\,{step}))'")
-    async with ffmpeg.Process(ffmpeg_args.decode_args(video.path, job.limits.pixels, filters)) as process:
+    async with ffmpeg.Process(ffmpeg_args.decode_args(video.path, job.limits.max_pixels, filters)) as process:
         while given < most:
             room = np.empty((min(piece, most - given), height, width, 3), np.uint8)
             with job.timer.stage("decode"):
@@ -172,7 +172,7 @@ async def read_frames(
                 return
 
 
-async def _ended(process: ffmpeg.Process, given: int, job: Job) -> None:
+async def _ended(process: ffmpeg.Process, given: int, job: JobContext) -> None:
     failure: ffmpeg.FfmpegFailed | None = None
     try:
         await process.finish()

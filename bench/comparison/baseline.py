@@ -121,7 +121,7 @@ class Encoder:
         """Encode into `out`; seconds, scaled to the whole. With `every_core` x264 has the machine to itself."""
         height, width = self.first.shape[:2]
         picture = ffmpeg_args.Picture(width, height, Fraction(FPS))
-        sound = ffmpeg_args.Sound(self._speech, True, Fraction(len(self._frames), FPS), LIMITS.pixels)
+        sound = ffmpeg_args.Sound(self._speech, True, Fraction(len(self._frames), FPS), LIMITS.max_pixels)
         arguments = ffmpeg_args.encode_args(picture, sound, out, Quality.STANDARD)
         if every_core:
             arguments[arguments.index("-threads") + 1] = str(len(os.sched_getaffinity(0)))

@@ -5,7 +5,8 @@ from contextlib import aclosing
 
 import pytest
 
-from avatar.streams import StageTimer, ahead, together
+from avatar.streams import map_concurrent, prefetch
+from avatar.timing import StageTimer
 from tests.support.media import other_tasks
 
 
@@ -38,12 +39,12 @@ async def double(n: int) -> int:
 
 
 async def test_a_stream_ahead_gives_the_same_items() -> None:
-    assert [n async for n in ahead(Numbers(20)(), 3)] == list(range(20))
+    assert [n async for n in prefetch(Numbers(20)(), 3)] == list(range(20))
 
 
 async def test_a_stream_runs_ahead_only_so_far() -> None:
     source = Numbers(100)
-    async with aclosing(ahead(source(), 3)) as stream:
+    async with aclosing(prefetch(source(), 3)) as stream:
         assert await anext(stream) == 0
         await settle()
         assert source.given == 5  # one taken, three waiting, one in the making
@@ -52,21 +53,21 @@ async def test_a_stream_runs_ahead_only_so_far() -> None:
 async def test_an_error_comes_after_the_items_before_it() -> None:
     seen = []
     with pytest.raises(ValueError, match="broken"):
-        async for n in ahead(Numbers(4, ValueError("broken"))(), 2):
+        async for n in prefetch(Numbers(4, ValueError("broken"))(), 2):
             seen.append(n)
     assert seen == [0, 1, 2, 3]
 
 
 async def test_closing_a_stream_early_closes_its_source_and_leaves_no_task() -> None:
     source = Numbers(100)
-    async with aclosing(together(ahead(source(), 2), double, 3)) as stream:
+    async with aclosing(map_concurrent(prefetch(source(), 2), double, 3)) as stream:
         await anext(stream)
     assert source.closed
     assert not other_tasks()
 
 
 async def test_results_of_work_at_the_same_time_keep_their_order() -> None:
-    assert [n async for n in together(Numbers(20)(), double, 4)] == [2 * n for n in range(20)]
+    assert [n async for n in map_concurrent(Numbers(20)(), double, 4)] == [2 * n for n in range(20)]
 
 
 async def test_no_more_than_so_many_are_worked_on_at_once() -> None:
@@ -80,7 +81,7 @@ async def test_no_more_than_so_many_are_worked_on_at_once() -> None:
         running -= 1
         return n
 
-    assert len([n async for n in together(Numbers(20)(), work, 3)]) == 20
+    assert len([n async for n in map_concurrent(Numbers(20)(), work, 3)]) == 20
     assert most == 3
 
 
@@ -91,7 +92,7 @@ async def test_a_result_does_not_wait_for_the_next_item() -> None:
         yield 21
         await never.wait()
 
-    async with aclosing(together(one_and_no_more(), double, 4)) as stream:
+    async with aclosing(map_concurrent(one_and_no_more(), double, 4)) as stream:
         assert await asyncio.wait_for(anext(stream), 10) == 42
 
 
@@ -109,7 +110,7 @@ async def test_work_that_fails_ends_the_stream_and_the_work_beside_it() -> None:
         return n
 
     source = Numbers(10)
-    stream = together(source(), work, 3)
+    stream = map_concurrent(source(), work, 3)
     assert await anext(stream) == 0
     with pytest.raises(ValueError, match="broken"):
         await anext(stream)
@@ -126,7 +127,7 @@ async def test_cancelling_the_consumer_closes_every_stage() -> None:
         return n
 
     async def consume() -> None:
-        async for _ in ahead(together(ahead(source(), 2), hang, 2), 2):
+        async for _ in prefetch(map_concurrent(prefetch(source(), 2), hang, 2), 2):
             pass
 
     task = asyncio.create_task(consume())

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from avatar.errors import Unavailable
-from avatar.events import Progress, Rendered
+from avatar.events import Progress, RenderResult
 from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
 
@@ -31,7 +31,7 @@ class FakeRender:
         self.error: Exception | None = None
         self.stand_ins: tuple[str, ...] = ()
 
-    async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | Rendered]:
+    async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | RenderResult]:
         self.asked.append(request)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -41,8 +41,8 @@ class FakeRender:
             if self.error:
                 raise self.error
             video = request.folder / "video.mp4"
-            video.write_bytes(request.face.read_bytes() + b"|" + request.speech.read_bytes())
-            yield Rendered(video, "mp4", 3, Fraction(25), 0.12, {"detect": 0.25, "lip sync": 1.5}, self.stand_ins)
+            video.write_bytes(request.face_path.read_bytes() + b"|" + request.audio_path.read_bytes())
+            yield RenderResult(video, "mp4", 3, Fraction(25), 0.12, {"detect": 0.25, "lip sync": 1.5}, self.stand_ins)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from avatar.events import Progress, Rendered
+from avatar.events import Progress, RenderResult
 from avatar.inference.protocol import InferenceClient
 from avatar.media.ffmpeg import executable
 from avatar.pipeline import render
@@ -108,7 +108,7 @@ def request(
     return AvatarRequest(face, speech, still, background, folder, id="test")
 
 
-async def run(job: AvatarRequest, models: InferenceClient) -> Rendered:
+async def run(job: AvatarRequest, models: InferenceClient) -> RenderResult:
     """The whole job; checks on the way that progress only goes forward."""
     done, result = 0, None
     async with aclosing(render(job, models)) as events:
@@ -116,7 +116,7 @@ async def run(job: AvatarRequest, models: InferenceClient) -> Rendered:
             if isinstance(event, Progress) and event.stage == "encode":
                 assert event.done == done + 1
                 done = event.done
-            if isinstance(event, Rendered):
+            if isinstance(event, RenderResult):
                 result = event
     assert result is not None
     assert result.frames == done

@@ -5,17 +5,17 @@ import pytest
 
 from avatar.errors import InvalidField
 from avatar.form.parse import FILES, TEXTS
-from avatar.options import OPTIONS, Blend, Longer, Net, NoFace, Nth, Options, Place, Quality, Shorter, Side, parse
+from avatar.options import OPTIONS, Blend, ExtendMode, Generator, NoFace, FaceIndex, Options, FacePoint, Quality, TrimMode, FaceOrder, parse
 from lipsync import tensors
 
 
 @pytest.mark.parametrize(
     ("name", "text", "wanted"),
     [
-        ("model", "wav2lip_gan", Options(model=Net.WAV2LIP_GAN)),
-        ("face", "Largest", Options(face=Side.LARGEST)),
-        ("face", "2", Options(face=Nth(2))),
-        ("face", "120, 80", Options(face=Place(120, 80))),
+        ("model", "wav2lip_gan", Options(model=Generator.WAV2LIP_GAN)),
+        ("face", "Largest", Options(face=FaceOrder.LARGEST)),
+        ("face", "2", Options(face=FaceIndex(2))),
+        ("face", "120, 80", Options(face=FacePoint(120, 80))),
         ("no_face", "keep", Options(no_face=NoFace.KEEP)),
         ("blend", "feather", Options(blend=Blend.FEATHER)),
         ("pads", "1,2,3,4", Options(pads=(1, 2, 3, 4))),
@@ -24,9 +24,9 @@ from lipsync import tensors
         ("smooth", "ON", Options()),
         ("box", "10,90,20,80", Options(box=(10, 90, 20, 80))),
         ("box", "-1 -1 -1 -1", Options()),
-        ("length", "bounce", Options(longer=Longer.BOUNCE)),
-        ("length", "keep", Options(shorter=Shorter.KEEP)),
-        ("length", "keep, hold", Options(longer=Longer.HOLD, shorter=Shorter.KEEP)),
+        ("length", "bounce", Options(extend=ExtendMode.BOUNCE)),
+        ("length", "keep", Options(trim=TrimMode.KEEP)),
+        ("length", "keep, hold", Options(extend=ExtendMode.HOLD, trim=TrimMode.KEEP)),
         ("fps", "30", Options(fps=Fraction(30))),
         ("fps", "29.97", Options(fps=Fraction(30000, 1001))),
         ("fps", "23.976", Options(fps=Fraction(24000, 1001))),

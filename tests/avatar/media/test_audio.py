@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.errors import InvalidField
 from avatar.limits import Limits
 from avatar.media import audio as sound
-from avatar.media.audio import Speech, Windows
+from avatar.media.audio import Speech
 from avatar.testing import FakeModels
-from lipsync.mel import mel_spectrogram
-from lipsync.mel_windows import mel_windows
 from tests.support.media import ffmpeg, moving_square, read_sound, tone, write_video, write_wav
 
 
@@ -26,8 +24,8 @@ class Heard:
     sane: bool
 
 
-def job() -> Job:
-    return Job(FakeModels(), RequestLog("test"))
+def job() -> JobContext:
+    return JobContext(FakeModels(), RequestLogger("test"))
 
 
 async def hear(path: Path) -> Heard:
@@ -175,42 +173,10 @@ async def test_a_small_file_that_claims_days_of_speech_is_refused(tmp_path: Path
     assert await refused(path) == "the speech is too long: at most 3600 seconds"
 
 
-@pytest.mark.parametrize("fps", ["25", "24000/1001", "30000/1001", "60000/1001", "12.5"])
-@pytest.mark.parametrize("seconds", [0.2, 3.33, 29.99, 30.0, 75.3])
-async def test_windows_made_in_pieces_are_those_of_the_whole_to_the_bit(
-    tmp_path: Path, fps: str, seconds: float
-) -> None:
-    voice = tone(seconds) + np.random.RandomState(1).normal(0, 0.05, round(seconds * 16_000)).astype(np.float32)
-    speech = Speech(tmp_path, tmp_path / "decoded", len(voice), sane=True)
-    speech.decoded.write_bytes(voice.tobytes())
-    whole = mel_windows(mel_spectrogram(voice), float(Fraction(fps)))
-    windows = Windows(speech, Fraction(fps), job())
-    taken = [await windows.take(first, min(16, len(whole) - first)) for first in range(0, len(whole), 16)]
-    np.testing.assert_array_equal(np.concatenate(taken), whole)
-    np.testing.assert_array_equal(await windows.take(len(whole) + 5, 2), whole[[-1, -1]])
-    await windows.aclose()
-
-
-async def test_the_models_are_never_sent_more_than_half_a_minute_of_speech(tmp_path: Path) -> None:
-    sent = []
-
-    class Listening(FakeModels):
-        async def mel_windows(self, audio: NDArray[np.float32], fps: float) -> NDArray[np.float32]:
-            sent.append(len(audio) / 16_000)
-            return await super().mel_windows(audio, fps)
-
-    speech = Speech(tmp_path, tmp_path / "decoded", 16_000 * 200, sane=True)
-    speech.decoded.write_bytes(b"")
-    windows = Windows(speech, Fraction(25), Job(Listening(), RequestLog("test")))
-    assert (await windows.take(4000, 16)).shape == (16, 80, 16)
-    assert sum(sent) > 160
-    assert max(sent) < 30.2
-
-
 async def test_a_longer_limit_lets_longer_speech_in(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", np.zeros(2_000, np.float32), rate=500)
     for seconds, refused_ in ((3, True), (4, False)):
-        short = Job(FakeModels(), RequestLog("test"), limits=Limits(seconds=seconds))
+        short = JobContext(FakeModels(), RequestLogger("test"), limits=Limits(max_audio_seconds=seconds))
         with sound.file_of_samples(tmp_path) as decoded:
             if refused_:
                 with pytest.raises(InvalidField, match="at most 3 seconds"):

@@ -170,7 +170,7 @@ def test_a_decompression_bomb_is_refused_without_memory(tmp_path: Path, side: in
 
 def test_a_huge_picture_is_worked_on_at_a_bounded_size(tmp_path: Path) -> None:
     large = Image.fromarray(moving_square(1, 1600, 1200)[0][:, :, ::-1])
-    small = Limits(work_pixels=160 * 120)
+    small = Limits(max_work_pixels=160 * 120)
     for kind, options in (("PNG", {}), ("JPEG", {"quality": 95})):
         picture = read(saved(tmp_path / "face", large, kind, **options), small)
         assert picture.shape == (120, 160, 3)

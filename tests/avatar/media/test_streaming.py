@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avatar.events import Chunk, Rendered
+from avatar.events import Chunk, RenderResult
 from avatar.media.mp4_fragments import Fragments
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
@@ -33,14 +33,14 @@ def job(folder: Path, background: Background = Background.FROM_INPUT) -> AvatarR
     return request(folder, face, write_wav(folder / "speech.wav", SPEECH), still=True, background=background)
 
 
-async def streamed(asked: AvatarRequest) -> tuple[list[bytes], Rendered]:
+async def streamed(asked: AvatarRequest) -> tuple[list[bytes], RenderResult]:
     chunks: list[bytes] = []
-    result: Rendered | None = None
+    result: RenderResult | None = None
     async with aclosing(render(replace(asked, streamed=True), FakeModels(darken=True))) as events:
         async for event in events:
             if isinstance(event, Chunk):
                 chunks.append(event.data)
-            elif isinstance(event, Rendered):
+            elif isinstance(event, RenderResult):
                 result = event
     assert result
     return chunks, result

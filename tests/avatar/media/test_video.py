@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avatar.context import Job, RequestLog
+from avatar.context import JobContext, RequestLogger
 from avatar.errors import InvalidField
 from avatar.limits import LIMITS, Limits
 from avatar.media import ffmpeg_args
@@ -29,8 +29,8 @@ from tests.support.media import (
 )
 
 
-def job(options: Options = DEFAULTS, limits: Limits = LIMITS) -> Job:
-    return Job(FakeModels(), RequestLog("test"), options, limits)
+def job(options: Options = DEFAULTS, limits: Limits = LIMITS) -> JobContext:
+    return JobContext(FakeModels(), RequestLogger("test"), options, limits)
 
 
 async def look(path: Path, options: Options = DEFAULTS, limits: Limits = LIMITS) -> Video:
@@ -168,7 +168,7 @@ async def test_ten_bits_become_eight(tmp_path: Path) -> None:
 
 
 async def test_frames_larger_than_is_worked_on_are_scaled_down(tmp_path: Path) -> None:
-    video = await look(write_video(tmp_path / "a.mp4", moving_square(3, 400, 300)), limits=Limits(work_pixels=30_000))
+    video = await look(write_video(tmp_path / "a.mp4", moving_square(3, 400, 300)), limits=Limits(max_work_pixels=30_000))
     assert (video.width, video.height) == (200, 150)
     (frames,) = await decoded(video)
     assert frames.shape == (3, 150, 200, 3)

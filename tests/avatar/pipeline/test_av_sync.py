@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avatar.options import Longer, Options
+from avatar.options import ExtendMode, Options
 from avatar.testing import FakeModels
 from tests.support.media import RATE, ffmpeg, read_sound, request, run, write_wav
 
@@ -78,11 +78,11 @@ async def test_a_looped_video_stays_in_step(tmp_path: Path, fps: str) -> None:
     count = 37  # frames; the flash is in the sixth of every round
     face = flashing(tmp_path / "face.mp4", count / rate, fps, [5 / rate])
     voice = clicking(tmp_path / "speech.wav", SECONDS, [])
-    for longer, period in ((Longer.LOOP, count), (Longer.BOUNCE, 2 * count - 2)):
-        job = replace(request(tmp_path, face, voice, still=False), options=Options(box=BOX, longer=longer))
+    for longer, period in ((ExtendMode.LOOP, count), (ExtendMode.BOUNCE, 2 * count - 2)):
+        job = replace(request(tmp_path, face, voice, still=False), options=Options(box=BOX, extend=longer))
         flashes = seen((await run(job, FakeModels())).path)
         frames = range(-(-SECONDS * rate // 1))
-        wanted = [float(n / rate) for n in frames if n % period in (5, (period - 5 if longer is Longer.BOUNCE else 5))]
+        wanted = [float(n / rate) for n in frames if n % period in (5, (period - 5 if longer is ExtendMode.BOUNCE else 5))]
         np.testing.assert_allclose(flashes, wanted, atol=0.5 / float(rate))
 
 

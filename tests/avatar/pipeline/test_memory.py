@@ -20,7 +20,7 @@ import asyncio, json, resource, sys
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from avatar.events import Rendered
+from avatar.events import RenderResult
 from avatar.options import parse
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
@@ -30,7 +30,7 @@ async def main(folder, options):
     job = AvatarRequest(folder / "face.mp4", folder / "speech.mp3", False, Background.FROM_INPUT, folder)
     async with aclosing(render(replace(job, options=parse(options)), FakeModels())) as events:
         async for event in events:
-            if isinstance(event, Rendered):
+            if isinstance(event, RenderResult):
                 return event.frames
 
 frames = asyncio.run(main(Path(sys.argv[1]), json.loads(sys.argv[2])))

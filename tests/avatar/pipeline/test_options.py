@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from lipsync.arrays import Floats
 
 from avatar.errors import InvalidField
-from avatar.events import Rendered
-from avatar.options import Blend, Longer, Net, NoFace, Options, Quality, Shorter
+from avatar.events import RenderResult
+from avatar.options import Blend, ExtendMode, Generator, NoFace, Options, Quality, TrimMode
 from avatar.testing import FakeModels
 from tests.support.media import (
     RATE,
@@ -34,20 +34,20 @@ from tests.support.media import (
 
 async def video(
     folder: Path, frames: Frames, options: Options, seconds: float = 1.0, models: FakeModels | None = None
-) -> Rendered:
+) -> RenderResult:
     face = write_video(folder / "face.mp4", frames)
     job = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=False)
     return await run(replace(job, options=options), models or FakeModels(find_square))
 
 
-async def still(folder: Path, options: Options, models: FakeModels | None = None) -> Rendered:
+async def still(folder: Path, options: Options, models: FakeModels | None = None) -> RenderResult:
     face = write_still(folder / "face.png", 161, 121)
     job = request(folder, face, write_wav(folder / "speech.wav", tone(1.0)), still=True)
     return await run(replace(job, options=options), models or FakeModels(find_square))
 
 
 async def test_the_rest_of_a_longer_video_is_shown_silently(tmp_path: Path) -> None:
-    result = await video(tmp_path, moving_square(60), Options(shorter=Shorter.KEEP))
+    result = await video(tmp_path, moving_square(60), Options(trim=TrimMode.KEEP))
     assert result.frames == len(read_video(result.path)) == 60
     assert result.duration == 2.4
     sound = read_sound(result.path)
@@ -59,13 +59,13 @@ async def test_the_rest_of_a_longer_video_is_shown_silently(tmp_path: Path) -> N
 
 
 async def test_keeping_the_rest_of_a_shorter_video_changes_nothing(tmp_path: Path) -> None:
-    result = await video(tmp_path, moving_square(10), Options(shorter=Shorter.KEEP))
+    result = await video(tmp_path, moving_square(10), Options(trim=TrimMode.KEEP))
     assert (result.frames, result.duration) == (25, 1.0)
 
 
 async def test_lips_rest_after_the_speech(tmp_path: Path) -> None:
     result = await video(
-        tmp_path, moving_square(60), Options(shorter=Shorter.KEEP), models=FakeModels(find_square, darken=True)
+        tmp_path, moving_square(60), Options(trim=TrimMode.KEEP), models=FakeModels(find_square, darken=True)
     )
     frames = read_video(result.path)
     square = find_square(moving_square(60)[50])
@@ -74,9 +74,9 @@ async def test_lips_rest_after_the_speech(tmp_path: Path) -> None:
     assert lower.mean() > 240  # white again: silence darkens nothing
 
 
-@pytest.mark.parametrize("longer", list(Longer))
-async def test_a_shorter_video_is_as_long_as_the_speech(tmp_path: Path, longer: Longer) -> None:
-    assert (await video(tmp_path, moving_square(7), Options(longer=longer))).frames == 25
+@pytest.mark.parametrize("longer", list(ExtendMode))
+async def test_a_shorter_video_is_as_long_as_the_speech(tmp_path: Path, longer: ExtendMode) -> None:
+    assert (await video(tmp_path, moving_square(7), Options(extend=longer))).frames == 25
 
 
 async def test_frames_without_a_face_pass_as_they_are_and_are_counted(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_frames_without_a_face_pass_as_they_are_and_are_counted(tmp_path: 
 
 
 async def test_the_other_generator_is_asked(tmp_path: Path) -> None:
-    for net in Net:
+    for net in Generator:
         models = FakeModels()
         await still(tmp_path, Options(model=net), models)
         assert models.nets == {net}
@@ -102,7 +102,7 @@ async def test_a_feathered_mouth_leaves_the_upper_face_alone(tmp_path: Path) -> 
     class Speaking(FakeModels):
         """A darker face with an open mouth."""
 
-        async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Net) -> Frames:
+        async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Generator) -> Frames:
             mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, np.min(frames))
             mouths[:, 62:80, 32:64] = 0
             return mouths
