@@ -1,13 +1,13 @@
-"""Puts a perf_analyzer that works into the environment that runs this; `make setup` calls it.
+"""Install a perf_analyzer that works into the environment that runs this script; `make setup` calls it.
 
-The one in the installed tritonclient wants a newer glibc than Debian 12 has (docs/performance/perf-analyzer.md). This takes the binary out
-of an older wheel, and lays links to the libraries that Triton's wheel carries beside it:
+The one in the installed tritonclient needs a newer glibc than Debian 12 has. This script takes the binary from an older
+wheel, and adds links to the libraries in Triton's own wheel:
 
     .venv/bin/perf_analyzer                       a launcher
     .venv/lib/perf_analyzer/perf_analyzer         the binary
                             libb64.so.0d, …       links
 
-Exit status: 0 it is there, 1 it could not be fetched or does not run here; stderr says why.
+Exit status: 0 installed, 1 it could not be downloaded or does not run on this machine (stderr gives the reason).
 """
 
 from __future__ import annotations
