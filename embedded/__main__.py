@@ -43,7 +43,7 @@ def _serve(args: argparse.Namespace) -> None:
         args.log,
         args.threads,
         poll=args.poll,
-        say=_say,
+        on_progress=_say,
     )
     _say(f"starting Triton on {args.repository}, log in {args.log}")
     with triton:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from .installation import Parts
+from .installation import Installation
 
 _OURS = Path(__file__).parent / "backends"
 _NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
-def build_backends(folder: Path, parts: Parts) -> Path:
+def build_backends(folder: Path, parts: Installation) -> Path:
     """Make the backend directory inside `folder` and return it."""
     backends = folder / "backends"
     shutil.copytree(_OURS, backends, ignore=_NO_CACHES)

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from .installation import Parts
+from lipsync.triton.cpu import THREADS_VARIABLE
+
+from .installation import Installation
 from .ports import HOST, Ports
 
-THREADS = "EMBEDDED_THREADS"  # read by our backends: threads of one session
 EXIT_SECONDS = 10  # for requests in flight when the server is stopped
 
 
 def arguments(
-    parts: Parts, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
+    parts: Installation, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
 ) -> list[str]:
     """The server's command line; with `poll` the repository is looked at again every so many seconds."""
     control = ["poll", f"--repository-poll-secs={poll}"] if poll else ["none"]
@@ -40,7 +41,7 @@ def arguments(
     ]
 
 
-def environment(parts: Parts, threads: int, base: Mapping[str, str]) -> dict[str, str]:
+def environment(parts: Installation, threads: int, base: Mapping[str, str]) -> dict[str, str]:
     """The server's environment, grown from `base`.
 
     The stub is an embedded Python: it finds the shared library of the running Python by
@@ -51,6 +52,6 @@ def environment(parts: Parts, threads: int, base: Mapping[str, str]) -> dict[str
     grown["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
     grown["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
     grown["PYTHONUNBUFFERED"] = "1"  # what a model prints stands in the log at once
-    grown[THREADS] = str(threads)
+    grown[THREADS_VARIABLE] = str(threads)
     grown["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime would report over the network how it is used
     return grown

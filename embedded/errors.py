@@ -13,7 +13,7 @@ class EmbeddedError(Exception):
     """Base of every error raised by this package; the message is meant for the operator."""
 
 
-class MissingPart(EmbeddedError):
+class MissingDependency(EmbeddedError):
     """Something that the wheel needs is not on this machine."""
 
 

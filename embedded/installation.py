@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 
-from .errors import MissingPart
+from .errors import MissingDependency
 
 MIN_GLIBC = (2, 35)
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @dataclass(frozen=True)
-class Parts:
+class Installation:
     """Where the parts of the server lie.
 
     Attributes:
@@ -36,7 +36,7 @@ class Parts:
     libpython: Path
 
 
-def find_parts() -> Parts:
+def find_installation() -> Installation:
     """Everything that a start needs.
 
     Raises:
@@ -45,7 +45,7 @@ def find_parts() -> Parts:
     libpython = check_machine()
     site = _site_packages()
     triton = site / "pytriton" / "tritonserver"
-    return Parts(
+    return Installation(
         server=_file(triton / "bin" / "tritonserver"),
         backend=triton / "backends" / "python",
         stub=_file(triton / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"),
@@ -67,11 +67,11 @@ def check_machine() -> Path:
 def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:
     """Raise MissingPart where the wheel's binaries cannot run."""
     if (system, machine) != ("Linux", "x86_64"):
-        raise MissingPart(f"the wheel's Triton runs on Linux x86-64 only, this is {system} {machine}: use Docker")
+        raise MissingDependency(f"the wheel's Triton runs on Linux x86-64 only, this is {system} {machine}: use Docker")
     name, version = libc
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if name != "glibc" or numbers < MIN_GLIBC:
-        raise MissingPart(
+        raise MissingDependency(
             f"the wheel's Triton needs glibc 2.35 or newer, this is {name or 'another libc'} {version}: "
             "use Debian 12, Ubuntu 22.04 or newer, or Docker"
         )
@@ -90,7 +90,7 @@ def find_libpython(folders: Iterable[Path]) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder
-    raise MissingPart(f"{name}, the shared library of {sys.executable}, is missing: {_install_libpython()}")
+    raise MissingDependency(f"{name}, the shared library of {sys.executable}, is missing: {_install_libpython()}")
 
 
 def _libpython_folders() -> list[Path]:
@@ -112,11 +112,11 @@ def _install_libpython() -> str:
 def _site_packages() -> Path:
     spec = util.find_spec("pytriton")
     if spec is None or spec.origin is None:
-        raise MissingPart("NVIDIA's Triton wheel is missing: pip install 'nvidia-pytriton==0.7.0'")
+        raise MissingDependency("NVIDIA's Triton wheel is missing: pip install 'nvidia-pytriton==0.7.0'")
     return Path(spec.origin).parents[1]
 
 
 def _file(path: Path) -> Path:
     if not path.is_file():
-        raise MissingPart(f"{path} is missing: pip install --force-reinstall --no-deps 'nvidia-pytriton==0.7.0'")
+        raise MissingDependency(f"{path} is missing: pip install --force-reinstall --no-deps 'nvidia-pytriton==0.7.0'")
     return path

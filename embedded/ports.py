@@ -24,18 +24,18 @@ class Ports:
     metrics: int
 
 
-def choose(wished: Mapping[str, int]) -> Ports:
+def choose(requested: Mapping[str, int]) -> Ports:
     """Keep the wished ports (keys `http`, `grpc`, `metrics`), replace each 0 by a free one.
 
     Raises:
         PortBusy: a wished port is taken, or wished twice.
     """
     chosen: dict[str, int] = {}
-    for name, port in wished.items():
+    for name, port in requested.items():
         if port:
-            refuse_taken(f"--{name}-port", port, chosen.values())
+            check_port_free(f"--{name}-port", port, chosen.values())
             chosen[name] = port
-    for name, port in wished.items():
+    for name, port in requested.items():
         if not port:
             chosen[name] = find_free(chosen.values())
     return Ports(**chosen)
@@ -53,7 +53,7 @@ def is_free(port: int) -> bool:
         return True
 
 
-def refuse_taken(flag: str, port: int, taken: Collection[int] = ()) -> None:
+def check_port_free(flag: str, port: int, taken: Collection[int] = ()) -> None:
     """Raise PortBusy, naming `flag`, where somebody listens on `port` or it is among `taken`."""
     if port in taken:
         raise PortBusy(f"{flag} {port}: two services cannot share one port")

@@ -60,7 +60,7 @@ class ServerProcess:
         if self._server is not None:
             watchdog.kill_group(self._server.pid)
             self._server.wait()
-        watchdog.sweep(self.shm_prefix, self.folder)
+        watchdog.remove_leftovers(self.shm_prefix, self.folder)
         self._tell_guard("done")
         if self._guard.stdin and not self._guard.stdin.closed:
             self._guard.stdin.close()

@@ -19,7 +19,7 @@ from lipsync.triton.cpu import usable_cores
 from . import backend_directory, command_line, installation, ports
 from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
 from .process import ServerProcess
-from .startup_log import StartLog
+from .startup_log import StartupLog
 
 START_SECONDS = 300.0  # the nets of the repository load in a few; a cold disk takes its time
 STOP_SECONDS = command_line.EXIT_SECONDS + 10.0  # requests in flight first, then the models one by one
@@ -38,7 +38,7 @@ class Triton:
         threads: threads of one model's session; by default every core that this process may use.
         poll: seconds after which the server looks at the repository again and loads what has changed there; by
             default it never does.
-        say: takes a line of progress every few seconds while models load.
+        on_progress: takes a line of progress every few seconds while models load.
         start_timeout, stop_timeout: seconds; after them the server is killed.
         env: variables for the server, and so for its Python models, beside those of this process.
     """
@@ -53,7 +53,7 @@ class Triton:
         threads: int | None = None,
         *,
         poll: int | None = None,
-        say: Callable[[str], None] | None = None,
+        on_progress: Callable[[str], None] | None = None,
         start_timeout: float = START_SECONDS,
         stop_timeout: float = STOP_SECONDS,
         env: Mapping[str, str] | None = None,
@@ -63,7 +63,7 @@ class Triton:
         self._log = log
         self._poll = poll
         self._threads = threads or usable_cores()
-        self._say = say or (lambda line: None)
+        self._on_progress = on_progress or (lambda line: None)
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._env = dict(env or {})
@@ -106,7 +106,7 @@ class Triton:
         """
         if self._process is not None:
             raise EmbeddedError("the server is running already")
-        parts = installation.find_parts()
+        parts = installation.find_installation()
         models = find_models(self._repository)
         self._ports = ports.choose(self._wished)
         process = ServerProcess()
@@ -138,7 +138,7 @@ class Triton:
         while deadline is None or time.monotonic() < deadline:
             status = self._process.exit_status(timeout=min(1.0, timeout or 1.0))
             if status is not None:
-                raise ServerDied(f"Triton ended by itself ({_how(status)}){self._last_words(StartLog())}")
+                raise ServerDied(f"Triton ended by itself ({_how(status)}){self._last_words(StartupLog())}")
 
     def stop(self) -> None:
         """Stop the server and remove everything that it left; does nothing when it is not running."""
@@ -156,7 +156,7 @@ class Triton:
         self.stop()
 
     def _wait_until_ready(self, process: ServerProcess, models: list[str]) -> None:
-        state = StartLog()
+        state = StartupLog()
         begin = said = time.monotonic()
         with self._log_path.open(errors="replace") as log:
             while True:
@@ -172,14 +172,14 @@ class Triton:
                     why = _failures(state) or _waiting(state, models)
                     raise StartFailed(f"not ready after {self._start_timeout:g} s; {why}")
                 if now - said > _SAY_SECONDS:
-                    self._say(_waiting(state, models))
+                    self._on_progress(_waiting(state, models))
                     said = now
 
     def _is_ready(self) -> bool:
         # the metrics service is the last that the server starts
         return _answers(self._ports.http, "/v2/health/ready") and _answers(self._ports.metrics, "/metrics")
 
-    def _last_words(self, state: StartLog) -> str:
+    def _last_words(self, state: StartupLog) -> str:
         with self._log_path.open(errors="replace") as log:
             state.read(log)
         return _words(state)
@@ -210,17 +210,17 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _failures(state: StartLog) -> str:
+def _failures(state: StartupLog) -> str:
     return "; ".join(f"model {model} does not load: {reason}" for model, reason in state.failed.items())
 
 
-def _waiting(state: StartLog, models: list[str]) -> str:
+def _waiting(state: StartupLog, models: list[str]) -> str:
     waiting = [model for model in models if model not in state.loaded and model not in state.failed]
     line = f"{len(state.loaded)} of {len(models)} models loaded, waiting for {', '.join(waiting) or 'the server'}"
     return f"{line}; failed: {', '.join(state.failed)}" if state.failed else line
 
 
-def _words(state: StartLog) -> str:
+def _words(state: StartupLog) -> str:
     return f": {state.last_error}" if state.last_error else ""
 
 

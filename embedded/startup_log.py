@@ -24,7 +24,7 @@ _FATAL = re.compile(r"(error|failed to|terminate called|what\(\):)", re.IGNORECA
 
 
 @dataclass
-class StartLog:
+class StartupLog:
     """The state of a start, fed with the log's lines.
 
     Attributes:

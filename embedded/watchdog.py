@@ -46,7 +46,7 @@ def group_runs(group: int) -> bool:
     return False
 
 
-def sweep(prefix: str, folder: Path) -> None:
+def remove_leftovers(prefix: str, folder: Path) -> None:
     """Remove the shared memory regions whose names begin with `prefix`, and the folder."""
     for region in SHM.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
@@ -64,7 +64,7 @@ def main() -> None:
         group = int(value)
     if group:
         kill_group(group)
-    sweep(prefix, folder)
+    remove_leftovers(prefix, folder)
 
 
 if __name__ == "__main__":

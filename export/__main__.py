@@ -28,9 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _weights(options: argparse.Namespace) -> int:
     from .checkpoints import fetch, registry
 
-    files = registry.mirrored(registry.PUBLISHED, options.mirror) if options.mirror else registry.PUBLISHED
-    choices = fetch.Choices(options.accept_licence or None, options.replace, options.unverified)
-    fetch.bring(options.dir, _say, choices, files=files, given=options.given)
+    files = registry.with_mirror(registry.PUBLISHED, options.mirror) if options.mirror else registry.PUBLISHED
+    choices = fetch.FetchOptions(options.accept_licence or None, options.replace, options.unverified)
+    fetch.fetch(options.dir, _say, choices, files=files, given=options.given)
     return DONE
 
 
@@ -47,10 +47,10 @@ def _models(options: argparse.Namespace) -> int:
 
     shipped = Media.shipped()
     media = Media(tuple(options.frames or shipped.frames), tuple(options.speech or shipped.speech))
-    how = repository.Options(
+    how = repository.BuildOptions(
         options.profile, options.format, options.precision, media, options.keep, timing=not options.no_timing
     )
-    repository.build(options.weights, options.repository, _say, how)
+    repository.build_repository(options.weights, options.repository, _say, how)
     return DONE
 
 
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument(
         "--unverified",
         action="store_true",
-        help="with --from: take files of another hash too (trained by yourself, say), if they load",
+        help="with --from: take files of another hash too (trained by yourself, on_progress), if they load",
     )
 
     stand_ins = _add(

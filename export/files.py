@@ -12,7 +12,7 @@ TEMPORARY = ".part"  # suffix of a file that is being written
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; the file there becomes `path` when the block ends without an error.
 
     So readers see the old file or the new one, never half of one, and nothing is left of a failure.
@@ -27,14 +27,14 @@ def written(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+def exclusive_lock(folder: Path, on_progress: Callable[[str], None]) -> Iterator[None]:
     """Hold `folder` against other processes that do the same; the lock ends with the process at the latest."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"{folder}: another export is writing here, waiting for it")
+            on_progress(f"{folder}: another export is writing here, waiting for it")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

@@ -22,8 +22,8 @@ import zipfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # setup calls this before the project is installed
-from embedded.errors import MissingPart
-from embedded.installation import find_parts
+from embedded.errors import MissingDependency
+from embedded.installation import find_installation
 
 NAME = "perf_analyzer"
 WHEEL = "tritonclient==2.51.0"  # the last one for glibc 2.36, and the version of our Triton
@@ -47,13 +47,13 @@ def main() -> int:
     """See the module's docstring."""
     environment = Path(sys.prefix)
     try:
-        libraries = find_parts().libraries
+        libraries = find_installation().libraries
         if not is_there(environment, libraries):
             print(f"setup: installing perf_analyzer, out of {WHEEL}", flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 install(environment, libraries, fetch(Path(folder)))
         try_it(environment)
-    except (SetupError, MissingPart, OSError) as error:
+    except (SetupError, MissingDependency, OSError) as error:
         print(f"setup: perf_analyzer: {error}", file=sys.stderr)
         return 1
     return 0

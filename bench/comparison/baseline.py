@@ -50,7 +50,7 @@ class Floor:
     def __init__(self, repository: Path, device: str = "cpu") -> None:
         (detector, kind), (generator, _) = (_newest(repository, net) for net in (S3FD, WAV2LIP))
         self.served = RUNTIMES[kind]
-        self.variant = f"{kind} {versions.of(repository / WAV2LIP.name)[-1].record['precision']}"
+        self.variant = f"{kind} {versions.list_versions(repository / WAV2LIP.name)[-1].record['precision']}"
         on_device = kind is Format.TORCHSCRIPT and device != "cpu"
         load = (lambda net, path: _pytorch(path, device)) if on_device else runtimes.load
         self._nets = {self.served: (load(S3FD, detector), load(WAV2LIP, generator))}
@@ -120,8 +120,8 @@ class Encoder:
     def seconds(self, out: Path, *, every_core: bool = False) -> float:
         """Encode into `out`; seconds, scaled to the whole. With `every_core` x264 has the machine to itself."""
         height, width = self.first.shape[:2]
-        picture = ffmpeg_args.Picture(width, height, Fraction(FPS))
-        sound = ffmpeg_args.Sound(self._speech, True, Fraction(len(self._frames), FPS), LIMITS.max_pixels)
+        picture = ffmpeg_args.VideoFormat(width, height, Fraction(FPS))
+        sound = ffmpeg_args.AudioInput(self._speech, True, Fraction(len(self._frames), FPS), LIMITS.max_pixels)
         arguments = ffmpeg_args.encode_args(picture, sound, out, Quality.STANDARD)
         if every_core:
             arguments[arguments.index("-threads") + 1] = str(len(os.sched_getaffinity(0)))
@@ -142,7 +142,7 @@ class Encoder:
 
 
 def _newest(repository: Path, net: Model) -> tuple[Path, Format]:
-    found = versions.of(repository / net.name)
+    found = versions.list_versions(repository / net.name)
     if not found:
         raise ValueError(f"{repository}: holds no export of {net.name}")
     kind = Format(found[-1].record["format"])

@@ -23,7 +23,7 @@ import psutil
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from demo.stack import StackError, add_variant, how, prepare_from
+from demo.stack import StackError, add_variant, variant_args, export_models
 from embedded.errors import EmbeddedError
 from embedded.server import Triton
 from export.build import versions
@@ -121,7 +121,7 @@ def main(words: Sequence[str]) -> int:
     """Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C. Missing the goal is printed, not an error."""
     options = _parser().parse_args(words)
     try:
-        repository = options.repository or prepare(options.work, how(options) or ONNX)
+        repository = options.repository or prepare(options.work, variant_args(options) or ONNX)
         plan = Plan(options.callers, options.batch, options.batches, options.rounds)
         overhead = measure(repository, plan)
     except (StackError, EmbeddedError, ExportError, OSError, ValueError) as error:
@@ -142,7 +142,7 @@ def prepare(work: Path, variant: Sequence[str] = ONNX) -> Path:
         StackError: the export failed.
     """
     repository = work / "serving"
-    prepare_from(timing_weights(work / "weights"), repository, (*variant, "--no-timing"))
+    export_models(timing_weights(work / "weights"), repository, (*variant, "--no-timing"))
     return repository
 
 
@@ -154,7 +154,7 @@ def measure(repository: Path, plan: Plan, say: Callable[[str], None] = print) ->
         ExportError: the runtime cannot load the file.
         ValueError: there is no exported wav2lip, or a request failed.
     """
-    exported = versions.of(repository / WAV2LIP.name)
+    exported = versions.list_versions(repository / WAV2LIP.name)
     if not exported:
         raise ValueError(f"{repository}: no exported {WAV2LIP.name} in it")
     record = exported[-1].record

@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from export.files import written
+from export.files import atomic_write
 from lipsync import tensors
 from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
@@ -204,7 +204,7 @@ def write(folder: Path) -> list[str]:
         if not wanted:
             (folder / name).unlink()
         for inputs in wanted:
-            with written(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_text(render(inputs), "utf-8")
     return list(names)
 

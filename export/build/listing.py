@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from ..errors import ExportError
 from ..triton_config import model_config
 from . import versions
-from ..errors import ExportError
 from .versions import Version
 
 HEAD = ("model", "version", "checkpoint", "sha256", "format", "precision", "weights", "MB", "export", "made")
@@ -25,7 +25,7 @@ def table(repository: Path) -> str:
         raise ExportError(f"{repository}: no model in it; `python -m export models` makes a model repository")
     rows: list[tuple[object, ...]] = []
     for model in models:
-        exported = versions.of(model)
+        exported = versions.list_versions(model)
         rows += [_row(version, newest=version is exported[-1]) for version in exported]
         if not exported:
             rows.append((model.name, *[""] * (len(HEAD) - 1)))
@@ -36,7 +36,7 @@ def _row(version: Version, *, newest: bool) -> tuple[object, ...]:
     record = version.record
     size = sum(file.stat().st_size for file in version.folder.iterdir() if file.is_file())
     number = f"{version.number}{' *' if newest else ''}"
-    damage = "" if version.is_whole() else "DAMAGED, "
+    damage = "" if version.is_intact() else "DAMAGED, "
     return (
         version.folder.parent.name,
         number,

@@ -20,17 +20,17 @@ from lipsync import tensors
 from lipsync.tensors import Model
 
 from ..checkpoints import load
-from ..triton_config import model_config
-from . import versions
-from ..checkpoints.load import Checkpoints, sha256
+from ..checkpoints.load import CheckpointSet, sha256
 from ..errors import ExportError
-from ..files import alone, written
+from ..files import atomic_write, exclusive_lock
+from ..formats.onnx_model import Provenance
+from ..triton_config import model_config
 from ..validation.sample_media import Media
-from ..formats.onnx_model import Origin
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
+from . import versions
 from .versions import REPORT_FILE, Version
 
-Say = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 VERSION = "1"  # the one version of the Python models and the ensembles
 KEEP = 1  # older versions of a net that stay beside the newest
@@ -39,7 +39,7 @@ _ARITHMETIC = Path(lipsync.__file__).parent
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """How the nets are exported.
 
     Attributes:
@@ -60,7 +60,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Net:
+class ExportedModel:
     """One exported net.
 
     Attributes:
@@ -80,7 +80,10 @@ _PICKLED = (
     _PACKAGE / "checkpoints" / "load.py",
     _PACKAGE / "build" / "variant_builder.py",
     _PACKAGE / "validation" / "samples.py",
-    *(_PACKAGE / "formats" / f"{name}.py" for name in ("onnx_export", "onnx_model", "openvino_ir", "quantize", "torchscript")),
+    *(
+        _PACKAGE / "formats" / f"{name}.py"
+        for name in ("onnx_export", "onnx_model", "openvino_ir", "quantize", "torchscript")
+    ),
     *(_PACKAGE / "networks" / f"{name}.py" for name in ("inference", "s3fd", "wav2lip")),
     *(_ARITHMETIC / name for name in ("face_detection.py", "tensors.py")),
 )
@@ -88,14 +91,16 @@ _FROZEN = (*(_PACKAGE / "formats" / name for name in ("onnx_model.py", "tensorfl
 _TORCH = ("nncf", "onnx", "onnxruntime", "openvino", "torch")
 
 NETS = (
-    Net(tensors.S3FD, load.S3FD_FILE, _PICKLED, _TORCH),
-    Net(tensors.WAV2LIP, load.WAV2LIP_FILE, _PICKLED, _TORCH),
-    Net(tensors.WAV2LIP_GAN, load.WAV2LIP_GAN_FILE, _PICKLED, _TORCH),
-    Net(tensors.SEGMENTATION, load.SEGMENTATION_FILE, _FROZEN, ("onnx", "tensorflow-cpu", "tf2onnx")),
+    ExportedModel(tensors.S3FD, load.S3FD_FILE, _PICKLED, _TORCH),
+    ExportedModel(tensors.WAV2LIP, load.WAV2LIP_FILE, _PICKLED, _TORCH),
+    ExportedModel(tensors.WAV2LIP_GAN, load.WAV2LIP_GAN_FILE, _PICKLED, _TORCH),
+    ExportedModel(tensors.SEGMENTATION, load.SEGMENTATION_FILE, _FROZEN, ("onnx", "tensorflow-cpu", "tf2onnx")),
 )
 
 
-def build(weights: Path, repository: Path, say: Say = print, options: Options | None = None) -> None:
+def build_repository(
+    weights: Path, repository: Path, on_progress: ProgressCallback = print, options: BuildOptions | None = None
+) -> None:
     """Make `repository` a complete model repository: nets from `weights`, Python models, ensembles, configs.
 
     What is up to date already is left as it is, so a second call costs no more than hashing the files. A net that
@@ -107,14 +112,14 @@ def build(weights: Path, repository: Path, say: Say = print, options: Options | 
     Args:
         weights: folder with the four checkpoints under their official names, all real or all stand-ins.
         repository: folder, made when it is not there, but no mount point; models of other names in it are left alone.
-        say: takes one line of progress at a time.
+        on_progress: takes one line of progress at a time.
         options: how; by default for a CPU, the fastest variant that reaches its bars.
 
     Raises:
         ExportError: checkpoints are missing, broken or mixed, or an export is below its bar; what was there
             before stays then, and nets that were done before the failure are in place.
     """
-    options = options or Options()
+    options = options or BuildOptions()
     candidates = resolve(options.profile, options.format, options.precision)
     source = model_config.committed()
     elsewhere = repository.resolve() != source.resolve()
@@ -123,23 +128,25 @@ def build(weights: Path, repository: Path, say: Say = print, options: Options | 
             f"{repository}: the configs here are committed and of ONNX fp32 on a CPU; "
             "export into another folder, or with --format onnx --precision fp32"
         )
-    found = load.find(weights)
+    found = load.find_checkpoints(weights)
     if found.stand_ins:
-        say(f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, what they show is made up ***")
+        on_progress(
+            f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, what they show is made up ***"
+        )
     repository.mkdir(parents=True, exist_ok=True)
-    with alone(repository, say), _staging(repository) as staging:
-        work = _Work(found, repository, staging, options, candidates, say)
+    with exclusive_lock(repository, on_progress), _staging(repository) as staging:
+        work = _Work(found, repository, staging, options, candidates, on_progress)
         if elsewhere:
             _copy_models(source, repository, options.profile)
         for net in NETS:
             newest = work.bring_up_to_date(net)
             if elsewhere:
                 _write_config(net, newest, repository, options)
-        _name_strangers(repository, say)
-    say(f"{repository}: complete, {len(tensors.MODELS)} models")
+        _name_strangers(repository, on_progress)
+    on_progress(f"{repository}: complete, {len(tensors.MODELS)} models")
 
 
-def prune(repository: Path, keep: int, say: Say = print) -> None:
+def prune(repository: Path, keep: int, on_progress: ProgressCallback = print) -> None:
     """Remove the older versions of every exported net but `keep`, and say which.
 
     Raises:
@@ -147,10 +154,10 @@ def prune(repository: Path, keep: int, say: Say = print) -> None:
     """
     if not repository.is_dir():
         raise ExportError(f"{repository}: no such folder")
-    with alone(repository, say), _staging(repository) as staging:
+    with exclusive_lock(repository, on_progress), _staging(repository) as staging:
         for net in NETS:
             for gone in versions.prune(repository / net.model.name, keep, staging):
-                say(f"{net.model.name}: version {gone.number} removed, {keep} older kept")
+                on_progress(f"{net.model.name}: version {gone.number} removed, {keep} older kept")
 
 
 class _Work:
@@ -158,46 +165,46 @@ class _Work:
 
     def __init__(
         self,
-        found: Checkpoints,
+        found: CheckpointSet,
         repository: Path,
         staging: Path,
-        options: Options,
+        options: BuildOptions,
         candidates: tuple[Variant, ...],
-        say: Say,
+        on_progress: ProgressCallback,
     ) -> None:
-        self._found, self._repository, self._staging, self._say = found, repository, staging, say
+        self._found, self._repository, self._staging, self._on_progress = found, repository, staging, on_progress
         self._options, self._candidates = options, candidates
-        self._origins = {name: Origin(sha256(path), found.stand_ins) for name, path in found.paths.items()}
+        self._provenances = {name: Provenance(sha256(path), found.stand_ins) for name, path in found.paths.items()}
         self._studio: Any = None
 
-    def bring_up_to_date(self, net: Net) -> Version:
+    def bring_up_to_date(self, net: ExportedModel) -> Version:
         """The newest version of the net, exported now unless it is there; the folder holds at most `keep` older."""
         model, checkpoint = self._repository / net.model.name, self._found.paths[net.checkpoint]
         inputs = self._inputs(net)
-        there = [version for version in versions.of(model) if version.export == versions.name_of(inputs)]
-        there = [version for version in there if version.is_whole()]
-        if there and there[-1].folder == versions.of(model)[-1].folder:
-            self._say(f"{net.model.name}: up to date with {checkpoint.name}, {_described(there[-1])}")
+        there = [version for version in versions.list_versions(model) if version.export == versions.export_name(inputs)]
+        there = [version for version in there if version.is_intact()]
+        if there and there[-1].folder == versions.list_versions(model)[-1].folder:
+            self._on_progress(f"{net.model.name}: up to date with {checkpoint.name}, {_described(there[-1])}")
         else:
             staged = self._staging / net.model.name
             if there:
                 versions.link(there[-1], staged)
-                self._say(f"{net.model.name}: as exported before, {_described(there[-1])}")
+                self._on_progress(f"{net.model.name}: as exported before, {_described(there[-1])}")
             else:
                 self._export(net, checkpoint, inputs, staged)
-            versions.place(staged, model)
+            versions.publish(staged, model)
         for gone in versions.prune(model, self._options.keep, self._staging):
-            self._say(f"{net.model.name}: version {gone.number} removed, {self._options.keep} older kept")
-        return versions.of(model)[-1]
+            self._on_progress(f"{net.model.name}: version {gone.number} removed, {self._options.keep} older kept")
+        return versions.list_versions(model)[-1]
 
     @cached_property
     def _media(self) -> dict[str, list[str]]:
         return self._options.media.hashes()
 
-    def _inputs(self, net: Net) -> dict[str, Any]:
+    def _inputs(self, net: ExportedModel) -> dict[str, Any]:
         """Everything that decides what the export is."""
         inputs: dict[str, Any] = {
-            "checkpoint": {net.checkpoint: self._origins[net.checkpoint].sha256},
+            "checkpoint": {net.checkpoint: self._provenances[net.checkpoint].sha256},
             "stand_in": self._found.stand_ins,
             "project": lipsync.__version__,
             "code": {str(path.relative_to(_PACKAGE.parent)): sha256(path) for path in net.code},
@@ -208,42 +215,46 @@ class _Work:
         inputs["candidates"] = [str(variant) for variant in self._candidates]
         if any(variant.precision is Precision.INT8 for variant in self._candidates):
             # the faces to calibrate with are found by the detector
-            inputs["calibration"] = self._media | {"detector": self._origins[load.S3FD_FILE].sha256}
+            inputs["calibration"] = self._media | {"detector": self._provenances[load.S3FD_FILE].sha256}
         if len(self._candidates) > 1:
             from ..validation import report
 
             inputs["machine"] = report.machine()  # which of them is the fastest is measured on it
         return inputs
 
-    def _export(self, net: Net, checkpoint: Path, inputs: Mapping[str, Any], staged: Path) -> None:
+    def _export(self, net: ExportedModel, checkpoint: Path, inputs: Mapping[str, Any], staged: Path) -> None:
         # imported here: a run that finds everything up to date needs none of it
-        from .selection import Studio
+        from .selection import VariantSelector
 
-        origin = self._origins[net.checkpoint]
-        self._say(f"{net.model.name}: exporting from {checkpoint.name}")
+        provenance = self._provenances[net.checkpoint]
+        self._on_progress(f"{net.model.name}: exporting from {checkpoint.name}")
         started = time.monotonic()
-        self._studio = self._studio or Studio(self._found, self._options.media, self._staging, self._say)
-        report = self._studio.export(net.model, origin, self._candidates, staged, timed=self._options.timing)
+        self._studio = self._studio or VariantSelector(
+            self._found, self._options.media, self._staging, self._on_progress
+        )
+        report = self._studio.export(net.model, provenance, self._candidates, staged, timed=self._options.timing)
         for line in report.lines():
-            self._say(line)
+            self._on_progress(line)
         (staged / REPORT_FILE).write_text(json.dumps(report.to_json(), indent=2) + "\n", "utf-8")
         outcome = {
             "model": net.model.name,
             "checkpoint": net.checkpoint,
-            "checkpoint_sha256": origin.sha256,
-            "weights": origin.kind,
+            "checkpoint_sha256": provenance.sha256,
+            "weights": provenance.kind,
             "format": report.variant.format.value,
             "precision": report.variant.precision.value,
         }
-        versions.record(staged, inputs, outcome)
-        self._say(f"{net.model.name}: exported as {report.variant} and checked, {time.monotonic() - started:.1f} s")
+        versions.write_record(staged, inputs, outcome)
+        self._on_progress(
+            f"{net.model.name}: exported as {report.variant} and checked, {time.monotonic() - started:.1f} s"
+        )
 
 
 def _described(version: Version) -> str:
     return f"{version.record['format']} {version.record['precision']}, export {version.export}"
 
 
-def _write_config(net: Net, version: Version, repository: Path, options: Options) -> None:
+def _write_config(net: ExportedModel, version: Version, repository: Path, options: BuildOptions) -> None:
     record = version.record
     variant = Variant(Format(record["format"]), Precision(record["precision"]))
     parameters = {
@@ -265,16 +276,16 @@ def _copy_models(source: Path, repository: Path, profile: Profile) -> None:
         for file in (source / model.name / VERSION).glob("*.py"):
             copy = repository / model.name / VERSION / file.name
             if not copy.is_file() or copy.read_bytes() != file.read_bytes():
-                with written(copy) as temporary:
+                with atomic_write(copy) as temporary:
                     shutil.copyfile(file, temporary)
         model_config.write_one(model, repository, profile=profile)
 
 
-def _name_strangers(repository: Path, say: Say) -> None:
+def _name_strangers(repository: Path, on_progress: ProgressCallback) -> None:
     known = {model.name for model in tensors.MODELS}
     strangers = sorted(path.parent.name for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
     for name in [name for name in strangers if name not in known]:
-        say(f"{name}: not one of this project's models, left alone; Triton will load it too")
+        on_progress(f"{name}: not one of this project's models, left alone; Triton will load it too")
 
 
 @contextmanager

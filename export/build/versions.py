@@ -45,7 +45,7 @@ class Version:
         """The export's name: the hash of everything that went into it."""
         return str(self.record.get("export", ""))
 
-    def is_whole(self) -> bool:
+    def is_intact(self) -> bool:
         """Whether every recorded file is there and unchanged."""
         try:
             return all(sha256(self.folder / name) == value for name, value in self.record["files"].items())
@@ -53,12 +53,12 @@ class Version:
             return False
 
 
-def name_of(inputs: Mapping[str, Any]) -> str:
+def export_name(inputs: Mapping[str, Any]) -> str:
     """The name of an export: a hash of its inputs, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def of(model: Path) -> list[Version]:
+def list_versions(model: Path) -> list[Version]:
     """The exported versions in a model's folder, oldest first; directories without a record are none."""
     found = []
     for folder in _numbered(model):
@@ -71,7 +71,7 @@ def of(model: Path) -> list[Version]:
     return found
 
 
-def record(folder: Path, inputs: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
+def write_record(folder: Path, inputs: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
     """Write the record of the export whose files lie in `folder`.
 
     Args:
@@ -81,11 +81,11 @@ def record(folder: Path, inputs: Mapping[str, Any], outcome: Mapping[str, Any]) 
     """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    content = {"export": name_of(inputs), "created": created, **outcome, "inputs": inputs, "files": files}
+    content = {"export": export_name(inputs), "created": created, **outcome, "inputs": inputs, "files": files}
     (folder / RECORD_FILE).write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def place(staged: Path, model: Path) -> Path:
+def publish(staged: Path, model: Path) -> Path:
     """Put a filled folder in place as the model's next version, by one rename; gives back where it is."""
     model.mkdir(parents=True, exist_ok=True)
     numbers = [int(folder.name) for folder in _numbered(model)]
@@ -105,7 +105,7 @@ def prune(model: Path, keep: int, staging: Path) -> list[Version]:
 
     Each leaves its place by one rename too. Directories that no export filled stay.
     """
-    versions = of(model)
+    versions = list_versions(model)
     gone = versions[: max(0, len(versions) - 1 - keep)]
     for version in gone:
         away = staging / f"{model.name}-{version.number}-pruned"

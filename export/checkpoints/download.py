@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeAlias
 import lipsync
 
 from ..errors import ExportError
-from .registry import Published
+from .registry import PublishedFile
 
 Answer: TypeAlias = Any  # urllib publishes no type of its own for what `urlopen` gives
 PART = ".part"  # suffix of a file on its way
@@ -36,11 +36,11 @@ class DownloadError(ExportError):
     """A file could not be had; the message says what every source answered."""
 
 
-class _Refused(Exception):
+class _PermanentError(Exception):
     """This source is no use for this file."""
 
 
-class _Broken(Exception):
+class _TransientError(Exception):
     """This source may do better later."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:
@@ -49,7 +49,7 @@ class _Broken(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a download is tried.
 
     Attributes:
@@ -62,25 +62,25 @@ class Patience:
     rounds: int = 4
     timeout: float = 30.0
     pause: float = 1.0
-    longest: float = 60.0
+    max_pause: float = 60.0
 
 
 class Progress(Protocol):
     """Is told how far a file is."""
 
-    def at(self, name: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         """`done` of `total` bytes of the file are here."""
         ...
 
 
 def download(
-    file: Published,
+    file: PublishedFile,
     folder: Path,
     *,
     sha256: str | None,
-    say: Callable[[str], None],
+    on_progress: Callable[[str], None],
     progress: Progress,
-    patience: Patience,
+    patience: RetryPolicy,
     free: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
 ) -> tuple[str, str]:
     """Bring `file` into `folder`.
@@ -92,7 +92,7 @@ def download(
         file: what, and where from.
         folder: where to; it is there and held by this process alone.
         sha256: the hash that it must have; None: any.
-        say: takes a line for each source that fails.
+        on_progress: takes a line for each source that fails.
         progress: is told how far it is.
         patience: how long it is tried.
         free: bytes that are free in a folder.
@@ -112,16 +112,16 @@ def download(
             try:
                 with _disk_errors(folder):
                     return source, _try(file, source, folder, sha256, progress, patience, free)
-            except _Refused as error:
+            except _PermanentError as error:
                 sources.remove(source)
                 failures[source] = str(error)
-            except _Broken as error:
+            except _TransientError as error:
                 failures[source] = str(error)
                 longest_wait = max(longest_wait, error.wait)
-            say(f"{file.name}: {source}: {failures[source]}")
+            on_progress(f"{file.name}: {source}: {failures[source]}")
         idle = 0 if _size(folder / (file.name + PART)) > before else idle + 1
         if sources and idle < patience.rounds:
-            time.sleep(min(patience.longest, max(longest_wait, pause * random.uniform(1, 1.5))))  # noqa: S311
+            time.sleep(min(patience.max_pause, max(longest_wait, pause * random.uniform(1, 1.5))))  # noqa: S311
             pause *= 2
     raise DownloadError(f"{file.name}: no source gave it: " + "; ".join(f"{s}: {why}" for s, why in failures.items()))
 
@@ -133,12 +133,12 @@ def hash_of(path: Path) -> str:
 
 
 def _try(
-    file: Published,
+    file: PublishedFile,
     source: str,
     folder: Path,
     sha256: str | None,
     progress: Progress,
-    patience: Patience,
+    patience: RetryPolicy,
     free: Callable[[Path], int],
 ) -> str:
     """The file's hash, after it has come from `source` and got its name."""
@@ -166,15 +166,15 @@ def _try(
     if sha256 is not None and found != sha256:
         part.unlink()
         if mixed:  # its beginning came from elsewhere
-            raise _Broken("the whole has another hash than expected; from the beginning next time")
-        raise _Refused(f"another file: SHA-256 {found}, expected {sha256}")
+            raise _TransientError("the whole has another hash than expected; from the beginning next time")
+        raise _PermanentError(f"another file: SHA-256 {found}, expected {sha256}")
     part.replace(folder / file.name)
     note.unlink(missing_ok=True)
     return found
 
 
 @contextmanager
-def _answer(source: str, headers: Mapping[str, str], patience: Patience) -> Iterator[Answer]:
+def _answer(source: str, headers: Mapping[str, str], patience: RetryPolicy) -> Iterator[Answer]:
     """The server's answer; proxies are those of the environment."""
     request = urllib.request.Request(source, headers=dict(headers))  # noqa: S310 - a source may be any URL
     try:
@@ -184,40 +184,40 @@ def _answer(source: str, headers: Mapping[str, str], patience: Patience) -> Iter
     except urllib.error.HTTPError as error:
         with error:
             if error.code in _FINAL:
-                raise _Refused(f"{error.code} {error.reason}") from error
+                raise _PermanentError(f"{error.code} {error.reason}") from error
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
-                raise _Broken("has nothing after what is here") from error
-            raise _Broken(f"{error.code} {error.reason}", _wait(error.headers.get("Retry-After"))) from error
+                raise _TransientError("has nothing after what is here") from error
+            raise _TransientError(f"{error.code} {error.reason}", _wait(error.headers.get("Retry-After"))) from error
     except (TimeoutError, urllib.error.URLError, http.client.HTTPException, ConnectionError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise _Broken(str(reason) or type(reason).__name__) from error
+        raise _TransientError(str(reason) or type(reason).__name__) from error
 
 
-def _refuse_other(file: Published, answer: Answer, total: int | None) -> None:
+def _refuse_other(file: PublishedFile, answer: Answer, total: int | None) -> None:
     """Turn away what cannot be the file, before anything of it is kept."""
     if "text/html" in answer.headers.get("Content-Type", ""):
-        raise _Refused("a web page in place of the file")
+        raise _PermanentError("a web page in place of the file")
     if file.size is not None and total is not None and total != file.size:
-        raise _Refused(f"another file: {total:,} bytes, expected {file.size:,}")
+        raise _PermanentError(f"another file: {total:,} bytes, expected {file.size:,}")
 
 
-def _receive(file: Published, answer: Answer, part: Path, total: int | None, progress: Progress) -> None:
+def _receive(file: PublishedFile, answer: Answer, part: Path, total: int | None, progress: Progress) -> None:
     done = _size(part)
     with part.open("ab") as out:
         while piece := answer.read(_PIECE):
             if done == 0 and piece.lstrip(b"\xef\xbb\xbf \t\r\n")[:16].lower().startswith(_PAGES):
-                raise _Refused("a web page in place of the file")
+                raise _PermanentError("a web page in place of the file")
             out.write(piece)
             done += len(piece)
-            progress.at(file.name, done, total or file.size)
+            progress.update(file.name, done, total or file.size)
         out.flush()
         os.fsync(out.fileno())
     expected = total or file.size
     if expected is not None and done < expected:
-        raise _Broken(f"the connection was cut after {done:,} of {expected:,} bytes")
+        raise _TransientError(f"the connection was cut after {done:,} of {expected:,} bytes")
     if expected is not None and done > expected:
         part.unlink()
-        raise _Broken(f"sent {done:,} bytes, {expected:,} expected; from the beginning next time")
+        raise _TransientError(f"sent {done:,} bytes, {expected:,} expected; from the beginning next time")
 
 
 @contextmanager
@@ -231,7 +231,7 @@ def _disk_errors(folder: Path) -> Iterator[None]:
                 f"{folder}: {error.strerror}; what has come is kept, run again when there is space"
             ) from error
         if error.filename is None:  # not a file's: the connection's
-            raise _Broken(str(error)) from error
+            raise _TransientError(str(error)) from error
         raise DownloadError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 

@@ -16,24 +16,24 @@ from typing import Any
 from rich import progress
 
 from ..errors import ExportError
-from ..files import alone, written
+from ..files import atomic_write, exclusive_lock
 from . import download, load
-from .download import Patience, Progress, hash_of
+from .download import Progress, RetryPolicy, hash_of
 from .load import CheckpointError
-from .registry import LICENCE, PUBLISHED, Published
+from .registry import LICENSE, PUBLISHED, PublishedFile
 
-Say = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 LOCK_FILE = "weights.lock.json"  # the hashes of files that no published one is known for
 _LINE_SECONDS = 5.0
 
 
-class LicenceNotAccepted(ExportError):
+class LicenseNotAccepted(ExportError):
     """The Wav2Lip weights were not downloaded, since nobody accepted their licence."""
 
 
 @dataclass(frozen=True)
-class Choices:
+class FetchOptions:
     """What the person who runs it decides.
 
     Attributes:
@@ -42,19 +42,19 @@ class Choices:
         unverified: files of another hash are taken, if they load.
     """
 
-    accept: bool | None = None
+    accept_license: bool | None = None
     replace: bool = False
     unverified: bool = False
 
 
-def bring(
+def fetch(
     folder: Path,
-    say: Say,
-    choices: Choices,
+    on_progress: ProgressCallback,
+    choices: FetchOptions,
     *,
-    files: Sequence[Published] = PUBLISHED,
+    files: Sequence[PublishedFile] = PUBLISHED,
     given: Path | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """Make `folder` hold every file, right.
 
@@ -62,7 +62,7 @@ def bring(
 
     Args:
         folder: made when it is not there.
-        say: takes one line at a time.
+        on_progress: takes one line at a time.
         choices: see `Choices`.
         files: what is wanted.
         given: a folder with files brought by hand; nothing is downloaded then.
@@ -73,29 +73,36 @@ def bring(
         ExportError: a file cannot be had, or is not the published one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with alone(folder, say):
+    with exclusive_lock(folder, on_progress):
         lock = _Lock(folder)
-        missing = [file for file in files if not _is_right(file, folder, lock, choices, say)]
+        missing = [file for file in files if not _is_right(file, folder, lock, choices, on_progress)]
         if given is not None:
             for file in missing:
-                _adopt(file, given, folder, lock, choices, say)
+                _adopt(file, given, folder, lock, choices, on_progress)
             return
         if any(file.restricted for file in missing):
-            _accept_licence(choices, say)
-        with _shown(say) as progress:
+            _accept_licence(choices, on_progress)
+        with _shown(on_progress) as progress:
             for file in missing:
                 sha256 = file.sha256 or lock.sha256(file.name)
-                say(f"{file.name}: downloading")
+                on_progress(f"{file.name}: downloading")
                 source, found = download.download(
-                    file, folder, sha256=sha256, say=say, progress=progress, patience=patience or Patience()
+                    file,
+                    folder,
+                    sha256=sha256,
+                    on_progress=on_progress,
+                    progress=progress,
+                    patience=patience or RetryPolicy(),
                 )
                 if file.sha256 is None and sha256 is None:
                     lock.record(file.name, folder / file.name, found, source)
-                    say(f"{file.name}: SHA-256 {found}, held from now on in {LOCK_FILE}")
-                say(f"{file.name}: downloaded and right")
+                    on_progress(f"{file.name}: SHA-256 {found}, held from now on in {LOCK_FILE}")
+                on_progress(f"{file.name}: downloaded and right")
 
 
-def _is_right(file: Published, folder: Path, lock: _Lock, choices: Choices, say: Say) -> bool:
+def _is_right(
+    file: PublishedFile, folder: Path, lock: _Lock, choices: FetchOptions, on_progress: ProgressCallback
+) -> bool:
     """Whether the file is there and the published one, or the one that was taken before.
 
     Raises:
@@ -106,14 +113,14 @@ def _is_right(file: Published, folder: Path, lock: _Lock, choices: Choices, say:
         return False
     found, held = hash_of(path), lock.sha256(file.name)
     if found in (file.sha256, held):
-        say(f"{file.name}: there, and right")
+        on_progress(f"{file.name}: there, and right")
         return True
     if file.sha256 is None and held is None:
         lock.record(file.name, path, found, "was there already")
-        say(f"{file.name}: there; its hash is held from now on in {LOCK_FILE}")
+        on_progress(f"{file.name}: there; its hash is held from now on in {LOCK_FILE}")
         return True
     if choices.replace:
-        say(f"{file.name}: another file, SHA-256 {found}; replaced")
+        on_progress(f"{file.name}: another file, SHA-256 {found}; replaced")
         return False
     raise ExportError(
         f"{path}: not the file that was expected (SHA-256 {found}, not {held or file.sha256}); "
@@ -121,7 +128,9 @@ def _is_right(file: Published, folder: Path, lock: _Lock, choices: Choices, say:
     )
 
 
-def _adopt(file: Published, given: Path, folder: Path, lock: _Lock, choices: Choices, say: Say) -> None:
+def _adopt(
+    file: PublishedFile, given: Path, folder: Path, lock: _Lock, choices: FetchOptions, on_progress: ProgressCallback
+) -> None:
     """Copy a file that was brought by hand, if it is right or may be another."""
     names = (file.name, *(source.rpartition("/")[2] for source in file.sources))
     path = next((given / name for name in names if (given / name).is_file()), None)
@@ -134,11 +143,11 @@ def _adopt(file: Published, given: Path, folder: Path, lock: _Lock, choices: Cho
             "weights of your own are taken with --unverified"
         )
     _load(file.name, path)
-    with written(folder / file.name) as temporary:
+    with atomic_write(folder / file.name) as temporary:
         shutil.copyfile(path, temporary)
     if found != file.sha256:
         lock.record(file.name, path, found, f"given as {path.name}")
-    say(f"{file.name}: taken from {path}{'' if found == file.sha256 else ', its hash is held from now on'}")
+    on_progress(f"{file.name}: taken from {path}{'' if found == file.sha256 else ', its hash is held from now on'}")
 
 
 def _load(name: str, path: Path) -> None:
@@ -155,15 +164,15 @@ def _load(name: str, path: Path) -> None:
         raise CheckpointError(f"{path}: not PixelLib's frozen graph")
 
 
-def _accept_licence(choices: Choices, say: Say) -> None:
-    if choices.accept:
+def _accept_licence(choices: FetchOptions, on_progress: ProgressCallback) -> None:
+    if choices.accept_license:
         return
-    say(LICENCE)
-    if choices.accept is None and sys.stdin.isatty() and sys.stdout.isatty():
+    on_progress(LICENSE)
+    if choices.accept_license is None and sys.stdin.isatty() and sys.stdout.isatty():
         if input("Accept, and download them? [y/N] ").strip().lower() in ("y", "yes"):
             return
-        raise LicenceNotAccepted("the licence was not accepted, nothing was downloaded")
-    raise LicenceNotAccepted(
+        raise LicenseNotAccepted("the licence was not accepted, nothing was downloaded")
+    raise LicenseNotAccepted(
         "nothing was downloaded: pass --accept-licence to accept the licence of the Wav2Lip weights"
     )
 
@@ -187,18 +196,18 @@ class _Lock:
     def record(self, name: str, path: Path, sha256: str, source: str) -> None:
         today = datetime.now(UTC).date().isoformat()
         self._content[name] = {"size": path.stat().st_size, "sha256": sha256, "source": source, "date": today}
-        with written(self._path) as temporary:
+        with atomic_write(self._path) as temporary:
             temporary.write_text(json.dumps(self._content, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 class _Lines:
     """Progress for a log: a line every few seconds."""
 
-    def __init__(self, say: Say) -> None:
-        self._say = say
+    def __init__(self, on_progress: ProgressCallback) -> None:
+        self._on_progress = on_progress
         self._name, self._began, self._last, self._start = "", 0.0, 0.0, 0
 
-    def at(self, name: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if name != self._name:
             self._name, self._began, self._last, self._start = name, now, now, done
@@ -207,7 +216,7 @@ class _Lines:
         self._last = now
         speed = max(1.0, (done - self._start) / (now - self._began))
         rest = f" of {total / 1e6:.1f} MB, {(total - done) / speed:.0f} s left" if total else " MB"
-        self._say(f"{name}: {done / 1e6:.1f}{rest}, {speed / 1e6:.1f} MB/s")
+        self._on_progress(f"{name}: {done / 1e6:.1f}{rest}, {speed / 1e6:.1f} MB/s")
 
 
 class _Bars:
@@ -217,16 +226,16 @@ class _Bars:
         self._bars = bars
         self._tasks: dict[str, progress.TaskID] = {}
 
-    def at(self, name: str, done: int, total: int | None) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(name, total=total)
         self._bars.update(self._tasks[name], completed=done, total=total)
 
 
 @contextmanager
-def _shown(say: Say) -> Iterator[Progress]:
+def _shown(on_progress: ProgressCallback) -> Iterator[Progress]:
     if not sys.stdout.isatty():
-        yield _Lines(say)
+        yield _Lines(on_progress)
         return
     columns = (
         progress.TextColumn("{task.description}"),

@@ -53,7 +53,7 @@ class IncompleteCheckpoints(CheckpointError):
 
 
 @dataclass(frozen=True)
-class Checkpoints:
+class CheckpointSet:
     """The four files of a complete folder, all real or all stand-ins."""
 
     folder: Path
@@ -65,7 +65,7 @@ class Checkpoints:
         return {name: self.folder / name for name in FILES}
 
 
-def find(folder: Path) -> Checkpoints:
+def find_checkpoints(folder: Path) -> CheckpointSet:
     """The complete set of checkpoints in `folder`.
 
     Raises:
@@ -81,7 +81,7 @@ def find(folder: Path) -> Checkpoints:
     stand_ins = [name for name in FILES if is_stand_in(folder / name)]
     if 0 < len(stand_ins) < len(FILES):
         raise IncompleteCheckpoints(f"{folder}: {', '.join(stand_ins)}: stand-ins beside real checkpoints")
-    return Checkpoints(folder, bool(stand_ins))
+    return CheckpointSet(folder, bool(stand_ins))
 
 
 def load_wav2lip(path: Path) -> Wav2Lip:

@@ -12,7 +12,7 @@ from .load import S3FD_FILE, SEGMENTATION_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFile:
     """One file.
 
     Attributes:
@@ -38,35 +38,35 @@ _PIXELLIB = "https://github.com/ayoolaolafenwa/PixelLib/releases/download/1.1/"
 _S3FD_ELSEWHERE = "s3fd-619a316812.pth"
 
 PUBLISHED = (
-    Published(
+    PublishedFile(
         WAV2LIP_FILE,
         tuple(source + WAV2LIP_FILE for source in (_ORIGINAL, _COPY, _SPACE)),
         "b78b681b68ad9fe6c6fb1debc6ff43ad05834a8af8a62ffc4167b7b34ef63c37",
         435_807_851,
         restricted=True,
     ),
-    Published(
+    PublishedFile(
         WAV2LIP_GAN_FILE,
         tuple(source + WAV2LIP_GAN_FILE for source in (_ORIGINAL, _COPY, _SPACE)),
         "ca9ab7b7b812c0e80a6e70a5977c545a1e8a365a6c49d5e533023c034d7ac3d8",
         restricted=True,
     ),
-    Published(
+    PublishedFile(
         S3FD_FILE,
         (_ORIGINAL + S3FD_FILE, _COPY + _S3FD_ELSEWHERE, _AUTHOR + _S3FD_ELSEWHERE),
         "619a31681264d3f7f7fc7a16a42cbbe8b23f31a256f75a366e5a1bcd59b33543",
         89_843_225,
     ),
-    Published(SEGMENTATION_FILE, (_ORIGINAL + SEGMENTATION_FILE, _PIXELLIB + SEGMENTATION_FILE)),
+    PublishedFile(SEGMENTATION_FILE, (_ORIGINAL + SEGMENTATION_FILE, _PIXELLIB + SEGMENTATION_FILE)),
 )
 
-LICENCE = """\
+LICENSE = """\
 The Wav2Lip weights (wav2lip.pth, wav2lip_gan.pth) were trained on the LRS2 data set. Their authors allow research
 and personal use only: no commercial use of any kind. Read https://github.com/Rudrabha/Wav2Lip#license-and-citation
 before you accept; for commercial use the authors offer other models."""
 
 
-def mirrored(published: Sequence[Published], mirror: str) -> tuple[Published, ...]:
+def with_mirror(published: Sequence[PublishedFile], mirror: str) -> tuple[PublishedFile, ...]:
     """The same files, looked for under `mirror` first, by their official names."""
     base = mirror.rstrip("/") + "/"
     return tuple(replace(file, sources=(base + file.name, *file.sources)) for file in published)

@@ -15,12 +15,12 @@ from lipsync.tensors import Model
 
 from ..networks.inference import fold_batch_norms
 from . import onnx_model
-from .onnx_model import Array, Origin
+from .onnx_model import Array, Provenance
 
 OPSET = 17  # all that the two nets need; far below what the oldest server reads
 
 
-def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, origin: Origin) -> None:
+def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, provenance: Provenance) -> None:
     """Trace `graph` and write `path`: the table's names, batch and varying sizes left open.
 
     Args:
@@ -28,7 +28,7 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, or
         graph: FP32, or halved by `graphs.halved`.
         sample: inputs to trace with, batched.
         path: the file to write.
-        origin: goes into the file.
+        provenance: goes into the file.
 
     Raises:
         ExportError: the graph's tensors are not those of the table.
@@ -37,7 +37,7 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, or
     fold_batch_norms(folded)
     _trace(model, folded, sample, path)
     proto = onnx.load(path)
-    onnx_model.finish(proto, model, origin)
+    onnx_model.annotate(proto, model, provenance)
     onnx.save(proto, path)
 
 

@@ -32,7 +32,7 @@ _TYPES = {
 
 
 @dataclass(frozen=True)
-class Origin:
+class Provenance:
     """The checkpoint that an export was made from."""
 
     sha256: str
@@ -44,7 +44,7 @@ class Origin:
         return "stand-in" if self.stand_in else "real"
 
 
-def finish(proto: onnx.ModelProto, model: Model, origin: Origin) -> None:
+def annotate(proto: onnx.ModelProto, model: Model, provenance: Provenance) -> None:
     """Describe an ONNX model in place: shapes as in the table, and where it came from.
 
     Raises:
@@ -61,8 +61,8 @@ def finish(proto: onnx.ModelProto, model: Model, origin: Origin) -> None:
     helper.set_model_props(
         proto,
         {
-            "checkpoint_sha256": origin.sha256,
-            "stand_in": str(origin.stand_in).lower(),
+            "checkpoint_sha256": provenance.sha256,
+            "stand_in": str(provenance.stand_in).lower(),
             "talking_avatar_version": __version__,
         },
     )

@@ -21,7 +21,7 @@ from lipsync.tensors import Model
 from ..errors import ExportError
 from ..validation.samples import Batch
 from . import onnx_model
-from .onnx_model import Origin
+from .onnx_model import Provenance
 
 # What stays FP32, as patterns of node names. `/net/` is the network itself; what is around it never is int8.
 _AROUND = r"^(?!/net/).*"
@@ -40,7 +40,7 @@ SENSITIVE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def save(model: Model, fp32: Path, path: Path, calibration: Sequence[Batch], origin: Origin) -> None:
+def save(model: Model, fp32: Path, path: Path, calibration: Sequence[Batch], provenance: Provenance) -> None:
     """Quantise the ONNX file `fp32` to `path`: weights per channel, activations per tensor.
 
     Args:
@@ -48,7 +48,7 @@ def save(model: Model, fp32: Path, path: Path, calibration: Sequence[Batch], ori
         fp32: the FP32 export.
         path: the file to write.
         calibration: batches of inputs that show the usual range of every value.
-        origin: goes into the file.
+        provenance: goes into the file.
 
     Raises:
         ExportError: NNCF cannot quantise the graph.
@@ -68,7 +68,7 @@ def save(model: Model, fp32: Path, path: Path, calibration: Sequence[Batch], ori
             )
     except Exception as error:  # NNCF's errors share no base of their own
         raise ExportError(f"{model.name}: NNCF cannot quantise the graph: {error}") from error
-    onnx_model.finish(quantised, model, origin)
+    onnx_model.annotate(quantised, model, provenance)
     onnx.save(quantised, path)
 
 

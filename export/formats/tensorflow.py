@@ -22,10 +22,10 @@ from onnx import helper
 from lipsync.tensors import SEGMENTATION
 
 from ..errors import ExportError
-from ..files import written
+from ..files import atomic_write
 from ..validation.accuracy import Result
 from . import onnx_model
-from .onnx_model import Array, Origin
+from .onnx_model import Array, Provenance
 
 # what the graph of PixelLib's `xception_pascalvoc.pb` calls them: UINT8 [1,H,W,3] RGB to integers [1,H,W]
 INPUT, OUTPUT = "ImageTensor:0", "SemanticPredictions:0"
@@ -37,7 +37,7 @@ Graph = Any  # tensorflow.compat.v1.GraphDef
 Session = Any  # tensorflow.compat.v1.Session
 
 
-def export_segmentation(frozen: Path, path: Path, origin: Origin) -> list[Result]:
+def export_segmentation(frozen: Path, path: Path, provenance: Provenance) -> list[Result]:
     """Export the frozen graph `frozen` as `segmentation` to the ONNX file `path`; gives back how it compares.
 
     Raises:
@@ -50,8 +50,8 @@ def export_segmentation(frozen: Path, path: Path, origin: Origin) -> list[Result
         proto = _convert(graph, frozen)
         _spell_out_padding(proto)
         _wrap(proto)
-        onnx_model.finish(proto, SEGMENTATION, origin)
-        with written(path) as temporary, _session(tensorflow, graph) as original:
+        onnx_model.annotate(proto, SEGMENTATION, provenance)
+        with atomic_write(path) as temporary, _session(tensorflow, graph) as original:
             onnx.save(proto, temporary)
             converted = onnx_model.session(temporary)
             shares = []
@@ -62,7 +62,7 @@ def export_segmentation(frozen: Path, path: Path, origin: Origin) -> list[Result
                 shares.append(_compare(want, have))
     worst, mean = max(shares), float(np.mean(shares))
     bar = 1 - DIFFERENT_PIXELS
-    return [Result(origin.kind, "pictures", len(shares), worst, mean, 1 - mean, 1 - worst, bar)]
+    return [Result(provenance.kind, "pictures", len(shares), worst, mean, 1 - mean, 1 - worst, bar)]
 
 
 @contextmanager

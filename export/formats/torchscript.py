@@ -15,12 +15,12 @@ from lipsync import __version__
 from lipsync.tensors import Model
 
 from ..networks.inference import fold_batch_norms
-from .onnx_model import Array, Origin
+from .onnx_model import Array, Provenance
 
 NOTES = "talking_avatar.json"  # the archive's extra file: what the export was made from
 
 
-def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, origin: Origin) -> None:
+def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, provenance: Provenance) -> None:
     """Trace `graph` and save it as an archive that keeps the table's names.
 
     The traced `forward` keeps its arguments' names, which both Triton's native `pytorch` backend and ours take the
@@ -32,13 +32,18 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, or
         graph: FP32, or halved by `graphs.halved`.
         sample: inputs to trace with, batched.
         path: the file to write.
-        origin: goes into the archive as `NOTES`.
+        provenance: goes into the archive as `NOTES`.
     """
     folded = copy.deepcopy(graph).eval()
     fold_batch_norms(folded)
     folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inputs = tuple(torch.from_numpy(array) for array in sample)
-    notes = {"model": model.name, "checkpoint_sha256": origin.sha256, "checkpoint": origin.kind, "version": __version__}
+    notes = {
+        "model": model.name,
+        "checkpoint_sha256": provenance.sha256,
+        "checkpoint": provenance.kind,
+        "version": __version__,
+    }
     with warnings.catch_warnings(), torch.no_grad():
         # TorchScript is on its way out of PyTorch; NVIDIA's pytorch backend of 24.10 reads nothing newer.
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -79,7 +79,7 @@ class S3FDGraph(nn.Module):
         return boxes.gather(1, order.unsqueeze(2).expand(-1, -1, 4)), best
 
 
-def halved(graph: Graph) -> Graph:
+def to_half(graph: Graph) -> Graph:
     """A copy whose net computes in FP16. Softmax, boxes, the channel norms' sums and all scaling stay in FP32.
 
     Batch norms are folded before, in FP32: variances and their epsilon of 1e-5 are too small for FP16.

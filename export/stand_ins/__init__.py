@@ -41,7 +41,7 @@ Written by `python -m export stand-ins`. Put the real files into a folder of the
 GAN_DEPTH = 1.5  # wav2lip_gan opens the darker mouth, so that one can see which of the two ran
 
 
-def write(folder: Path, say: Callable[[str], None] = print) -> None:
+def write(folder: Path, on_progress: Callable[[str], None] = print) -> None:
     """Write the four stand-in checkpoints and a README.txt into `folder`, which is made if need be.
 
     A stand-in that is up to date stays as it is, an old one is replaced; a file is there whole or not at all.
@@ -58,7 +58,7 @@ def write(folder: Path, say: Callable[[str], None] = print) -> None:
     _atomically(readme, lambda path: path.write_text(README, "utf-8"))
     for name, writer in writers.items():
         _atomically(folder / name, lambda path, writer=writer: writer(path, current))  # type: ignore[misc]
-        say(f"{folder / name}: written, a STAND-IN, not the published weights")
+        on_progress(f"{folder / name}: written, a STAND-IN, not the published weights")
 
 
 def _is_written(path: Path, mark: str) -> bool:

@@ -18,21 +18,21 @@ from lipsync import tensors
 from lipsync.tensors import Model, Tensor
 
 from ..errors import ExportError
-from ..files import written
+from ..files import atomic_write
 from ..variants import ONNX_FP32, Format, Profile, Variant
-from .profiles import ENGINE_CACHE, PROFILES, Service, Size, TensorRT
+from .profiles import ENGINE_CACHE, PROFILES, ServingProfile, Size, TensorRT
 
 CONFIG_FILE = "config.pbtxt"
 _HEADER = "# Generated from lipsync/tensors.py by `python -m export configs`. Change it there, not here.\n"
 
 
 @dataclass(frozen=True)
-class Net:
+class NetworkRuntime:
     """A neural network; what serves it is its variant's backend, and how is its profile's `Service`."""
 
 
 @dataclass(frozen=True)
-class Python:
+class PythonRuntime:
     """A `model.py` on the Python backend: one process, always on the CPU.
 
     Attributes:
@@ -43,7 +43,7 @@ class Python:
 
     idle_seconds: int = 0
     sessions: int = 0
-    beside_gpu: int = 1
+    instances_with_gpu: int = 1
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Ensemble:
     steps: tuple[Step, ...]
 
 
-Runtime = Net | Python | Ensemble
+Runtime = NetworkRuntime | PythonRuntime | Ensemble
 
 # NVIDIA's native openvino backend takes full batches only, unless it may fill them up (docs/adr/0010); its own
 # default of several streams would share the cores among copies of the net.
@@ -78,9 +78,9 @@ def _speak(net: Model) -> Step:
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    "mel_spectrogram": Python(),
-    "s3fd": Net(),
-    "face_nms": Python(),
+    "mel_spectrogram": PythonRuntime(),
+    "s3fd": NetworkRuntime(),
+    "face_nms": PythonRuntime(),
     "detect_faces": Ensemble(
         (
             Step(tensors.S3FD, {"image": "frames"}, {"boxes": "candidates", "scores": "candidate_scores"}),
@@ -91,12 +91,12 @@ RUNTIMES: Mapping[str, Runtime] = {
             ),
         )
     ),
-    "face_crop": Python(),
-    "wav2lip": Net(),
-    "wav2lip_gan": Net(),
+    "face_crop": PythonRuntime(),
+    "wav2lip": NetworkRuntime(),
+    "wav2lip_gan": NetworkRuntime(),
     "lipsync": Ensemble((_CROP, _speak(tensors.WAV2LIP))),
     "lipsync_gan": Ensemble((_CROP, _speak(tensors.WAV2LIP_GAN))),
-    "face_paste": Python(),
+    "face_paste": PythonRuntime(),
     "lipsync_clip": Ensemble(
         (
             Step(tensors.MEL_SPECTROGRAM, {"audio": "audio", "fps": "fps"}, {"mel": "mel"}),
@@ -109,10 +109,10 @@ RUNTIMES: Mapping[str, Runtime] = {
             ),
         )
     ),
-    "segmentation": Net(),
-    "avatar": Python(),
+    "segmentation": NetworkRuntime(),
+    "avatar": PythonRuntime(),
     # more than a session may be silent: Triton counts from a request, the model from its answer, which takes time
-    "live": Python(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, beside_gpu=4),
+    "live": PythonRuntime(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, instances_with_gpu=4),
 }
 
 
@@ -155,10 +155,10 @@ def config(
     )
     result.output.extend(pb.ModelOutput(name=t.name, data_type=_type(t), dims=t.shape) for t in model.outputs)
     match RUNTIMES[model.name]:
-        case Net():
+        case NetworkRuntime():
             _run_net(result, model, variant, PROFILES[profile][model.name])
-        case Python() as python:
-            count = 1 if profile is Profile.CPU else python.beside_gpu
+        case PythonRuntime() as python:
+            count = 1 if profile is Profile.CPU else python.instances_with_gpu
             result.backend = "python"
             result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
             if model.streams:
@@ -210,7 +210,7 @@ def write_one(
     text = render(model, parameters, variant=variant, profile=profile)
     if path.is_file() and path.read_text("utf-8") == text:
         return None
-    with written(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, "utf-8")
     return path
 
@@ -227,7 +227,7 @@ def differences(repository: Path) -> str:
     return "\n".join(lines)
 
 
-def _run_net(result: pb.ModelConfig, model: Model, variant: Variant, service: Service) -> None:
+def _run_net(result: pb.ModelConfig, model: Model, variant: Variant, service: ServingProfile) -> None:
     result.backend = variant.format.backend
     result.default_model_filename = variant.format.file
     if model.max_batch_size and service.max_batch_size:

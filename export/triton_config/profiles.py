@@ -34,7 +34,7 @@ class TensorRT:
 
 
 @dataclass(frozen=True)
-class Service:
+class ServingProfile:
     """How one net is served.
 
     Attributes:
@@ -68,13 +68,13 @@ _SMALL_PICTURE = {"image": (240, 320, 3)}
 # batches. A batch of s3fd is full sooner and each picture longer. One instance: a net fills all cores by itself, and
 # Triton's default of two would share them and double the memory.
 _CPU = {
-    tensors.S3FD.name: Service("KIND_CPU", queue_delay_us=1000, sizes=_SMALL_PICTURE),
-    tensors.WAV2LIP.name: Service("KIND_CPU", queue_delay_us=2000, warm_up=(1, tensors.WAV2LIP_BATCH)),
-    tensors.SEGMENTATION.name: Service("KIND_CPU", sizes={"image": (384, 512, 3)}),
+    tensors.S3FD.name: ServingProfile("KIND_CPU", queue_delay_us=1000, sizes=_SMALL_PICTURE),
+    tensors.WAV2LIP.name: ServingProfile("KIND_CPU", queue_delay_us=2000, warm_up=(1, tensors.WAV2LIP_BATCH)),
+    tensors.SEGMENTATION.name: ServingProfile("KIND_CPU", sizes={"image": (384, 512, 3)}),
 }
 # On a GPU a window is under 0.1 ms, so only large batches fill it: 256 gave twice the frames of 32 on an H100. Two
 # instances: one copies while the other computes. A window's wait is worth the few batches that it lasts.
-_WAV2LIP_GPU = Service(
+_WAV2LIP_GPU = ServingProfile(
     "KIND_GPU",
     instances=2,
     max_batch_size=256,
@@ -82,17 +82,17 @@ _WAV2LIP_GPU = Service(
     queue_delay_us=1000,
     warm_up=(1, 16, 32, 64, 128, 256),
 )
-_S3FD_GPU = Service(
+_S3FD_GPU = ServingProfile(
     "KIND_GPU", instances=2, max_batch_size=16, queue_delay_us=1000, warm_up=(1, 4, 16), sizes=_SMALL_PICTURE
 )
-_SEGMENTATION_GPU = Service("KIND_GPU", sizes={"image": (384, 512, 3)})
+_SEGMENTATION_GPU = ServingProfile("KIND_GPU", sizes={"image": (384, 512, 3)})
 _GPU = {
     tensors.S3FD.name: _S3FD_GPU,
     tensors.WAV2LIP.name: _WAV2LIP_GPU,
     tensors.SEGMENTATION.name: _SEGMENTATION_GPU,
 }
 _TENSORRT = {
-    tensors.S3FD.name: Service(
+    tensors.S3FD.name: ServingProfile(
         "KIND_GPU",
         max_batch_size=8,
         queue_delay_us=1000,
@@ -100,7 +100,7 @@ _TENSORRT = {
         sizes={"image": (360, 640, 3)},
         tensorrt=TensorRT({"image": (1, 64, 64, 3)}, {"image": (4, 360, 640, 3)}, {"image": (8, 1088, 1920, 3)}),
     ),
-    tensors.WAV2LIP.name: Service(
+    tensors.WAV2LIP.name: ServingProfile(
         "KIND_GPU",
         max_batch_size=256,
         preferred=(64, 128, 256),
@@ -112,7 +112,7 @@ _TENSORRT = {
     tensors.SEGMENTATION.name: _SEGMENTATION_GPU,
 }
 
-PROFILES: Mapping[Profile, Mapping[str, Service]] = {
+PROFILES: Mapping[Profile, Mapping[str, ServingProfile]] = {
     profile: services | {tensors.WAV2LIP_GAN.name: services[tensors.WAV2LIP.name]}
     for profile, services in ((Profile.CPU, _CPU), (Profile.GPU, _GPU), (Profile.TENSORRT, _TENSORRT))
 }

@@ -20,14 +20,14 @@ from .samples import Sets
 
 Floats = NDArray[np.float32]
 
-MOUTHS: Mapping[Precision, float] = {Precision.FP32: 60.0, Precision.FP16: 45.0, Precision.INT8: 35.0}  # dB, PSNR
-BOXES: Mapping[Precision, float] = {Precision.FP32: 0.99, Precision.FP16: 0.99, Precision.INT8: 0.95}  # IoU
+MIN_PSNR_DB: Mapping[Precision, float] = {Precision.FP32: 60.0, Precision.FP16: 45.0, Precision.INT8: 35.0}  # dB, PSNR
+MIN_IOU: Mapping[Precision, float] = {Precision.FP32: 0.99, Precision.FP16: 0.99, Precision.INT8: 0.95}  # IoU
 SAME = 120.0  # dB that stand for "no difference at all"
 # A face that one of the two finds may score so much less in the other and still count as found.
 SCORE_MARGIN = 0.1
 
 
-class BarMissed(ExportError):
+class AccuracyError(ExportError):
     """An export is too far from its network; the message says which bar it missed and by how much."""
 
 
@@ -52,15 +52,15 @@ class Result:
     mean: float
     score: float | None
     lowest: float | None
-    bar: float
+    threshold: float
 
     @property
     def passed(self) -> bool:
         """Whether the bar is reached, or nothing was there to judge."""
-        return self.score is None or self.score >= self.bar
+        return self.score is None or self.score >= self.threshold
 
 
-class References:
+class ReferenceOutputs:
     """What the network itself answers, kept: every variant of a net is held to the same."""
 
     def __init__(self, model: Model, network: Run, sets: Sets, weights: str) -> None:
@@ -89,7 +89,7 @@ class References:
         return results
 
 
-def refuse_missed(model: Model, variant: object, results: Iterable[Result]) -> None:
+def check_thresholds(model: Model, variant: object, results: Iterable[Result]) -> None:
     """Raise what the results miss.
 
     Raises:
@@ -97,12 +97,12 @@ def refuse_missed(model: Model, variant: object, results: Iterable[Result]) -> N
     """
     unit, name = ("IoU", "boxes") if model is tensors.S3FD else ("dB", "mouths")
     missed = [
-        f"{name} on {result.samples} ({result.weights} weights) reach {result.score:.4g} {unit}, {result.bar:g} asked"
+        f"{name} on {result.samples} ({result.weights} weights) reach {result.score:.4g} {unit}, {result.threshold:g} asked"
         for result in results
         if not result.passed
     ]
     if missed:
-        raise BarMissed(f"{model.name} as {variant}: below its bar, not written: {'; '.join(missed)}")
+        raise AccuracyError(f"{model.name} as {variant}: below its bar, not written: {'; '.join(missed)}")
 
 
 def _measure_mouths(
@@ -118,7 +118,7 @@ def _measure_mouths(
         float(difference.mean()),
         _psnr(float(squares.mean())),
         _psnr(float(squares.max())),
-        MOUTHS[precision],
+        MIN_PSNR_DB[precision],
     )
 
 
@@ -137,7 +137,7 @@ def _measure_boxes(
             for overlap, distance in (*_matches(one, other), *_matches(other, one)):
                 overlaps.append(overlap)
                 distances.append(distance)
-    bar = BOXES[precision]
+    bar = MIN_IOU[precision]
     if not overlaps:
         return Result(weights, samples, 0, 0.0, 0.0, None, None, bar)
     score, lowest = float(np.mean(overlaps)), float(np.min(overlaps))

@@ -73,7 +73,7 @@ class Report:
             [
                 *(r.weights, r.samples, r.count, f"{r.worst:.2f}", f"{r.mean:.3f}"),
                 *(format(value, form) if value is not None else "no face" for value in (r.score, r.lowest)),
-                f"{r.bar:g}",
+                f"{r.threshold:g}",
                 "passed" if r.passed else "MISSED",
             ]
             for r in self.results
@@ -92,7 +92,9 @@ class Report:
         return ["    " + line if i else line for i, line in enumerate(lines)]
 
     def _where(self) -> str:
-        what = f"{samples.TIMED[1]}×{samples.TIMED[0]} pictures on " if self.model is tensors.S3FD else "on "
+        what = (
+            f"{samples.TIMING_SIZE[1]}×{samples.TIMING_SIZE[0]} pictures on " if self.model is tensors.S3FD else "on "
+        )
         lacks = self.variant.precision is Precision.INT8 and not int8_instructions()
         return f"{what}{self.machine}" + ("; it lacks VNNI, which int8 gets its speed from" if lacks else "")
 

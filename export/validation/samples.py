@@ -45,13 +45,13 @@ class Samples:
     Args:
         media: the files.
         detector: finds the faces in the frames; the FP32 graph of the checkpoint at hand.
-        say: takes a line about each picture without a face.
+        on_progress: takes a line about each picture without a face.
     """
 
-    def __init__(self, media: Media, detector: S3FDGraph, say: Callable[[str], None]) -> None:
+    def __init__(self, media: Media, detector: S3FDGraph, on_progress: Callable[[str], None]) -> None:
         self._media = media
         self._detector = detector
-        self._say = say
+        self._on_progress = on_progress
 
     def calibration(self, net: tensors.Model) -> list[Batch]:
         """Batches that show a net's usual range of values: mostly real ones, some noise."""
@@ -95,7 +95,7 @@ class Samples:
             box = face_detection.best_face(kept[0], kept_scores[0])
             found.append((picture, _middle(picture) if box is None else _inside(picture, box)))
             if box is None:
-                self._say("a picture to calibrate with shows this detector no face: its middle is taken")
+                self._on_progress("a picture to calibrate with shows this detector no face: its middle is taken")
         return found
 
     def _speaking(self, draw: np.random.Generator, count: int) -> Batch:
@@ -128,11 +128,11 @@ def timing(net: tensors.Model, batch: int) -> Batch:
     """One batch to time a net with: noise, of the smallest picture that all of S3FD's maps have several cells for."""
     draw = np.random.default_rng(batch)
     if net is tensors.S3FD:
-        return (np.stack(_noise_pictures(draw, batch, *TIMED)),)
+        return (np.stack(_noise_pictures(draw, batch, *TIMING_SIZE)),)
     return _noise_faces(draw, batch)
 
 
-TIMED = (120, 160)  # height and width
+TIMING_SIZE = (120, 160)  # height and width
 
 
 def _read(path: Path) -> list[Picture]:

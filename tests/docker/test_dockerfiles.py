@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from avatar.settings import JobSettings, variable_of
-from embedded.installation import find_parts
+from embedded.installation import find_installation
 from gateway.settings import SETTINGS, Settings
 from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, ignored, step, steps
 
@@ -88,7 +88,7 @@ def test_numba_may_write_somewhere(dockerfile: Path) -> None:
 
 
 def test_triton_knows_every_flag() -> None:
-    parts = find_parts()
+    parts = find_installation()
     libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
     said = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
     program, *flags = step(DOCKERFILES["triton"], "CMD").words()

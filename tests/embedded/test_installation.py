@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from embedded import backend_directory, command_line, installation, ports
-from embedded.errors import MissingPart, PortBusy
-from embedded.startup_log import StartLog
+from embedded.errors import MissingDependency, PortBusy
+from embedded.startup_log import StartupLog
 from lipsync.triton.cpu import usable_cores
 
 NAMES = ("http", "grpc", "metrics")
@@ -29,7 +29,7 @@ NAMES = ("http", "grpc", "metrics")
 def test_a_machine_that_cannot_run_the_wheel_is_told_so(
     system_name: str, machine: str, libc: tuple[str, str], said: str
 ) -> None:
-    with pytest.raises(MissingPart, match=said):
+    with pytest.raises(MissingDependency, match=said):
         installation.check_platform(system_name, machine, libc)
 
 
@@ -47,12 +47,12 @@ def test_the_first_folder_with_the_shared_library_is_taken(tmp_path: Path) -> No
 
 
 def test_a_missing_shared_library_is_named_with_what_brings_it(tmp_path: Path) -> None:
-    with pytest.raises(MissingPart, match=rf"libpython{installation.PYTHON}\.so.*(install|--enable-shared)"):
+    with pytest.raises(MissingDependency, match=rf"libpython{installation.PYTHON}\.so.*(install|--enable-shared)"):
         installation.find_libpython([tmp_path])
 
 
 def test_the_backend_directory_holds_the_stub_beside_the_python_backend(tmp_path: Path) -> None:
-    parts = installation.find_parts()
+    parts = installation.find_installation()
     backends = backend_directory.build_backends(tmp_path, parts)
     python = backends / "python"
     assert {"libtriton_python.so", "triton_python_backend_utils.py"} <= {file.name for file in python.iterdir()}
@@ -62,7 +62,7 @@ def test_the_backend_directory_holds_the_stub_beside_the_python_backend(tmp_path
 
 
 def test_the_environment_puts_the_running_python_first() -> None:
-    parts = installation.find_parts()
+    parts = installation.find_installation()
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/opt/lib", "PYTHONHOME": "/elsewhere", "LANG": "C"}
     grown = command_line.environment(parts, 3, base)
     assert grown["LD_LIBRARY_PATH"].split(":") == [str(parts.libpython), str(parts.libraries), "/opt/lib"]
@@ -111,7 +111,7 @@ def test_without_a_quota_the_affinity_counts(tmp_path: Path, quota: str) -> None
 def test_the_log_tells_what_loads_what_is_ready_and_what_failed(tmp_path: Path) -> None:
     path = tmp_path / "triton.log"
     with path.open("w") as written, path.open() as read:
-        log = StartLog()
+        log = StartupLog()
         written.write('I1122 17:19:07.880501 1 model_lifecycle.cc:472] "loading: a:1"\n')
         written.write('I1122 17:19:07.880501 1 model_lifecycle.cc:472] "loading: b:1"\nI1122 17:19:08.2741')
         written.flush()
@@ -129,7 +129,7 @@ def test_the_log_tells_what_loads_what_is_ready_and_what_failed(tmp_path: Path) 
 
 
 def test_the_last_error_is_kept_for_a_server_that_dies() -> None:
-    log = StartLog()
+    log = StartupLog()
     log.feed("/x/tritonserver: error while loading shared libraries: libfoo.so: cannot open")
     assert log.last_error == ""
     log.feed("error: creating server: Internal - failed to load all models")

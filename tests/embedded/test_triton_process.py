@@ -156,7 +156,7 @@ def test_progress_names_the_models_that_are_waited_for(models: Path) -> None:
     slow = "import time\nclass TritonPythonModel:\n    def initialize(self, args): time.sleep(5)"
     tiny_models.add_python(models, "slow", slow)
     lines: list[str] = []
-    with Triton(models, say=lines.append):
+    with Triton(models, on_progress=lines.append):
         assert "1 of 2 models loaded, waiting for slow" in lines
 
 

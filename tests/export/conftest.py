@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export.formats import onnx_export
-from export.formats.onnx_model import Origin
+from export.formats.onnx_model import Provenance
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
@@ -31,19 +31,19 @@ def s3fd_graph() -> S3FDGraph:
 
 
 @pytest.fixture(scope="session")
-def origin() -> Origin:
-    return Origin(sha256="5" * 64, stand_in=True)
+def provenance() -> Provenance:
+    return Provenance(sha256="5" * 64, stand_in=True)
 
 
 @pytest.fixture(scope="session")
-def wav2lip_onnx(wav2lip_graph: Wav2LipGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wav2lip_onnx(wav2lip_graph: Wav2LipGraph, provenance: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("wav2lip") / "model.onnx"
-    onnx_export.save(tensors.WAV2LIP, wav2lip_graph, samples.timing(tensors.WAV2LIP, 2), path, origin)
+    onnx_export.save(tensors.WAV2LIP, wav2lip_graph, samples.timing(tensors.WAV2LIP, 2), path, provenance)
     return path
 
 
 @pytest.fixture(scope="session")
-def s3fd_onnx(s3fd_graph: S3FDGraph, origin: Origin, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def s3fd_onnx(s3fd_graph: S3FDGraph, provenance: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("s3fd") / "model.onnx"
-    onnx_export.save(tensors.S3FD, s3fd_graph, samples.timing(tensors.S3FD, 2), path, origin)
+    onnx_export.save(tensors.S3FD, s3fd_graph, samples.timing(tensors.S3FD, 2), path, provenance)
     return path

@@ -13,13 +13,13 @@ import pytest
 from google.protobuf import text_format
 
 from embedded.server import Triton
-from export.build.variant_builder import Maker
+from export.build.variant_builder import VariantBuilder
 from export.checkpoints import load
-from export.formats.onnx_model import Origin
+from export.formats.onnx_model import Provenance
 from export.networks import random_weights
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.triton_config import model_config
-from export.validation.accuracy import BOXES, MOUTHS
+from export.validation.accuracy import MIN_IOU, MIN_PSNR_DB
 from export.validation.sample_media import Media
 from export.validation.samples import Samples
 from export.variants import Format, Precision, Profile, Variant
@@ -51,10 +51,10 @@ def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         tensors.S3FD.name: S3FDGraph(random_weights.s3fd()),
     }
     for net in NETS:
-        maker = Maker(
+        maker = VariantBuilder(
             net,
             graphs[net.name],
-            Origin("0" * 64, stand_in=True),
+            Provenance("0" * 64, stand_in=True),
             "seeded random",
             calibration=lambda net=net: samples.calibration(net),
             verification={},
@@ -67,7 +67,7 @@ def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             (repository / config.name).mkdir()
             (repository / config.name / model_config.CONFIG_FILE).write_text(text_format.MessageToString(config))
             # linked: int8 in one format is made from int8 in another
-            shutil.copytree(maker.make(variant), repository / config.name / "1", copy_function=os.link)
+            shutil.copytree(maker.build(variant), repository / config.name / "1", copy_function=os.link)
     with Triton(repository) as triton, caller(triton.grpc_address) as connection:
         yield connection
 
@@ -79,7 +79,7 @@ def test_mouths_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, v
     mouths = call(name_of(tensors.WAV2LIP, variant), inputs)["mouth"]
     assert (mouths.dtype, mouths.shape) == (np.uint8, wanted.shape)
     error = np.square(mouths.astype(float) - wanted).mean()
-    assert error == 0 or 10 * math.log10(255**2 / error) >= MOUTHS[variant.precision]
+    assert error == 0 or 10 * math.log10(255**2 / error) >= MIN_PSNR_DB[variant.precision]
     (alone,) = call(name_of(tensors.WAV2LIP, variant), {name: array[:1] for name, array in inputs.items()})["mouth"]
     assert np.abs(alone.astype(int) - mouths[0]).max() <= 2  # a batch of another size is another kernel, no more
 
@@ -93,7 +93,7 @@ def test_faces_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, va
     for boxes, scores, best in zip(answer["boxes"], answer["scores"], wanted, strict=True):
         candidates = boxes[scores > face_detection.FACE_SCORE - 0.1]
         overlap = max(_overlap(box, best[:4]) for box in candidates)
-        assert overlap >= BOXES[variant.precision]
+        assert overlap >= MIN_IOU[variant.precision]
 
 
 @every_variant

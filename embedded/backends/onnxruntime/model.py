@@ -7,7 +7,6 @@ onnxruntime's CUDA provider; the accelerators of `--profile tensorrt` are NVIDIA
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 
 import onnxruntime
@@ -15,9 +14,10 @@ import triton_python_backend_utils as pb_utils
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
-from lipsync.triton.python_model import Request, Response
+from lipsync.triton.cpu import threads_per_model
+from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
+from lipsync.triton.python_backend import BackendConfig, BatchExecutor
 
 Provider = str | tuple[str, dict[str, str]]
 
@@ -30,15 +30,15 @@ class Session:
         if not path.is_file():
             raise ValueError(f"{path} is missing")
         self._session = onnxruntime.InferenceSession(path, _options(config), providers=[provider])
-        self._give_back = onnxruntime.RunOptions()  # else the session keeps the most that it ever needed
+        self._shrink_arena = onnxruntime.RunOptions()  # else the session keeps the most that it ever needed
         device = "cpu:0" if isinstance(provider, str) else f"gpu:{provider[1]['device_id']}"
-        self._give_back.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+        self._shrink_arena.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
 
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
+    def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         try:
-            outputs: list[Array] = self._session.run(wanted, feeds, self._give_back if large else None)
+            outputs: list[Array] = self._session.run(requested, feeds, self._shrink_arena if large else None)
         except InvalidArgument as error:  # shapes that the graph does not take
             raise InvalidInput(_sentence(error)) from None
         return outputs
@@ -54,7 +54,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self._batching = BatchExecutor(pb_utils, config, session)
 
-    def execute(self, requests: Sequence[Request]) -> list[Response]:
+    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
         return self._batching.execute(requests)
 
 
@@ -68,7 +68,7 @@ def _provider(args: Mapping[str, str]) -> Provider:
 
 def _options(config: BackendConfig) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = config.number("intra_op_thread_count", int(os.environ.get(THREADS, "0")))
+    options.intra_op_num_threads = config.number("intra_op_thread_count", threads_per_model())
     options.inter_op_num_threads = config.number("inter_op_thread_count", 1)
     options.log_severity_level = 3  # errors; warnings about the graph belong to the exporter
     # idle threads of one model must not spin on the cores that another one needs

@@ -8,7 +8,6 @@ up to `max_batch_size`, and FP32 stays FP32 on CPUs that have bf16.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -20,9 +19,10 @@ import openvino
 import triton_python_backend_utils as pb_utils
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
-from lipsync.triton.python_model import Request, Response
+from lipsync.triton.cpu import threads_per_model
+from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
+from lipsync.triton.python_backend import BackendConfig, BatchExecutor
 
 
 class Compiled:
@@ -38,7 +38,7 @@ class Compiled:
         self.inputs = list(self._shapes)
         self.outputs = [port.get_any_name() for port in self._compiled.outputs]
 
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
+    def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         for name, array in feeds.items():
             shape = self._shapes[name]
             if not shape.compatible(openvino.PartialShape(list(array.shape))):
@@ -46,7 +46,7 @@ class Compiled:
         # no copy on the way in; out of it there is one, since the request's buffers serve the next run
         tensors = {name: openvino.Tensor(np.ascontiguousarray(array), True) for name, array in feeds.items()}
         self._request.infer(tensors)
-        outputs = [self._request.get_tensor(name).data.copy() for name in wanted]
+        outputs = [self._request.get_tensor(name).data.copy() for name in requested]
         if large:  # else the network keeps the most that it ever needed
             self._request = None
             self._compiled.release_memory()
@@ -64,7 +64,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self._batching = BatchExecutor(pb_utils, config, compiled)
 
-    def execute(self, requests: Sequence[Request]) -> list[Response]:
+    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
         return self._batching.execute(requests)
 
 
@@ -75,7 +75,7 @@ def _properties(config: BackendConfig) -> dict[str, object]:
         "CPU_DENORMALS_OPTIMIZATION": True,  # weights of mostly zeros make denormals, which slow a CPU ten times
         "PERFORMANCE_HINT": config.parameter("PERFORMANCE_HINT").upper() or "LATENCY",
     }
-    if threads := config.number("INFERENCE_NUM_THREADS", int(os.environ.get(THREADS, "0"))):
+    if threads := config.number("INFERENCE_NUM_THREADS", threads_per_model()):
         properties["INFERENCE_NUM_THREADS"] = threads
     if streams := config.parameter("NUM_STREAMS"):
         properties["NUM_STREAMS"] = streams.upper()

@@ -10,7 +10,6 @@ stream of this instance's own; what an export computes in (FP16, channels-last) 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -19,9 +18,10 @@ import torch
 import triton_python_backend_utils as pb_utils
 
 from lipsync.arrays import Array
-from lipsync.triton.python_backend import THREADS, BatchExecutor, BackendConfig
 from lipsync.errors import InvalidInput
-from lipsync.triton.python_model import Request, Response
+from lipsync.triton.cpu import threads_per_model
+from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
+from lipsync.triton.python_backend import BackendConfig, BatchExecutor
 
 
 class Module:
@@ -42,7 +42,7 @@ class Module:
         self.outputs = config.outputs  # by place: a module's outputs have no names
         self._config = config
 
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
+    def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         with torch.inference_mode(), torch.cuda.stream(self._stream):
             tensors = [self._carry(feeds[name]) for name in self.inputs]
             try:
@@ -53,7 +53,7 @@ class Module:
                 raise InvalidInput(f"{_shapes(feeds)}: {_reason(error)}") from error
             outputs = answer if isinstance(answer, tuple) else (answer,)
             named = dict(zip(self._config.outputs, outputs, strict=True))
-            arrays = [self._fetch(named[name]) for name in wanted]
+            arrays = [self._fetch(named[name]) for name in requested]
             if self._stream:
                 self._stream.synchronize()  # the copies back have arrived
                 if large:
@@ -77,7 +77,7 @@ class TritonPythonModel:
         config = BackendConfig(args)
         torch.set_flush_denormal(True)  # weights of mostly zeros make denormals, which slow a CPU ten times
         try:
-            if threads := config.number("INTRA_OP_THREAD_COUNT", int(os.environ.get(THREADS, "0"))):
+            if threads := config.number("INTRA_OP_THREAD_COUNT", threads_per_model()):
                 torch.set_num_threads(threads)
             torch.set_num_interop_threads(config.number("INTER_OP_THREAD_COUNT", 1))
             module = Module(config, _device(args))
@@ -86,7 +86,7 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from error
         self._batching = BatchExecutor(pb_utils, config, module)
 
-    def execute(self, requests: Sequence[Request]) -> list[Response]:
+    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
         return self._batching.execute(requests)
 
 

@@ -49,7 +49,7 @@ def test_the_bare_session_has_the_options_of_the_servers(monkeypatch: pytest.Mon
 
 def test_both_sides_give_the_same_mouths(triton: Triton, repository: Path) -> None:
     batch = serving._batch(3)
-    file = versions.of(repository / WAV2LIP.name)[-1].folder / "model.onnx"
+    file = versions.list_versions(repository / WAV2LIP.name)[-1].folder / "model.onnx"
     (alone,) = serving.bare(file, threads=1)(batch)
     with caller(triton.grpc_address) as call:
         served = call(WAV2LIP.name, {tensor.name: array for tensor, array in zip(WAV2LIP.inputs, batch, strict=True)})

@@ -17,7 +17,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.server import Triton
 from export.build import versions
-from export.files import written
+from export.files import atomic_write
 from tests.support import tiny_models
 from tests.support.triton_calls import Caller, caller
 
@@ -89,7 +89,7 @@ def test_a_new_version_is_served_without_a_call_failing(repository: Path, call: 
         calling.wait_for(2)
         staged = stage(repository, "staged")
         onnx.save(other_arithmetic(repository), staged / "model.onnx")
-        versions.place(staged, repository / "arithmetic")
+        versions.publish(staged, repository / "arithmetic")
         calling.wait_for(1)
     assert calling.failed == []
     assert calling.answers == [2, 1]
@@ -102,12 +102,12 @@ def test_a_new_version_of_another_format_is_served_without_a_call_failing(reposi
         staged = stage(repository, "staged")
         onnx.save(other_arithmetic(repository), repository.parent / "other.onnx")
         openvino.save_model(openvino.Core().read_model(repository.parent / "other.onnx"), staged / "model.xml")
-        versions.place(staged, repository / "arithmetic")
+        versions.publish(staged, repository / "arithmetic")
         # the longest that the new version can stand under the old config; its server has polled by then
         time.sleep(2.5)
         changed = text_format.Parse(config.read_text(), pb.ModelConfig())
         changed.backend, changed.default_model_filename = "openvino", "model.xml"
-        with written(config) as temporary:
+        with atomic_write(config) as temporary:
             temporary.write_text(text_format.MessageToString(changed))
         calling.wait_for(1)
     assert calling.failed == []

@@ -14,8 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.build import listing, versions
 from export.build import repository as repositories
-from export.build.repository import NETS, Options
-from export.build.repository import build as build_with
+from export.build.repository import NETS, BuildOptions
+from export.build.repository import build_repository as build_with
 from export.errors import ExportError
 from export.triton_config import model_config
 from export.validation.sample_media import Media
@@ -23,11 +23,11 @@ from export.variants import Format, Precision, Profile
 from lipsync.tensors import MODELS
 
 NET_NAMES = {net.model.name for net in NETS}
-ONNX = Options(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
+ONNX = BuildOptions(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
 
 
-def build(weights: Path, repository: Path, say: Callable[[str], None], options: Options = ONNX) -> None:
-    build_with(weights, repository, say, options)
+def build(weights: Path, repository: Path, on_progress: Callable[[str], None], options: BuildOptions = ONNX) -> None:
+    build_with(weights, repository, on_progress, options)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> 
         if model.name in NET_NAMES:
             assert have.parameters["checkpoint"].string_value == "stand-in"
             assert len(have.parameters["checkpoint_sha256"].string_value) == 64
-            (version,) = versions.of(repository / model.name)
+            (version,) = versions.list_versions(repository / model.name)
             assert have.parameters["export"].string_value == version.export
             assert have.parameters["precision"].string_value == "fp32"
             for name in set(have.parameters) - {"api_version"}:
@@ -179,12 +179,12 @@ def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, expor
     fcntl.flock(folder, fcntl.LOCK_EX)
     waits, lines = threading.Event(), []
 
-    def say(line: str) -> None:
+    def on_progress(line: str) -> None:
         lines.append(line)
         if "waiting" in line:
             waits.set()
 
-    other = threading.Thread(target=build, args=(stand_in_weights, exported, say))
+    other = threading.Thread(target=build, args=(stand_in_weights, exported, on_progress))
     other.start()
     try:
         assert waits.wait(60)
@@ -212,7 +212,7 @@ def test_a_new_export_becomes_the_next_version_and_an_older_one_comes_back_for_n
 ) -> None:
     weights = trained_otherwise(stand_in_weights, tmp_path / "weights")
     build(weights, exported, said.append)
-    old, new = versions.of(exported / "segmentation")
+    old, new = versions.list_versions(exported / "segmentation")
     assert (old.number, new.number) == (1, 2)
     assert config(exported, "segmentation").parameters["export"].string_value == new.export != old.export
 
@@ -220,9 +220,12 @@ def test_a_new_export_becomes_the_next_version_and_an_older_one_comes_back_for_n
     build(stand_in_weights, exported, said.append)
     assert any(line.startswith("segmentation: as exported before") for line in said)
     assert not any("exporting" in line for line in said)
-    newest = versions.of(exported / "segmentation")[-1]
+    newest = versions.list_versions(exported / "segmentation")[-1]
     assert (newest.number, newest.export) == (3, old.export)
-    assert [version.number for version in versions.of(exported / "segmentation")] == [2, 3]  # one older is kept
+    assert [version.number for version in versions.list_versions(exported / "segmentation")] == [
+        2,
+        3,
+    ]  # one older is kept
 
 
 def test_pruning_leaves_as_many_older_versions_as_asked(
@@ -232,12 +235,12 @@ def test_pruning_leaves_as_many_older_versions_as_asked(
     said.clear()
     repositories.prune(exported, 0, said.append)
     assert said == ["segmentation: version 1 removed, 0 older kept"]
-    assert [version.number for version in versions.of(exported / "segmentation")] == [2]
+    assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2]
 
 
 def test_every_export_has_a_report_beside_it(repository: Path) -> None:
     for net in NETS:
-        (version,) = versions.of(repository / net.model.name)
+        (version,) = versions.list_versions(repository / net.model.name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())
         assert (report["model"], report["format"], report["precision"]) == (net.model.name, "onnx", "fp32")
         assert report["judged_on_real_weights"] is False
@@ -266,14 +269,14 @@ def test_nothing_is_left_beside_the_repository(stand_in_weights: Path, exported:
 def test_media_that_cannot_be_used_are_named_before_anything_is_exported(
     stand_in_weights: Path, tmp_path: Path, said: list[str]
 ) -> None:
-    options = Options(media=Media((tmp_path / "face.png",), Media.shipped().speech), timing=False)
+    options = BuildOptions(media=Media((tmp_path / "face.png",), Media.shipped().speech), timing=False)
     with pytest.raises(ExportError, match=r"face\.png: no such file.*--frames"):
         build(stand_in_weights, tmp_path / "repository", said.append, options)
     assert not (tmp_path / "repository" / "s3fd").exists()
 
 
 def test_the_projects_own_repository_takes_only_what_its_configs_say(stand_in_weights: Path, said: list[str]) -> None:
-    for options in (Options(), Options(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
+    for options in (BuildOptions(), BuildOptions(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
         with pytest.raises(ExportError, match="configs here are committed and of ONNX fp32 on a CPU"):
             build(stand_in_weights, model_config.committed(), said.append, options)
 
@@ -286,7 +289,7 @@ def test_a_mount_point_is_refused_since_nothing_can_be_renamed_into_it(stand_in_
 
 def test_weights_that_are_real_are_judged_on_themselves_and_the_report_says_so(golden_repository: Path) -> None:
     for name in ("s3fd", "wav2lip", "wav2lip_gan"):
-        (version,) = versions.of(golden_repository / name)
+        (version,) = versions.list_versions(golden_repository / name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())
         assert report["judged_on_real_weights"] is True
         assert {result["weights"] for result in report["results"]} == {"real"}

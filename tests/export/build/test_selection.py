@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from export.build.selection import Studio
+from export.build.selection import VariantSelector
 from export.checkpoints import load
-from export.formats.onnx_model import Origin
+from export.formats.onnx_model import Provenance
 from export.validation import accuracy
-from export.validation.accuracy import BarMissed
+from export.validation.accuracy import AccuracyError
 from export.validation.sample_media import Media
 from export.variants import ONNX_FP32, Format, Precision, Variant
 from lipsync import tensors
 
 OPENVINO_FP32 = Variant(Format.OPENVINO, Precision.FP32)
 OPENVINO_FP16 = Variant(Format.OPENVINO, Precision.FP16)
-ORIGIN = Origin("0" * 64, stand_in=False)
+ORIGIN = Provenance("0" * 64, stand_in=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,22 +33,24 @@ def said(lines: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def studio(golden_weights: Path, tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> Studio:
+def studio(golden_weights: Path, tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> VariantSelector:
     """On the golden fill, which bears no mark: nothing is made a second time with random weights."""
-    return Studio(load.find(golden_weights), Media.shipped(), tmp_path_factory.mktemp("studio"), lines.append)
+    return VariantSelector(
+        load.find_checkpoints(golden_weights), Media.shipped(), tmp_path_factory.mktemp("studio"), lines.append
+    )
 
 
 def raise_bar(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
-    monkeypatch.setattr(accuracy, "MOUTHS", {**accuracy.MOUTHS, precision: 200.0})
+    monkeypatch.setattr(accuracy, "MOUTHS", {**accuracy.MIN_PSNR_DB, precision: 200.0})
 
 
 def test_of_several_the_fastest_is_taken_and_timed_beside_the_network(stand_in_weights: Path, tmp_path: Path) -> None:
     said: list[str] = []
     folder = tmp_path / "work"
     folder.mkdir()
-    studio = Studio(load.find(stand_in_weights), Media.shipped(), folder, said.append)
-    candidates, origin = (OPENVINO_FP32, ONNX_FP32), Origin("0" * 64, stand_in=True)
-    report = studio.export(tensors.WAV2LIP, origin, candidates, tmp_path / "export", timed=True)
+    studio = VariantSelector(load.find_checkpoints(stand_in_weights), Media.shipped(), folder, said.append)
+    candidates, provenance = (OPENVINO_FP32, ONNX_FP32), Provenance("0" * 64, stand_in=True)
+    report = studio.export(tensors.WAV2LIP, provenance, candidates, tmp_path / "export", timed=True)
     (race,) = [line for line in said if line.startswith("wav2lip: ms a frame")]
     assert race.split(": ")[2].startswith(str(report.variant))
     wanted = {"model.xml", "model.bin"} if report.variant == OPENVINO_FP32 else {"model.onnx"}
@@ -62,7 +64,7 @@ def test_of_several_the_fastest_is_taken_and_timed_beside_the_network(stand_in_w
 
 
 def test_a_variant_below_its_bar_is_named_and_the_next_is_taken(
-    studio: Studio, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+    studio: VariantSelector, tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raise_bar(monkeypatch, Precision.FP16)
     candidates = (OPENVINO_FP16, ONNX_FP32)
@@ -74,15 +76,15 @@ def test_a_variant_below_its_bar_is_named_and_the_next_is_taken(
 
 
 def test_an_export_below_its_bar_is_not_written(
-    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    studio: VariantSelector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raise_bar(monkeypatch, Precision.FP16)
-    with pytest.raises(BarMissed, match=r"openvino fp16: below its bar.*crops \(real weights\) reach .* 200 asked"):
+    with pytest.raises(AccuracyError, match=r"openvino fp16: below its bar.*crops \(real weights\) reach .* 200 asked"):
         studio.export(tensors.WAV2LIP, ORIGIN, (OPENVINO_FP16,), tmp_path / "export", timed=False)
     assert not (tmp_path / "export").exists()
 
 
-def test_both_wav2lips_race_once(studio: Studio, tmp_path: Path, said: list[str]) -> None:
+def test_both_wav2lips_race_once(studio: VariantSelector, tmp_path: Path, said: list[str]) -> None:
     candidates = (OPENVINO_FP32, ONNX_FP32)
     for model in (tensors.WAV2LIP, tensors.WAV2LIP_GAN):
         studio.export(model, ORIGIN, candidates, tmp_path / model.name, timed=False)

@@ -25,79 +25,79 @@ def staged(folder: Path, content: str, seed: object = 0) -> Path:
     target = folder / f"staged-{content}"
     target.mkdir()
     (target / "model.onnx").write_text(content)
-    versions.record(target, INPUTS | {"seed": seed}, OUTCOME | {"weights": "real"})
+    versions.write_record(target, INPUTS | {"seed": seed}, OUTCOME | {"weights": "real"})
     return target
 
 
 def test_each_export_becomes_the_next_version(model: Path, tmp_path: Path) -> None:
     for i in range(1, 12):
-        assert versions.place(staged(tmp_path, str(i), i), model) == model / str(i)
-    assert [version.number for version in versions.of(model)] == list(range(1, 12))
+        assert versions.publish(staged(tmp_path, str(i), i), model) == model / str(i)
+    assert [version.number for version in versions.list_versions(model)] == list(range(1, 12))
     assert not list(tmp_path.glob("staged-*"))
 
 
 def test_what_triton_takes_for_no_version_is_none(model: Path, tmp_path: Path) -> None:
     for name in ("0", "01", "2x", ".3"):
         (model / name).mkdir()
-    assert versions.place(staged(tmp_path, "a"), model).name == "1"
+    assert versions.publish(staged(tmp_path, "a"), model).name == "1"
 
 
 def test_a_directory_that_no_export_filled_keeps_its_number_and_its_content(model: Path, tmp_path: Path) -> None:
     foreign = model / "7" / "model.onnx"
     foreign.parent.mkdir()
     foreign.write_text("somebody's")
-    assert versions.place(staged(tmp_path, "a"), model).name == "8"
-    versions.place(staged(tmp_path, "b"), model)
+    assert versions.publish(staged(tmp_path, "a"), model).name == "8"
+    versions.publish(staged(tmp_path, "b"), model)
     assert [gone.number for gone in versions.prune(model, 0, tmp_path)] == [8]
     assert foreign.read_text() == "somebody's"
 
 
 def test_an_export_is_named_by_everything_that_went_into_it() -> None:
-    name = versions.name_of(INPUTS)
-    assert name == versions.name_of(dict(reversed(INPUTS.items())))
-    assert len({name, versions.name_of(INPUTS | {"candidates": ["onnx int8"]}), versions.name_of({})}) == 3
+    name = versions.export_name(INPUTS)
+    assert name == versions.export_name(dict(reversed(INPUTS.items())))
+    assert len({name, versions.export_name(INPUTS | {"candidates": ["onnx int8"]}), versions.export_name({})}) == 3
 
 
 def test_a_damaged_version_is_not_whole(model: Path, tmp_path: Path) -> None:
-    versions.place(staged(tmp_path, "a"), model)
-    (version,) = versions.of(model)
-    assert version.is_whole()
+    versions.publish(staged(tmp_path, "a"), model)
+    (version,) = versions.list_versions(model)
+    assert version.is_intact()
     (version.folder / "model.onnx").write_text("b")
-    assert not version.is_whole()
+    assert not version.is_intact()
     (version.folder / "model.onnx").unlink()
-    assert not version.is_whole()
+    assert not version.is_intact()
     assert "DAMAGED" in listing.table(model.parent)
 
 
 def test_an_older_export_comes_back_without_its_files_being_written_again(model: Path, tmp_path: Path) -> None:
-    old = versions.place(staged(tmp_path, "a"), model)
-    versions.place(staged(tmp_path, "b", 1), model)
-    versions.link(versions.of(model)[0], tmp_path / "again")
-    again = versions.place(tmp_path / "again", model)
+    old = versions.publish(staged(tmp_path, "a"), model)
+    versions.publish(staged(tmp_path, "b", 1), model)
+    versions.link(versions.list_versions(model)[0], tmp_path / "again")
+    again = versions.publish(tmp_path / "again", model)
     assert again.name == "3"
     assert (again / "model.onnx").samefile(old / "model.onnx")
-    assert versions.of(model)[-1].export == versions.of(model)[0].export
+    assert versions.list_versions(model)[-1].export == versions.list_versions(model)[0].export
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, [4]), (1, [3, 4]), (9, [1, 2, 3, 4])])
 def test_as_many_older_ones_stay_as_asked(model: Path, tmp_path: Path, keep: int, left: list[int]) -> None:
     for i in range(4):
-        versions.place(staged(tmp_path, str(i), i), model)
+        versions.publish(staged(tmp_path, str(i), i), model)
     gone = [version.number for version in versions.prune(model, keep, tmp_path)]
     assert sorted(gone + left) == [1, 2, 3, 4]
-    assert [version.number for version in versions.of(model)] == left
+    assert [version.number for version in versions.list_versions(model)] == left
 
 
 def test_a_record_that_is_no_record_is_no_version(model: Path) -> None:
     for number, text in enumerate(("{", "[]", ""), start=1):
         (model / str(number)).mkdir()
         (model / str(number) / versions.RECORD_FILE).write_text(text)
-    assert versions.of(model) == []
+    assert versions.list_versions(model) == []
 
 
 def test_the_list_shows_what_each_version_is(model: Path, tmp_path: Path) -> None:
     for i in range(2):
-        versions.place(staged(tmp_path, str(i), i), model)
+        versions.publish(staged(tmp_path, str(i), i), model)
     (model.parent / "plain").mkdir()
     (model.parent / "plain" / "config.pbtxt").write_text('name: "plain"\n')
     head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in listing.table(model.parent).splitlines()]

@@ -20,16 +20,16 @@ from pathlib import Path
 import pytest
 
 from export.checkpoints import fetch, registry
-from export.checkpoints.download import DownloadError, Patience
-from export.checkpoints.fetch import Choices, LicenceNotAccepted
-from export.checkpoints.registry import PUBLISHED, Published
+from export.checkpoints.download import DownloadError, RetryPolicy
+from export.checkpoints.fetch import FetchOptions, LicenseNotAccepted
+from export.checkpoints.registry import PUBLISHED, PublishedFile
 from export.errors import ExportError
 
 CONTENT = bytes(range(256)) * 4096  # a megabyte
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"<!DOCTYPE html><html><body>moved</body></html>"
-HASTY = Patience(rounds=2, timeout=2, pause=0.01, longest=0.05)
-YES = Choices(accept=True)
+HASTY = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=0.05)
+YES = FetchOptions(accept_license=True)
 ROOT = Path(__file__).parents[3]
 
 
@@ -96,12 +96,12 @@ def said() -> list[str]:
     return []
 
 
-def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[Published]:
-    return (Published("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
+def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[PublishedFile]:
+    return (PublishedFile("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
 
 
-def bring(folder: Path, said: list[str], files: tuple[Published, ...], choices: Choices = YES) -> None:
-    fetch.bring(folder, said.append, choices, files=files, patience=HASTY)
+def bring(folder: Path, said: list[str], files: tuple[PublishedFile, ...], choices: FetchOptions = YES) -> None:
+    fetch.fetch(folder, said.append, choices, files=files, patience=HASTY)
 
 
 def left(folder: Path) -> set[str]:
@@ -158,8 +158,8 @@ def test_a_dead_source_is_passed_over(tmp_path: Path, said: list[str]) -> None:
 def test_a_server_that_asks_for_time_gets_it(tmp_path: Path, said: list[str]) -> None:
     with serving(Behaviour(busy=1)) as url:
         begin = time.monotonic()
-        patience = Patience(rounds=2, timeout=2, pause=0.01, longest=5)
-        fetch.bring(tmp_path, said.append, YES, files=one(url), patience=patience)
+        patience = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=5)
+        fetch.fetch(tmp_path, said.append, YES, files=one(url), patience=patience)
     assert time.monotonic() - begin >= 1  # what Retry-After said, where it would have asked again after 0.01 s
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
@@ -233,9 +233,9 @@ def test_a_file_without_a_known_hash_is_held_to_the_first_ones(tmp_path: Path, s
         assert (tmp_path / "net.pth").read_bytes() == b"changed"
         server.content = CONTENT[::-1]
         with pytest.raises(DownloadError, match="another file: SHA-256"):
-            bring(tmp_path, said, files, Choices(accept=True, replace=True))
+            bring(tmp_path, said, files, FetchOptions(accept_license=True, replace=True))
         server.content = CONTENT
-        bring(tmp_path, said, files, Choices(accept=True, replace=True))
+        bring(tmp_path, said, files, FetchOptions(accept_license=True, replace=True))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
@@ -247,7 +247,7 @@ def test_too_little_space_is_said_before_anything_comes(tmp_path: Path, said: li
             one(url)[0],
             tmp_path,
             sha256=SHA256,
-            say=said.append,
+            on_progress=said.append,
             progress=fetch._Lines(said.append),
             patience=HASTY,
             free=lambda folder: 0,
@@ -259,15 +259,15 @@ SCRIPT = """
 import resource, sys
 from pathlib import Path
 from export.checkpoints import fetch
-from export.checkpoints.download import Patience
-from export.checkpoints.registry import Published
+from export.checkpoints.download import RetryPolicy
+from export.checkpoints.registry import PublishedFile
 url, folder, sha256, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-file = Published("net.pth", (url + "/net.pth",), sha256)
+file = PublishedFile("net.pth", (url + "/net.pth",), sha256)
 try:
-    fetch.bring(Path(folder), lambda line: print(line, flush=True), fetch.Choices(accept=True), files=(file,),
-                  patience=Patience(rounds=2, timeout=20, pause=0.01))
+    fetch.fetch(Path(folder), lambda line: print(line, flush=True), fetch.FetchOptions(accept_license=True), files=(file,),
+                  patience=RetryPolicy(rounds=2, timeout=20, pause=0.01))
 except KeyboardInterrupt:
     sys.exit("interrupted")
 except Exception as error:
@@ -336,16 +336,16 @@ def test_a_proxy_of_the_environment_is_used(tmp_path: Path, said: list[str], mon
 
 
 def test_a_mirror_is_asked_first() -> None:
-    (file,) = registry.mirrored(one("https://source.example"), "https://mirror.example/store/")
+    (file,) = registry.with_mirror(one("https://source.example"), "https://mirror.example/store/")
     assert file.sources == ("https://mirror.example/store/net.pth", "https://source.example/net.pth")
 
 
-RESTRICTED = (Published("net.pth", ("http://127.0.0.1:9/net.pth",), SHA256, restricted=True),)
+RESTRICTED = (PublishedFile("net.pth", ("http://127.0.0.1:9/net.pth",), SHA256, restricted=True),)
 
 
 def test_without_a_terminal_and_without_a_yes_nothing_is_downloaded(tmp_path: Path, said: list[str]) -> None:
-    with pytest.raises(LicenceNotAccepted, match="--accept-licence"):
-        bring(tmp_path, said, RESTRICTED, Choices())
+    with pytest.raises(LicenseNotAccepted, match="--accept-licence"):
+        bring(tmp_path, said, RESTRICTED, FetchOptions())
     assert "research" in said[0]
     assert left(tmp_path) == set()
 
@@ -382,9 +382,9 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
     own = hashlib.sha256((stand_in_weights / "s3fd.pth").read_bytes()).hexdigest()
     source = "https://source.example/s3fd-619a316812.pth"
 
-    def take(sha256: str, choices: Choices = YES) -> None:
-        files = (Published("s3fd.pth", (source,), sha256),)
-        fetch.bring(folder, said.append, choices, files=files, given=given)
+    def take(sha256: str, choices: FetchOptions = YES) -> None:
+        files = (PublishedFile("s3fd.pth", (source,), sha256),)
+        fetch.fetch(folder, said.append, choices, files=files, given=given)
 
     with pytest.raises(ExportError, match=r"not the published file.*--unverified"):
         take("0" * 64)
@@ -393,7 +393,7 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
     assert (folder / "s3fd.pth").read_bytes() == (stand_in_weights / "s3fd.pth").read_bytes()
     assert left(folder) == {"s3fd.pth"}
     (folder / "s3fd.pth").unlink()
-    take("0" * 64, Choices(unverified=True))
+    take("0" * 64, FetchOptions(unverified=True))
     assert json.loads((folder / fetch.LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
     take("0" * 64)  # from then on it is the right one
     assert said[-1] == "s3fd.pth: there, and right"
@@ -403,9 +403,9 @@ def test_a_file_given_by_hand_that_is_no_checkpoint_is_refused(tmp_path: Path, s
     given, folder = tmp_path / "given", tmp_path / "weights"
     given.mkdir()
     (given / "s3fd.pth").write_bytes(PAGE)
-    files = (Published("s3fd.pth", ("https://source.example/s3fd.pth",), "0" * 64),)
+    files = (PublishedFile("s3fd.pth", ("https://source.example/s3fd.pth",), "0" * 64),)
     with pytest.raises(ExportError, match="web page"):
-        fetch.bring(folder, said.append, Choices(unverified=True), files=files, given=given)
+        fetch.fetch(folder, said.append, FetchOptions(unverified=True), files=files, given=given)
     with pytest.raises(ExportError, match=r"no net\.pth in it"):
-        fetch.bring(folder, said.append, YES, files=one("https://source.example"), given=given)
+        fetch.fetch(folder, said.append, YES, files=one("https://source.example"), given=given)
     assert left(folder) == set()

@@ -176,26 +176,26 @@ def fill(folder: Path, stand_ins: tuple[str, ...] = (), leave_out: tuple[str, ..
 
 def test_a_complete_folder_is_found_and_known_as_real_or_stand_in(tmp_path: Path) -> None:
     fill(tmp_path)
-    assert not load.find(tmp_path).stand_ins
+    assert not load.find_checkpoints(tmp_path).stand_ins
     fill(tmp_path, stand_ins=load.FILES)
-    found = load.find(tmp_path)
+    found = load.find_checkpoints(tmp_path)
     assert found.stand_ins
     assert all(found.paths[name] == tmp_path / name for name in load.FILES)
 
 
 def test_an_empty_folder_and_half_a_set_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(NoCheckpoints):
-        load.find(tmp_path)
+        load.find_checkpoints(tmp_path)
     fill(tmp_path, leave_out=("s3fd.pth", "wav2lip_gan.pth"))
     with pytest.raises(IncompleteCheckpoints, match=r"missing: wav2lip_gan\.pth, s3fd\.pth$"):
-        load.find(tmp_path)
+        load.find_checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize("name", load.FILES)
 def test_one_stand_in_among_real_checkpoints_is_named(tmp_path: Path, name: str) -> None:
     fill(tmp_path, stand_ins=(name,))
     with pytest.raises(IncompleteCheckpoints, match=f": {name}: stand-ins beside real"):
-        load.find(tmp_path)
+        load.find_checkpoints(tmp_path)
 
 
 def test_a_stand_in_is_known_under_any_name(tmp_path: Path) -> None:

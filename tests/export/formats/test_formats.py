@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from export.formats import openvino_ir, torchscript
-from export.formats.onnx_model import Origin
-from export.networks.inference import S3FDGraph, Wav2LipGraph, halved
+from export.formats.onnx_model import Provenance
+from export.networks.inference import S3FDGraph, Wav2LipGraph, to_half
 from export.validation import samples
 from export.variants import Precision
 from lipsync import tensors
@@ -38,14 +38,14 @@ def graph(name: str, wav2lip_graph: Wav2LipGraph, s3fd_graph: S3FDGraph) -> Wav2
 @nets
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
 def test_a_torchscript_archive_names_its_inputs_and_is_old_enough_to_be_read(
-    model: Model, graph: Wav2LipGraph | S3FDGraph, half: bool, tmp_path: Path, origin: Origin
+    model: Model, graph: Wav2LipGraph | S3FDGraph, half: bool, tmp_path: Path, provenance: Provenance
 ) -> None:
     path = tmp_path / "model.pt"
-    torchscript.save(model, halved(graph) if half else graph, samples.timing(model, 2), path, origin)
+    torchscript.save(model, to_half(graph) if half else graph, samples.timing(model, 2), path, provenance)
     module, notes = torchscript.load(path)
     arguments = [argument.name for argument in module.forward.schema.arguments]
     assert arguments == ["self", *(tensor.name for tensor in model.inputs)]
-    assert notes["checkpoint_sha256"] == origin.sha256
+    assert notes["checkpoint_sha256"] == provenance.sha256
     operators = {node.kind().removeprefix("aten::") for node in nodes(module) if node.kind().startswith("aten::")}
     assert operators <= OLD_OPERATORS
     with zipfile.ZipFile(path) as archive:
@@ -55,10 +55,10 @@ def test_a_torchscript_archive_names_its_inputs_and_is_old_enough_to_be_read(
 
 @nets
 def test_a_torchscript_archive_keeps_no_device(
-    model: Model, graph: Wav2LipGraph | S3FDGraph, tmp_path: Path, origin: Origin
+    model: Model, graph: Wav2LipGraph | S3FDGraph, tmp_path: Path, provenance: Provenance
 ) -> None:
     path = tmp_path / "model.pt"
-    torchscript.save(model, graph, samples.timing(model, 2), path, origin)
+    torchscript.save(model, graph, samples.timing(model, 2), path, provenance)
     module, _ = torchscript.load(path)
     devices = [node for node in nodes(module) if node.kind() == "prim::Constant" and is_device(node)]
     assert devices == [], "tracing has kept the device that it ran on"
@@ -66,16 +66,16 @@ def test_a_torchscript_archive_keeps_no_device(
 
 @nets
 def test_an_ir_has_one_name_a_port_and_is_old_enough_to_be_read(
-    model: Model, name: str, tmp_path: Path, origin: Origin, request: pytest.FixtureRequest
+    model: Model, name: str, tmp_path: Path, provenance: Provenance, request: pytest.FixtureRequest
 ) -> None:
     import openvino
 
     path = tmp_path / "model.xml"
-    openvino_ir.save(model, request.getfixturevalue(f"{name}_onnx"), path, Precision.FP32, origin)
+    openvino_ir.save(model, request.getfixturevalue(f"{name}_onnx"), path, Precision.FP32, provenance)
     read = openvino.Core().read_model(path)
     for ports, table in ((read.inputs, model.inputs), (read.outputs, model.outputs)):
         assert [port.get_names() for port in ports] == [{tensor.name} for tensor in table]
-    assert read.get_rt_info(["talking_avatar", "checkpoint_sha256"]).astype(str) == origin.sha256
+    assert read.get_rt_info(["talking_avatar", "checkpoint_sha256"]).astype(str) == provenance.sha256
     tree = ElementTree.parse(path).getroot()  # noqa: S314 - written a moment ago
     assert int(tree.attrib["version"]) <= 11
     opsets = {layer.attrib["version"] for layer in tree.iter("layer")}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import lipsync
 from export.errors import ExportError
 from export.formats import onnx_export, onnx_model
-from export.formats.onnx_model import Origin
+from export.formats.onnx_model import Provenance
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.validation import samples
 from lipsync import face_detection, tensors
@@ -96,22 +96,22 @@ class Echo(nn.Module):
         return face[:, 3:] + 0 * mel.mean()
 
 
-def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, origin: Origin) -> None:
+def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, provenance: Provenance) -> None:
     class InFloat(Wav2LipGraph):
         def forward(self, face: Tensor, mel: Tensor) -> Tensor:
             return super().forward(face, mel).float()
 
     with pytest.raises(ExportError, match="wav2lip: the graph's tensors are"):
         onnx_export.save(
-            tensors.WAV2LIP, InFloat(Echo()), samples.timing(tensors.WAV2LIP, 2), tmp_path / "model.onnx", origin
+            tensors.WAV2LIP, InFloat(Echo()), samples.timing(tensors.WAV2LIP, 2), tmp_path / "model.onnx", provenance
         )
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(22, 10), (17, 11)])
 def test_a_file_too_new_for_nvidias_container_is_refused(
-    wav2lip_onnx: Path, origin: Origin, opset: int, ir: int
+    wav2lip_onnx: Path, provenance: Provenance, opset: int, ir: int
 ) -> None:
     proto = onnx.load(wav2lip_onnx, load_external_data=False)
     proto.opset_import[0].version, proto.ir_version = opset, ir
     with pytest.raises(ExportError, match=f"wav2lip: opset {opset}, IR {ir}; NVIDIA's container reads opset 21, IR 10"):
-        onnx_model.finish(proto, tensors.WAV2LIP, origin)
+        onnx_model.annotate(proto, tensors.WAV2LIP, provenance)

@@ -10,7 +10,7 @@ import pytest
 
 from export.errors import ExportError
 from export.formats import onnx_model
-from export.formats.onnx_model import Origin
+from export.formats.onnx_model import Provenance
 from export.formats.tensorflow import export_segmentation
 from lipsync import tensors
 
@@ -87,10 +87,10 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.stack((x * 255 // width, y * 255 // height, (x + y) % 256), axis=2).astype(np.uint8)
 
 
-def test_the_export_labels_pictures_of_any_size_like_tensorflow(tmp_path: Path, origin: Origin) -> None:
+def test_the_export_labels_pictures_of_any_size_like_tensorflow(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "segmentation" / "1" / "model.onnx"
     with freeze(tmp_path / "deeplab.pb", lambda tf, image: DeepLab(tf)(image)) as session:
-        export_segmentation(tmp_path / "deeplab.pb", path, origin)
+        export_segmentation(tmp_path / "deeplab.pb", path, provenance)
         exported = onnx_model.session(path)
         for size in ((CROP, CROP), (CROP, 60), (33, 128), (20, 20)):
             image = picture(*size)
@@ -102,21 +102,23 @@ def test_the_export_labels_pictures_of_any_size_like_tensorflow(tmp_path: Path, 
             assert np.mean(labels != wanted) <= 0.002
 
 
-def test_the_export_has_the_tensors_of_the_table_and_says_what_it_was_made_from(tmp_path: Path, origin: Origin) -> None:
+def test_the_export_has_the_tensors_of_the_table_and_says_what_it_was_made_from(
+    tmp_path: Path, provenance: Provenance
+) -> None:
     freeze(tmp_path / "reddish.pb", reddish).close()
-    export_segmentation(tmp_path / "reddish.pb", tmp_path / "model.onnx", origin)
+    export_segmentation(tmp_path / "reddish.pb", tmp_path / "model.onnx", provenance)
     session = onnx_model.session(tmp_path / "model.onnx")
     ((image,), (labels,)) = session.get_inputs(), session.get_outputs()
     assert (image.name, image.type) == ("image", "tensor(uint8)")
     assert [size for size in image.shape if isinstance(size, int)] == [3]
     assert (labels.name, labels.type, len(labels.shape)) == ("labels", "tensor(int32)", 2)
-    assert session.get_modelmeta().custom_metadata_map["checkpoint_sha256"] == origin.sha256
+    assert session.get_modelmeta().custom_metadata_map["checkpoint_sha256"] == provenance.sha256
     proto = onnx.load(tmp_path / "model.onnx")
     assert max(entry.version for entry in proto.opset_import) <= 21
     assert proto.ir_version <= 10
 
 
-def test_labels_that_differ_from_tensorflows_fail_the_export(tmp_path: Path, origin: Origin) -> None:
+def test_labels_that_differ_from_tensorflows_fail_the_export(tmp_path: Path, provenance: Provenance) -> None:
     def dice(tf: Any, image: Any) -> Any:
         return tf.cast(tf.random.uniform(tf.shape(image)[:3], 0, 20), tf.int64)
 
@@ -124,23 +126,25 @@ def test_labels_that_differ_from_tensorflows_fail_the_export(tmp_path: Path, ori
     with pytest.raises(
         ExportError, match=r"^segmentation: `labels` differ from TensorFlow's in \d+\.\d+% of the pixels"
     ):
-        export_segmentation(tmp_path / "dice.pb", tmp_path / "out" / "model.onnx", origin)
+        export_segmentation(tmp_path / "dice.pb", tmp_path / "out" / "model.onnx", provenance)
     assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>404</title>", b"\x0a\xff\xff\x03abc", b""])
-def test_a_file_that_is_no_frozen_graph_is_refused_by_name(tmp_path: Path, origin: Origin, content: bytes) -> None:
+def test_a_file_that_is_no_frozen_graph_is_refused_by_name(
+    tmp_path: Path, provenance: Provenance, content: bytes
+) -> None:
     junk = tmp_path / "xception_pascalvoc.pb"
     junk.write_bytes(content)
     with pytest.raises(ExportError, match=r"xception_pascalvoc\.pb: "):
-        export_segmentation(junk, tmp_path / "model.onnx", origin)
+        export_segmentation(junk, tmp_path / "model.onnx", provenance)
     assert not (tmp_path / "model.onnx").exists()
 
 
 def test_tensorflow_keeps_quiet_when_the_export_works(
-    tmp_path: Path, origin: Origin, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, provenance: Provenance, capfd: pytest.CaptureFixture[str]
 ) -> None:
     freeze(tmp_path / "reddish.pb", reddish).close()
     capfd.readouterr()
-    export_segmentation(tmp_path / "reddish.pb", tmp_path / "model.onnx", origin)
+    export_segmentation(tmp_path / "reddish.pb", tmp_path / "model.onnx", provenance)
     assert capfd.readouterr().err == ""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from export.networks.inference import S3FDGraph, Wav2LipGraph, fold_batch_norms, halved
+from export.networks.inference import S3FDGraph, Wav2LipGraph, fold_batch_norms, to_half
 from lipsync import face_detection
 from lipsync.tensors import CANDIDATES
 from tests.support.golden_weights import GOLDEN
@@ -135,6 +135,6 @@ def test_a_halved_graph_keeps_batch_norms_whose_variance_fp16_cannot_tell_from_z
             parameter.mul_(1e-4)
     with np.load(GOLDEN / "wav2lip.npz") as golden:
         inputs = (torch.from_numpy(golden["faces"][:2]), torch.from_numpy(golden["mel"][:2]))
-    whole, half = graph(*inputs).int(), halved(graph)(*inputs).int()
+    whole, half = graph(*inputs).int(), to_half(graph)(*inputs).int()
     assert (whole - half).abs().max() <= 4
     assert whole.float().std() > 5  # a mouth, not one grey

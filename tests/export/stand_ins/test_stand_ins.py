@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from export import stand_ins
-from export.checkpoints.load import FILES, find, load_s3fd, load_wav2lip
+from export.checkpoints.load import FILES, find_checkpoints, load_s3fd, load_wav2lip
 from export.errors import ExportError
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
@@ -186,7 +186,7 @@ def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav
 
 
 def test_the_folder_is_complete_marked_and_says_so_loudly(stand_in_weights: Path) -> None:
-    assert find(stand_in_weights).stand_ins
+    assert find_checkpoints(stand_in_weights).stand_ins
     assert "NOT THE PUBLISHED WEIGHTS" in (stand_in_weights / "README.txt").read_text()
 
 

@@ -8,7 +8,7 @@ import pytest
 from export.errors import ExportError
 from export.formats.onnx_model import Array
 from export.validation import accuracy
-from export.validation.accuracy import BarMissed, References
+from export.validation.accuracy import AccuracyError, ReferenceOutputs
 from export.validation.runtimes import Run
 from export.validation.samples import Batch
 from export.variants import ONNX_FP32, Precision
@@ -41,12 +41,12 @@ def detector(*faces: tuple[float, float, float, float], score: float = 0.9) -> R
     return run
 
 
-def mouths() -> References:
-    return References(tensors.WAV2LIP, echo, MOUTHS, "real")
+def mouths() -> ReferenceOutputs:
+    return ReferenceOutputs(tensors.WAV2LIP, echo, MOUTHS, "real")
 
 
-def boxes(run: Run) -> References:
-    return References(tensors.S3FD, run, PICTURES, "stand-in")
+def boxes(run: Run) -> ReferenceOutputs:
+    return ReferenceOutputs(tensors.S3FD, run, PICTURES, "stand-in")
 
 
 def test_an_export_that_agrees_passes_every_bar() -> None:
@@ -115,12 +115,12 @@ def test_pictures_without_a_face_for_either_of_them_judge_nothing() -> None:
 
 def test_every_missed_bar_is_named_with_what_was_reached() -> None:
     results = mouths().compare(off_by(9), Precision.INT8)
-    with pytest.raises(BarMissed) as caught:
-        accuracy.refuse_missed(tensors.WAV2LIP, ONNX_FP32, results)
+    with pytest.raises(AccuracyError) as caught:
+        accuracy.check_thresholds(tensors.WAV2LIP, ONNX_FP32, results)
     assert str(caught.value) == (
         "wav2lip as onnx fp32: below its bar, not written: mouths on crops (real weights) reach 29.05 dB, 35 asked"
     )
-    accuracy.refuse_missed(tensors.WAV2LIP, ONNX_FP32, mouths().compare(echo, Precision.FP32))
+    accuracy.check_thresholds(tensors.WAV2LIP, ONNX_FP32, mouths().compare(echo, Precision.FP32))
 
 
 def test_other_shapes_or_types_than_the_networks_are_refused() -> None:
