@@ -96,7 +96,7 @@ def test_numbers_are_those_of_the_code() -> None:
         for words in sentences:
             assert words in page
     # half a second, ten times per second
-    assert (ffmpeg_args.FRAGMENT, render_model.PROGRESS_SECONDS) == (500_000, 0.1)
+    assert (ffmpeg_args.FRAGMENT_MICROSECONDS, render_model.PROGRESS_SECONDS) == (500_000, 0.1)
     assert "half a second more of the video" in RENDER
     assert "at most ten times per second" in RENDER
     # five times per second, once a second

@@ -12,7 +12,7 @@ from avatar.options import OPTIONS
 from avatar.settings import LiveSettings, described
 from gateway.app import create_app
 from gateway.metrics import METRICS
-from gateway.settings import SETTINGS, Settings
+from gateway.settings import SETTINGS, load
 from lipsync.tensors import MODELS
 from scripts.mkdocs_hooks import INCLUDED, included
 from tests.docs.pages import COMMANDS, DOCS, PAGES, REFERENCE, ROOT
@@ -106,6 +106,16 @@ def test_every_path_of_the_repository_that_is_named_exists(page: str) -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_every_module_that_the_architecture_names_exists() -> None:
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith((".", "build", "out"))]
+    modules = [f"/{path.relative_to(ROOT).as_posix()}" for folder in folders for path in folder.rglob("*.py")]
+    named = set(re.findall(r"[\w/]+\.py", PAGES["ARCHITECTURE.md"]))
+    assert {"avatar/faces/selection.py", "media/audio.py"} <= named
+    assert {
+        name for name in named if "NAME" not in name and not any(path.endswith(f"/{name}") for path in modules)
+    } == set()
+
+
 def test_the_architecture_names_every_room() -> None:
     page = PAGES["ARCHITECTURE.md"]
     for room in (each.parent for each in (ROOT / "avatar").glob("*/__init__.py")):
@@ -135,7 +145,7 @@ def test_every_option_setting_metric_and_tensor_is_in_the_reference() -> None:
 
 
 def test_every_form_field_is_documented() -> None:
-    schema = create_app(Settings()).openapi()
+    schema = create_app(load()).openapi()
     (form,) = (each for each in schema["components"]["schemas"].values() if "face_file" in each.get("properties", {}))
     text = PAGES["docs/guide/http.md"] + PAGES["docs/reference/options.md"]
     for field, about in form["properties"].items():
