@@ -19,7 +19,7 @@ from lipsync import tensors
 from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
-from lipsync.triton.python_model import PbUtils
+from lipsync.triton.pb_utils import PbUtils
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator

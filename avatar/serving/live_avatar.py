@@ -18,10 +18,10 @@ from lipsync.crop import crop, paste
 
 from ..context import JobContext
 from ..faces.locator import Tracker
-from ..media.image import Still
+from ..media.image import StillImage
 from ..options import Blend, ExtendMode, Options
 from ..request import AvatarRequest
-from ..source import appear
+from ..source import load_source
 
 FORMATS = ("bgr", "jpeg", "mouth")
 JPEG_QUALITY = 90
@@ -65,9 +65,9 @@ async def prepare(asked: AvatarRequest, job: JobContext, form: str, make_room: C
 
     Raises as `pipeline.render`.
     """
-    seen = await appear(asked, job)
+    seen = await load_source(asked, job)
     avatar = seen.avatar
-    count = 1 if isinstance(avatar, Still) else avatar.count
+    count = 1 if isinstance(avatar, StillImage) else avatar.frame_count
     make_room(count * 3 * (avatar.width * avatar.height + tensors.FACE_SIZE**2))
     pictures: list[Image] = []
     boxes: list[Box | None] = []

@@ -23,7 +23,8 @@ from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_stream import LATENCY, MelStream
 from lipsync.tensors import FACE_FILE, LIVE_SAMPLES, SEQUENCE_IDLE_SECONDS
-from lipsync.triton.python_model import PbUtils, Request, use_one_blas_thread
+from lipsync.triton.cpu import use_one_blas_thread
+from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
 from ..context import JobContext, RequestLogger
 from ..errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
@@ -102,7 +103,7 @@ class LiveModel:
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
         self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._calls.loop)
 
-    def execute(self, requests: list[Request]) -> None:
+    def execute(self, requests: list[InferenceRequest]) -> None:
         """Begin with requests; those of one session are answered in their order."""
         self._calls.submit(requests, self._serve)
 

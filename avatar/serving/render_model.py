@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lipsync.tensors import AVATAR, BACKGROUND, FACE_TYPE
-from lipsync.triton.python_model import PbUtils, Request
+from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
 from ..errors import TooLarge
 from ..events import Chunk, Progress, RenderResult
@@ -50,7 +50,7 @@ class RenderModel:
         self._jobs = Admission(self._settings.max_jobs, self._settings.max_waiting)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
 
-    def execute(self, requests: list[Request]) -> None:
+    def execute(self, requests: list[InferenceRequest]) -> None:
         """Begin with requests; each is answered as it gets on."""
         self._calls.submit(requests, self._serve)
 

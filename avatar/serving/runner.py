@@ -22,7 +22,7 @@ import numpy as np
 
 from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
-from lipsync.triton.python_model import PbUtils, Request
+from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
 from ..errors import AvatarError, ClientError, InvalidField, ShuttingDown, Unavailable
 from ..form.parse import TEXT_BYTES, TOO_LONG
@@ -44,7 +44,7 @@ class StreamRequest:
     """
 
     def __init__(
-        self, pb_utils: PbUtils, model: Model, request: Request, threads: ThreadPoolExecutor, looks: ThreadPoolExecutor
+        self, pb_utils: PbUtils, model: Model, request: InferenceRequest, threads: ThreadPoolExecutor, looks: ThreadPoolExecutor
     ) -> None:
         """Raises InvalidField and InvalidInput for an input that does not do; nothing is answered then."""
         self._pb, self._model, self._threads, self._looks = pb_utils, model, threads, looks
@@ -158,7 +158,7 @@ class RequestRunner:
         self._thread = threading.Thread(target=self.loop.run_forever, name=model.name, daemon=True)
         self._thread.start()
 
-    def submit(self, requests: list[Request], work: Work) -> None:
+    def submit(self, requests: list[InferenceRequest], work: Work) -> None:
         """Begin with each of the requests; they are Triton's again when this returns.
 
         `work` answers a call, or raises; its end, however it comes, ends the stream. It is cancelled when the caller
@@ -255,7 +255,7 @@ def log_to_triton(pb_utils: PbUtils, model: Model) -> None:
     logger.propagate = False
 
 
-def _id(request: Request) -> str | None:
+def _id(request: InferenceRequest) -> str | None:
     try:
         return str(request.request_id())
     except UnicodeDecodeError:  # HTTP lets it through

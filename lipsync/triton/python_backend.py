@@ -1,6 +1,7 @@
-"""What the Python-based backends share: the requests of one call to one run of a net, and apart again.
+"""What the Python-based backends share: run the requests of one call as one batch, and split the outputs again.
 
-It imports nothing of Triton, as `serving`. A backend makes a `Net` around its runtime and hands it to `Batching`.
+Nothing of Triton is imported here, as in `python_model`. A backend wraps its network as a `Runtime` and passes it to
+`BatchExecutor`.
 """
 
 from __future__ import annotations
@@ -8,20 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import InvalidInput
-from .python_model import PbUtils, Request, Response, error_response
+from .pb_utils import InferenceRequest, InferenceResponse, PbUtils
+from .python_model import error_response
 
-LARGE_BYTES = 8 << 20  # inputs of one run: nine 640×480 pictures or 250 faces with their windows
-THREADS = "EMBEDDED_THREADS"  # set by the launcher; see embedded/command.py
+LARGE_BYTES = 8 << 20  # inputs of one run: nine 640×480 images, or 250 faces with their windows
 
 
 class Runtime(Protocol):
-    """A loaded net."""
+    """A loaded network."""
 
     @property
     def inputs(self) -> Sequence[str]:
@@ -33,11 +34,11 @@ class Runtime(Protocol):
         """Names of its outputs."""
         ...
 
-    def run(self, wanted: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
-        """The wanted outputs in their order; after a `large` run the memory that it took is given back.
+    def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
+        """Return the requested outputs in their order. After a `large` run the memory that it took is released.
 
         Raises:
-            InvalidInput: the net does not take these shapes; whoever sent them is told so.
+            InvalidInput: the network does not accept these shapes; its message is the answer to the caller.
         """
         ...
 
@@ -46,7 +47,7 @@ class BackendConfig:
     """What a backend needs of a model's configuration.
 
     Args:
-        args: what Triton hands to `initialize`.
+        args: what Triton passes to `initialize`.
     """
 
     def __init__(self, args: Mapping[str, str]) -> None:
@@ -60,18 +61,18 @@ class BackendConfig:
         self._folder = Path(args["model_repository"]) / args["model_version"]
 
     def path(self, default: str) -> Path:
-        """The model's file: `default_model_filename`, or the backend's own name for it."""
+        """Return the path of the model's file: `default_model_filename`, or the backend's own name for it."""
         return self._folder / (self._file or default)
 
     def parameter(self, name: str) -> str:
-        """A string of the config's `parameters`, empty where it is not said."""
+        """Return a string of the config's `parameters`, empty where it is not set."""
         return str(self._parameters.get(name, {}).get("string_value", ""))
 
     def number(self, name: str, default: int) -> int:
-        """A number of the config's `parameters`.
+        """Return a number of the config's `parameters`.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not a number.
         """
         text = self.parameter(name)
         try:
@@ -79,71 +80,74 @@ class BackendConfig:
         except ValueError:
             raise ValueError(f"parameter {name}: a number expected, got {text!r}") from None
 
-    def check(self, net: Runtime) -> None:
-        """Hold the config's names to the net's.
+    def check(self, runtime: Runtime) -> None:
+        """Check that the network has every input and output that the config names.
 
         Raises:
-            ValueError: the net lacks one of them.
+            ValueError: it lacks one of them.
         """
-        for kind, names, known in (("input", self.inputs, net.inputs), ("output", self.outputs, net.outputs)):
+        for kind, names, known in (("input", self.inputs, runtime.inputs), ("output", self.outputs, runtime.outputs)):
             if unknown := [name for name in names if name not in known]:
                 raise ValueError(f"config.pbtxt names {kind} {unknown}, the graph has {list(known)}")
 
 
 class BatchExecutor:
-    """Answers the requests of one net."""
+    """Answers the requests of one network."""
 
-    def __init__(self, pb_utils: PbUtils, config: BackendConfig, net: Runtime) -> None:
-        self._pb, self._config, self._net = pb_utils, config, net
+    def __init__(self, pb_utils: PbUtils, config: BackendConfig, runtime: Runtime) -> None:
+        self._pb, self._config, self._runtime = pb_utils, config, runtime
 
-    def execute(self, requests: Sequence[Request]) -> list[Response]:
-        """All requests in one run; should that fail, each by itself, so that an error stays with its request."""
+    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
+        """Run all requests as one batch; if that fails, each alone, so that an error stays with its request."""
         if self._config.batched and len(requests) > 1:
             try:
-                return self._answer_together(requests)
+                return self._execute_batch(requests)
             except Exception as error:
                 self._pb.Logger.log_warn(
                     f"{self._config.name}: a batch of {len(requests)} requests failed, running each alone: {error}"
                 )
-        return [self._answer_alone(request) for request in requests]
+        return [self._execute_one(request) for request in requests]
 
-    def _answer_together(self, requests: Sequence[Request]) -> list[Response]:
+    def _execute_batch(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
         inputs = [_arrays(request) for request in requests]
         names = self._config.inputs
         feeds = {name: np.concatenate([arrays[name] for arrays in inputs]) for name in names}
-        wanted = [set(request.requested_output_names()) for request in requests]
-        outputs = self._run(set.union(*wanted), feeds)
+        requested = [set(request.requested_output_names()) for request in requests]
+        outputs = self._run(set.union(*requested), feeds)
         ends = np.cumsum([len(arrays[names[0]]) for arrays in inputs])
         parts = {name: np.split(array, ends[:-1]) for name, array in outputs.items()}  # views, no copies
         return [
-            self._response({name: parts[name][i] for name in self._config.outputs if name in asked})
-            for i, asked in enumerate(wanted)
+            self._response({name: parts[name][i] for name in self._config.outputs if name in wanted})
+            for i, wanted in enumerate(requested)
         ]
 
-    def _answer_alone(self, request: Request) -> Response:
+    def _execute_one(self, request: InferenceRequest) -> InferenceResponse:
         try:
             return self._response(self._run(set(request.requested_output_names()), _arrays(request)))
         except Exception as error:
             return error_response(self._pb, self._config.name, error)
 
-    def _run(self, wanted: set[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name. Of large inputs one row at a time: they fill the cores alone, and a net like s3fd
-        takes 650 bytes for each pixel, so that four 4K frames of four callers would ask for 20 GB at once."""
-        names = [name for name in self._config.outputs if name in wanted]
+    def _run(self, requested: set[str], feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the outputs by name.
+
+        Large inputs are run row by row: one row occupies all cores, and a network like s3fd takes 650 bytes per pixel,
+        so four 4K frames of four callers in one batch would need 20 GB.
+        """
+        names = [name for name in self._config.outputs if name in requested]
         missing = [name for name in self._config.inputs if name not in feeds]
         if missing:
             raise InvalidInput(f"{missing[0]}: missing")
         large = sum(array.nbytes for array in feeds.values()) > LARGE_BYTES
         rows = len(feeds[self._config.inputs[0]]) if large and self._config.batched else 1
         if rows == 1:
-            return dict(zip(names, self._net.run(names, feeds, large=large), strict=True))
-        pieces = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(rows)]
-        runs = [self._net.run(names, piece, large=True) for piece in pieces]
+            return dict(zip(names, self._runtime.run(names, feeds, large=large), strict=True))
+        row_feeds = [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(rows)]
+        runs = [self._runtime.run(names, each, large=True) for each in row_feeds]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*runs, strict=True), strict=True)}
 
-    def _response(self, outputs: Mapping[str, Array]) -> Response:
+    def _response(self, outputs: Mapping[str, Array]) -> InferenceResponse:
         return self._pb.InferenceResponse([self._pb.Tensor(name, array) for name, array in outputs.items()])
 
 
-def _arrays(request: Request) -> dict[str, Any]:
+def _arrays(request: InferenceRequest) -> dict[str, Array]:
     return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}

@@ -69,7 +69,7 @@ def test_the_environment_puts_the_running_python_first() -> None:
     assert grown["PATH"].split(":") == [str(Path(sys.executable).parent), "/usr/bin"]
     assert grown["LANG"] == "C"
     assert "PYTHONHOME" not in grown
-    assert grown[command_line.THREADS] == "3"
+    assert grown[command_line.THREADS_VARIABLE] == "3"
 
 
 def test_wished_ports_are_kept_and_zeros_become_free_ones() -> None:

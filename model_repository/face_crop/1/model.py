@@ -7,13 +7,13 @@ from lipsync.tensors import FACE_CROP
 from lipsync.triton.python_model import PythonModel
 
 
-def faces_of(frames, boxes, mel):
+def crop_faces(frames, boxes, mel):
     return crop(frames, boxes, None if mel is None else len(mel))
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = PythonModel(pb_utils, FACE_CROP, faces_of)
+        self._model = PythonModel(pb_utils, FACE_CROP, crop_faces)
 
     def execute(self, requests):
-        return self._serving.execute(requests)
+        return self._model.execute(requests)

@@ -9,7 +9,7 @@ from lipsync.triton.python_model import PythonModel
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = PythonModel(pb_utils, FACE_NMS, non_max_suppression)
+        self._model = PythonModel(pb_utils, FACE_NMS, non_max_suppression)
 
     def execute(self, requests):
-        return self._serving.execute(requests)
+        return self._model.execute(requests)

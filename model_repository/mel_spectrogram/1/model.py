@@ -6,19 +6,20 @@ import triton_python_backend_utils as pb_utils
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import MEL_SPECTROGRAM
-from lipsync.triton.python_model import PythonModel, use_one_blas_thread
+from lipsync.triton.cpu import use_one_blas_thread
+from lipsync.triton.python_model import PythonModel
 
 
-def windows_of(audio, fps):
+def windows_of_audio(audio, fps):
     return mel_windows(mel_spectrogram(audio), float(fps[0]))
 
 
 class TritonPythonModel:
     def initialize(self, args):
-        self._serving = PythonModel(pb_utils, MEL_SPECTROGRAM, windows_of)
+        self._model = PythonModel(pb_utils, MEL_SPECTROGRAM, windows_of_audio)
         use_one_blas_thread()
         # librosa imports and compiles at its first call: here, not in the first request
-        windows_of(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
+        windows_of_audio(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
 
     def execute(self, requests):
-        return self._serving.execute(requests)
+        return self._model.execute(requests)

@@ -17,7 +17,8 @@ from bench.triton.overhead import Overhead, Plan
 from embedded.server import Triton
 from export.build import versions
 from lipsync.tensors import WAV2LIP
-from lipsync.triton.python_backend import THREADS, BackendConfig
+from lipsync.triton.cpu import THREADS_VARIABLE
+from lipsync.triton.python_backend import BackendConfig
 from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,7 +37,7 @@ def _backend(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_bare_session_has_the_options_of_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(THREADS, "3")
+    monkeypatch.setenv(THREADS_VARIABLE, "3")
     config = {"max_batch_size": 1, "input": [], "output": []}
     args = {"model_config": json.dumps(config), "model_name": "m", "model_repository": "r", "model_version": "1"}
     theirs, ours = _backend(monkeypatch)._options(BackendConfig(args)), serving.session_options(3)
