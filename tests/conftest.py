@@ -18,7 +18,29 @@ from embedded.server import Triton
 from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
+# Tests that need one of these fixtures run on the same worker, so that what is costly is made once per run.
+WORKER_OF = {
+    "live": {"triton", "gateway", "served"},
+    "exports": {
+        "stand_in_weights",
+        "golden_weights",
+        "repository",
+        "golden_repository",
+        "golden_triton",
+        "stand_in_triton",
+    },
+}
 sys.modules["openvino_telemetry"] = None  # OpenVINO reports over the network that it is imported, but not without this
+
+
+@pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests by their costly fixtures (see `--dist loadgroup` of pytest-xdist)."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        for group, fixtures in WORKER_OF.items():
+            if used & fixtures and item.get_closest_marker("xdist_group") is None:
+                item.add_marker(pytest.mark.xdist_group(group))
 
 
 def job_env(folder: Path) -> dict[str, str]:
@@ -80,8 +102,24 @@ def golden_repository(cache: Path, golden_weights: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A running server with every model, on stand-ins."""
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete model repository whose nets are tiny graphs that behave as the stand-ins do."""
+    from tests.support import tiny_repository
+
+    folder = tmp_path_factory.mktemp("tiny") / "repository"
+    tiny_repository.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A running server with every model, over tiny nets: for tests that do not judge the nets' numbers."""
+    yield from _serve(tiny_repository, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def stand_in_triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A running server with every model, over the true networks filled as stand-ins; it takes 2 GB."""
     yield from _serve(repository, tmp_path_factory)
 
 
@@ -92,15 +130,15 @@ def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFact
 
 
 def _build(weights: Path, repository: Path) -> Path:
-    from export.build.repository import Options, build
+    from export.build.repository import BuildOptions, build_repository
     from export.variants import Format, Precision
 
     # what is made in seconds; the other variants have tests of their own
-    options = Options(format=Format.ONNX, precision=Precision.FP32, keep=0, timing=False)
-    build(weights, repository, options=options)
+    options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, keep=0, timing=False)
+    build_repository(weights, repository, options=options)
     if list(repository.glob("*/[2-9]")):  # a kept one, made anew by newer code: tests count from version 1
         shutil.rmtree(repository)
-        build(weights, repository, options=options)
+        build_repository(weights, repository, options=options)
     return repository
 
 

@@ -1,9 +1,12 @@
-"""The whole job through HTTP: a real gateway, a real Triton, real ffmpeg; stand-in checkpoints."""
+"""The whole job through HTTP: a real gateway, a real Triton, real ffmpeg.
+
+One video is made over the true networks, the others over tiny ones.
+"""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -29,9 +32,16 @@ CODEC = 12  # grey levels that H.264 may move a pixel by, in a still region (99.
 
 
 @pytest.fixture(scope="module")
-def demo(gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
+def full_gateway(stand_in_triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A gateway over the true networks, filled as stand-ins."""
+    with gateway_process(tmp_path_factory.mktemp("gateway"), stand_in_triton.grpc_address) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def demo(full_gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
     """The demo's own form."""
-    answer = post(gateway.url, samples / "face.png", samples / "speech.wav", "png")
+    answer = post(full_gateway.url, samples / "face.png", samples / "speech.wav", "png")
     assert answer.headers["x-avatar-stand-ins"]
     return watch(answer, tmp_path_factory.mktemp("demo"))
 
@@ -57,9 +67,9 @@ def test_the_mouths_darkness_follows_the_loudness_of_the_speech(demo: Video, sam
     assert np.corrcoef(darkness, loudness)[0, 1] >= 0.8
 
 
-def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path, triton: Triton) -> None:
+def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path, stand_in_triton: Triton) -> None:
     picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
-    with caller(triton.grpc_address) as call:
+    with caller(stand_in_triton.grpc_address) as call:
         found = call("detect_faces", {"frames": picture[None]})
     face = best_face(found["boxes"][0], found["scores"][0])
     assert face is not None
@@ -88,8 +98,8 @@ def test_the_speech_is_whole_and_in_its_place(demo: Video, samples: Path) -> Non
     assert np.corrcoef(heard[tail], speech[tail])[0, 1] > 0.9
 
 
-def test_nothing_stays_behind_after_a_video(gateway: Gateway, demo: Video) -> None:
-    assert gateway.leftovers() == []
+def test_nothing_stays_behind_after_a_video(full_gateway: Gateway, demo: Video) -> None:
+    assert full_gateway.leftovers() == []
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from avatar.faces.locator import Tracker
 from avatar.faces.selection import overlap
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.media.ffmpeg import executable
-from avatar.media.video import look
+from avatar.media.video import probe_video
 from avatar.options import Detection, Options
 from embedded.server import Triton
 from lipsync.arrays import Floats
@@ -57,11 +57,11 @@ class Counting(GrpcInferenceClient):
         return await super().detect_faces(frames)
 
 
-async def boxes(path: Path, triton: Triton, detection: Detection) -> tuple[NDArray[np.float32], int]:
-    models = Counting(triton.grpc_address)
+async def boxes(path: Path, stand_in_triton: Triton, detection: Detection) -> tuple[NDArray[np.float32], int]:
+    models = Counting(stand_in_triton.grpc_address)
     job = JobContext(models, RequestLogger("test"), Options(detection=detection))
     try:
-        tracker = Tracker(await look(path, job), FRAMES, job)
+        tracker = Tracker(await probe_video(path, job), FRAMES, job)
         async with aclosing(tracker.frames()) as frames:
             return np.array([box async for _, box in frames], np.float32), models.pixels
     finally:
@@ -70,11 +70,11 @@ async def boxes(path: Path, triton: Triton, detection: Detection) -> tuple[NDArr
 
 @pytest.mark.parametrize("speed", [0.3, 1.0])
 async def test_fast_boxes_are_those_of_exact_detection(
-    tmp_path: Path, triton: Triton, samples: Path, speed: float
+    tmp_path: Path, stand_in_triton: Triton, samples: Path, speed: float
 ) -> None:
     path = clip(tmp_path, cv2.imread(str(samples / "face.png")).astype(np.uint8), speed)
-    exact, all_pixels = await boxes(path, triton, Detection.EXACT)
-    fast, pixels = await boxes(path, triton, Detection.FAST)
+    exact, all_pixels = await boxes(path, stand_in_triton, Detection.EXACT)
+    fast, pixels = await boxes(path, stand_in_triton, Detection.FAST)
     overlaps = [float(overlap(one, other[None])[0]) for one, other in zip(fast, exact, strict=True)]
     agreed, least = np.mean(overlaps), min(overlaps)
     print(f"speed {speed}: IoU {agreed:.3f}, least {least:.3f}; {pixels / all_pixels:.0%} of the pixels")
