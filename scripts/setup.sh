@@ -21,11 +21,11 @@ version=$(version_of "$PYTHON")
 # processor, glibc and a shared libpython, by the launcher's own rules; these modules need no package
 "$PYTHON" - <<'PY' || exit 1
 import sys
-from embedded.errors import MissingPart
+from embedded.errors import MissingDependency
 from embedded.installation import check_machine
 try:
     check_machine()
-except MissingPart as error:
+except MissingDependency as error:
     sys.exit(f"setup: {error}")
 PY
 
