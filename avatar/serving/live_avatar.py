@@ -1,4 +1,4 @@
-"""An avatar that is ready to speak live: what is done once, and what each frame takes."""
+"""The avatar of a live session: what is prepared once, and how each of its frames is composed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import cv2
 import numpy as np
 
 from lipsync import tensors
-from lipsync.arrays import Box, Image, Images
+from lipsync.arrays import Array, Box, Image, Images
 from lipsync.blend import feather
 from lipsync.crop import crop, paste
 
 from ..context import JobContext
-from ..faces.locator import Tracker
+from ..faces.locator import locate_faces
 from ..media.image import StillImage
-from ..options import Blend, ExtendMode, Options
+from ..media.playback import frame_index
+from ..options import Blend, Options
 from ..request import AvatarRequest
 from ..source import load_source
 
@@ -29,19 +30,19 @@ JPEG_QUALITY = 90
 
 @dataclass(frozen=True)
 class LiveAvatar:
-    """An avatar, ready to speak: everything that does not change from frame to frame.
+    """An avatar that is ready to speak: everything that does not change from frame to frame.
 
     Attributes:
-        pictures: BGR [H,W,3] each, shown in turn.
-        boxes: INT32 [4] each; None where a picture shows no face.
-        crops: UINT8 [n,96,96,3], what the net sees of each.
+        images: BGR [H,W,3] each, the frames of the avatar's file.
+        boxes: INT32 [4] each; None where an image shows no face.
+        crops: UINT8 [n,96,96,3], the faces as the generator takes them.
         fps: exact.
-        options: as the session's first request has them.
-        form: one of `FORMATS`.
-        stand_ins: models that run on stand-in checkpoints.
+        options: those of the session's first request.
+        frame_format: one of `FORMATS`.
+        stand_ins: names of the models that run on stand-in checkpoints.
     """
 
-    pictures: list[Image]
+    images: list[Image]
     boxes: list[Box | None]
     crops: Images
     fps: Fraction
@@ -49,61 +50,71 @@ class LiveAvatar:
     frame_format: str
     stand_ins: tuple[str, ...]
 
-    def number(self, index: int) -> int:
-        """Which picture is shown as frame `index`: the option `length` says what follows the last one."""
-        count = len(self.pictures)
-        if self.options.extend is ExtendMode.HOLD:
-            return min(index, count - 1)
-        if self.options.extend is ExtendMode.LOOP or count == 1:
-            return index % count
-        place = index % (2 * count - 2)  # back and forth, the picture at which it turns once
-        return min(place, 2 * count - 2 - place)
+    def image_index(self, frame: int) -> int:
+        """Return which image is shown as frame `frame` of the session, by the option `length`."""
+        return frame_index(frame, len(self.images), self.options.extend)
+
+    def compose_frame(self, image_index: int, mouth: Image | None) -> dict[str, Array]:
+        """Return a frame's outputs, all but its index: the image with the generated face in its box.
+
+        Args:
+            image_index: the image to compose the frame from.
+            mouth: UINT8 [96,96,3] BGR, the generated face; None leaves the image unchanged.
+        """
+        image, box = self.images[image_index], self.boxes[image_index]
+        if mouth is None or box is None:
+            box = np.zeros(4, np.int32)
+        elif self.options.blend is Blend.FEATHER:
+            image = feather(image, box, mouth)
+        elif self.frame_format == "mouth":  # only the inside of the box is sent, and all of it is pasted over
+            x1, y1, x2, y2 = box.tolist()
+            inside = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
+            return {"frame": paste(image[None, y1:y2, x1:x2], inside, mouth[None])[0], "box": box}
+        else:
+            image = paste(image[None], box[None], mouth[None])[0]
+        return self._outputs(image, box)
+
+    def _outputs(self, image: Image, box: Box) -> dict[str, Array]:
+        if self.frame_format == "mouth":
+            x1, y1, x2, y2 = box.tolist()
+            return {"frame": image[y1:y2, x1:x2], "box": box}
+        if self.frame_format == "jpeg":
+            _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            return {"jpeg": data.astype(np.uint8), "box": box}
+        return {"frame": image, "box": box}
 
 
-async def prepare(asked: AvatarRequest, job: JobContext, form: str, make_room: Callable[[int], None]) -> LiveAvatar:
-    """Read the avatar and find its face; `make_room` is told how many bytes its pictures take, and may refuse.
+async def prepare(
+    request: AvatarRequest, job: JobContext, frame_format: str, reserve: Callable[[int], None]
+) -> LiveAvatar:
+    """Read the avatar and locate its face in each of its frames.
 
-    Raises as `pipeline.render`.
+    Args:
+        request: names the avatar's file and its options.
+        job: what the stages of the job share.
+        frame_format: one of `FORMATS`.
+        reserve: called with the number of bytes that the avatar will take in memory; may raise.
+
+    Raises:
+        AvatarError: as `pipeline.render`, or from `reserve`.
     """
-    seen = await load_source(asked, job)
-    avatar = seen.avatar
-    count = 1 if isinstance(avatar, StillImage) else avatar.frame_count
-    make_room(count * 3 * (avatar.width * avatar.height + tensors.FACE_SIZE**2))
-    pictures: list[Image] = []
+    loaded = await load_source(request, job)
+    source = loaded.media
+    count = 1 if isinstance(source, StillImage) else source.frame_count
+    reserve(count * 3 * (source.width * source.height + tensors.FACE_SIZE**2))
+    images: list[Image] = []
     boxes: list[Box | None] = []
-    async with aclosing(Tracker(avatar, count, job, seen.faces).frames()) as frames:
-        async for picture, box in frames:
-            pictures.append(picture)
-            boxes.append(box)
-    crops = await asyncio.to_thread(_crops, pictures, boxes)
-    return LiveAvatar(pictures, boxes, crops, avatar.fps, asked.options, form, seen.about.stand_ins)
+    async with aclosing(locate_faces(source, count, job, loaded.face_boxes)) as frames:
+        async for frame in frames:
+            images.append(frame.image)
+            boxes.append(frame.box)
+    crops = await asyncio.to_thread(_crops, images, boxes)
+    return LiveAvatar(images, boxes, crops, source.fps, request.options, frame_format, loaded.model_info.stand_ins)
 
 
-def _crops(pictures: list[Image], boxes: list[Box | None]) -> Images:
-    crops = np.zeros((len(pictures), tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
-    for n, (picture, box) in enumerate(zip(pictures, boxes, strict=True)):
+def _crops(images: list[Image], boxes: list[Box | None]) -> Images:
+    crops = np.zeros((len(images), tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
+    for n, (image, box) in enumerate(zip(images, boxes, strict=True)):
         if box is not None:
-            crops[n] = crop(picture[None], box[None])[0]
+            crops[n] = crop(image[None], box[None])[0]
     return crops
-
-
-def compose_frame(face: LiveAvatar, number: int, mouth: Image | None) -> dict[str, Images | Box]:
-    """A frame's outputs but for its index."""
-    picture, box = face.pictures[number], face.boxes[number]
-    if mouth is None or box is None:
-        box = np.zeros(4, np.int32)
-    elif face.options.blend is Blend.FEATHER:
-        picture = feather(picture, box, mouth)
-    elif face.frame_format == "mouth":  # all of it, and nothing else, is pasted over
-        x1, y1, x2, y2 = box.tolist()
-        whole = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
-        return {"frame": paste(picture[None, y1:y2, x1:x2], whole, mouth[None])[0], "box": box}
-    else:
-        picture = paste(picture[None], box[None], mouth[None])[0]
-    if face.frame_format == "mouth":
-        x1, y1, x2, y2 = box.tolist()
-        return {"frame": picture[y1:y2, x1:x2], "box": box}
-    if face.frame_format == "jpeg":
-        _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        return {"jpeg": data.astype(np.uint8), "box": box}
-    return {"frame": picture, "box": box}

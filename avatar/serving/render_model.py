@@ -1,4 +1,4 @@
-"""The whole job as a Triton model, `avatar`: the gRPC face of the pipeline, as `gateway` is its HTTP face."""
+"""The whole job as the Triton model `avatar`: the pipeline's gRPC interface, as `gateway` is its HTTP interface."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 
-from lipsync.tensors import AVATAR, BACKGROUND, FACE_TYPE
+from lipsync.tensors import AVATAR
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
-from ..errors import TooLarge
 from ..events import Chunk, Progress, RenderResult
-from ..form.parse import FILES, Form, Upload, parse
+from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
 from ..inference.protocol import InferenceClient
 from ..pipeline import render
@@ -27,130 +26,117 @@ from ..resources.cache import Cache, open_cache
 from ..resources.workspace import Workspace
 from ..settings import MIB, JobSettings, load
 from ..streams import cancel_and_wait
-from .runner import RequestRunner, StreamRequest, log_to_triton
+from .inputs import open_workspace, write_form
+from .request import StreamRequest
+from .runner import RequestRunner
+from .triton_log import log_to_triton
 
 logger = logging.getLogger("avatar")
 
-# What the form needs and a call may leave out. Of a still or a video the content decides; of a GIF, this.
-DEFAULTS = {FACE_TYPE: "png", BACKGROUND: "From Input"}
-WAITING_SECONDS = 5.0  # between two answers that the job still stands in line
-PROGRESS_SECONDS = 0.1  # between two answers about one stage; its first and its last are always told
+QUEUE_HEARTBEAT_SECONDS = 5.0  # between two responses that say that the job is still queued
+PROGRESS_SECONDS = 0.1  # between two responses about one stage; its first and its last are always sent
 
 
 class RenderModel:
-    """Answers the requests of the model `avatar`, whose stub process it lives in."""
+    """Answers the requests of the model `avatar`, in the model's own process."""
 
     def __init__(self, pb_utils: PbUtils, args: Mapping[str, str]) -> None:
-        """`args`: what Triton hands to `initialize`. Raises BadSetting and OSError: the model does not load then."""
+        """Start the model; `args` is what Triton passes to `initialize`.
+
+        Raises:
+            BadSetting, OSError: Triton then does not load the model.
+        """
         log_to_triton(pb_utils, AVATAR)
         self._settings = load(JobSettings)
-        self._calls = RequestRunner(pb_utils, AVATAR)
+        self._runner = RequestRunner(pb_utils, AVATAR)
         self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
-        self._workspace: Workspace = self._calls.run(open_workspace(self._settings))
-        self._jobs = Admission(self._settings.max_jobs, self._settings.max_waiting)
+        self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
+        self._admission = Admission(self._settings.max_jobs, self._settings.max_waiting)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
 
-    def execute(self, requests: list[InferenceRequest]) -> None:
-        """Begin with requests; each is answered as it gets on."""
-        self._calls.submit(requests, self._serve)
+    def execute(self, requests: Sequence[InferenceRequest]) -> None:
+        """Start the jobs of the requests; each sends its responses as it progresses."""
+        self._runner.submit(requests, self._serve)
 
     def close(self) -> None:
-        """End what still runs, and leave nothing."""
-        self._calls.close()
+        """Cancel the running jobs and remove all files."""
+        self._runner.close()
         self._workspace.close()
 
-    async def _serve(self, call: StreamRequest) -> None:
-        begun = time.monotonic()
-        call.check()
-        with self._jobs.admit():
+    async def _serve(self, request: StreamRequest) -> None:
+        start = time.monotonic()
+        request.check()
+        with self._admission.admit():
             async with self._workspace.folder() as folder:
-                form = await asyncio.to_thread(write_form, call, folder, self._settings.max_upload_bytes)
-                asked = parse(form, folder, call.id, self._settings.limits, streamed=True)
-                async with self._turn(call):
-                    made = await stream(call, asked, self._models, self._cache)
-        seconds = " ".join(f"{stage}={spent:.3f}" for stage, spent in made.seconds.items())
-        took = time.monotonic() - begun
-        logger.info("200 %d frames in %.3f s %s", made.frames, took, seconds, extra={"request_id": call.id})
+                form = await asyncio.to_thread(write_form, request, folder, self._settings.max_upload_bytes)
+                avatar_request = parse(form, folder, request.id, self._settings.limits, streamed=True)
+                async with self._slot(request):
+                    result = await stream(request, avatar_request, self._models, self._cache)
+        stages = " ".join(f"{stage}={spent:.3f}" for stage, spent in result.seconds.items())
+        seconds = time.monotonic() - start
+        logger.info("200 %d frames in %.3f s %s", result.frames, seconds, stages, extra={"request_id": request.id})
 
     @asynccontextmanager
-    async def _turn(self, call: StreamRequest) -> AsyncIterator[None]:
-        """A turn to work; who waits for it hears of that again and again, and so that it is not forgotten."""
-        telling = asyncio.create_task(_send_queue_heartbeat(call))
+    async def _slot(self, request: StreamRequest) -> AsyncIterator[None]:
+        """Wait for a slot to run the job in; until then, send the caller a heartbeat."""
+        heartbeat = asyncio.create_task(_send_queue_heartbeat(request))
         try:
-            async with self._jobs.slot():
-                await cancel_and_wait(telling)  # which has not begun where the turn came at once
+            async with self._admission.slot():
+                await cancel_and_wait(heartbeat)  # it has not started where the slot was free at once
                 yield
         finally:
-            await cancel_and_wait(telling)
+            await cancel_and_wait(heartbeat)
 
 
 async def stream(
-    call: StreamRequest,
-    asked: AvatarRequest,
+    request: StreamRequest,
+    avatar_request: AvatarRequest,
     models: InferenceClient,
     cache: Cache | None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RenderResult:
-    """Do the job, and tell of it: progress, chunks, and at the end the summary. Raises as `pipeline.render`."""
-    made: RenderResult | None = None
-    told: dict[str, float] = {}
-    async with aclosing(render(asked, models, cache)) as events:
+    """Do the job and send its progress, the chunks of its video, and at the end the summary.
+
+    Raises:
+        AvatarError: as `pipeline.render`.
+    """
+    result: RenderResult | None = None
+    last_sent: dict[str, float] = {}
+    async with aclosing(render(avatar_request, models, cache)) as events:
         async for event in events:
             if isinstance(event, Chunk):
-                await call.send(video=np.frombuffer(event.data, np.uint8))
+                await request.send(video=np.frombuffer(event.data, np.uint8))
             elif isinstance(event, RenderResult):
-                made = event
-            elif _is_due(event, told.get(event.stage), clock()):
-                told[event.stage] = clock()
-                await call.send(stage=event.stage, done=event.done, total=-1 if event.total is None else event.total)
-    if made is None:
+                result = event
+            elif _is_due(event, last_sent.get(event.stage), clock()):
+                last_sent[event.stage] = clock()
+                await request.send(stage=event.stage, done=event.done, total=-1 if event.total is None else event.total)
+    if result is None:
         raise RuntimeError("the job ended without a result")
-    if made.stand_ins:
-        names = ", ".join(made.stand_ins)
-        logger.warning("made with STAND-IN checkpoints: %s", names, extra={"request_id": call.id})
-    await call.finish(summary=json.dumps(summary(made)))
-    return made
+    if result.stand_ins:
+        names = ", ".join(result.stand_ins)
+        logger.warning("made with STAND-IN checkpoints: %s", names, extra={"request_id": request.id})
+    await request.finish(summary=json.dumps(summary(result)))
+    return result
 
 
-def summary(made: RenderResult) -> dict[str, object]:
-    """The last answer's JSON: see docs/grpc/render.md."""
+def summary(result: RenderResult) -> dict[str, object]:
+    """Return the last response's JSON object; docs/grpc/render.md describes it."""
     return {
-        "frames": made.frames,
-        "fps": str(made.fps),
-        "duration": made.duration,
-        "without_face": made.without_face,
-        "seconds": {stage: round(spent, 6) for stage, spent in made.seconds.items()},
-        "stand_ins": list(made.stand_ins),
-        "container": made.container,
+        "frames": result.frames,
+        "fps": str(result.fps),
+        "duration": result.duration,
+        "without_face": result.without_face,
+        "seconds": {stage: round(spent, 6) for stage, spent in result.seconds.items()},
+        "stand_ins": list(result.stand_ins),
+        "container": result.container,
     }
 
 
-def write_form(call: StreamRequest, folder: Path, most: int) -> Form:
-    """The call's inputs as a form, its files in `folder`. Raises TooLarge for one of more than `most` bytes."""
-    form: dict[str, str | Upload] = {**DEFAULTS, **call.texts()}
-    for name, file in FILES.items():
-        data = call.array(name)
-        if data is None:
-            continue
-        if data.nbytes > most:
-            raise TooLarge(f"{name}: the file is larger than {most} bytes")
-        (folder / file).write_bytes(data.data)
-        form[name] = Upload(folder / file, data.nbytes)
-        del call.inputs[name]  # on disk now
-    return form
-
-
-async def open_workspace(settings: JobSettings) -> Workspace:
-    """This process's folder for its requests' files. Raises OSError."""
-    workspace = Workspace(settings.work_dir)  # on the loop that will use it
-    await asyncio.to_thread(workspace.open)
-    return workspace
-
-
-async def _send_queue_heartbeat(call: StreamRequest) -> None:
+async def _send_queue_heartbeat(request: StreamRequest) -> None:
     while True:
-        await call.send(stage="queue", done=0, total=-1)
-        await asyncio.sleep(WAITING_SECONDS)
+        await request.send(stage="queue", done=0, total=-1)
+        await asyncio.sleep(QUEUE_HEARTBEAT_SECONDS)
 
 
 def _is_due(event: Progress, last: float | None, now: float) -> bool:

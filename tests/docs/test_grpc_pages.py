@@ -19,7 +19,8 @@ from avatar.events import RenderResult
 from avatar.form.parse import TEXT_BYTES
 from avatar.media import ffmpeg_args
 from avatar.options import OPTIONS
-from avatar.serving import live_model, render_model, runner
+from avatar.serving import live_avatar, live_model, render_model, runner
+from avatar.serving.request import CLIENT_CANCELLED
 from avatar.settings import LiveSettings, described
 from embedded.server import Triton
 from lipsync.mel_stream import LATENCY
@@ -63,7 +64,7 @@ def test_every_name_that_a_caller_meets_is_on_the_pages() -> None:
     keys = set(render_model.summary(RenderResult(None, "mp4", 1, Fraction(25), 1.0, {})))
     protocol = {"sequence_id", "sequence_start", "sequence_end", "triton_final_response", API_VERSION_PARAMETER}
     models = {model.name for model in MODELS}
-    for name in models | tensors | options | settings | keys | protocol | set(live_model.FORMATS):
+    for name in models | tensors | options | settings | keys | protocol | set(live_avatar.FORMATS):
         assert f"`{name}`" in ALL or f"`{name}: true`" in ALL, name
 
 
@@ -74,7 +75,7 @@ def test_every_model_has_a_purpose_on_the_page_of_single_models() -> None:
 
 def test_every_status_is_explained() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.AvatarError)]
-    for status in {kind.status for kind in kinds} | {int(runner.GONE.split()[0])}:
+    for status in {kind.status for kind in kinds} | {int(CLIENT_CANCELLED.split()[0])}:
         assert f"| {status} | `" in ERRORS
     assert f"`400 {errors.FaceNotFound()}`" in ERRORS
 
@@ -100,7 +101,7 @@ def test_numbers_are_those_of_the_code() -> None:
     assert "half a second more of the video" in RENDER
     assert "at most ten times per second" in RENDER
     # five times per second, once a second
-    assert (runner.WATCH_SECONDS, live_model.WATCH_SECONDS) == (0.2, 1.0)
+    assert (runner.CANCEL_POLL_SECONDS, live_model.CANCEL_POLL_SECONDS) == (0.2, 1.0)
     assert "five times per second for `avatar` and once a second for `live`" in ERRORS
 
 

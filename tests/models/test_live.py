@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from avatar.serving.live_model import NO_SESSION
+from avatar.serving.live_session import NO_SESSION
 from avatar.settings import LiveSettings
 from lipsync.crop import paste
 from lipsync.mel import mel_spectrogram
@@ -168,9 +168,9 @@ def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk)
     [
         ({"face_file": b"garbage"}, "400 face_file: not a picture that can be read"),
         ({}, "400 face_file: the field is missing"),
-        ({"face_file": "face", "format": "gif"}, "400 format: bgr, jpeg, mouth expected, got 'gif'"),
+        ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, got 'gif'"),
         ({"face_file": "face", "pads": "x"}, "400 pads: four whole numbers"),
-        ({"face_file": "face", "background": "Transparent"}, "400 background: a live session has no alpha channel"),
+        ({"face_file": "face", "background": "Transparent"}, "400 background: Transparent is not supported in live sessions"),
     ],
 )
 def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
@@ -188,8 +188,8 @@ def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
     [
         ({}, "400 audio: send audio or pcm"),
         ({"audio": SPEECH, "pcm": np.zeros(640, np.int16)}, "400 pcm: send audio or pcm, not both"),
-        ({"audio": SPEECH[:319]}, "400 audio: 20 ms (320 samples) at least, got 319"),
-        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: 30 s (480000 samples) at most"),
+        ({"audio": SPEECH[:319]}, "400 audio: at least 20 ms (320 samples) expected, got 319"),
+        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: at most 30 s (480000 samples) expected"),
     ],
 )
 def test_a_piece_that_does_not_do_is_refused_and_the_session_goes_on(
@@ -210,7 +210,7 @@ def test_one_session_too_many_is_refused_until_another_ends(served: Served, face
         talk.say(start=True, face_file=face)
         assert talk.hear().session
     talks[-1].say(start=True, face_file=face)
-    assert talks[-1].hear().error == f"503 {most} live sessions are running, as many as may; try again later"
+    assert talks[-1].hear().error == f"503 limit of {most} live sessions reached; try again later"
     for talk in talks[:most]:
         talk.say(end=True, pcm=np.zeros(0, np.int16))
         assert talk.hear().summary
@@ -224,8 +224,8 @@ def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Pat
     long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
     talk.say(start=True, face_file=long.read_bytes())
     error = talk.hear().error
-    assert error == "413 face_file: too much for a live session: its frames are 1197 MiB, 1024 at most; " + (
-        "send fewer, or set max_height"
+    assert error == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; " + (
+        "send fewer frames, or set max_height"
     )
 
 
@@ -234,7 +234,7 @@ def test_more_frames_at_once_than_memory_should_hold_are_refused(talk: Talk, fac
     talk.say(start=True, face_file=cv2.imencode(".jpg", large)[1].tobytes())
     assert talk.hear().session
     talk.say(audio=np.zeros(160_000, np.float32))
-    assert talk.hear().error == "400 audio: too many frames at once; send shorter pieces, or ask for jpeg or mouth"
+    assert talk.hear().error == "400 audio: too many frames in one request; send shorter pieces, or use jpeg or mouth"
     talk.say(audio=SPEECH[:640])
     assert talk.hear().error == ""
 
@@ -269,7 +269,7 @@ def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -
     lost.hear()
     lost.hang_up()
     end = time.monotonic() + 3 * SEQUENCE_IDLE_SECONDS
-    line = f"live [{name}] session dropped"
+    line = f"live [{name}] session closed"
     while line not in served.log.read_text() and time.monotonic() < end:
         time.sleep(0.2)
     assert line in served.log.read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.triton import perf_analyzer, request_data
-from bench.triton.perf_analyzer import AnalyzerError, Figures, Load
+from bench.triton.perf_analyzer import AnalyzerError, PerfMetrics, Load
 from bench.triton.request_data import Inputs
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIVE, MODELS, WAV2LIP, Model
@@ -35,7 +35,7 @@ def inputs() -> dict[str, Inputs]:
 
 
 def _data(model: Model) -> Path:
-    return request_data.FOLDER / request_data.file_of(model)
+    return request_data.FOLDER / request_data.file_name(model)
 
 
 def _value(argv: list[str], flag: str) -> str:
@@ -49,7 +49,7 @@ def _arguments(load: Load, steps: int = 1) -> list[str]:
 def _left(triton: Triton, inputs: Inputs) -> set[str]:
     """Shared memory of such a run that the server still knows, or this machine."""
     names = set(perf_analyzer.regions(inputs))
-    with perf_analyzer.alone(), caller(triton.grpc_address) as call:  # another run's regions have the same names
+    with perf_analyzer.exclusive_shared_memory(), caller(triton.grpc_address) as call:  # another run's regions have the same names
         known = call.client.get_system_shared_memory_status().regions
         return names & {*known, *(path.name for path in SHM.iterdir())}
 
@@ -88,14 +88,14 @@ def test_a_window_holds_a_whole_sequence_of_every_caller() -> None:
 
 def test_a_report_is_read_in_milliseconds() -> None:
     figures = perf_analyzer.parse(REPORT)
-    expected = Figures(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
+    expected = PerfMetrics(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
     assert vars(figures) == pytest.approx(vars(expected))
 
 
 def test_a_report_of_a_model_that_streams_counts_its_answers_too() -> None:
-    assert perf_analyzer.parse(REPORT).answers_a_second is None
+    assert perf_analyzer.parse(REPORT).responses_per_second is None
     figures = perf_analyzer.parse(STREAMED)
-    assert (figures.inferences_a_second, figures.answers_a_second) == (94.9534, 1234.5)
+    assert (figures.inferences_per_second, figures.responses_per_second) == (94.9534, 1234.5)
 
 
 @pytest.mark.parametrize("report", ["", REPORT.splitlines()[0], "Concurrency\n1\n", REPORT.replace("94.9534", "many")])
@@ -137,7 +137,7 @@ def test_one_that_does_not_end_is_ended() -> None:
 @pytest.mark.parametrize(
     ("model", "memory"),
     [
-        *((model, perf_analyzer.memories(model)[-1]) for model in MODELS if "gan" not in model.name),
+        *((model, perf_analyzer.supported_memory(model)[-1]) for model in MODELS if "gan" not in model.name),
         (DETECT_FACES, "none"),
         (WAV2LIP, "none"),
     ],
@@ -149,15 +149,15 @@ def test_it_measures_every_kind_of_model_with_the_committed_inputs(
     load = Load(model, callers=1, memory=memory, requests=1)
     before = len(triton.log_path.read_text("utf-8", "replace"))
     figures = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
-    assert figures.inferences_a_second > 0
+    assert figures.inferences_per_second > 0
     assert figures.p99_ms >= figures.p50_ms > 0
     assert _left(triton, inputs[model.name]) == set()
     if model.streams:
-        assert figures.answers_a_second is not None
-        assert figures.answers_a_second > figures.inferences_a_second
+        assert figures.responses_per_second is not None
+        assert figures.responses_per_second > figures.inferences_per_second
         said = triton.log_path.read_text("utf-8", "replace")[before:]
         assert "refused" not in said
-        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session over: {'frames': 27,") in said
+        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session ended: {'frames': 27,") in said
 
 
 def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:

@@ -25,7 +25,7 @@ import soundfile
 from tritonclient.grpc import service_pb2 as pb
 
 from avatar.resources.workspace import Workspace
-from avatar.serving.live_model import NO_SESSION
+from avatar.serving.live_session import NO_SESSION
 from avatar.settings import LiveSettings
 from lipsync.mel_stream import MelStream
 from lipsync.tensors import SEQUENCE_IDLE_SECONDS
@@ -257,7 +257,7 @@ def test_a_refused_piece_is_answered_in_its_turn(served: Served, face: bytes, se
         live(sequence, "last", end=True),
     )
     stream.end()
-    assert stream.answers["short"].error.startswith("400 audio: 20 ms")
+    assert stream.answers["short"].error.startswith("400 audio: at least 20 ms")
     assert stream.answers["last"].summary
     assert stream.answers["last"].summary["duration"] == pytest.approx(0.6)
     assert stream.over.index("short") < stream.over.index("more") < stream.over.index("last")
@@ -352,9 +352,9 @@ def test_a_client_that_is_killed_leaves_nothing(served: Served, samples: Path) -
         assert client.stdout.readline() == b"flowing\n"
         client.kill()
     end = time.monotonic() + SECONDS
-    while "avatar [victim] the caller is gone" not in served.log.read_text() and time.monotonic() < end:
+    while "avatar [victim] the client disconnected" not in served.log.read_text() and time.monotonic() < end:
         time.sleep(0.1)
-    assert "avatar [victim] the caller is gone" in served.log.read_text()
+    assert "avatar [victim] the client disconnected" in served.log.read_text()
 
 
 # --- inputs of every wrong kind
