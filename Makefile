@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long check docs bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-long coverage check docs docs-build images dist bench perf stand-ins lock clean
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -28,17 +28,40 @@ test: $(STAMP)  ## the whole test suite, live Triton included
 test-long: $(STAMP)  ## ten-minute clips: in step to the end, in bounded memory (half an hour)
 	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/pipeline/test_av_sync.py tests/avatar/pipeline/test_memory.py
 
-check: $(STAMP)  ## lint, types, generated configs and tables
+coverage: $(STAMP)  ## the test suite under coverage.py, its processes included; the report is in build/coverage
+	@rm -rf build/coverage
+	@$(PY) -m coverage run -m pytest $(TESTS)
+	@$(PY) -m coverage combine --quiet
+	@$(PY) -m coverage html --quiet --directory build/coverage/html --fail-under 0
+	@$(PY) -m coverage report --skip-covered
+
+check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs and tables, the documentation site
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m mypy
+	@$(PY) -m mypy --python-version 3.10 lipsync avatar client/avatar_client embedded/backends/openvino/model.py  # what NVIDIA's image and callers run
+	@$(VENV)/bin/typos
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 	@$(PY) -m export configs --check
 	@$(PY) scripts/generate_doc_tables.py --check
 	@$(PY) -m bench perf-inputs --check
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # not --quiet: that hides the warnings that have to fail
+	@$(MAKE) --no-print-directory docs-build
 
 docs: $(STAMP)  ## the documentation site on http://127.0.0.1:8100, rebuilt when a page changes
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
+
+docs-build: $(STAMP)  ## the documentation site into build/site, every warning an error
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # not --quiet: that hides the warnings that have to fail
+
+images:  ## the three Docker images, by docker compose
+	@docker compose --profile gpu build
+
+dist: $(STAMP)  ## wheels and source distributions of the service and of the client, into dist/
+	@rm -rf dist
+	@$(PY) -m build --no-isolation --outdir dist .
+	@$(PY) -m build --no-isolation --outdir dist client
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench
@@ -53,4 +76,4 @@ lock: $(STAMP)  ## write requirements.lock from what is installed in .venv
 	@bash scripts/lock.sh $(PY)
 
 clean:  ## remove what was generated; .venv and weights stay
-	rm -rf build out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache

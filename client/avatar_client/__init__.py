@@ -37,6 +37,8 @@ __all__ = [
     "Value",
 ]
 
+__version__ = "0.1.0"
+
 _RENAMED = {"Failed": ServerError, "Refused": InvalidRequest, "Rendering": RenderStream}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from jsonschema.validators import validator_for
 
+import lipsync
 from avatar.settings import LiveSettings, variable_of
 from export.triton_config.profiles import ENGINE_CACHE
 from gateway.settings import SETTINGS, Settings
@@ -120,9 +121,8 @@ def test_images_are_pinned(name: str) -> None:
 
 
 def test_our_images_carry_the_projects_version() -> None:
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
-    assert version
-    assert {service["image"].split(":")[1] for service in BUILT.values()} == {version[1]}
+    assert {service["image"].split(":")[1] for service in BUILT.values()} == {lipsync.__version__}
+    assert len(re.findall(r"image: talking-avatar/[a-z]+:\$\{AVATAR_VERSION:-", TEXT)) == 3
     assert {service["build"]["dockerfile"] for service in BUILT.values()} == {
         str(path.relative_to(ROOT)) for path in DOCKERFILES.values()
     }
