@@ -1,25 +1,30 @@
-"""What every stage of one job has at hand."""
+"""What every stage of one job shares."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from .errors import AvatarError, ClientError
 from .inference.protocol import InferenceClient
 from .limits import LIMITS, Limits
+from .media.ffmpeg import FfmpegError
 from .options import DEFAULTS, Options
+from .request import AvatarRequest
 from .resources.cache import Cache
 from .timing import StageTimer
 
 if TYPE_CHECKING:
     _Adapter = logging.LoggerAdapter[logging.Logger]
-else:  # which takes no parameter in Python 3.10
+else:  # in Python 3.10 the class takes no type parameter at run time
     _Adapter = logging.LoggerAdapter
 
 
 class RequestLogger(_Adapter):
-    """The logger "avatar", each record with the request that it is about as its `request_id`."""
+    """The logger "avatar"; each record carries the id of the request as `request_id`."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(logging.getLogger("avatar"), {"request_id": request_id})
@@ -27,7 +32,7 @@ class RequestLogger(_Adapter):
 
 @dataclass(frozen=True)
 class JobContext:
-    """The models, the log, the options, the limits and the clock of one request; what is remembered, if anything is."""
+    """The models, the log, the options, the limits, the timer and the cache of one job; `cache` is None without one."""
 
     models: InferenceClient
     log: RequestLogger
@@ -35,3 +40,28 @@ class JobContext:
     limits: Limits = LIMITS
     timer: StageTimer = field(default_factory=StageTimer)
     cache: Cache | None = None
+
+    @classmethod
+    def of(cls, request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> JobContext:
+        """Return the context of the job that `request` asks for."""
+        return cls(models, RequestLogger(request.id), request.options, request.limits, cache=cache)
+
+    @contextmanager
+    def failure_logged(self) -> Iterator[None]:
+        """Log an AvatarError that leaves the block; see `log_failure`."""
+        try:
+            yield
+        except AvatarError as error:
+            log_failure(error, self.log)
+            raise
+
+
+def log_failure(error: AvatarError, log: RequestLogger) -> None:
+    """Log an error with the causes that its message hides from the caller: ffmpeg's stderr, a server's message."""
+    level = logging.INFO if isinstance(error, ClientError) else logging.ERROR
+    log.log(level, "%s: %s", type(error).__name__, error)
+    for cause in filter(None, (error, error.__cause__)):
+        if isinstance(cause, FfmpegError):
+            log.log(level, "ffmpeg ended with status %d: %s", cause.exit_status, cause.stderr_tail)
+        elif cause is not error:
+            log.log(level, "caused by %s: %s", type(cause).__name__, cause)

@@ -1,4 +1,4 @@
-"""What holds for every uploaded file, whatever it is."""
+"""Limits of the input and of the result, and checks that hold for every file."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from lipsync.tensors import SPEECH_FILE
 
 from .errors import InvalidField
 
-MAX_SIDE = 16_384  # pixels; the most that the H.264 encoder takes
+MAX_SIDE = 16_384  # pixels; the maximum of the H.264 encoder
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that the job works on; over them a file is refused before the work starts.
+    """The limits of one job. A file over a limit is rejected before the work starts.
 
     Attributes:
-        pixels: of a picture or video frame as it was sent.
-        work_pixels: of a picture or video frame as it is worked on: larger ones are scaled down to it. The
-            detector's first layer alone takes 512 bytes for each.
-        seconds: of speech; a small file may claim days of silence. An hour is 230 MB as samples.
-        frames: of the result.
-        fps: of a video as it was sent.
+        max_pixels: largest accepted image or video frame.
+        max_work_pixels: larger images and video frames are scaled down to this size. The first layer of the detector
+            alone takes 512 bytes per pixel.
+        max_audio_seconds: longest accepted audio; a small file can claim days of silence. An hour is 230 MB of samples.
+        max_frames: most frames of the result.
+        max_fps: highest accepted frame rate of a video.
     """
 
     max_pixels: int = 100_000_000
@@ -33,36 +33,38 @@ class Limits:
 
     @property
     def too_large(self) -> str:
-        """The reason why a picture or frame is refused."""
-        return f"the picture is too large: at most {self.max_pixels / 1e6:g} megapixels and {MAX_SIDE} pixels a side"
+        """Return the reason for which an image or video frame is rejected."""
+        return f"the image is too large: at most {self.max_pixels / 1e6:g} megapixels and {MAX_SIDE} pixels per side"
 
     @property
     def too_long(self) -> str:
-        """The reason why a recording is refused."""
-        return f"the speech is too long: at most {self.max_audio_seconds} seconds"
+        """Return the reason for which audio is rejected."""
+        return f"the audio is too long: at most {self.max_audio_seconds} seconds"
 
     def check_image_size(self, field: str, width: int, height: int) -> None:
-        """Raise InvalidField for a picture or frame of more pixels than may be sent."""
+        """Raise InvalidField if an image or video frame of this size is too large."""
         if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
             raise InvalidField(field, self.too_large)
 
     def check_frame_count(self, frames: int) -> None:
-        """Raise InvalidField for a result of more frames than may be worked on."""
+        """Raise InvalidField if the result would have too many frames."""
         if frames > self.max_frames:
-            raise InvalidField(SPEECH_FILE, f"too long for this frame rate: {frames} frames, {self.max_frames} at most")
+            raise InvalidField(
+                SPEECH_FILE, f"too long for this frame rate: {frames} frames, at most {self.max_frames} are allowed"
+            )
 
 
 LIMITS = Limits()
 
 
 def check_not_empty(field: str, path: Path) -> None:
-    """Raise InvalidField for a file of no bytes."""
+    """Raise InvalidField if the file is empty."""
     if not path.stat().st_size:
         raise InvalidField(field, "the file is empty")
 
 
 def fit_within(width: int, height: int, pixels: int) -> tuple[int, int]:
-    """The size at which a picture of this size has at most so many pixels, in the same proportions."""
+    """Return the largest size of at most `pixels` pixels in the same proportions, or the size itself if it fits."""
     if width * height <= pixels:
         return width, height
     factor = (pixels / (width * height)) ** 0.5

@@ -1,114 +1,135 @@
-"""The whole job: a picture or video and a recording in, an avatar that says it out."""
+"""The whole job: an image or video and audio in, a video of the avatar that says the audio out."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
 
-from .background.replacement import with_alpha
-from .context import JobContext, RequestLogger
-from .errors import AvatarError, ClientError
+from .background.replacement import replace_background
+from .context import JobContext
 from .events import Chunk, Event, Progress, RenderResult
-from .faces import locator
-from .generation import generator
+from .faces.locator import LocatedFrame, locate_faces
+from .generation.generator import lip_sync, to_even
 from .generation.mel import MelWindows
 from .inference.protocol import InferenceClient
-from .media import audio, ffmpeg_args, video
-from .media.encoder import Film
-from .media.ffmpeg import FfmpegFailed
+from .media.audio import Speech, decode_audio, pcm_file
+from .media.encoder import VideoEncoder
+from .media.ffmpeg_args import AudioInput, VideoFormat
+from .media.video import Video
 from .options import TrimMode
 from .request import AvatarRequest
 from .resources.cache import Cache
-from .source import appear
+from .source import Source, load_source
 from .streams import prefetch
 
-RESULT_NAME = "avatar"  # in the request's folder, with the container's suffix
-PREFETCHED_FRAMES = 2  # finished ones that wait for the encoder
+RESULT_NAME = "avatar"  # in the request's folder, with the suffix of the container
+PREFETCHED_FRAMES = 2  # finished frames that wait for the encoder
 
 
 async def render(request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> AsyncGenerator[Event]:
-    """Do the job: progress while it runs, of a streamed result its chunks, at the end the result.
+    """Do the job: yield progress, the chunks of a streamed result, and at the end the result.
 
-    What is found out about an avatar is remembered in `cache`, where there is one, for the next job with it.
+    `cache`, if there is one, stores what was computed for an avatar for later jobs with the same avatar.
 
-    Close it (`contextlib.aclosing`) or cancel the task that iterates it, and the job stops: no process, task or
-    half-made file is left.
+    To stop the job, close the generator (`contextlib.aclosing`) or cancel the task that iterates over it: no process,
+    task or unfinished file is left.
 
     Raises:
-        InvalidField: a file that cannot be worked on.
+        InvalidField: a file cannot be processed.
         FaceNotFound: a frame that is used shows no face.
         Unavailable: the models are down, not ready or too slow.
-        AvatarError: a defect on our side; the log tells more.
+        AvatarError: a defect of this service; the log has the details.
     """
-    job = JobContext(models, RequestLogger(request.id), request.options, request.limits, cache=cache)
-    try:
-        async with aclosing(_render(request, job)) as events:
-            async for event in events:
-                yield event
-    except AvatarError as error:
-        tell(error, job)
-        raise
+    job = JobContext.of(request, models, cache)
+    with job.failure_logged(), pcm_file(request.folder) as pcm_path:
+        speech = await decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
+        source = await load_source(request, job)
+        clip = Clip.plan(source, speech, job)
+        yield Progress("speech", clip.frame_count, clip.frame_count)
+
+        missing = MissingFaces()
+        windows = MelWindows(clip.speech, clip.format.fps, job)
+        located = missing.counted(locate_faces(source.media, clip.frame_count, job, source.face_boxes))
+        frames = lip_sync(located, windows, job)
+        frames = replace_background(frames, source.replacer, source.alpha)
+        frames = prefetch(frames, PREFETCHED_FRAMES)
+        async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job) as encoder:
+            async for frame in frames:
+                await encoder.write(frame)
+                yield Progress("encode", encoder.frame_count, clip.frame_count)
+                for data in encoder.ready_chunks():
+                    yield Chunk(data)
+            await encoder.finish()
+            for data in encoder.ready_chunks():
+                yield Chunk(data)
+        yield clip.result(encoder, missing.count, job)
 
 
-async def _render(request: AvatarRequest, job: JobContext) -> AsyncGenerator[Event]:
-    with audio.file_of_samples(request.folder) as decoded:
-        with job.timer.stage("speech"):
-            speech = await audio.hear(request.audio_path, decoded, job)
-        async with aclosing(_speak(request, speech, job)) as events:
-            async for event in events:
-                yield event
+@dataclass(frozen=True)
+class Clip:
+    """What the result will be.
+
+    Attributes:
+        frame_count: number of frames, `ceil(duration · fps)`.
+        format: of the video track.
+        speech: the audio, followed by silence if the video is shown to its end.
+        stand_ins: names of the models that run on stand-in checkpoints.
+    """
+
+    frame_count: int
+    format: VideoFormat
+    speech: Speech
+    stand_ins: tuple[str, ...]
+
+    @classmethod
+    def plan(cls, source: Source, speech: Speech, job: JobContext) -> Clip:
+        """Plan the result. Raises InvalidField if it would have too many frames."""
+        media = source.media
+        if isinstance(media, Video) and job.options.trim is TrimMode.KEEP:
+            speech = speech.padded_to(media.frame_count / media.fps)
+        frame_count = speech.frame_count(media.fps)
+        job.limits.check_frame_count(frame_count)
+        size = to_even(media.width), to_even(media.height)
+        video = VideoFormat(*size, media.fps, media.aspect, source.has_alpha)
+        return cls(frame_count, video, speech, source.model_info.stand_ins)
+
+    def result(self, encoder: VideoEncoder, without_face: int, job: JobContext) -> RenderResult:
+        """Return the finished job, and log how long its stages took."""
+        seconds = job.timer.seconds
+        rounded = {stage: round(took, 3) for stage, took in seconds.items()}
+        job.log.info("rendered %d frames; seconds per stage: %s", encoder.frame_count, rounded)
+        return RenderResult(
+            path=encoder.path,
+            container=self.format.container,
+            frames=encoder.frame_count,
+            fps=self.format.fps,
+            duration=float(self.speech.duration),
+            seconds=seconds,
+            stand_ins=self.stand_ins,
+            without_face=without_face,
+        )
 
 
-async def _speak(request: AvatarRequest, speech: audio.Speech, job: JobContext) -> AsyncGenerator[Event]:
-    seen = await appear(request, job)
-    avatar, alpha, scenery, about = seen.avatar, seen.alpha, seen.scenery, seen.about
-    if isinstance(avatar, video.Video) and job.options.trim is TrimMode.KEEP:
-        speech = speech.lasting(avatar.count / avatar.fps)
-    total = speech.frames(avatar.fps)
-    job.limits.check_frame_count(total)
-    yield Progress("speech", total, total)
-
-    tracker = locator.Tracker(avatar, total, job, seen.faces)
-    windows = MelWindows(speech, avatar.fps, job)
-    spoken = generator.generate(generator.chunk_frames(tracker.frames(), windows), job)
-    changes_video = isinstance(avatar, video.Video) and job.options.background_video and scenery.enabled
-    if alpha is not None:
-        spoken = with_alpha(spoken, alpha)
-    elif changes_video:
-        spoken = scenery.replace_frames(spoken)
-    has_alpha = alpha is not None or (changes_video and scenery.is_transparent)
-    frames = prefetch(spoken, PREFETCHED_FRAMES)
-    comment = f"Made with stand-in checkpoints: {', '.join(about.stand_ins)}" if about.stand_ins else ""
-    size = generator.to_even(avatar.width), generator.to_even(avatar.height)
-    shape = ffmpeg_args.Picture(*size, avatar.fps, avatar.aspect, has_alpha)
-    path = None if request.streamed else request.folder / f"{RESULT_NAME}.{shape.container}"
-    async with (
-        aclosing(windows),
-        aclosing(frames),
-        Film(path, shape, speech, job, comment) as film,
-    ):
-        async for frame in frames:
-            await film.write(frame)
-            yield Progress("encode", film.frames, total)
-            for piece in film.pieces():
-                yield Chunk(piece)
-        await film.finish()
-        for piece in film.pieces():
-            yield Chunk(piece)
-    seconds = job.timer.seconds
-    job.log.info("%d frames; seconds: %s", film.frames, {stage: round(took, 3) for stage, took in seconds.items()})
-    duration = float(speech.duration)
-    without_face = tracker.without_face
-    yield RenderResult(path, shape.container, film.frames, avatar.fps, duration, seconds, about.stand_ins, without_face)
+def open_encoder(clip: Clip, request: AvatarRequest, job: JobContext) -> VideoEncoder:
+    """Return the encoder of the clip, to be used with `async with`; it writes no file if the result is streamed."""
+    path: Path | None = None if request.streamed else request.folder / f"{RESULT_NAME}.{clip.format.container}"
+    speech = clip.speech
+    audio = AudioInput(speech.path, speech.is_finite, speech.duration, job.limits.max_pixels)
+    comment = f"Made with stand-in checkpoints: {', '.join(clip.stand_ins)}" if clip.stand_ins else ""
+    return VideoEncoder(path, clip.format, audio, job.options.quality, job.timer, comment)
 
 
-def tell(error: AvatarError, job: JobContext) -> None:
-    """Log what happened, and what the caller is not told: ffmpeg's words, a server's."""
-    level = logging.INFO if isinstance(error, ClientError) else logging.ERROR
-    job.log.log(level, "%s: %s", type(error).__name__, error)
-    for cause in filter(None, (error, error.__cause__)):
-        if isinstance(cause, FfmpegFailed):
-            job.log.log(level, "ffmpeg ended with %d: %s", cause.exit_status, cause.words)
-        elif cause is not error:
-            job.log.log(level, "because of %s: %s", type(cause).__name__, cause)
+class MissingFaces:
+    """Counts the frames in which no face was found, as they pass."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    async def counted(self, frames: AsyncGenerator[LocatedFrame]) -> AsyncGenerator[LocatedFrame]:
+        """Yield the same frames and count those without a face."""
+        async with aclosing(frames):
+            async for frame in frames:
+                self.count += not frame.found
+                yield frame

@@ -1,92 +1,99 @@
-"""How the avatar appears: what its file is, before which background, and what is remembered of it."""
+"""Load the image or video of the avatar, with what the cache holds of it, and replace a still's background."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from lipsync.arrays import Image
 from lipsync.tensors import FACE_FILE
 
+from .background.compositing import Matte
 from .background.replacement import BackgroundReplacer
 from .context import JobContext
 from .errors import InvalidField
 from .inference.protocol import ModelInfo
-from .media import image, video
-from .media.transform import Framing
+from .media.image import NOT_AN_IMAGE, WHITE, StillImage, is_gif, is_image, load_image
+from .media.transform import FrameTransform
+from .media.video import NOT_A_VIDEO, Video, probe_video
 from .request import AvatarRequest
-from .resources import avatar_cache
-
-Alpha = NDArray[np.uint8] | None  # [H,W]
+from .resources.avatar_cache import BackgroundCache, FaceBoxCache, cache_key, file_digest, transform_key
 
 
 @dataclass(frozen=True)
-class Appearance:
-    """An avatar that is ready to be looked at for its face.
+class Source:
+    """The loaded avatar.
 
     Attributes:
-        avatar: a picture, before its background, or a video, whose background is changed frame by frame later.
-        alpha: the picture's alpha channel, where it has one.
-        faces: what is remembered of its faces.
-        about: the nets that will work on it.
+        media: a still with its final background, or a video.
+        alpha: the alpha channel UINT8 [H,W] of a still with a transparent background; otherwise None.
+        replacer: replaces the background of each finished frame of a video; None if nothing is to be replaced.
+        face_boxes: the cache of the boxes of its face.
+        model_info: the models that process it.
     """
 
-    avatar: image.Still | video.Video
-    alpha: Alpha
-    scenery: BackgroundReplacer
-    faces: avatar_cache.FaceBoxCache
-    about: ModelInfo
+    media: StillImage | Video
+    alpha: Matte | None
+    replacer: BackgroundReplacer | None
+    face_boxes: FaceBoxCache
+    model_info: ModelInfo
+
+    @property
+    def has_alpha(self) -> bool:
+        """Return whether the frames of the result have an alpha channel."""
+        return self.alpha is not None or (self.replacer is not None and self.replacer.is_transparent)
 
 
-async def appear(request: AvatarRequest, job: JobContext) -> Appearance:
-    """Look at the request's face and its background. Raises as `pipeline.render`."""
-    scenery = BackgroundReplacer(request, job)
-    about = await job.models.model_info(job.options.model)
-    faces, looks = await asyncio.to_thread(_remembered, request, scenery, about, job)
-    avatar, alpha = await _look(request, scenery, looks, job)
-    return Appearance(avatar, alpha, scenery, faces, about)
+async def load_source(request: AvatarRequest, job: JobContext) -> Source:
+    """Load the request's image or video, and replace the background of an image. Raises as `pipeline.render`."""
+    replacer = BackgroundReplacer(request, job)
+    model_info = await job.models.model_info(job.options.model)
+    face_boxes, backgrounds = await asyncio.to_thread(_cached, request, replacer, model_info, job)
+    media = await _open(request, replacer, job)
+    if isinstance(media, Video):
+        is_replaced = job.options.background_video and replacer.enabled
+        return Source(media, None, replacer if is_replaced else None, face_boxes, model_info)
+    image, alpha = await replacer.replace_still(media.image, backgrounds)
+    return Source(StillImage(image, media.fps), alpha, None, face_boxes, model_info)
 
 
-def _remembered(
-    request: AvatarRequest, scenery: BackgroundReplacer, about: ModelInfo, job: JobContext
-) -> tuple[avatar_cache.FaceBoxCache, avatar_cache.BackgroundCache]:
-    """What the cache, if there is one, knows of this avatar."""
-    if job.cache is None or (job.options.box and not scenery.enabled):  # nothing to ask it, and files may be large
-        return avatar_cache.FaceBoxCache(), avatar_cache.BackgroundCache()
-    options, limits = job.options, job.limits
-    picture = (avatar_cache.file_digest(request.face_path), request.is_still, *avatar_cache.transform_key(options), limits.max_work_pixels)
-    behind = (*scenery.cache_key(), about.segmenter) if scenery.enabled else ()
-    looked = (options.face, options.detection, about.detector)
+def _cached(
+    request: AvatarRequest, replacer: BackgroundReplacer, model_info: ModelInfo, job: JobContext
+) -> tuple[FaceBoxCache, BackgroundCache]:
+    """Return the cache entries of this avatar; without a cache, entries that store nothing. Reads the files."""
+    options = job.options
+    if job.cache is None or (options.box and not replacer.enabled):  # nothing to look up, and hashing files takes time
+        return FaceBoxCache(), BackgroundCache()
+    transform = transform_key(options)
+    image = (file_digest(request.face_path), request.is_still, *transform, job.limits.max_work_pixels)
+    background = (*replacer.cache_key(), model_info.segmenter) if replacer.enabled else ()
+    detection = (options.face, options.detection, model_info.detector)
     return (
-        avatar_cache.FaceBoxCache(job.cache, avatar_cache.cache_key(*picture, *behind, *looked)),
-        avatar_cache.BackgroundCache(job.cache, avatar_cache.cache_key(*picture, *behind)),
+        FaceBoxCache(job.cache, cache_key(*image, *background, *detection)),
+        BackgroundCache(job.cache, cache_key(*image, *background)),
     )
 
 
-async def _look(
-    request: AvatarRequest, scenery: BackgroundReplacer, looks: avatar_cache.BackgroundCache, job: JobContext
-) -> tuple[image.Still | video.Video, Alpha]:
-    """What the face is, by its content: a picture, its alpha channel beside it, or else a video."""
-    is_picture = await asyncio.to_thread(image.is_picture, request.face_path)
-    if is_picture and (request.is_still or not await asyncio.to_thread(image.is_gif, request.face_path)):
-        return await _still(request, scenery, looks, job)
+async def _open(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> StillImage | Video:
+    """Decode an image or probe a video; the content of the file decides which it is."""
+    if await asyncio.to_thread(_is_still, request):
+        return await _load_still(request, replacer, job)
     try:
-        return await video.look(request.face_path, job), None
+        return await probe_video(request.face_path, job.options, job.limits)
     except InvalidField as error:
-        if request.is_still and error.reason == video.NOT_A_VIDEO:
-            raise InvalidField(FACE_FILE, image.NOT_A_PICTURE) from error
+        if request.is_still and error.reason == NOT_A_VIDEO:
+            raise InvalidField(FACE_FILE, NOT_AN_IMAGE) from error
         raise
 
 
-async def _still(
-    request: AvatarRequest, scenery: BackgroundReplacer, looks: avatar_cache.BackgroundCache, job: JobContext
-) -> tuple[image.Still, Alpha]:
+def _is_still(request: AvatarRequest) -> bool:
+    """Return whether the file is an image; a GIF is one only if the caller says so."""
+    return is_image(request.face_path) and (request.is_still or not is_gif(request.face_path))
+
+
+async def _load_still(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> StillImage:
     with job.timer.stage("decode"):
-        under = scenery.color or image.WHITE
-        picture = await asyncio.to_thread(image.read, request.face_path, job.limits, under)
-    framing = Framing(picture.shape[1], picture.shape[0], job.options)
-    (picture,) = await asyncio.to_thread(framing, picture[None])
-    picture, alpha = await scenery.replace_still(picture, looks)
-    return image.Still(picture, job.options.fps), alpha
+        image: Image = await asyncio.to_thread(load_image, request.face_path, job.limits, replacer.color or WHITE)
+    transform = FrameTransform(image.shape[1], image.shape[0], job.options)
+    (image,) = await asyncio.to_thread(transform, image[None])
+    return StillImage(image, job.options.fps)

@@ -10,25 +10,25 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from lipsync.arrays import Boxes, Floats, Images, Labels
-from lipsync.crop import crop
 from lipsync.errors import InvalidInput
+from lipsync.face_crop import crop
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 
-from .inference.protocol import ModelInfo, Frames
+from .inference.protocol import Frames, ModelInfo
 from .options import Generator
 
 Box = tuple[float, float, float, float]
 
 
-def middle(picture: Images) -> Box:
+def face_in_the_middle(picture: Images) -> Box:
     """A face in the middle of any picture."""
     height, width = picture.shape[:2]
     return (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
 
 
-class FakeModels:
+class FakeInference:
     """Implements `Models`. Every call first waits for its gate, if it has one, then fails if it is told to.
 
     Attributes:
@@ -44,7 +44,7 @@ class FakeModels:
 
     def __init__(
         self,
-        face: Callable[[Images], Box | None] = middle,
+        face: Callable[[Images], Box | None] = face_in_the_middle,
         *,
         darken: bool = False,
         stand_ins: Iterable[str] = (),
@@ -59,9 +59,9 @@ class FakeModels:
         self.gates: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
-        self.most_running: Counter[str] = Counter()
-        self.nets: set[Generator] = set()
-        self.frames = self.mouths = self.sent = 0
+        self.max_running: Counter[str] = Counter()
+        self.generators: set[Generator] = set()
+        self.frame_count = self.window_count = self.bytes_sent = 0
         self.closed = False
 
     async def check_ready(self) -> None:
@@ -81,7 +81,7 @@ class FakeModels:
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """As `Models`; the only face of each picture is the one that `face` finds."""
-        self.frames += len(frames)
+        self.frame_count += len(frames)
         async with self._call("detect_faces"):
             if len(frames) > S3FD_BATCH:
                 raise InvalidInput(f"frames: at most {S3FD_BATCH}")
@@ -95,9 +95,9 @@ class FakeModels:
     async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
         """As `Models`; a mouth is the crop itself, or darkened."""
         frames = np.asarray(frames)
-        self.nets.add(net)
-        self.mouths += len(windows)
-        self.sent += frames.nbytes
+        self.generators.add(net)
+        self.window_count += len(windows)
+        self.bytes_sent += frames.nbytes
         async with self._call("lipsync"):
             if len(windows) > WAV2LIP_BATCH:
                 raise InvalidInput(f"mel: at most {WAV2LIP_BATCH} windows")
@@ -118,7 +118,7 @@ class FakeModels:
     async def _call(self, name: str) -> AsyncIterator[None]:
         self.calls[name] += 1
         self.running[name] += 1
-        self.most_running[name] = max(self.most_running[name], self.running[name])
+        self.max_running[name] = max(self.max_running[name], self.running[name])
         try:
             await asyncio.sleep(0)
             if gate := self.gates.get(name):

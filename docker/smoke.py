@@ -21,8 +21,8 @@ from avatar.events import Chunk, RenderResult
 from avatar.form.parse import Upload, parse
 from avatar.pipeline import render
 from avatar.settings import JobSettings, load
-from avatar.testing import FakeModels
-from lipsync.crop import crop, paste
+from avatar.testing import FakeInference
+from lipsync.face_crop import crop, paste
 from lipsync.face_detection import non_max_suppression
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
@@ -49,7 +49,7 @@ frames = paste(picture, boxes, faces)
 kept, _ = non_max_suppression(np.tile(boxes.astype(np.float32), (1, 1024, 1)), np.full((1, 1024), 0.9, np.float32))
 
 
-async def say_it(folder: Path, models: FakeModels) -> tuple[bytes, RenderResult]:
+async def say_it(folder: Path, models: FakeInference) -> tuple[bytes, RenderResult]:
     """Before another background: so the system's or imageio-ffmpeg's ffmpeg runs, and PixelLib without TensorFlow."""
     shown = picture[0].copy()
     shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the pretended net
@@ -62,7 +62,7 @@ async def say_it(folder: Path, models: FakeModels) -> tuple[bytes, RenderResult]
     return b"".join(event.data for event in told if isinstance(event, Chunk)), told[-1]
 
 
-pretended = FakeModels()
+pretended = FakeInference()
 with tempfile.TemporaryDirectory(dir=load(JobSettings).work_dir) as made:
     video, rendered = asyncio.run(say_it(Path(made), pretended))
 if not pretended.calls["segment"]:

@@ -36,11 +36,11 @@ class MelWindows:
         self._speech, self._job = speech, job
         self._columns = speech.samples // HOP_LENGTH + 1
         self._starts = window_starts(self._columns, float(fps))
-        self._chunks = self._read()
+        self._chunks = self._compute()
         self._buffer = np.empty((MEL_BANDS, 0), np.float32)  # columns from `_first` on
         self._first = 0
 
-    async def take(self, first: int, count: int) -> Floats:
+    async def read(self, first: int, count: int) -> Floats:
         """Return the windows of `count` frames from `first` on, FP32 [count,80,16].
 
         The last window is repeated for frames after the end. Later calls may not ask for frames before `first`.
@@ -57,7 +57,7 @@ class MelWindows:
         """Stop the computation of further windows."""
         await self._chunks.aclose()
 
-    async def _read(self) -> AsyncGenerator[Floats]:
+    async def _compute(self) -> AsyncGenerator[Floats]:
         for first in range(0, self._columns, CHUNK_COLUMNS):
             yield await self._chunk(first, min(first + CHUNK_COLUMNS, self._columns))
 

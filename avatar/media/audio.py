@@ -1,4 +1,4 @@
-"""The speech: what is heard of it, how long it is, and its mel windows, piece by piece."""
+"""Decode the caller's audio file to a file of samples, and read parts of it."""
 
 from __future__ import annotations
 
@@ -15,101 +15,108 @@ from lipsync.arrays import Floats
 from lipsync.mel import SAMPLE_RATE
 from lipsync.tensors import SPEECH_FILE
 
-from .. import limits as intake
-from ..context import JobContext
 from ..errors import InvalidField
-from . import ffmpeg, ffmpeg_args
+from ..limits import Limits, check_not_empty
+from ..timing import StageTimer
+from . import ffmpeg, ffmpeg_args, ffmpeg_output
 
-MAY_HOLD_NAN = ("pcm_f", "wavpack")  # codecs (by ffmpeg's names) that store floats as they are
-SHORTEST = int(ffmpeg_args.SHORTEST * SAMPLE_RATE)  # samples
-SAMPLES = "speech.f32"  # in the request's folder
+FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
+MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
+PCM_NAME = "speech.f32"  # in the request's folder
 SAMPLE_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Speech:
-    """A decoded recording.
+    """Decoded audio.
 
     Attributes:
-        path: the file, for the sound of the result.
-        decoded: its samples, a file of FP32, 16 kHz mono.
-        samples: how many, those of silence that follow included; at least 0.2 s.
-        sane: whether its codec cannot hold NaN or infinities; if not, `media.SANE` goes before anything else.
+        path: the caller's file, for the audio track of the result.
+        pcm_path: the decoded samples, a file of FP32, 16 kHz mono.
+        samples: number of samples, including the silence that follows; at least 0.2 s.
+        is_finite: whether the codec cannot store NaN or infinities; if it can, `ffmpeg_args.SANITIZE` is the first
+            filter.
     """
 
     path: Path
-    decoded: Path
+    pcm_path: Path
     samples: int
-    sane: bool
+    is_finite: bool
 
     @property
     def duration(self) -> Fraction:
-        """Seconds, exact."""
+        """Return the exact length in seconds."""
         return Fraction(self.samples, SAMPLE_RATE)
 
-    def frames(self, fps: Fraction) -> int:
-        """Frames that a picture of this length has, the last one begun counted whole."""
+    def frame_count(self, fps: Fraction) -> int:
+        """Return the number of frames that cover the audio; a last frame that is covered in part counts."""
         return -int(-self.duration * fps // 1)
 
-    def lasting(self, duration: Fraction) -> Speech:
-        """The same, followed by silence where it is shorter than so many seconds."""
+    def padded_to(self, duration: Fraction) -> Speech:
+        """Return the same audio, followed by silence if it is shorter than `duration` seconds."""
         return replace(self, samples=max(self.samples, round(duration * SAMPLE_RATE)))
 
-    def read(self, first: int, after: int) -> Floats:
-        """Samples from `first` up to `after`, FP32; beyond the recording there is silence."""
-        with self.decoded.open("rb") as file:
+    def read(self, first: int, end: int) -> Floats:
+        """Return the samples from `first` up to, not including, `end`, FP32 [n]; zeros after the end of the audio."""
+        with self.pcm_path.open("rb") as file:
             file.seek(first * SAMPLE_BYTES)
-            heard = np.fromfile(file, "<f4", after - first)
-        return np.pad(heard, (0, after - first - len(heard)))
+            samples = np.fromfile(file, "<f4", end - first)
+        return np.pad(samples, (0, end - first - len(samples)))
 
 
 @contextmanager
-def file_of_samples(folder: Path) -> Iterator[Path]:
-    """Where `hear` puts the samples; gone afterwards."""
-    path = folder / SAMPLES
+def pcm_file(folder: Path) -> Iterator[Path]:
+    """Give the path at which `decode_audio` stores the samples; delete the file afterwards."""
+    path = folder / PCM_NAME
     try:
         yield path
     finally:
         path.unlink(missing_ok=True)
 
 
-async def hear(path: Path, decoded: Path, job: JobContext) -> Speech:
-    """Decode a recording of any kind into the file `decoded`.
+async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageTimer) -> Speech:
+    """Decode an audio file of any supported format into the file `pcm_path`.
 
     Raises:
-        InvalidField: `audio_file` is empty, cannot be read, holds no sound, or too much of it.
+        InvalidField: `audio_file` is empty, cannot be decoded, has no audio stream, or is longer than allowed.
     """
-    intake.check_not_empty(SPEECH_FILE, path)
-    limits = job.limits
-    sane = not (await _codec(path, limits)).startswith(MAY_HOLD_NAN)
+    with timer.stage("speech"):
+        return await _decode_audio(path, pcm_path, limits)
+
+
+async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
+    check_not_empty(SPEECH_FILE, path)
+    is_finite = not (await _probe_codec(path, limits)).startswith(FLOAT_CODECS)
+    # one second more than allowed, to detect audio that is too long
+    seconds = limits.max_audio_seconds + 1
+    args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
     try:
-        await ffmpeg.output(
-            ffmpeg_args.speech_args(path, limits.max_pixels, decoded, sane=sane, seconds=limits.max_audio_seconds + 1)
-        )
-    except ffmpeg.FfmpegFailed as error:
-        slow = isinstance(error, ffmpeg.TookTooLong)
-        reason = "the sound takes too long to decode" if slow else "the sound cannot be decoded"
-        raise InvalidField(SPEECH_FILE, reason) from error
-    samples = await asyncio.to_thread(_size, decoded) // SAMPLE_BYTES
+        await ffmpeg.run(args)
+    except ffmpeg.FfmpegTimeout as error:
+        raise InvalidField(SPEECH_FILE, "decoding the audio takes too long") from error
+    except ffmpeg.FfmpegError as error:
+        raise InvalidField(SPEECH_FILE, "the audio cannot be decoded") from error
+    samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
     if not samples:
-        raise InvalidField(SPEECH_FILE, "there is no sound in the file")
+        raise InvalidField(SPEECH_FILE, "the file contains no audio")
     if samples > limits.max_audio_seconds * SAMPLE_RATE:
         raise InvalidField(SPEECH_FILE, limits.too_long)
-    return Speech(path, decoded, max(samples, SHORTEST), sane)
+    return Speech(path, pcm_path, max(samples, MIN_SAMPLES), is_finite)
 
 
-def _size(file: Path) -> int:
+def _file_size(file: Path) -> int:
     return file.stat().st_size
 
 
-async def _codec(path: Path, limits: intake.Limits) -> str:
+async def _probe_codec(path: Path, limits: Limits) -> str:
+    """Return ffmpeg's name of the first audio stream's codec."""
     try:
-        text, _ = await ffmpeg.output(ffmpeg_args.probe_speech_args(path, limits.max_pixels))
-    except ffmpeg.FfmpegFailed as error:
-        silent = "matches no streams" in error.words
-        reason = "there is no sound in the file" if silent else "not a sound file that can be read"
+        text, _ = await ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels))
+    except ffmpeg.FfmpegError as error:
+        has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
+        reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error
-    about = ffmpeg_args.parse_probe(text.decode())
-    if not about:
-        raise InvalidField(SPEECH_FILE, "there is no sound in the file")
-    return about.get("codec_id", "")
+    properties = ffmpeg_output.parse_probe(text.decode())
+    if not properties:
+        raise InvalidField(SPEECH_FILE, "the file contains no audio")
+    return properties.get("codec_id", "")

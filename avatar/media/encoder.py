@@ -1,37 +1,47 @@
-"""The result: frames and speech, encoded and muxed in one pass, into a file or to who listens."""
+"""Encode frames and audio with ffmpeg in one pass, into a file or a stream of chunks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
 
-from ..context import JobContext
-from . import ffmpeg, ffmpeg_args
-from .audio import Speech
-from .image import Picture
+from lipsync.arrays import Image
+
+from ..options import Quality
+from ..timing import StageTimer
+from . import ffmpeg
+from .ffmpeg_args import AudioInput, VideoFormat, encode_args
 from .mp4_fragments import Fragments
 
 
-class Film:
-    """An mp4 or WebM in the making: `async with Film(...) as film`, `write` every frame, `finish`.
+class VideoEncoder:
+    """Encodes one MP4 or WebM: `async with VideoEncoder(...) as encoder`, `write` each frame, `finish`.
 
-    Where the block is left without `finish`, no file stays behind. Without a `path` there is none: `pieces` has what
-    is there to be sent.
+    If the block is left without `finish`, the unfinished file is deleted.
+
+    Attributes:
+        path: the file; None if the result is streamed, and `ready_chunks` returns it.
+        frame_count: frames written so far.
     """
 
     def __init__(
-        self, path: Path | None, picture: ffmpeg_args.Picture, speech: Speech, job: JobContext, comment: str = ""
+        self,
+        path: Path | None,
+        video: VideoFormat,
+        audio: AudioInput,
+        quality: Quality,
+        timer: StageTimer,
+        comment: str = "",
     ) -> None:
         self.path = path
-        self.frames = 0
-        self._job = job
-        self._finished = False
-        sound = ffmpeg_args.Sound(speech.path, speech.sane, speech.duration, job.limits.max_pixels)
-        args = ffmpeg_args.encode_args(picture, sound, path, job.options.quality, comment)
-        self._process = ffmpeg.Process(args, fed=True, tapped=path is None)
-        self._fragments = Fragments(picture.container)
+        self.frame_count = 0
+        self._timer = timer
+        self._is_finished = False
+        args = encode_args(video, audio, path, quality, comment)
+        self._process = ffmpeg.FfmpegProcess(args, stdin=True, stdout=path is None)
+        self._fragments = Fragments(video.container)
 
-    async def __aenter__(self) -> Film:
+    async def __aenter__(self) -> VideoEncoder:
         await self._process.__aenter__()
         return self
 
@@ -41,26 +51,26 @@ class Film:
         try:
             await self._process.__aexit__(kind, error, trace)
         finally:
-            if self.path and not self._finished:
+            if self.path and not self._is_finished:
                 self.path.unlink(missing_ok=True)
 
-    async def write(self, frame: Picture) -> None:
-        """Add a frame, BGR [H,W,3] (or BGRA) of the film's size. Raises FfmpegFailed."""
-        with self._job.timer.stage("encode"):
+    async def write(self, frame: Image) -> None:
+        """Encode one frame, UINT8 [H,W,3] BGR or [H,W,4] BGRA, of the size of the format. Raises FfmpegError."""
+        with self._timer.stage("encode"):
             await self._process.write(frame.reshape(-1).data)
-        self.frames += 1
+        self.frame_count += 1
 
     async def finish(self) -> None:
-        """Wait until the file is complete. Raises FfmpegFailed."""
-        with self._job.timer.stage("encode"):
+        """Wait until the result is complete. Raises FfmpegError."""
+        with self._timer.stage("encode"):
             await self._process.finish()
-        self._finished = True
+        self._is_finished = True
 
-    def pieces(self) -> list[bytes]:
-        """What may be sent since the last time; after `finish`, all the rest."""
+    def ready_chunks(self) -> list[bytes]:
+        """Return the chunks that are complete since the last call; after `finish`, all that remains."""
         if self.path:
             return []
-        pieces = self._fragments.feed(self._process.taken())
-        if self._finished and (rest := self._fragments.rest()):
-            pieces.append(rest)
-        return pieces
+        chunks = self._fragments.feed(self._process.read_available())
+        if self._is_finished and (rest := self._fragments.flush()):
+            chunks.append(rest)
+        return chunks

@@ -1,4 +1,4 @@
-"""Stills: any picture that people send, as upright 8-bit BGR of a size that can be worked on."""
+"""Load any image that callers send, as upright 8-bit BGR of a size that the models can process."""
 
 from __future__ import annotations
 
@@ -12,203 +12,207 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, ImageCms, UnidentifiedImageError
+from PIL import Image as PilImage
 
+from lipsync.arrays import Image
 from lipsync.tensors import FACE_FILE
 
-from .. import limits as intake
 from ..errors import InvalidField
-from ..limits import Limits
+from ..limits import LIMITS, MAX_SIDE, Limits, check_not_empty, fit_within
 from ..options import STILL_FPS
 
-Picture = NDArray[np.uint8]  # [H,W,3] BGR
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # each read by Pillow itself, none by another program
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # each decoded by Pillow itself, without a program
 WHITE = (255, 255, 255)
-NOT_A_PICTURE = "not a picture that can be read"
-DAMAGED = "the picture is damaged or cut short"
-# Pixels of the shorter side. Where there is less, the detector has no cell of its own for a face.
-SMALLEST = 96
-# EXIF's orientations to what turns a picture upright; 1 is upright already
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+NOT_AN_IMAGE = "not an image that can be read"
+DAMAGED = "the image is damaged or truncated"
+# Pixels of the shorter side. In a smaller image a face is smaller than the detector can find; it is enlarged.
+MIN_SIDE = 96
+# EXIF orientations, and what turns each upright; orientation 1 is upright.
+_TRANSPOSES = {
+    2: PilImage.Transpose.FLIP_LEFT_RIGHT,
+    3: PilImage.Transpose.ROTATE_180,
+    4: PilImage.Transpose.FLIP_TOP_BOTTOM,
+    5: PilImage.Transpose.TRANSPOSE,
+    6: PilImage.Transpose.ROTATE_270,
+    7: PilImage.Transpose.TRANSVERSE,
+    8: PilImage.Transpose.ROTATE_90,
 }
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands, as in an mp4's first box
+_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands, as in an MP4's first box
 _AVIF = {b"avif", b"avis"}
 
 
 @dataclass(frozen=True)
-class Still:
-    """A picture that is shown for as long as the speech lasts: its size, and the frame rate of the result."""
+class StillImage:
+    """An image that is shown for the length of the audio.
 
-    picture: Picture
+    Attributes:
+        image: UINT8 [H,W,3] BGR.
+        fps: the frame rate of the result.
+        aspect: always empty: the pixels are square.
+    """
+
+    image: Image
     fps: Fraction = STILL_FPS
-    aspect: str = ""  # its pixels are square
+    aspect: str = ""
 
     @property
     def width(self) -> int:
-        """Pixels in a row."""
-        return self.picture.shape[1]
+        """Return the width in pixels."""
+        return self.image.shape[1]
 
     @property
     def height(self) -> int:
-        """Rows."""
-        return self.picture.shape[0]
+        """Return the height in pixels."""
+        return self.image.shape[0]
 
 
-def is_picture(path: Path) -> bool:
-    """Whether the file begins as a picture does, whatever its name; GIF counts as one."""
-    head = _head(path)
+def is_image(path: Path) -> bool:
+    """Return whether the file starts as an image file does, whatever its name. GIF counts as an image."""
+    head = _read_head(path)
     return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or _brand(head) in (_HEIF | _AVIF)
 
 
 def is_gif(path: Path) -> bool:
-    """Whether it is a GIF, which may be meant as a picture or as a video."""
-    return _head(path).startswith(b"GIF8")
+    """Return whether the file is a GIF, which may be meant as an image or as a video."""
+    return _read_head(path).startswith(b"GIF8")
 
 
-def read(path: Path, limits: Limits = intake.LIMITS, under: tuple[int, int, int] = WHITE) -> Picture:
-    """Decode a picture strictly, of several the first: upright, sRGB, of a size that can be worked on.
+def load_image(path: Path, limits: Limits = LIMITS, matte: tuple[int, int, int] = WHITE) -> Image:
+    """Decode an image strictly (of several images in a file, the first): upright, sRGB, of a size to work on.
 
     Args:
         path: the file.
-        limits: larger pictures than may be worked on are scaled down, larger ones than may be sent refused.
-        under: the colour, RGB, that transparent pictures are laid over.
+        limits: images over `max_work_pixels` are scaled down, images over `max_pixels` rejected.
+        matte: the RGB color that transparent images are composited over.
 
     Returns:
         UINT8 [H,W,3] BGR.
 
     Raises:
-        InvalidField: `face_file` is empty, not a picture, damaged or too large.
+        InvalidField: `face_file` is empty, not an image, damaged or too large.
     """
-    intake.check_not_empty(FACE_FILE, path)
-    with _one_reason(limits):
-        brand = _brand(_head(path))
-        with _heif(path, limits) if brand in _HEIF else Image.open(path, formats=FORMATS) as picture:
-            _refuse(picture, limits)
-            width, height = intake.fit_within(picture.width, picture.height, limits.max_work_pixels)
-            if (width, height) != picture.size:
-                picture.draft("RGB", (width, height))  # a JPEG is then decoded at a half, a quarter or an eighth
-            picture.load()
-            rgb = _rgb(_turned(picture), under)
-    return _sized(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]), limits)
+    check_not_empty(FACE_FILE, path)
+    with _translate_errors(limits):
+        brand = _brand(_read_head(path))
+        with _open_heif(path, limits) if brand in _HEIF else PilImage.open(path, formats=FORMATS) as image:
+            _check_size(image, limits)
+            width, height = fit_within(image.width, image.height, limits.max_work_pixels)
+            if (width, height) != image.size:
+                image.draft("RGB", (width, height))  # decodes a JPEG at a half, a quarter or an eighth of its size
+            image.load()
+            rgb = _to_rgb(_apply_orientation(image), matte)
+    return _fit_working_size(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]), limits)
 
 
 @contextmanager
-def _one_reason(limits: Limits) -> Iterator[None]:
-    """Pillow's plugins raise all kinds of things on data that somebody made up; the caller gets one of few reasons."""
+def _translate_errors(limits: Limits) -> Iterator[None]:
+    """Translate errors to InvalidField. Pillow's plugins raise errors of any class on malformed files."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of damage that Pillow can live with, and of sizes, which we limit
+            warnings.simplefilter("ignore")  # about damage that Pillow can repair, and about sizes, which we check
             yield
     except InvalidField:
         raise
     except UnidentifiedImageError as error:
-        raise InvalidField(FACE_FILE, NOT_A_PICTURE) from error
-    except Image.DecompressionBombError as error:
+        raise InvalidField(FACE_FILE, NOT_AN_IMAGE) from error
+    except PilImage.DecompressionBombError as error:
         raise InvalidField(FACE_FILE, limits.too_large) from error
     except (Exception, MemoryError) as error:
         raise InvalidField(FACE_FILE, DAMAGED) from error
 
 
-def _refuse(picture: Image.Image, limits: Limits) -> None:
-    """Before a pixel is decoded."""
-    width, height = picture.size
-    wide, high = intake.fit_within(width, height, limits.max_work_pixels)
-    if width * height > limits.max_pixels or max(wide, high) > intake.MAX_SIDE:
+def _check_size(image: PilImage.Image, limits: Limits) -> None:
+    """Raise InvalidField for an image that is too large, before a pixel is decoded."""
+    width, height = image.size
+    working_size = fit_within(width, height, limits.max_work_pixels)
+    if width * height > limits.max_pixels or max(working_size) > MAX_SIDE:
         raise InvalidField(FACE_FILE, limits.too_large)
 
 
-def _heif(path: Path, limits: Limits) -> Image.Image:
-    """A HEIC picture, by pi-heif, which turns it upright itself."""
+def _open_heif(path: Path, limits: Limits) -> PilImage.Image:
+    """Open a HEIC image with pi-heif, which applies the orientation itself."""
     try:
         from pi_heif import open_heif
     except ImportError as error:
-        raise InvalidField(FACE_FILE, "HEIC pictures cannot be read here; send a JPEG") from error
+        raise InvalidField(FACE_FILE, "HEIC images are not supported by this installation; send a JPEG") from error
     heif = open_heif(path, convert_hdr_to_8bit=True)
     if heif.size[0] * heif.size[1] > limits.max_pixels:
         raise InvalidField(FACE_FILE, limits.too_large)
-    picture: Image.Image = heif.to_pillow()
-    picture.info.pop("exif", None)  # its orientation is done with
-    return picture
+    image: PilImage.Image = heif.to_pillow()
+    image.info.pop("exif", None)  # its orientation is applied already
+    return image
 
 
-def _turned(picture: Image.Image) -> Image.Image:
-    """Upright. Pillow's own `exif_transpose` writes the EXIF anew as well, and fails where a tag in it is odd."""
+def _apply_orientation(image: PilImage.Image) -> PilImage.Image:
+    """Turn the image upright. Pillow's `exif_transpose` also rewrites the EXIF data, and fails on invalid tags."""
     try:
-        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF is no reason to refuse a picture that is whole
-        return picture
-    if turn is None:
-        return picture
-    turned = picture.transpose(turn)
-    turned.info = picture.info
-    return turned
+        transpose = _TRANSPOSES.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an image is not rejected for damaged EXIF data
+        return image
+    if transpose is None:
+        return image
+    upright = image.transpose(transpose)
+    upright.info = image.info
+    return upright
 
 
-def _rgb(picture: Image.Image, under: tuple[int, int, int]) -> Image.Image:
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _from_deep(picture)
-    profile = picture.info.get("icc_profile")
-    if picture.has_transparency_data:
-        over = picture.convert("RGBA")
-        over = Image.alpha_composite(Image.new("RGBA", over.size, (*under, 255)), over)
-        return _srgb(over.convert("RGB"), profile)
-    if picture.mode == "CMYK" and profile:
-        return _srgb(picture, profile)
-    return _srgb(picture.convert("RGB"), profile)
+def _to_rgb(image: PilImage.Image, matte: tuple[int, int, int]) -> PilImage.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return _to_8_bits(image)
+    profile = image.info.get("icc_profile")
+    if image.has_transparency_data:
+        over = image.convert("RGBA")
+        over = PilImage.alpha_composite(PilImage.new("RGBA", over.size, (*matte, 255)), over)
+        return _to_srgb(over.convert("RGB"), profile)
+    if image.mode == "CMYK" and profile:
+        return _to_srgb(image, profile)
+    return _to_srgb(image.convert("RGB"), profile)
 
 
-def _from_deep(picture: Image.Image) -> Image.Image:
-    """More than 8 bits a pixel, which Pillow would clip instead of scale: 16-bit integers, or floats up to 1."""
-    deep = np.nan_to_num(np.asarray(picture).astype(np.float64))
-    if picture.mode == "F":
+def _to_8_bits(image: PilImage.Image) -> PilImage.Image:
+    """Scale 16-bit integers, or floats up to 1, to 8 bits; Pillow itself would clip them."""
+    deep = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode == "F":
         deep = deep * 65535 if deep.max(initial=0) <= 1 else deep * 257
     gray = (deep.clip(0, 65535).astype(np.uint32) >> 8).astype(np.uint8)
-    return Image.fromarray(gray).convert("RGB")
+    return PilImage.fromarray(gray).convert("RGB")
 
 
-def _srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
-    """Colours as sRGB has them. A profile that is damaged, or that belongs to another kind of picture, is left out."""
+def _to_srgb(image: PilImage.Image, profile: bytes | None) -> PilImage.Image:
+    """Convert colors to sRGB. A color profile that is damaged, or made for another image mode, is ignored."""
     if not profile:
-        return picture.convert("RGB")
+        return image.convert("RGB")
     try:
         embedded = ImageCms.ImageCmsProfile(BytesIO(profile))
         if _is_srgb(embedded):
-            return picture.convert("RGB")
-        converted = ImageCms.profileToProfile(picture, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return picture.convert("RGB")
-    return converted or picture.convert("RGB")
+        return image.convert("RGB")
+    return converted or image.convert("RGB")
 
 
 def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
-    """The usual one: to convert by it would shift levels by rounding alone."""
+    """Return whether the profile is sRGB itself: a conversion would only add rounding errors."""
     return "srgb" in (ImageCms.getProfileDescription(profile) or "").lower()
 
 
-def _sized(picture: Picture, limits: Limits) -> Picture:
-    """Scaled down where it is more than may be worked on, and up where a face could not be seen."""
-    height, width = picture.shape[:2]
-    size = intake.fit_within(width, height, limits.max_work_pixels)
+def _fit_working_size(image: Image, limits: Limits) -> Image:
+    """Scale an image down if it exceeds `max_work_pixels`, and up if it is too small for the detector."""
+    height, width = image.shape[:2]
+    size = fit_within(width, height, limits.max_work_pixels)
     if size != (width, height):
-        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-    factor = SMALLEST / min(width, height)
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    factor = MIN_SIDE / min(width, height)
     size = round(width * factor), round(height * factor)
-    if factor > 1 and max(size) <= intake.MAX_SIDE and size[0] * size[1] <= limits.max_work_pixels:
-        return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
-    return picture
+    if factor > 1 and max(size) <= MAX_SIDE and size[0] * size[1] <= limits.max_work_pixels:
+        return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return image
 
 
-def _head(path: Path) -> bytes:
+def _read_head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(64)
 

@@ -1,54 +1,54 @@
-"""A file cut where it may be cut, while it is being written: pieces that a player can show as they come."""
+"""Split an MP4 that is still being written into chunks that a player can show as they arrive."""
 
 from __future__ import annotations
 
 import struct
 
-_HEAD = struct.Struct(">I4s")
-_LONG = struct.Struct(">Q")
+_BOX_HEAD = struct.Struct(">I4s")
+_LONG_SIZE = struct.Struct(">Q")
 
 
 class Fragments:
-    """Bytes of a fragmented mp4 in, whole fragments out; of a WebM, the bytes as they are.
+    """Split the bytes of a fragmented MP4 into whole fragments; pass the bytes of a WebM through unchanged.
 
-    A piece ends with an `mdat` box, so the first one holds all that a player needs (`ftyp`, `moov`) and the first
-    pictures. Source: ISO/IEC 14496-12, 4.2 (boxes) and 8.8 (movie fragments).
+    A chunk ends with an `mdat` box, so the first one holds all that a player needs to start (`ftyp`, `moov`) and the
+    first frames. Source: ISO/IEC 14496-12, 4.2 (boxes) and 8.8 (movie fragments).
     """
 
     def __init__(self, container: str) -> None:
         self._is_mp4 = container == "mp4"
-        self._held = bytearray()
+        self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The pieces that are whole now."""
-        self._held += data
+        """Add bytes and return the chunks that are now complete."""
+        self._buffer += data
         if not self._is_mp4:
-            return [self.rest()] if self._held else []
-        pieces: list[bytes] = []
+            return [self.flush()] if self._buffer else []
+        chunks: list[bytes] = []
         start = end = 0
-        while (box := _box(self._held, end)) is not None:
+        while (box := _box(self._buffer, end)) is not None:
             kind, end = box
             if kind == b"mdat":
-                pieces.append(bytes(self._held[start:end]))
+                chunks.append(bytes(self._buffer[start:end]))
                 start = end
-        del self._held[:start]
-        return pieces
+        del self._buffer[:start]
+        return chunks
 
-    def rest(self) -> bytes:
-        """What is left when there is no more to feed: the index behind the last fragment."""
-        rest = bytes(self._held)
-        self._held.clear()
+    def flush(self) -> bytes:
+        """Return the remaining bytes once all are fed: the index after the last fragment."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
         return rest
 
 
 def _box(data: bytearray, offset: int) -> tuple[bytes, int] | None:
-    """Kind and end of the box at `offset`; None where it is not whole yet."""
-    if offset + _HEAD.size > len(data):
+    """Return the kind and the end of the box at `offset`; None if the box is incomplete."""
+    if offset + _BOX_HEAD.size > len(data):
         return None
-    size, kind = _HEAD.unpack_from(data, offset)
+    size, kind = _BOX_HEAD.unpack_from(data, offset)
     if size == 1:
-        if offset + _HEAD.size + _LONG.size > len(data):
+        if offset + _BOX_HEAD.size + _LONG_SIZE.size > len(data):
             return None
-        (size,) = _LONG.unpack_from(data, offset + _HEAD.size)
+        (size,) = _LONG_SIZE.unpack_from(data, offset + _BOX_HEAD.size)
     end = offset + size
-    return (kind, end) if size >= _HEAD.size and end <= len(data) else None
+    return (kind, end) if size >= _BOX_HEAD.size and end <= len(data) else None

@@ -1,186 +1,220 @@
-"""Videos: what one is, on a clock that runs evenly, and its frames as a stream."""
+"""Probe videos and decode their frames, at a constant frame rate."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipsync.arrays import Images
 from lipsync.tensors import FACE_FILE
 
-from .. import limits as intake
-from ..context import JobContext
 from ..errors import InvalidField
-from ..limits import Limits
-from . import ffmpeg, ffmpeg_args
-from .transform import Framing
+from ..limits import Limits, check_not_empty, fit_within
+from ..options import Options
+from ..timing import StageTimer
+from . import ffmpeg, ffmpeg_args, ffmpeg_output
+from .transform import FrameTransform
 
-NOT_A_VIDEO = "not a video that can be read, or one without frames"
-TOO_SLOW = "the video takes too long to read"
-MAY_BE_SLOW = Fraction(1, 1000)  # frames a second; a slower one is a lie, or a slide show of hours
-# A video whose frames come at odd times gets an even clock. That of its container, unless it is finer than people
-# use (containers that count in milliseconds claim 1000 a second): then the next of these over the mean.
-USUAL = tuple(Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60"))
+Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
+
+NOT_A_VIDEO = "not a video that can be read, or a video without frames"
+TOO_SLOW = "reading the video takes too long"
+MIN_FPS = Fraction(1, 1000)  # a lower rate is an error in the file, or a slide show of hours
+# A video with a variable frame rate is converted to a constant one: to the rate that its container claims, unless that
+# is higher than any rate in use (containers that count in milliseconds claim 1000); then to the next of these rates
+# above the mean.
+STANDARD_RATES = tuple(
+    Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
+)
 
 
 @dataclass(frozen=True)
 class Video:
-    """An uploaded video, as it is worked on.
+    """The caller's video, as it is decoded and transformed.
 
     Attributes:
         path: the file.
-        size: width and height of its frames as they are decoded, upright.
-        framing: what is worked on of them.
-        fps: its exact frame rate.
-        count: frames that it should have, by its clock; a damaged one may have fewer.
-        filters: what ffmpeg makes its frames even, progressive, SDR and of `size` with.
-        aspect: width to height of a pixel where it is not square, as `4:3`.
+        size: width and height of the decoded frames, upright, before the transform.
+        transform: applied to each decoded frame.
+        fps: the exact frame rate.
+        frame_count: number of frames by the file's timestamps; a damaged file may have fewer.
+        max_pixels: largest accepted frame, as it was probed with.
+        filters: ffmpeg filters for a constant frame rate, progressive SDR frames, and `size`.
+        aspect: width to height of a pixel if it is not square, as `4:3`.
     """
 
     path: Path
     size: tuple[int, int]
-    framing: Framing
+    transform: FrameTransform
     fps: Fraction
-    count: int
+    frame_count: int
+    max_pixels: int
     filters: tuple[str, ...] = ()
     aspect: str = ""
 
     @property
     def width(self) -> int:
-        """Of the frames that are worked on, in pixels."""
-        return int(self.framing.width)
+        """Return the width of the transformed frames in pixels."""
+        return self.transform.width
 
     @property
     def height(self) -> int:
-        """Of the frames that are worked on, in pixels."""
-        return self.framing.height
+        """Return the height of the transformed frames in pixels."""
+        return self.transform.height
 
 
-async def look(path: Path, job: JobContext) -> Video:
-    """Ask ffmpeg what the video is.
+async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
+    """Probe a video with ffmpeg.
 
-    The frame rate of an even video is the one that OpenCV gives for the same file, and so the original's, but as a
-    fraction.
+    The frame rate of a video with a constant rate is the one that OpenCV reads from the same file, as in the original
+    service, but as a fraction.
 
     Raises:
-        InvalidField: `face_file` is empty, no video, without frames, too large, or of a senseless frame rate.
+        InvalidField: `face_file` is empty, not a video, has no frames, is too large, or has an invalid frame rate.
     """
-    intake.check_not_empty(FACE_FILE, path)
-    limits = job.limits
-    about, shown = await _probe(path, limits)
-    width, height = map(int, about["dimensions"].split("x"))
+    check_not_empty(FACE_FILE, path)
+    stream, first_frame = await _probe_first_frame(path, limits)
+    width, height = map(int, stream["dimensions"].split("x"))
     limits.check_image_size(FACE_FILE, width, height)
-    filters = []
-    if shown.get("i") in ("T", "B"):
-        filters.append(ffmpeg_args.DEINTERLACE)
-    if shown.get("color_trc") in ffmpeg_args.HDR_TRANSFERS:
-        filters.append(ffmpeg_args.TO_SDR)
-    size = intake.fit_within(width, height, limits.max_work_pixels)
+    size = fit_within(width, height, limits.max_work_pixels)
+    filters = _filters(first_frame)
     if size != (width, height):
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
 
-    fps, count, is_even = await _clock(path, 1 / Fraction(about["tb"]), limits)
-    if not MAY_BE_SLOW <= fps <= limits.max_fps:
-        raise InvalidField(FACE_FILE, f"a frame rate over {limits.max_fps} a second, or hardly any")
-    if not is_even:
+    fps, frame_count, is_constant = await _frame_timing(path, 1 / Fraction(stream["tb"]), limits)
+    if not MIN_FPS <= fps <= limits.max_fps:
+        reason = f"the frame rate is invalid: at most {limits.max_fps} frames per second, at least {float(MIN_FPS):g}"
+        raise InvalidField(FACE_FILE, reason)
+    if not is_constant:
         filters.append(f"fps={fps.numerator}/{fps.denominator}")
-    if count > limits.max_frames:
-        count = limits.max_frames
-    aspect = about.get("sar", "")
-    square = "" if aspect in ("0/1", "1/1") or "/" not in aspect or job.options.rotate else aspect.replace("/", ":")
-    return Video(path, size, Framing(*size, job.options), fps, count, tuple(filters), square)
+    transform = FrameTransform(*size, options)
+    aspect = "" if options.rotate else _pixel_aspect(stream.get("sar", ""))
+    frame_count = min(frame_count, limits.max_frames)
+    return Video(path, size, transform, fps, frame_count, limits.max_pixels, tuple(filters), aspect)
 
 
-async def _probe(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
-    """The first frame's description, by the muxer and by the filter showinfo."""
+def _filters(first_frame: dict[str, str]) -> list[str]:
+    """Return the ffmpeg filters that make the frames progressive and SDR, by the first frame's description."""
+    filters = []
+    if first_frame.get("i") in ("T", "B"):
+        filters.append(ffmpeg_args.DEINTERLACE)
+    if first_frame.get("color_trc") in ffmpeg_args.HDR_TRANSFERS:
+        filters.append(ffmpeg_args.TO_SDR)
+    return filters
+
+
+def _pixel_aspect(sar: str) -> str:
+    """Return ffmpeg's sample aspect ratio `4/3` as `4:3`; empty for square pixels and where the file has none."""
+    return "" if sar in ("0/1", "1/1") or "/" not in sar else sar.replace("/", ":")
+
+
+async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the first frame's description by the muxer and by the filter showinfo."""
     try:
-        text, words = await ffmpeg.output(ffmpeg_args.probe_video_args(path, limits.max_pixels))
-    except ffmpeg.FfmpegFailed as error:
-        raise InvalidField(FACE_FILE, _reason(error, limits)) from error
-    about = ffmpeg_args.parse_probe(text.decode())
-    if not about:
+        text, stderr = await ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels))
+    except ffmpeg.FfmpegTimeout as error:
+        raise InvalidField(FACE_FILE, TOO_SLOW) from error
+    except ffmpeg.FfmpegError as error:
+        is_too_large = ffmpeg_output.OVER_MAX_PIXELS in error.stderr_tail
+        raise InvalidField(FACE_FILE, limits.too_large if is_too_large else NOT_A_VIDEO) from error
+    stream = ffmpeg_output.parse_probe(text.decode())
+    if not stream:
         raise InvalidField(FACE_FILE, NOT_A_VIDEO)
-    return about, ffmpeg_args.parse_shown(words)
+    return stream, ffmpeg_output.parse_showinfo(stderr)
 
 
-async def _clock(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
-    """Frames a second, their number, and whether they come evenly already: each within half a frame of its time."""
+async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
+    """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
     try:
-        text, _ = await ffmpeg.output(ffmpeg_args.times_args(path, limits.max_pixels, limits.max_frames))
-    except ffmpeg.FfmpegFailed as error:
-        if isinstance(error, ffmpeg.TookTooLong):
-            raise InvalidField(FACE_FILE, TOO_SLOW) from error
-        text = b""  # damaged behind the first frame: what can be decoded is taken as it comes
-    times = ffmpeg_args.parse_times(text.decode(errors="replace"))
+        text, _ = await ffmpeg.run(ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames))
+    except ffmpeg.FfmpegTimeout as error:
+        raise InvalidField(FACE_FILE, TOO_SLOW) from error
+    except ffmpeg.FfmpegError:
+        text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
+    times = ffmpeg_output.parse_packet_times(text.decode(errors="replace"))
     if not times or len(times) < 2:
         return claimed, len(times or [0]), True
-    if is_even(times, claimed):
+    if is_constant_rate(times, claimed):
         return claimed, len(times), True
     span = times[-1] - times[0]
     fps = claimed
-    if span and claimed > USUAL[-1]:
+    if span and claimed > STANDARD_RATES[-1]:
         mean = (len(times) - 1) / span
-        fps = next((usual for usual in USUAL if usual >= mean * Fraction(98, 100)), USUAL[-1])
+        fps = next((rate for rate in STANDARD_RATES if rate >= mean * Fraction(98, 100)), STANDARD_RATES[-1])
     return fps, max(1, round(span * fps) + 1), False
 
 
-def is_even(times: Sequence[Fraction], fps: Fraction) -> bool:
-    """Whether frames shown at these times stay within half a frame of an even clock that starts with the first."""
-    shown = np.array([float(time - times[0]) for time in times]) * float(fps)
-    return bool((np.abs(shown - np.arange(len(shown))) < 0.5).all())
-
-
-def _reason(error: ffmpeg.FfmpegFailed, limits: Limits) -> str:
-    if isinstance(error, ffmpeg.TookTooLong):
-        return TOO_SLOW
-    return limits.too_large if ffmpeg_args.OVER_MAX_PIXELS in error.words else NOT_A_VIDEO
+def is_constant_rate(times: Sequence[Fraction], fps: Fraction) -> bool:
+    """Return whether each time (seconds) is less than half a frame from its place at the constant rate `fps`."""
+    offsets = np.array([float(time - times[0]) for time in times]) * float(fps)
+    return bool((np.abs(offsets - np.arange(len(offsets))) < 0.5).all())
 
 
 async def read_frames(
-    video: Video, piece: int, job: JobContext, *, first: int = 0, most: int, step: int = 1
-) -> AsyncGenerator[NDArray[np.uint8]]:
-    """`most` frames of the video, or as many as there are, `piece` at a time: UINT8 [n,H,W,3] BGR, framed.
+    video: Video,
+    chunk_frames: int,
+    timer: StageTimer,
+    log: Logger,
+    *,
+    first: int = 0,
+    max_frames: int,
+    step: int = 1,
+) -> AsyncGenerator[Images]:
+    """Decode up to `max_frames` frames of the video and yield them in chunks.
 
     Args:
-        first: the first frame that is wanted, `step`: every which one from there on.
+        video: what `probe_video` returned.
+        chunk_frames: frames per chunk, at most.
+        timer: measures the stage `decode`.
+        log: gets a warning if the video is damaged and ends early.
+        first: index of the first frame.
+        max_frames: number of frames; fewer are yielded if the video ends.
+        step: every `step`-th frame from `first` on is decoded.
+
+    Yields:
+        UINT8 [n,H,W,3] BGR, transformed.
 
     Raises:
-        InvalidField: there is not one frame.
+        InvalidField: the video has no frame at all, or decoding takes too long.
+        FfmpegError: ffmpeg was killed by another process.
     """
-    given = 0
+    frame_count = 0
     width, height = video.size
     filters = [*video.filters]
     if first or step > 1:  # frames that are dropped here are neither converted nor piped
         filters.append(rf"select='gte(n\,{first})*not(mod(n-{first}\,{step}))'")
-    async with ffmpeg.Process(ffmpeg_args.decode_args(video.path, job.limits.max_pixels, filters)) as process:
-        while given < most:
-            room = np.empty((min(piece, most - given), height, width, 3), np.uint8)
-            with job.timer.stage("decode"):
+    async with ffmpeg.FfmpegProcess(ffmpeg_args.decode_video_args(video.path, video.max_pixels, filters)) as process:
+        while frame_count < max_frames:
+            buffer = np.empty((min(chunk_frames, max_frames - frame_count), height, width, 3), np.uint8)
+            with timer.stage("decode"):
                 try:
-                    whole = await process.read_into(room.reshape(-1).data) // (width * height * 3)
-                except ffmpeg.TookTooLong as error:
+                    complete = await process.read_into(buffer.reshape(-1).data) // (width * height * 3)
+                except ffmpeg.FfmpegTimeout as error:
                     raise InvalidField(FACE_FILE, TOO_SLOW) from error
-            given += whole
-            if whole:
-                yield video.framing(room[:whole])
-            if whole < len(room):
-                await _ended(process, first + given, job)
+            frame_count += complete
+            if complete:
+                yield video.transform(buffer[:complete])
+            if complete < len(buffer):
+                await _check_end(process, first, frame_count, log)
                 return
 
 
-async def _ended(process: ffmpeg.Process, given: int, job: JobContext) -> None:
-    failure: ffmpeg.FfmpegFailed | None = None
+async def _check_end(process: ffmpeg.FfmpegProcess, first: int, frame_count: int, log: Logger) -> None:
+    """Judge the end of the video after `frame_count` frames from `first` on."""
+    failure: ffmpeg.FfmpegError | None = None
     try:
         await process.finish()
-    except ffmpeg.FfmpegFailed as error:
+    except ffmpeg.FfmpegError as error:
         failure = error
-    if not given:
+    if not first + frame_count:
         raise InvalidField(FACE_FILE, NOT_A_VIDEO) from failure
     if failure and failure.exit_status < 0:
-        raise failure  # killed from outside: what came before is not the whole of what there is
+        raise failure  # killed by another process: the frames so far may not be the whole video
     if failure:
-        job.log.warning("the video broke off after %d frames: %s", given, failure.words)
+        log.warning("the video is damaged after %d frames: %s", first + frame_count, failure.stderr_tail)

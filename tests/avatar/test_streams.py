@@ -11,15 +11,15 @@ from tests.support.media import other_tasks
 
 
 class Numbers:
-    """A source that tells how far it was read and whether it was closed."""
+    """A source that records how far it was read and whether it was closed."""
 
     def __init__(self, count: int, error: Exception | None = None) -> None:
-        self.count, self.error, self.given, self.closed = count, error, 0, False
+        self.count, self.error, self.yielded, self.closed = count, error, 0, False
 
     async def __call__(self) -> AsyncGenerator[int]:
         try:
             for n in range(self.count):
-                self.given = n + 1
+                self.yielded = n + 1
                 yield n
                 await asyncio.sleep(0)
             if self.error:
@@ -38,16 +38,16 @@ async def double(n: int) -> int:
     return 2 * n
 
 
-async def test_a_stream_ahead_gives_the_same_items() -> None:
+async def test_prefetch_yields_the_same_items() -> None:
     assert [n async for n in prefetch(Numbers(20)(), 3)] == list(range(20))
 
 
-async def test_a_stream_runs_ahead_only_so_far() -> None:
+async def test_prefetch_reads_only_as_far_ahead_as_its_buffer() -> None:
     source = Numbers(100)
     async with aclosing(prefetch(source(), 3)) as stream:
         assert await anext(stream) == 0
         await settle()
-        assert source.given == 5  # one taken, three waiting, one in the making
+        assert source.yielded == 5  # one consumed, three in the buffer, one waiting for the buffer
 
 
 async def test_an_error_comes_after_the_items_before_it() -> None:
@@ -66,23 +66,23 @@ async def test_closing_a_stream_early_closes_its_source_and_leaves_no_task() -> 
     assert not other_tasks()
 
 
-async def test_results_of_work_at_the_same_time_keep_their_order() -> None:
+async def test_results_of_concurrent_work_keep_their_order() -> None:
     assert [n async for n in map_concurrent(Numbers(20)(), double, 4)] == [2 * n for n in range(20)]
 
 
-async def test_no_more_than_so_many_are_worked_on_at_once() -> None:
-    running = most = 0
+async def test_at_most_concurrency_items_are_in_work() -> None:
+    running = maximum = 0
 
     async def work(n: int) -> int:
-        nonlocal running, most
+        nonlocal running, maximum
         running += 1
-        most = max(most, running)
+        maximum = max(maximum, running)
         await asyncio.sleep(0.001)
         running -= 1
         return n
 
     assert len([n async for n in map_concurrent(Numbers(20)(), work, 3)]) == 20
-    assert most == 3
+    assert maximum == 3
 
 
 async def test_a_result_does_not_wait_for_the_next_item() -> None:
@@ -96,7 +96,7 @@ async def test_a_result_does_not_wait_for_the_next_item() -> None:
         assert await asyncio.wait_for(anext(stream), 10) == 42
 
 
-async def test_work_that_fails_ends_the_stream_and_the_work_beside_it() -> None:
+async def test_a_failure_ends_the_stream_and_the_concurrent_work() -> None:
     cancelled = []
 
     async def work(n: int) -> int:
@@ -140,11 +140,11 @@ async def test_cancelling_the_consumer_closes_every_stage() -> None:
     assert not other_tasks()
 
 
-async def test_the_clock_counts_work_that_overlaps_once() -> None:
-    clock = StageTimer()
-    began = time.monotonic()
-    with clock.stage("first"), clock.stage("second"), clock.stage("second"):
+async def test_overlapping_calls_of_a_stage_count_once() -> None:
+    timer = StageTimer()
+    start = time.monotonic()
+    with timer.stage("first"), timer.stage("second"), timer.stage("second"):
         await asyncio.sleep(0.02)
-    whole = time.monotonic() - began
-    assert list(clock.seconds) == ["first", "second"]
-    assert 0 < clock.seconds["second"] <= clock.seconds["first"] <= whole
+    whole = time.monotonic() - start
+    assert list(timer.seconds) == ["first", "second"]
+    assert 0 < timer.seconds["second"] <= timer.seconds["first"] <= whole

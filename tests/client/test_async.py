@@ -118,11 +118,11 @@ async def test_not_when_something_had_come(client: AvatarClient, server: FakeSer
 
 
 async def test_an_error_of_the_model_is_an_error_of_its_class(client: AvatarClient, server: FakeServer) -> None:
-    server.avatar = breaks(fake.problem("400 face_file: not a picture that can be read"))
+    server.avatar = breaks(fake.problem("400 face_file: not an image that can be read"))
     with pytest.raises(InvalidRequest) as caught:
         async for _ in client.render(FACE, SPEECH):
             pass
-    assert (caught.value.code, caught.value.message) == (400, "face_file: not a picture that can be read")
+    assert (caught.value.code, caught.value.message) == (400, "face_file: not an image that can be read")
 
 
 async def test_a_server_that_falls_silent_is_given_up(server: FakeServer) -> None:

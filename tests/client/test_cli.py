@@ -127,7 +127,7 @@ def test_the_form_has_what_the_gateway_needs_even_where_nothing_is_said(folder: 
 def test_a_refusal_is_one_line_and_leaves_nothing(
     folder: Path, server: FakeServer, gateway: FakeGateway, where: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = "face_file: not a picture that can be read"
+    sentence = "face_file: not an image that can be read"
     server.avatar = breaks(fake.progress("queue", 0), fake.answer(video=b"half"), fake.problem(f"400 {sentence}"))
     gateway.refuse(400, sentence)
     assert run(folder, *where, "--no-progress") == 1

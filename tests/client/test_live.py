@@ -199,12 +199,12 @@ def test_a_server_that_cannot_be_reached_is_not_tried_again(client: AvatarClient
 def test_a_face_that_does_not_do_is_refused_when_it_begins(client: AvatarClient, server: FakeServer) -> None:
     def refuse(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
         next(requests)
-        yield fake.problem("400 face_file: not a picture that can be read")
+        yield fake.problem("400 face_file: not an image that can be read")
 
     server.live = refuse
     with pytest.raises(InvalidRequest) as caught:
         client.live(FACE)
-    assert (caught.value.code, caught.value.message) == (400, "face_file: not a picture that can be read")
+    assert (caught.value.code, caught.value.message) == (400, "face_file: not an image that can be read")
 
 
 def test_an_error_in_the_middle_ends_it_for_who_takes_and_who_speaks(client: AvatarClient, server: FakeServer) -> None:

@@ -162,10 +162,10 @@ def test_a_video_of_which_something_was_taken_is_not_saved_as_whole(client: Avat
     ("text", "kind", "code", "message"),
     [
         (
-            "400 face_file: not a picture that can be read",
+            "400 face_file: not an image that can be read",
             InvalidRequest,
             400,
-            "face_file: not a picture that can be read",
+            "face_file: not an image that can be read",
         ),
         ("413 audio_file: too long", InvalidRequest, 413, "audio_file: too long"),
         ("503 as many videos as may be are being made", Unavailable, 503, "as many videos as may be are being made"),

@@ -12,7 +12,7 @@ from PIL import Image
 from avatar.errors import Unavailable
 from avatar.inference.protocol import InferenceClient
 from avatar.pipeline import render as real_render
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from tests.support.gateway_fakes import Serve, contents, leftovers
 from tests.support.media import (
     ffmpeg,
@@ -58,7 +58,7 @@ def post(serve: Serve, work: Path, media: Path) -> Post:
             "avatarFileType": (None, extension),
             "background": (None, background),
         }
-        async with serve(models or FakeModels(), job=real_render) as client:
+        async with serve(models or FakeInference(), job=real_render) as client:
             answer = await client.post("/", files=parts)
             assert leftovers(work) == []
         assert contents(work) == []
@@ -90,7 +90,7 @@ async def test_a_good_form_gets_its_video(post: Post, tmp_path: Path) -> None:
 
 
 async def test_a_text_file_is_no_picture(post: Post) -> None:
-    refused(await post(face=b"just a text\n" * 50), "face_file", "not a picture")
+    refused(await post(face=b"just a text\n" * 50), "face_file", "not an image")
 
 
 async def test_a_truncated_jpeg_is_refused_as_cut_short(post: Post, media: Path) -> None:
@@ -142,7 +142,7 @@ async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) ->
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])
 async def test_a_face_that_cannot_be_found_gets_the_originals_sentence(post: Post, extension: str) -> None:
-    answer = await post(face=f"face.{extension}", extension=extension, models=FakeModels(face=lambda picture: None))
+    answer = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda picture: None))
     sentence = "Face not detected! Ensure the video contains a face in all the frames."
     assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
 
@@ -188,6 +188,6 @@ async def test_a_background_is_changed_to_the_colour_asked_for(post: Post, tmp_p
 
 
 async def test_models_lost_halfway_mean_try_again_and_leave_nothing(post: Post) -> None:
-    answer = await post(models=FakeModels(failures={"lipsync": Unavailable("Triton went away")}))
+    answer = await post(models=FakeInference(failures={"lipsync": Unavailable("Triton went away")}))
     assert (answer.status_code, answer.json()) == (503, {"detail": "Triton went away"})
     assert int(answer.headers["retry-after"]) > 0

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from avatar.pipeline import render
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from tests.support.gateway_fakes import Serve
 from tests.support.media import RATE, Frames, ffmpeg, frame_rate, read_sound, read_video, write_wav
 
@@ -32,7 +32,7 @@ def post(serve: Serve) -> Post:
         files = {"face_file": ("face", contents_of(face)), "audio_file": ("speech", contents_of(speech))}
         texts = {"avatarFileType": extension, "background": "From Input"} | options
         parts = files | {name: (None, value) for name, value in texts.items()}
-        async with serve(FakeModels(darken=True), job=render) as client:
+        async with serve(FakeInference(darken=True), job=render) as client:
             return await client.post("/", files=parts)
 
     return posting

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from avatar.errors import FaceNotFound
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
@@ -111,7 +111,7 @@ async def test_look_ups_of_remembered_avatars_are_counted(serve: Serve, tmp_path
 
     face, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(0.4))
     parts = form(face_file=("face.png", face.read_bytes()), audio_file=("speech.wav", speech.read_bytes()))
-    models = FakeModels(find_square, export="one")
+    models = FakeInference(find_square, export="one")
     async with serve(models, job=None, cache_dir=tmp_path / "cache") as client:
         assert lookups(await read(client)) == [0, 0]  # there from the beginning, so that a rate has one
         for counted in ([0, 1], [1, 1]):

@@ -15,7 +15,7 @@ import soundfile
 
 from avatar.serving.live_session import NO_SESSION
 from avatar.settings import LiveSettings
-from lipsync.crop import paste
+from lipsync.face_crop import paste
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_stream import LOOKAHEAD
 from lipsync.mel_windows import mel_windows
@@ -166,7 +166,7 @@ def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk)
 @pytest.mark.parametrize(
     ("inputs", "why"),
     [
-        ({"face_file": b"garbage"}, "400 face_file: not a picture that can be read"),
+        ({"face_file": b"garbage"}, "400 face_file: not an image that can be read"),
         ({}, "400 face_file: the field is missing"),
         ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, got 'gif'"),
         ({"face_file": "face", "pads": "x"}, "400 pads: four whole numbers"),

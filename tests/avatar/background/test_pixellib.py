@@ -13,7 +13,7 @@ from avatar.background import pixellib
 from avatar.errors import InvalidField, Unavailable
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.request import Background
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from embedded.server import Triton
 from tests.support.media import Frames, names, other_tasks, until
 
@@ -94,7 +94,7 @@ async def test_pixellib_over_our_models_is_pixellib_over_tensorflow(
     jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path
 ) -> None:
     for name, (picture, colour) in jobs.items():
-        changed = await pixellib.replace_with_color(picture, colour.rgb or (0, 0, 0), tmp_path, FakeModels())
+        changed = await pixellib.replace_with_color(picture, colour.rgb or (0, 0, 0), tmp_path, FakeInference())
         np.testing.assert_array_equal(changed, by_tensorflow[name], name)
         if name not in ("tall", "nobody"):
             assert (changed == picture).all(axis=2).any(), f"{name}: nothing of the person is left"
@@ -113,7 +113,7 @@ async def test_pixellib_over_triton_is_pixellib_over_tensorflow(
 
 
 async def test_where_there_is_nobody_all_is_the_colour(tmp_path: Path) -> None:
-    changed = await pixellib.replace_with_color(np.full((40, 60, 3), 90, np.uint8), (209, 52, 52), tmp_path, FakeModels())
+    changed = await pixellib.replace_with_color(np.full((40, 60, 3), 90, np.uint8), (209, 52, 52), tmp_path, FakeInference())
     assert (changed == (52, 52, 209)).all()
 
 
@@ -123,7 +123,7 @@ async def test_nothing_is_written_that_stays_and_nothing_printed(
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    await pixellib.replace_with_color(noise(50, 60, 0), (0, 255, 0), tmp_path, FakeModels())
+    await pixellib.replace_with_color(noise(50, 60, 0), (0, 255, 0), tmp_path, FakeInference())
     assert names(tmp_path) == {"elsewhere"}
     assert not names(elsewhere)
     assert capfd.readouterr() == ("", "")
@@ -132,17 +132,17 @@ async def test_nothing_is_written_that_stays_and_nothing_printed(
 @pytest.mark.parametrize("size", [(2, 1027), (1027, 2), (1, 514)])
 async def test_a_picture_too_thin_for_pixellib_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
     with pytest.raises(InvalidField, match="face_file: too long and thin"):
-        await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+        await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeInference())
 
 
 @pytest.mark.parametrize("size", [(2, 1026), (1026, 2), (1, 513), (1, 1)])
 async def test_the_thinnest_picture_that_pixellib_takes_is_taken(tmp_path: Path, size: tuple[int, int]) -> None:
-    changed = await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeModels())
+    changed = await pixellib.replace_with_color(noise(*size, 0), (0, 0, 0), tmp_path, FakeInference())
     assert changed.shape[:2] == size
 
 
 async def test_a_model_that_fails_inside_pixellib_is_told_as_it_is(tmp_path: Path) -> None:
-    models = FakeModels(failures={"segment": Unavailable("segmentation cannot be reached")})
+    models = FakeInference(failures={"segment": Unavailable("segmentation cannot be reached")})
     with pytest.raises(Unavailable, match="segmentation cannot be reached"):
         await pixellib.replace_with_color(noise(50, 60, 0), (0, 0, 0), tmp_path, models)
     assert not names(tmp_path)
@@ -150,7 +150,7 @@ async def test_a_model_that_fails_inside_pixellib_is_told_as_it_is(tmp_path: Pat
 
 
 async def test_cancelled_while_the_net_works_it_leaves_no_thread_waiting(tmp_path: Path) -> None:
-    models = FakeModels()
+    models = FakeInference()
     models.gates["segment"] = asyncio.Event()
     task = asyncio.create_task(pixellib.replace_with_color(noise(50, 60, 0), (0, 0, 0), tmp_path, models))
     await until(lambda: bool(models.running["segment"]))
@@ -167,7 +167,7 @@ async def test_many_backgrounds_at_once_do_not_mix(tmp_path: Path) -> None:
         folder = tmp_path / str(n)
         folder.mkdir()
         picture = noise(60 + n, 80, n)
-        changed = await pixellib.replace_with_color(picture, (n, 2 * n, 3 * n), folder, FakeModels())
+        changed = await pixellib.replace_with_color(picture, (n, 2 * n, 3 * n), folder, FakeInference())
         painted = (changed == (3 * n, 2 * n, n)).all(axis=2)
         kept = (changed == picture).all(axis=2)
         assert (painted | kept).all()
@@ -177,7 +177,7 @@ async def test_many_backgrounds_at_once_do_not_mix(tmp_path: Path) -> None:
 
 
 async def test_backgrounds_leave_the_shared_threads_to_the_models(tmp_path: Path) -> None:
-    class InThread(FakeModels):
+    class InThread(FakeInference):
         async def segment(self, image: Frames) -> NDArray[np.int32]:
             await asyncio.to_thread(len, image)  # as the Triton client, which copies its arrays there
             return await super().segment(image)

@@ -12,7 +12,7 @@ from avatar.errors import InvalidField
 from avatar.events import RenderResult
 from avatar.options import EdgeMode, NoFace, Options
 from avatar.request import Background, Color
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from tests.support.media import Frames, ffmpeg, read_video, request, run, tone, write_video, write_wav
 
 BLUE = Color((10, 20, 240))
@@ -45,7 +45,7 @@ async def made(
         job = replace(job, background_file=folder / "backdrop.png")
     box = Options(box=(30, 70, 30, 70), no_face=NoFace.KEEP)
     job = replace(job, background=behind, options=replace(options or Options(), box=box.box))
-    return await run(job, FakeModels())
+    return await run(job, FakeInference())
 
 
 def near(pixels: Frames, rgb: tuple[int, int, int], within: int = 6) -> bool:
@@ -121,5 +121,5 @@ async def test_a_background_file_that_is_no_picture_is_named(tmp_path: Path) -> 
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), people(1)[0])
     job = request(tmp_path, face, write_wav(tmp_path / "speech.wav", tone(0.5)), still=True)
-    with pytest.raises(InvalidField, match="background_file: not a picture that can be read"):
-        await run(replace(job, background_file=tmp_path / "backdrop"), FakeModels())
+    with pytest.raises(InvalidField, match="background_file: not an image that can be read"):
+        await run(replace(job, background_file=tmp_path / "backdrop"), FakeInference())

@@ -1,30 +1,30 @@
-"""A face followed with few looks: where it is, how often is looked, and what happens when it goes or changes."""
+"""Tracking with few detections: where the face is, how many detections that takes, cuts and frames without a face."""
 
 from collections.abc import AsyncGenerator, Callable
 
 import numpy as np
-
-from lipsync.arrays import Floats
 import pytest
 
 from avatar.context import JobContext, RequestLogger
 from avatar.faces import tracking
-from avatar.faces.selection import FaceSelector, overlap
+from avatar.faces.selection import FaceSelector
 from avatar.faces.tracking import FaceTracker
 from avatar.options import FaceOrder
-from avatar.testing import Box, FakeModels
+from avatar.testing import Box, FakeInference
+from lipsync.arrays import Floats
+from lipsync.boxes import iou
 from tests.support.media import Frames
 
 SIZE = (60, 50)  # of the face
 RNG = np.random.RandomState(0)
 FACE = np.kron(RNG.randint(60, 200, (10, 12, 3)), np.ones((5, 5, 1))).astype(np.uint8)
-FACE[..., 2] = 255  # red, all of it: how the fake detector knows it
-BEHIND = np.kron(RNG.randint(0, 200, (24, 32, 3)), np.ones((10, 10, 1))).astype(np.uint8)
+FACE[..., 2] = 255  # all red: the fake detector finds it by that
+BACKGROUND = np.kron(RNG.randint(0, 200, (24, 32, 3)), np.ones((10, 10, 1))).astype(np.uint8)
 
 
 def clip(*places: tuple[float, float] | None) -> Frames:
-    """320×240; the face with its top left corner at each of these places, or without one."""
-    frames = np.repeat(BEHIND[None], len(places), axis=0).reshape(-1, 240, 320, 3)
+    """Return frames of 320×240 with the top left corner of the face at these places; None for no face."""
+    frames = np.repeat(BACKGROUND[None], len(places), axis=0).reshape(-1, 240, 320, 3)
     for frame, place in zip(frames, places, strict=True):
         if place:
             x, y = (round(each) for each in place)
@@ -44,88 +44,90 @@ def swaying(count: int, speed: float = 1.0) -> list[tuple[float, float]]:
     return [(100 + 40 * np.sin(turn), 90 + 20 * np.cos(0.7 * turn)) for turn in turns]
 
 
-async def followed(
-    frames: Frames, models: FakeModels, piece: int = 4, which: FaceOrder = FaceOrder.BEST
+async def tracked(
+    frames: Frames, models: FakeInference, chunk: int = 4, order: FaceOrder = FaceOrder.BEST
 ) -> tuple[list[Floats | None], Frames]:
-    async def pieces() -> AsyncGenerator[Frames]:
-        for start in range(0, len(frames), piece):
-            yield frames[start : start + piece]
+    async def chunks() -> AsyncGenerator[Frames]:
+        for start in range(0, len(frames), chunk):
+            yield frames[start : start + chunk]
 
-    follower = FaceTracker(FaceSelector(which), JobContext(models, RequestLogger("test")))
-    seen = [found async for found in follower.track(pieces())]
-    return [box for _, box in seen], np.array([frame for frame, _ in seen])
+    tracker = FaceTracker(FaceSelector(order), JobContext(models, RequestLogger("test")))
+    result = [frame async for frame in tracker.track(chunks())]
+    return [box for _, box in result], np.array([frame for frame, _ in result])
 
 
-def true(places: list[tuple[float, float]]) -> list[Floats]:
+def true_boxes(places: list[tuple[float, float]]) -> list[Floats]:
     corner = [np.array((round(x), round(y)), np.float32) for x, y in places]
     return [np.concatenate((each, each + SIZE)).astype(np.float32) for each in corner]
 
 
-@pytest.mark.parametrize("piece", [1, 4, 7])
-async def test_a_moving_face_is_found_in_every_frame_with_a_few_looks(piece: int) -> None:
-    places, models = swaying(200), FakeModels(find)
-    boxes, frames = await followed(clip(*places), models, piece)
+@pytest.mark.parametrize("chunk", [1, 4, 7])
+async def test_a_moving_face_is_tracked_through_every_frame_with_few_detections(chunk: int) -> None:
+    places, models = swaying(200), FakeInference(find)
+    boxes, frames = await tracked(clip(*places), models, chunk)
     np.testing.assert_array_equal(frames, clip(*places))
     overlaps = [
-        0.0 if box is None else float(overlap(box, true_one[None])[0])
-        for box, true_one in zip(boxes, true(places), strict=True)
+        0.0 if box is None else float(iou(box, expected[None])[0])
+        for box, expected in zip(boxes, true_boxes(places), strict=True)
     ]
     assert np.mean(overlaps) > 0.97
     assert min(overlaps) > 0.9
-    assert models.frames < 40
+    assert models.frame_count < 40
 
 
-async def test_the_looks_do_not_hang_on_how_frames_come_or_how_long_the_clip_is() -> None:
+async def test_the_boxes_depend_neither_on_the_chunks_nor_on_the_length_of_the_clip() -> None:
     places = swaying(100)
-    one, _ = await followed(clip(*places), FakeModels(find), 3)
-    other, _ = await followed(clip(*places), FakeModels(find), 8)
+    one, _ = await tracked(clip(*places), FakeInference(find), 3)
+    other, _ = await tracked(clip(*places), FakeInference(find), 8)
     np.testing.assert_array_equal(one, other)
-    shorter, _ = await followed(clip(*places[:61]), FakeModels(find))
+    shorter, _ = await tracked(clip(*places[:61]), FakeInference(find))
     np.testing.assert_array_equal(shorter[:36], one[:36])
 
 
-async def test_a_detector_that_wavers_is_asked_more_often() -> None:
+async def test_an_unsteady_detector_is_called_more_often() -> None:
     places = swaying(150, 0.2)
-    calm, wild = FakeModels(find), FakeModels(wavering())
-    await followed(clip(*places), calm)
-    boxes, _ = await followed(clip(*places), wild)
-    assert wild.frames > 2 * calm.frames
+    steady, unsteady = FakeInference(find), FakeInference(jittering())
+    await tracked(clip(*places), steady)
+    boxes, _ = await tracked(clip(*places), unsteady)
+    assert unsteady.frame_count > 2 * steady.frame_count
     assert all(box is not None for box in boxes)
 
 
-def wavering() -> Callable[[Frames], Box | None]:
+def jittering() -> Callable[[Frames], Box | None]:
     rng = np.random.RandomState(1)
 
-    def see(picture: Frames) -> Box | None:
+    def detect(picture: Frames) -> Box | None:
         box = find(picture)
         return None if box is None else (box[0] - rng.randint(30), box[1], box[2] + rng.randint(30), box[3])
 
-    return see
+    return detect
 
 
-async def test_a_cut_is_noticed_in_its_own_frame() -> None:
+async def test_a_cut_is_detected_in_its_own_frame() -> None:
     places = [(40.0, 40.0)] * 21 + [(220.0, 150.0)] * 21
-    boxes, _ = await followed(clip(*places), FakeModels(find))
-    np.testing.assert_allclose(boxes, true(places), atol=1)
+    boxes, _ = await tracked(clip(*places), FakeInference(find))
+    np.testing.assert_allclose(boxes, true_boxes(places), atol=1)
 
 
 @pytest.mark.parametrize(("first", "after"), [(9, 17), (1, 60), (30, 31), (0, 5)])
-async def test_frames_without_a_face_are_told_apart_exactly(first: int, after: int) -> None:
+async def test_exactly_the_frames_without_a_face_have_no_box(first: int, after: int) -> None:
     places: list[tuple[float, float] | None] = list(swaying(60))
     places[first:after] = [None] * (after - first)
-    boxes, _ = await followed(clip(*places), FakeModels(find))
+    boxes, _ = await tracked(clip(*places), FakeInference(find))
     assert [box is None for box in boxes] == [place is None for place in places]
 
 
-async def test_frames_of_a_large_video_are_held_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_segments_of_a_large_video_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "SEGMENT_BYTES", 3 * 320 * 240 * 3)
-    places, models = swaying(60, 0.1), FakeModels(find)
-    boxes, _ = await followed(clip(*places), models)
+    places, models = swaying(60, 0.1), FakeInference(find)
+    boxes, _ = await tracked(clip(*places), models)
     assert all(
-        overlap(box, wanted[None])[0] > 0.9 for box, wanted in zip(boxes, true(places), strict=True) if box is not None
+        iou(box, expected[None])[0] > 0.9
+        for box, expected in zip(boxes, true_boxes(places), strict=True)
+        if box is not None
     )
-    assert models.frames >= 20
+    assert models.frame_count >= 20
 
 
-async def test_no_frames_are_no_error() -> None:
-    assert (await followed(clip(), FakeModels(find)))[0] == []
+async def test_a_clip_without_frames_is_no_error() -> None:
+    assert (await tracked(clip(), FakeInference(find)))[0] == []

@@ -16,7 +16,7 @@ from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
 from avatar.inference.shared_memory import FOLDER
 from avatar.options import Generator
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from embedded.server import Triton
 from lipsync import tensors
 from lipsync.errors import InvalidInput
@@ -320,7 +320,7 @@ async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_bein
 
 
 async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
-    models, fake = GrpcInferenceClient(triton.grpc_address), FakeModels()
+    models, fake = GrpcInferenceClient(triton.grpc_address), FakeInference()
     random = np.random.RandomState(0)
     try:
         await models.check_ready()

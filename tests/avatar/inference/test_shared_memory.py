@@ -26,7 +26,7 @@ from avatar.inference.shared_memory import (
 )
 from avatar.inference.shm_layout import SHARED_BYTES
 from avatar.options import Generator
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from embedded.server import Triton
 from lipsync.errors import InvalidInput
 
@@ -335,7 +335,7 @@ async def test_calls_at_the_same_time_get_answers_of_their_own_that_last(triton:
     async with reaching(triton) as (models, _):
         answers = [labels for _ in range(3) for labels in await asyncio.gather(*map(models.segment, pictures))]
         for picture, labels in zip(pictures * 3, answers, strict=True):
-            np.testing.assert_array_equal(labels, await FakeModels().segment(picture))
+            np.testing.assert_array_equal(labels, await FakeInference().segment(picture))
 
 
 async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) -> None:
@@ -349,7 +349,7 @@ async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) 
                 await cancelled
             labels = await asyncio.gather(*[models.segment(frame) for frame in FRAMES])
             for frame, each in zip(FRAMES, labels, strict=True):
-                np.testing.assert_array_equal(each, await FakeModels().segment(frame))
+                np.testing.assert_array_equal(each, await FakeInference().segment(frame))
         used = await listed(client) - before
 
         async def let_go() -> bool:
@@ -361,7 +361,7 @@ async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) 
 
 
 async def test_a_server_that_forgets_costs_no_call(triton: Triton) -> None:
-    want = await FakeModels().segment(FRAMES[0])
+    want = await FakeInference().segment(FRAMES[0])
     async with reaching(triton) as (models, client):
         before = await listed(client)
         await models.segment(FRAMES[0])
@@ -391,7 +391,7 @@ async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: P
     small = tmp_path / "repository"
     small.mkdir()
     (small / "segmentation").symlink_to(repository / "segmentation")
-    want = await FakeModels().segment(FRAMES[0])
+    want = await FakeInference().segment(FRAMES[0])
     first = Triton(small)
     await asyncio.to_thread(first.start)
     models, client = GrpcInferenceClient(first.grpc_address), InferenceServerClient(first.grpc_address)

@@ -8,64 +8,58 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from avatar.context import JobContext, RequestLogger
 from avatar.errors import InvalidField
-from avatar.limits import Limits
-from avatar.media import audio as sound
-from avatar.media.audio import Speech
-from avatar.testing import FakeModels
+from avatar.limits import LIMITS, Limits
+from avatar.media.audio import Speech, decode_audio, pcm_file
+from avatar.timing import StageTimer
 from tests.support.media import ffmpeg, moving_square, read_sound, tone, write_video, write_wav
 
 
 @dataclass
-class Heard:
+class Decoded:
     samples: NDArray[np.float32]
     duration: Fraction
-    sane: bool
+    is_finite: bool
 
 
-def job() -> JobContext:
-    return JobContext(FakeModels(), RequestLogger("test"))
+async def decode(path: Path) -> Decoded:
+    with pcm_file(path.parent) as pcm_path:
+        speech = await decode_audio(path, pcm_path, LIMITS, StageTimer())
+        return Decoded(speech.read(0, speech.samples), speech.duration, speech.is_finite)
 
 
-async def hear(path: Path) -> Heard:
-    with sound.file_of_samples(path.parent) as decoded:
-        speech = await sound.hear(path, decoded, job())
-        return Heard(speech.read(0, speech.samples), speech.duration, speech.sane)
-
-
-async def refused(path: Path) -> str:
+async def rejected(path: Path) -> str:
     with pytest.raises(InvalidField) as error:
-        await hear(path)
+        await decode(path)
     assert error.value.field == "audio_file"
     return error.value.reason
 
 
-async def test_16_khz_speech_is_heard_sample_by_sample(tmp_path: Path) -> None:
+async def test_16_khz_audio_is_decoded_sample_by_sample(tmp_path: Path) -> None:
     samples = tone(1.0)
-    speech = await hear(write_wav(tmp_path / "a.wav", samples))
+    speech = await decode(write_wav(tmp_path / "a.wav", samples))
     np.testing.assert_allclose(speech.samples, samples, atol=1e-6)
     assert speech.duration == 1
 
 
-async def test_the_speech_that_ships_is_heard_as_its_integers(samples: Path, tmp_path: Path) -> None:
-    speech = await hear(Path(shutil.copy(samples / "speech.wav", tmp_path)))
+async def test_the_shipped_sample_is_decoded_to_its_integers(samples: Path, tmp_path: Path) -> None:
+    speech = await decode(Path(shutil.copy(samples / "speech.wav", tmp_path)))
     raw = np.frombuffer(ffmpeg("-i", str(samples / "speech.wav"), "-f", "s16le", "pipe:1"), "<i2")
     np.testing.assert_array_equal(speech.samples, raw / np.float32(32768))
-    assert speech.sane
+    assert speech.is_finite
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 async def test_channels_are_averaged(tmp_path: Path, channels: int) -> None:
     voice = tone(0.5)
     loud = np.repeat(voice[:, None], channels, axis=1)
-    speech = await hear(write_wav(tmp_path / "a.wav", loud))
+    speech = await decode(write_wav(tmp_path / "a.wav", loud))
     np.testing.assert_allclose(speech.samples, voice, atol=1e-5)
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 96_000])
 async def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
-    speech = await hear(write_wav(tmp_path / "a.wav", tone(1.0, rate), rate))
+    speech = await decode(write_wav(tmp_path / "a.wav", tone(1.0, rate), rate))
     assert abs(len(speech.samples) - 16_000) <= 1
     inner = slice(800, 15_200)
     assert np.corrcoef(speech.samples[inner], tone(1.0)[inner])[0, 1] > 0.999
@@ -73,41 +67,41 @@ async def test_other_rates_are_resampled(tmp_path: Path, rate: int) -> None:
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 async def test_nan_and_infinities_count_as_0_before_resampling(tmp_path: Path, rate: int) -> None:
-    hurt, healed = tone(1.0, rate), tone(1.0, rate)
+    damaged, zeroed = tone(1.0, rate), tone(1.0, rate)
     for at, value in ((1000, np.nan), (2000, np.inf), (3000, -np.inf)):
-        hurt[at : at + 50], healed[at : at + 50] = value, 0
-    got = (await hear(write_wav(tmp_path / "hurt.wav", hurt, rate))).samples
-    want = (await hear(write_wav(tmp_path / "healed.wav", healed, rate))).samples
+        damaged[at : at + 50], zeroed[at : at + 50] = value, 0
+    got = (await decode(write_wav(tmp_path / "damaged.wav", damaged, rate))).samples
+    want = (await decode(write_wav(tmp_path / "zeroed.wav", zeroed, rate))).samples
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-async def test_nothing_but_nan_is_silence(tmp_path: Path) -> None:
-    speech = await hear(write_wav(tmp_path / "a.wav", np.full(8000, np.nan, np.float32)))
+async def test_audio_of_nan_only_is_silence(tmp_path: Path) -> None:
+    speech = await decode(write_wav(tmp_path / "a.wav", np.full(8000, np.nan, np.float32)))
     np.testing.assert_array_equal(speech.samples, np.zeros(8000, np.float32))
 
 
-async def test_speech_shorter_than_a_window_is_padded_with_silence(tmp_path: Path) -> None:
+async def test_audio_shorter_than_a_window_is_padded_with_silence(tmp_path: Path) -> None:
     voice = tone(0.05)
-    speech = await hear(write_wav(tmp_path / "a.wav", voice))
+    speech = await decode(write_wav(tmp_path / "a.wav", voice))
     assert speech.duration == Fraction(1, 5)
     np.testing.assert_allclose(speech.samples[: len(voice)], voice, atol=1e-6)
     assert not speech.samples[len(voice) :].any()
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.m4a", "a.ogg", "a.flac", "a.webm", "a.mkv"])
-async def test_recordings_of_many_kinds_are_heard(tmp_path: Path, name: str) -> None:
+async def test_common_formats_are_decoded(tmp_path: Path, name: str) -> None:
     wav = write_wav(tmp_path / "source.wav", tone(1.0))
     ffmpeg("-i", str(wav), "-y", str(tmp_path / name))
-    speech = await hear(tmp_path / name)
+    speech = await decode(tmp_path / name)
     assert 1 <= speech.duration < 1.2
     assert np.abs(speech.samples).max() > 0.2
 
 
-async def test_the_sound_of_a_video_is_heard(tmp_path: Path) -> None:
+async def test_the_audio_track_of_a_video_is_decoded(tmp_path: Path) -> None:
     wav = write_wav(tmp_path / "a.wav", tone(1.0))
     write_video(tmp_path / "silent.mp4", moving_square(25))
     ffmpeg("-i", str(tmp_path / "silent.mp4"), "-i", str(wav), "-c:v", "copy", "-y", str(tmp_path / "both.mp4"))
-    speech = await hear(tmp_path / "both.mp4")
+    speech = await decode(tmp_path / "both.mp4")
     np.testing.assert_allclose(speech.samples, read_sound(tmp_path / "both.mp4"), atol=1e-5)
 
 
@@ -141,16 +135,16 @@ def _concat(path: Path) -> None:
     ("make", "reason"),
     [
         (_empty, "the file is empty"),
-        (_text, "not a sound file"),
-        (_header_only, "no sound"),
-        (_silent_video, "no sound"),
-        (_playlist, "not a sound file"),
-        (_concat, "not a sound file"),
+        (_text, "not an audio file"),
+        (_header_only, "contains no audio"),
+        (_silent_video, "contains no audio"),
+        (_playlist, "not an audio file"),
+        (_concat, "not an audio file"),
     ],
 )
-async def test_what_holds_no_speech_is_refused(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+async def test_a_file_without_audio_is_rejected(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     make(tmp_path / "speech")
-    assert reason in await refused(tmp_path / "speech")
+    assert reason in await rejected(tmp_path / "speech")
 
 
 @pytest.mark.parametrize(
@@ -164,22 +158,18 @@ async def test_what_holds_no_speech_is_refused(tmp_path: Path, make: Callable[[P
         (3200, Fraction(60000, 1001), 12),
     ],
 )
-def test_a_picture_lasts_as_long_as_the_speech(samples: int, fps: Fraction, frames: int) -> None:
-    assert Speech(Path("a"), Path("b"), samples, sane=True).frames(fps) == frames
+def test_the_frames_cover_the_whole_audio(samples: int, fps: Fraction, frames: int) -> None:
+    assert Speech(Path("a"), Path("b"), samples, is_finite=True).frame_count(fps) == frames
 
 
-async def test_a_small_file_that_claims_days_of_speech_is_refused(tmp_path: Path) -> None:
+async def test_a_small_file_that_claims_days_of_audio_is_rejected(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", np.zeros(200_000, np.float32), rate=1)
-    assert await refused(path) == "the speech is too long: at most 3600 seconds"
+    assert await rejected(path) == "the audio is too long: at most 3600 seconds"
 
 
-async def test_a_longer_limit_lets_longer_speech_in(tmp_path: Path) -> None:
+async def test_a_higher_limit_accepts_longer_audio(tmp_path: Path) -> None:
     path = write_wav(tmp_path / "a.wav", np.zeros(2_000, np.float32), rate=500)
-    for seconds, refused_ in ((3, True), (4, False)):
-        short = JobContext(FakeModels(), RequestLogger("test"), limits=Limits(max_audio_seconds=seconds))
-        with sound.file_of_samples(tmp_path) as decoded:
-            if refused_:
-                with pytest.raises(InvalidField, match="at most 3 seconds"):
-                    await sound.hear(path, decoded, short)
-            else:
-                assert (await sound.hear(path, decoded, short)).duration == 4
+    with pcm_file(tmp_path) as pcm_path:
+        with pytest.raises(InvalidField, match="at most 3 seconds"):
+            await decode_audio(path, pcm_path, Limits(max_audio_seconds=3), StageTimer())
+        assert (await decode_audio(path, pcm_path, Limits(max_audio_seconds=4), StageTimer())).duration == 4

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from fractions import Fraction
@@ -8,14 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avatar.context import JobContext, RequestLogger
 from avatar.errors import InvalidField
 from avatar.limits import LIMITS, Limits
 from avatar.media import ffmpeg_args
-from avatar.media import video as videos
-from avatar.media.video import Video, is_even, read_frames
+from avatar.media.video import STANDARD_RATES, Video, is_constant_rate, probe_video, read_frames
 from avatar.options import DEFAULTS, Options
-from avatar.testing import FakeModels
+from avatar.timing import StageTimer
 from tests.support.media import (
     Frames,
     ffmpeg,
@@ -28,123 +27,122 @@ from tests.support.media import (
     write_wav,
 )
 
-
-def job(options: Options = DEFAULTS, limits: Limits = LIMITS) -> JobContext:
-    return JobContext(FakeModels(), RequestLogger("test"), options, limits)
+LOG = logging.getLogger("test")
 
 
-async def look(path: Path, options: Options = DEFAULTS, limits: Limits = LIMITS) -> Video:
-    return await videos.look(path, job(options, limits))
+async def probe(path: Path, options: Options = DEFAULTS, limits: Limits = LIMITS) -> Video:
+    return await probe_video(path, options, limits)
 
 
-async def decoded(film: Video, piece: int = 4, *, first: int = 0, most: int = 10_000, step: int = 1) -> list[Frames]:
-    async with aclosing(read_frames(film, piece, job(), first=first, most=most, step=step)) as pieces:
-        return [frames async for frames in pieces]
+async def decoded(video: Video, *, first: int = 0, max_frames: int = 10_000, step: int = 1) -> list[Frames]:
+    chunks = read_frames(video, 4, StageTimer(), LOG, first=first, max_frames=max_frames, step=step)
+    async with aclosing(chunks):
+        return [frames async for frames in chunks]
 
 
-async def refused(path: Path) -> str:
+async def rejected(path: Path) -> str:
     with pytest.raises(InvalidField) as error:
-        await look(path)
+        await probe(path)
     assert error.value.field == "face_file"
     return error.value.reason
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "webm", "avi"])
 @pytest.mark.parametrize("fps", ["24000/1001", "25", "30000/1001", "12.5", "60000/1001"])
-async def test_size_and_frame_rate_are_those_that_the_original_saw(tmp_path: Path, kind: str, fps: str) -> None:
+async def test_size_and_frame_rate_are_those_that_opencv_reads(tmp_path: Path, kind: str, fps: str) -> None:
     path = tmp_path / f"a.{kind}"
     codec = ["-c:v", "libvpx", "-deadline", "realtime"] if kind == "webm" else []
     write_video(path, moving_square(20), fps, codec)
-    video = await look(path)
+    video = await probe(path)
     assert (video.width, video.height) == (160, 120)
     assert float(video.fps) == frame_rate(path)
 
 
-async def test_the_rates_of_television_are_exact(tmp_path: Path) -> None:
+async def test_television_rates_are_exact(tmp_path: Path) -> None:
     for fps in ("24000/1001", "30000/1001", "60000/1001"):
-        assert (await look(write_video(tmp_path / "a.mp4", moving_square(5), fps))).fps == Fraction(fps)
+        assert (await probe(write_video(tmp_path / "a.mp4", moving_square(5), fps))).fps == Fraction(fps)
 
 
-async def test_frames_are_those_that_the_original_saw(tmp_path: Path) -> None:
+async def test_frames_are_those_that_opencv_decodes(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(11), extra=["-pix_fmt", "yuv420p", "-qp", "23"])
-    pieces = await decoded(await look(path))
-    assert [len(piece) for piece in pieces] == [4, 4, 3]
-    np.testing.assert_array_equal(np.concatenate(pieces), read_video(path))
+    chunks = await decoded(await probe(path))
+    assert [len(chunk) for chunk in chunks] == [4, 4, 3]
+    np.testing.assert_array_equal(np.concatenate(chunks), read_video(path))
 
 
 VP8 = ["-c:v", "libvpx", "-deadline", "realtime"]
-UNEVEN = ["-fps_mode", "passthrough", "-vf"]
+VARIABLE_RATE = ["-fps_mode", "passthrough", "-vf"]
 
 
-def centre(frame: Frames) -> float:
+def center(frame: Frames) -> float:
     box = find_square(frame)
     assert box
     return (box[0] + box[2]) / 2
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
-async def test_frames_of_an_uneven_clock_are_shown_at_their_time(tmp_path: Path, kind: str) -> None:
-    # the frames of every other second come at half the rate; the square moves on with the clock
+async def test_frames_of_a_variable_rate_video_are_shown_at_their_time(tmp_path: Path, kind: str) -> None:
+    # every other second has half the frame rate; the square moves at a constant speed
     frames = moving_square(100, 400, 120)
-    uneven = [*UNEVEN, r"select='lt(mod(n\,50)\,25)+not(mod(n\,2))'"]
-    path = write_video(tmp_path / f"a.{kind}", frames, extra=uneven)
-    video = await look(path)
-    even = np.concatenate(await decoded(video))
+    variable = [*VARIABLE_RATE, r"select='lt(mod(n\,50)\,25)+not(mod(n\,2))'"]
+    path = write_video(tmp_path / f"a.{kind}", frames, extra=variable)
+    video = await probe(path)
+    constant = np.concatenate(await decoded(video))
     assert video.fps == 25
-    assert abs(len(even) - 100) <= 1
-    assert abs(video.count - 100) <= 1
-    for n in range(0, len(even), 7):
-        assert abs(centre(even[n]) - centre(frames[min(n, 99)])) <= 4  # two frames
+    assert abs(len(constant) - 100) <= 1
+    assert abs(video.frame_count - 100) <= 1
+    for n in range(0, len(constant), 7):
+        assert abs(center(constant[n]) - center(frames[min(n, 99)])) <= 4  # two frames
 
 
-async def test_an_even_clock_that_is_not_quite_even_leaves_the_frames_alone(tmp_path: Path) -> None:
+async def test_jitter_below_half_a_frame_leaves_the_frames_unchanged(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.webm", moving_square(40), "30000/1001", ["-c:v", "libvpx", "-deadline", "realtime"]
     )
-    video = await look(path)  # its clock counts milliseconds
+    video = await probe(path)  # its timestamps are in milliseconds
     assert not video.filters
     assert sum(map(len, await decoded(video))) == 40
 
 
-def test_an_even_clock_is_within_half_a_frame() -> None:
+def test_a_constant_rate_deviates_by_less_than_half_a_frame() -> None:
     ticks = [Fraction(n, 25) for n in range(250)]
-    assert is_even(ticks, Fraction(25))
-    assert is_even([tick + Fraction(n % 3, 250) for n, tick in enumerate(ticks)], Fraction(25))
-    assert not is_even([tick * Fraction(1003, 1000) for tick in ticks], Fraction(25))  # drifts
-    assert not is_even([*ticks[:100], *ticks[101:]], Fraction(25))  # a gap
+    assert is_constant_rate(ticks, Fraction(25))
+    assert is_constant_rate([tick + Fraction(n % 3, 250) for n, tick in enumerate(ticks)], Fraction(25))
+    assert not is_constant_rate([tick * Fraction(1003, 1000) for tick in ticks], Fraction(25))  # drifts
+    assert not is_constant_rate([*ticks[:100], *ticks[101:]], Fraction(25))  # a gap
 
 
-async def test_a_clock_finer_than_anyone_uses_becomes_a_usual_one(tmp_path: Path) -> None:
-    jitter = [*UNEVEN, r"setpts='(N/29+0.004*mod(N*7\,5))/TB'", *VP8]
-    video = await look(write_video(tmp_path / "a.webm", moving_square(60), "1000", jitter))
-    assert video.fps in videos.USUAL
-    assert abs(video.count / video.fps - 60 / 29) < 0.1
+async def test_a_claimed_rate_above_all_standard_rates_becomes_a_standard_rate(tmp_path: Path) -> None:
+    jitter = [*VARIABLE_RATE, r"setpts='(N/29+0.004*mod(N*7\,5))/TB'", *VP8]
+    video = await probe(write_video(tmp_path / "a.webm", moving_square(60), "1000", jitter))
+    assert video.fps in STANDARD_RATES
+    assert abs(video.frame_count / video.fps - 60 / 29) < 0.1
 
 
-async def test_frames_can_be_read_from_the_middle(tmp_path: Path) -> None:
+async def test_frames_are_decoded_from_any_index_and_with_any_step(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(30))
     whole = read_video(path)
-    some = await decoded(await look(path), first=7, most=6)
+    some = await decoded(await probe(path), first=7, max_frames=6)
     np.testing.assert_array_equal(np.concatenate(some), whole[7:13])
-    sampled = await decoded(await look(path), most=3, step=10)
+    sampled = await decoded(await probe(path), max_frames=3, step=10)
     np.testing.assert_array_equal(np.concatenate(sampled), whole[::10])
 
 
-async def test_fields_are_woven_into_whole_frames(tmp_path: Path) -> None:
+async def test_interlaced_fields_are_combined(tmp_path: Path) -> None:
     # the square is 12 pixels further in every second row
     bars = np.zeros((20, 96, 128, 3), np.uint8)
     for n, frame in enumerate(bars):
         frame[::2, 4 + 4 * n : 34 + 4 * n] = frame[1::2, 16 + 4 * n : 46 + 4 * n] = 255
     interlaced = ["-flags", "+ildct+ilme", "-x264opts", "tff=1", "-vf", "setfield=tff"]
-    video = await look(write_video(tmp_path / "a.mp4", bars, extra=[*interlaced, "-pix_fmt", "yuv420p"]))
+    video = await probe(write_video(tmp_path / "a.mp4", bars, extra=[*interlaced, "-pix_fmt", "yuv420p"]))
     frames = np.concatenate(await decoded(video))
     assert len(frames) == 20
     combs = [np.abs(np.diff(some[10].astype(int), axis=0)).mean() for some in (bars, frames)]
     assert combs[1] < combs[0] / 3
 
 
-async def test_a_progressive_video_is_not_touched_by_the_deinterlacer(tmp_path: Path) -> None:
-    assert not (await look(write_video(tmp_path / "a.mp4", moving_square(5)))).filters
+async def test_a_progressive_video_is_not_deinterlaced(tmp_path: Path) -> None:
+    assert not (await probe(write_video(tmp_path / "a.mp4", moving_square(5)))).filters
 
 
 @pytest.mark.parametrize("transfer", ["smpte2084", "arib-std-b67"])
@@ -153,7 +151,7 @@ async def test_hdr_becomes_sdr(tmp_path: Path, transfer: str) -> None:
     tags = f"setparams=color_trc={transfer}:color_primaries=bt2020:colorspace=bt2020nc:range=tv"
     ten = ["-vf", f"format=yuv420p10le,{tags}", "-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-qp", "5"]
     path = write_video(tmp_path / "a.mp4", gray, extra=[*ten, "-x265-params", "log-level=0"])
-    video = await look(path)
+    video = await probe(path)
     assert video.filters == (ffmpeg_args.TO_SDR,)
     (frames,) = await decoded(video)
     assert frames.shape == (3, 64, 96, 3)
@@ -163,24 +161,26 @@ async def test_hdr_becomes_sdr(tmp_path: Path, transfer: str) -> None:
 
 async def test_ten_bits_become_eight(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(4), extra=["-pix_fmt", "yuv444p10le"])
-    frames = np.concatenate(await decoded(await look(path)))
+    frames = np.concatenate(await decoded(await probe(path)))
     assert np.abs(frames.astype(int) - moving_square(4)).mean() < 2
 
 
-async def test_frames_larger_than_is_worked_on_are_scaled_down(tmp_path: Path) -> None:
-    video = await look(write_video(tmp_path / "a.mp4", moving_square(3, 400, 300)), limits=Limits(max_work_pixels=30_000))
+async def test_frames_over_the_working_size_are_scaled_down(tmp_path: Path) -> None:
+    video = await probe(
+        write_video(tmp_path / "a.mp4", moving_square(3, 400, 300)), limits=Limits(max_work_pixels=30_000)
+    )
     assert (video.width, video.height) == (200, 150)
     (frames,) = await decoded(video)
     assert frames.shape == (3, 150, 200, 3)
     assert np.abs(frames[0].astype(int) - moving_square(1, 400, 300)[0, ::2, ::2]).mean() < 4
 
 
-async def test_pixels_that_are_not_square_are_remembered(tmp_path: Path) -> None:
-    assert (await look(write_video(tmp_path / "a.mp4", moving_square(3), extra=["-vf", "setsar=4/3"]))).aspect == "4:3"
-    assert (await look(write_video(tmp_path / "b.mp4", moving_square(3)))).aspect == ""
+async def test_the_aspect_of_pixels_that_are_not_square_is_kept(tmp_path: Path) -> None:
+    assert (await probe(write_video(tmp_path / "a.mp4", moving_square(3), extra=["-vf", "setsar=4/3"]))).aspect == "4:3"
+    assert (await probe(write_video(tmp_path / "b.mp4", moving_square(3)))).aspect == ""
 
 
-async def test_the_original_tools_options_cut_and_turn(tmp_path: Path) -> None:
+async def test_frames_are_resized_rotated_and_cropped_as_by_the_original_tool(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(3))
     whole = read_video(path)
     for options, wanted in (
@@ -189,52 +189,52 @@ async def test_the_original_tools_options_cut_and_turn(tmp_path: Path) -> None:
         (Options(rotate=True, crop=(10, 100, 5, 500)), np.rot90(whole, -1, axes=(1, 2))[:, 10:100, 5:]),
         (Options(resize_factor=2), np.stack([cv2.resize(frame, (80, 60)) for frame in whole])),
     ):
-        video = await look(path, options)
+        video = await probe(path, options)
         assert (video.width, video.height) == (wanted.shape[2], wanted.shape[1])
         np.testing.assert_array_equal(np.concatenate(await decoded(video)), wanted)
 
 
-async def test_a_bound_on_the_height_keeps_the_proportions(tmp_path: Path) -> None:
+async def test_a_maximum_height_keeps_the_proportions(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(3, 320, 240))
-    video = await look(path, Options(max_height=120))
+    video = await probe(path, Options(max_height=120))
     assert (video.width, video.height) == (160, 120)
     assert np.concatenate(await decoded(video)).shape == (3, 120, 160, 3)
-    assert (await look(path, Options(max_height=1000))).height == 240
+    assert (await probe(path, Options(max_height=1000))).height == 240
 
 
-async def test_no_more_frames_are_decoded_than_asked_for(tmp_path: Path) -> None:
-    video = await look(write_video(tmp_path / "a.mp4", moving_square(12)))
-    assert [len(piece) for piece in await decoded(video, most=6)] == [4, 2]
+async def test_at_most_the_requested_frames_are_decoded(tmp_path: Path) -> None:
+    video = await probe(write_video(tmp_path / "a.mp4", moving_square(12)))
+    assert [len(chunk) for chunk in await decoded(video, max_frames=6)] == [4, 2]
 
 
-async def test_a_video_taken_sideways_is_turned_upright(tmp_path: Path) -> None:
+async def test_a_video_recorded_sideways_is_turned_upright(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", moving_square(3))
     ffmpeg("-display_rotation", "90", "-i", str(tmp_path / "a.mp4"), "-c", "copy", str(tmp_path / "turned.mp4"))
-    video = await look(tmp_path / "turned.mp4")
+    video = await probe(tmp_path / "turned.mp4")
     assert (video.width, video.height) == (120, 160)
-    lying = read_video(tmp_path / "a.mp4")
-    np.testing.assert_array_equal(np.concatenate(await decoded(video)), np.rot90(lying, axes=(1, 2)))
+    sideways = read_video(tmp_path / "a.mp4")
+    np.testing.assert_array_equal(np.concatenate(await decoded(video)), np.rot90(sideways, axes=(1, 2)))
 
 
-async def test_a_picture_sent_as_a_video_is_a_video_of_one_frame(tmp_path: Path) -> None:
+async def test_an_image_sent_as_a_video_is_a_video_of_one_frame(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.jpg"), moving_square(1)[0])
     (tmp_path / "a.jpg").rename(tmp_path / "a.mp4")
-    video = await look(tmp_path / "a.mp4")
+    video = await probe(tmp_path / "a.mp4")
     assert video.fps == 25
-    assert [len(piece) for piece in await decoded(video)] == [1]
+    assert [len(chunk) for chunk in await decoded(video)] == [1]
 
 
-async def test_a_video_that_breaks_off_gives_what_comes_before(tmp_path: Path) -> None:
+async def test_a_truncated_video_yields_the_frames_before_the_damage(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mkv", moving_square(50))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    frames = np.concatenate(await decoded(await look(path)))
+    frames = np.concatenate(await decoded(await probe(path)))
     assert 5 < len(frames) < 45
     np.testing.assert_array_equal(frames[:5], read_video(path)[:5])
 
 
 def _truncated(path: Path) -> None:
     write_video(path.with_suffix(".mp4"), moving_square(10)).rename(path)
-    path.write_bytes(path.read_bytes()[:-800])  # the index stands at the end
+    path.write_bytes(path.read_bytes()[:-800])  # the index is at the end
 
 
 def _without_frames(path: Path) -> None:
@@ -299,6 +299,6 @@ def _svg(path: Path) -> None:
         *("playlist", "concat", "svg", "300 fps", "16400 pixels wide", "110 megapixels"),
     ],
 )
-async def test_what_is_no_video_is_refused(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+async def test_an_invalid_video_is_rejected(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     make(tmp_path / "face")
-    assert reason in await refused(tmp_path / "face")
+    assert reason in await rejected(tmp_path / "face")

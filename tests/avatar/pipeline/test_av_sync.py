@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from avatar.options import ExtendMode, Options
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from tests.support.media import RATE, ffmpeg, read_sound, request, run, write_wav
 
 SECONDS = int(os.environ.get("AVATAR_TEST_SECONDS", "8"))
@@ -64,7 +64,7 @@ async def test_sound_and_picture_are_in_step_to_the_end(tmp_path: Path, fps: str
     face = flashing(tmp_path / "face.mp4", Fraction(SECONDS), fps, marks)
     voice = clicking(tmp_path / "speech.wav", SECONDS, [float(mark) for mark in marks])
     job = replace(request(tmp_path, face, voice, still=False), options=Options(box=BOX))
-    result = await run(job, FakeModels())
+    result = await run(job, FakeInference())
     clicks, flashes = heard(result.path), seen(result.path)
     assert len(clicks) == len(flashes) == 3
     half = 0.5 / float(Fraction(fps))
@@ -80,9 +80,11 @@ async def test_a_looped_video_stays_in_step(tmp_path: Path, fps: str) -> None:
     voice = clicking(tmp_path / "speech.wav", SECONDS, [])
     for longer, period in ((ExtendMode.LOOP, count), (ExtendMode.BOUNCE, 2 * count - 2)):
         job = replace(request(tmp_path, face, voice, still=False), options=Options(box=BOX, extend=longer))
-        flashes = seen((await run(job, FakeModels())).path)
+        flashes = seen((await run(job, FakeInference())).path)
         frames = range(-(-SECONDS * rate // 1))
-        wanted = [float(n / rate) for n in frames if n % period in (5, (period - 5 if longer is ExtendMode.BOUNCE else 5))]
+        wanted = [
+            float(n / rate) for n in frames if n % period in (5, (period - 5 if longer is ExtendMode.BOUNCE else 5))
+        ]
         np.testing.assert_allclose(flashes, wanted, atol=0.5 / float(rate))
 
 
@@ -94,7 +96,7 @@ async def test_an_uneven_clock_stays_in_step(tmp_path: Path) -> None:
     ffmpeg("-i", str(even), "-vf", drop, "-fps_mode", "passthrough", "-y", str(tmp_path / "face.mp4"))
     voice = clicking(tmp_path / "speech.wav", SECONDS, [float(mark) for mark in marks])
     job = replace(request(tmp_path, tmp_path / "face.mp4", voice, still=False), options=Options(box=BOX))
-    result = await run(job, FakeModels())
+    result = await run(job, FakeInference())
     clicks, flashes = heard(result.path), seen(result.path)
     assert abs(clicks[-1] - float(end)) < 0.02
     assert abs(flashes[-1] - clicks[-1]) < 5 * 0.04  # the flash lasts until the next frame that was left

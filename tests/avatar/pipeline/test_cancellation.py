@@ -1,4 +1,4 @@
-"""However a job ends, nothing of it stays: no process, no task, no file but those that were sent."""
+"""Whatever ends a job, it leaves no process, no task, and no file except those of the request."""
 
 import asyncio
 import os
@@ -13,14 +13,14 @@ import pytest
 
 from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.events import Progress, RenderResult
-from avatar.faces.locator import AT_ONCE as DETECTIONS
-from avatar.faces.locator import SAMPLED
-from avatar.generation.generator import CONCURRENCY as SHOTS
-from avatar.generation.generator import CHUNK_FRAMES
+from avatar.faces import detection
+from avatar.faces.sampling import MIN_STEP
+from avatar.generation import generator
+from avatar.generation.chunks import CHUNK_FRAMES
 from avatar.options import Detection, Options
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from lipsync.boxes import SMOOTHING
 from lipsync.tensors import S3FD_BATCH
 from tests.support.media import (
@@ -38,19 +38,20 @@ from tests.support.media import (
     write_wav,
 )
 
+CHUNKS = generator.CONCURRENCY
 CALLS = ["mel_windows", "model_info", "segment", "detect_faces", "lipsync"]
 
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
-    """A still with a new background and a video of 300 frames; afterwards nothing may be left of them."""
-    voice = write_wav(tmp_path / "speech.wav", tone(12))
+    """Return jobs for a still with a new background and a video of 300 frames, and check what they leave."""
+    speech = write_wav(tmp_path / "speech.wav", tone(12))
     still = write_still(tmp_path / "face.png")
     video = write_video(tmp_path / "face.mp4", moving_square(300))
     before = children()
     yield {
-        "still": request(tmp_path, still, voice, still=True, background=Background.BLUE),
-        "video": request(tmp_path, video, voice, still=False),
+        "still": request(tmp_path, still, speech, still=True, background=Background.BLUE),
+        "video": request(tmp_path, video, speech, still=False),
     }
     assert children() == before
     assert names(tmp_path) == {"speech.wav", "face.png", "face.mp4"}
@@ -68,7 +69,7 @@ async def test_a_model_that_fails_ends_the_job(jobs: dict[str, AvatarRequest], k
     if (kind, call) == ("video", "segment"):
         kind = "still"
     with pytest.raises(Unavailable, match="gone"):
-        await run(jobs[kind], FakeModels(failures={call: Unavailable("gone")}))
+        await run(jobs[kind], FakeInference(failures={call: Unavailable("gone")}))
     assert not other_tasks()
 
 
@@ -76,7 +77,7 @@ async def test_a_model_that_fails_ends_the_job(jobs: dict[str, AvatarRequest], k
 async def test_a_job_cancelled_while_it_waits_for_a_model_leaves_nothing(
     jobs: dict[str, AvatarRequest], call: str
 ) -> None:
-    models = FakeModels()
+    models = FakeInference()
     models.gates[call] = asyncio.Event()
     task = asyncio.create_task(run(jobs["still" if call == "segment" else "video"], models))
     await until(lambda: bool(models.running[call]))
@@ -89,7 +90,7 @@ async def test_a_job_cancelled_while_it_waits_for_a_model_leaves_nothing(
 
 @pytest.mark.parametrize("frames", [1, 40])
 async def test_a_job_closed_half_way_leaves_nothing(jobs: dict[str, AvatarRequest], frames: int) -> None:
-    async with aclosing(render(jobs["video"], FakeModels(find_square))) as events:
+    async with aclosing(render(jobs["video"], FakeInference(find_square))) as events:
         async for event in events:
             if isinstance(event, Progress) and event.stage == "encode" and event.done == frames:
                 break
@@ -97,39 +98,39 @@ async def test_a_job_closed_half_way_leaves_nothing(jobs: dict[str, AvatarReques
     assert not other_tasks()
 
 
-async def test_frames_in_memory_are_bounded_however_slow_the_net(jobs: dict[str, AvatarRequest]) -> None:
-    models = FakeModels(find_square)
+async def test_the_frames_in_memory_are_bounded_if_the_model_is_slow(jobs: dict[str, AvatarRequest]) -> None:
+    models = FakeInference(find_square)
     models.gates["lipsync"] = asyncio.Event()
     exact = replace(jobs["video"], options=Options(detection=Detection.EXACT))  # so that detection counts all frames
     task = asyncio.create_task(run(exact, models))
-    await until(lambda: models.running["lipsync"] == SHOTS)
+    await until(lambda: models.running["lipsync"] == CHUNKS)
     seen = -1
-    while models.frames > seen:
-        seen = models.frames
+    while models.frame_count > seen:
+        seen = models.frame_count
         await asyncio.sleep(0.2)
-    bound = (SHOTS + 2) * CHUNK_FRAMES + SMOOTHING + (DETECTIONS + 1) * S3FD_BATCH + 300 // SAMPLED
-    assert SHOTS * CHUNK_FRAMES <= seen <= bound < 300
-    assert models.most_running["lipsync"] == SHOTS
+    bound = (CHUNKS + 2) * CHUNK_FRAMES + SMOOTHING + (detection.CONCURRENCY + 1) * S3FD_BATCH + 300 // MIN_STEP
+    assert CHUNKS * CHUNK_FRAMES <= seen <= bound < 300
+    assert models.max_running["lipsync"] == CHUNKS
     models.gates["lipsync"].set()
     rendered = await task
-    assert models.frames == rendered.frames == 300
+    assert models.frame_count == rendered.frames == 300
     rendered.path.unlink()
 
 
-async def test_frames_leave_while_others_are_still_to_come(jobs: dict[str, AvatarRequest]) -> None:
-    models = FakeModels(find_square)
+async def test_the_first_frame_is_encoded_before_the_last_one_is_decoded(jobs: dict[str, AvatarRequest]) -> None:
+    models = FakeInference(find_square)
     at_first = None
     async with aclosing(render(jobs["video"], models)) as events:
         async for event in events:
             if isinstance(event, Progress) and event.stage == "encode":
-                at_first = models.frames
+                at_first = models.frame_count
                 break
     assert at_first is not None
     assert at_first < 300
 
 
-async def test_an_encoder_that_dies_is_our_fault(jobs: dict[str, AvatarRequest]) -> None:
-    models = FakeModels(find_square)
+async def test_a_killed_encoder_is_a_server_error(jobs: dict[str, AvatarRequest]) -> None:
+    models = FakeInference(find_square)
     models.gates["lipsync"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
     await until(lambda: bool(models.running["lipsync"]))
@@ -142,8 +143,8 @@ async def test_an_encoder_that_dies_is_our_fault(jobs: dict[str, AvatarRequest])
     assert not other_tasks()
 
 
-async def test_a_decoder_that_is_killed_is_our_fault(jobs: dict[str, AvatarRequest]) -> None:
-    models = FakeModels(find_square)
+async def test_a_killed_decoder_is_a_server_error(jobs: dict[str, AvatarRequest]) -> None:
+    models = FakeInference(find_square)
     models.gates["lipsync"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
     await until(lambda: bool(models.running["lipsync"]))
@@ -155,44 +156,46 @@ async def test_a_decoder_that_is_killed_is_our_fault(jobs: dict[str, AvatarReque
 
 
 @pytest.mark.parametrize(("argument", "call"), [(b"libx264", "lipsync"), (b"rawvideo\0-pix_fmt", "lipsync")])
-async def test_an_ffmpeg_that_stands_still_does_not_stop_the_event_loop(
+async def test_a_stopped_ffmpeg_does_not_block_the_event_loop(
     jobs: dict[str, AvatarRequest], argument: bytes, call: str
 ) -> None:
-    models = FakeModels(find_square)
+    models = FakeInference(find_square)
     models.gates[call] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
     await until(lambda: bool(models.running[call]))
     signal_child(argument, signal.SIGSTOP)
-    freed = threading.Timer(20, signal_child, (argument, signal.SIGCONT))  # so that a loop that stopped fails the test
-    freed.start()
+    resumed = threading.Timer(
+        20, signal_child, (argument, signal.SIGCONT)
+    )  # so that a blocked event loop fails the test
+    resumed.start()
     models.gates[call].set()
-    for _ in range(50):  # the job goes on until all of its pipe's room is used
+    for _ in range(50):  # the job continues until the buffer of the pipe is full
         await asyncio.sleep(0.01)
-    assert freed.is_alive()
+    assert resumed.is_alive()
     assert not task.done()
-    freed.cancel()
+    resumed.cancel()
     signal_child(argument, signal.SIGCONT)
     (await task).path.unlink()
 
 
-async def test_frames_go_through_pipes_and_no_file_is_made_but_the_result(jobs: dict[str, AvatarRequest]) -> None:
+async def test_frames_are_piped_and_the_result_is_the_only_new_file(jobs: dict[str, AvatarRequest]) -> None:
     seen: set[str] = set()
     sent = names(jobs["video"].folder)
-    async with aclosing(render(jobs["video"], FakeModels(find_square))) as events:
+    async with aclosing(render(jobs["video"], FakeInference(find_square))) as events:
         async for event in events:
             seen |= names(jobs["video"].folder) - sent
             if isinstance(event, RenderResult):
-                assert seen == {event.path.name, "speech.f32"}  # the second one is gone again
+                assert seen == {event.path.name, "speech.f32"}  # the second one is deleted by now
                 event.path.unlink()
 
 
-async def test_a_jobs_log_lines_name_its_request(
+async def test_log_lines_of_a_job_have_its_request_id(
     jobs: dict[str, AvatarRequest], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "avatar")
-    (await run(jobs["still"], FakeModels())).path.unlink()
+    (await run(jobs["still"], FakeInference())).path.unlink()
     with pytest.raises(Unavailable):
-        await run(jobs["video"], FakeModels(failures={"lipsync": Unavailable("gone")}))
+        await run(jobs["video"], FakeInference(failures={"lipsync": Unavailable("gone")}))
     requests = [vars(record)["request_id"] for record in caplog.records if record.name == "avatar"]
     assert len(requests) >= 2
     assert set(requests) == {"test"}

@@ -1,4 +1,4 @@
-"""The options of the form, in the finished video."""
+"""The effect of the options on the result."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lipsync.arrays import Floats
-
 from avatar.errors import InvalidField
 from avatar.events import RenderResult
 from avatar.options import Blend, ExtendMode, Generator, NoFace, Options, Quality, TrimMode
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
+from lipsync.arrays import Floats
 from tests.support.media import (
     RATE,
     Frames,
@@ -33,20 +32,20 @@ from tests.support.media import (
 
 
 async def video(
-    folder: Path, frames: Frames, options: Options, seconds: float = 1.0, models: FakeModels | None = None
+    folder: Path, frames: Frames, options: Options, seconds: float = 1.0, models: FakeInference | None = None
 ) -> RenderResult:
     face = write_video(folder / "face.mp4", frames)
     job = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=False)
-    return await run(replace(job, options=options), models or FakeModels(find_square))
+    return await run(replace(job, options=options), models or FakeInference(find_square))
 
 
-async def still(folder: Path, options: Options, models: FakeModels | None = None) -> RenderResult:
+async def still(folder: Path, options: Options, models: FakeInference | None = None) -> RenderResult:
     face = write_still(folder / "face.png", 161, 121)
     job = request(folder, face, write_wav(folder / "speech.wav", tone(1.0)), still=True)
-    return await run(replace(job, options=options), models or FakeModels(find_square))
+    return await run(replace(job, options=options), models or FakeInference(find_square))
 
 
-async def test_the_rest_of_a_longer_video_is_shown_silently(tmp_path: Path) -> None:
+async def test_the_rest_of_a_longer_video_is_kept_with_silence(tmp_path: Path) -> None:
     result = await video(tmp_path, moving_square(60), Options(trim=TrimMode.KEEP))
     assert result.frames == len(read_video(result.path)) == 60
     assert result.duration == 2.4
@@ -63,9 +62,9 @@ async def test_keeping_the_rest_of_a_shorter_video_changes_nothing(tmp_path: Pat
     assert (result.frames, result.duration) == (25, 1.0)
 
 
-async def test_lips_rest_after_the_speech(tmp_path: Path) -> None:
+async def test_the_mouth_is_closed_after_the_audio(tmp_path: Path) -> None:
     result = await video(
-        tmp_path, moving_square(60), Options(trim=TrimMode.KEEP), models=FakeModels(find_square, darken=True)
+        tmp_path, moving_square(60), Options(trim=TrimMode.KEEP), models=FakeInference(find_square, darken=True)
     )
     frames = read_video(result.path)
     square = find_square(moving_square(60)[50])
@@ -74,32 +73,32 @@ async def test_lips_rest_after_the_speech(tmp_path: Path) -> None:
     assert lower.mean() > 240  # white again: silence darkens nothing
 
 
-@pytest.mark.parametrize("longer", list(ExtendMode))
-async def test_a_shorter_video_is_as_long_as_the_speech(tmp_path: Path, longer: ExtendMode) -> None:
-    assert (await video(tmp_path, moving_square(7), Options(extend=longer))).frames == 25
+@pytest.mark.parametrize("extend", list(ExtendMode))
+async def test_a_shorter_video_is_extended_to_the_audio(tmp_path: Path, extend: ExtendMode) -> None:
+    assert (await video(tmp_path, moving_square(7), Options(extend=extend))).frames == 25
 
 
-async def test_frames_without_a_face_pass_as_they_are_and_are_counted(tmp_path: Path) -> None:
+async def test_frames_without_a_face_are_unchanged_and_counted(tmp_path: Path) -> None:
     frames = moving_square(60)
     frames[20:50] //= 2
-    models = FakeModels(find_square, darken=True)
+    models = FakeInference(find_square, darken=True)
     result = await video(tmp_path, frames, Options(no_face=NoFace.KEEP), 2.4, models)
     assert (result.frames, result.without_face) == (60, 30)
     shown = read_video(result.path)
     assert np.abs(shown[35].astype(int) - frames[35]).mean() < 2
     assert np.abs(shown[10].astype(int) - frames[10]).max() > 60
-    assert models.mouths == 30
+    assert models.window_count == 30
 
 
-async def test_the_other_generator_is_asked(tmp_path: Path) -> None:
-    for net in Generator:
-        models = FakeModels()
-        await still(tmp_path, Options(model=net), models)
-        assert models.nets == {net}
+async def test_the_selected_generator_is_called(tmp_path: Path) -> None:
+    for generator in Generator:
+        models = FakeInference()
+        await still(tmp_path, Options(model=generator), models)
+        assert models.generators == {generator}
 
 
-async def test_a_feathered_mouth_leaves_the_upper_face_alone(tmp_path: Path) -> None:
-    class Speaking(FakeModels):
+async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path) -> None:
+    class Speaking(FakeInference):
         """A darker face with an open mouth."""
 
         async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Generator) -> Frames:
@@ -124,28 +123,28 @@ async def test_a_feathered_mouth_leaves_the_upper_face_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("fps", ["30", "24000/1001", "12.5"])
-async def test_a_still_has_the_frame_rate_that_was_chosen(tmp_path: Path, fps: str) -> None:
+async def test_a_still_has_the_selected_frame_rate(tmp_path: Path, fps: str) -> None:
     result = await still(tmp_path, Options(fps=Fraction(fps)))
     assert frame_rate(result.path) == float(Fraction(fps))
     assert result.frames == -(-Fraction(fps) // 1)
 
 
-async def test_a_still_is_cut_and_turned_as_a_video_is(tmp_path: Path) -> None:
+async def test_a_still_is_cropped_and_rotated_like_a_video(tmp_path: Path) -> None:
     result = await still(tmp_path, Options(rotate=True, crop=(0, 100, 0, -1), box=(0, 50, 0, 50)))
     assert read_video(result.path).shape[1:3] == (100, 122)
 
 
-async def test_a_crop_outside_the_picture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidField, match="crop: it lies outside the 161x121 picture"):
+async def test_a_crop_outside_the_image_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(InvalidField, match="crop: outside the 161x121 image"):
         await still(tmp_path, Options(crop=(130, 140, 0, -1)))
 
 
-async def test_a_bounded_height_is_that_of_the_result(tmp_path: Path) -> None:
+async def test_the_maximum_height_is_that_of_the_result(tmp_path: Path) -> None:
     result = await video(tmp_path, moving_square(5, 320, 240), Options(max_height=120))
     assert read_video(result.path).shape[1:3] == (120, 160)
 
 
-async def test_levels_of_quality_differ_in_size(tmp_path: Path) -> None:
+async def test_quality_levels_differ_in_size(tmp_path: Path) -> None:
     sizes = {}
     noisy = np.random.RandomState(0).randint(0, 80, (25, 120, 160, 3)).astype(np.uint8) + moving_square(25) // 2
     for quality in Quality:
@@ -154,27 +153,29 @@ async def test_levels_of_quality_differ_in_size(tmp_path: Path) -> None:
     assert sizes[Quality.SMALL] < sizes[Quality.STANDARD] < sizes[Quality.HIGH]
 
 
-async def test_pixels_that_are_not_square_stay_so(tmp_path: Path) -> None:
+async def test_the_aspect_of_pixels_that_are_not_square_is_kept(tmp_path: Path) -> None:
     face = write_video(tmp_path / "face.mp4", moving_square(5), extra=["-vf", "setsar=4/3"])
     job = request(tmp_path, face, write_wav(tmp_path / "speech.wav", tone(0.5)), still=False)
-    result = await run(job, FakeModels(find_square))
+    result = await run(job, FakeInference(find_square))
     about = ffmpeg("-i", str(result.path), "-map", "0:v", "-c", "copy", "-f", "framecrc", "pipe:1").decode()
     assert "#sar 0: 4/3" in about
 
 
 @pytest.mark.parametrize("named_a_still", [True, False])
-async def test_content_decides_what_a_file_is(tmp_path: Path, named_a_still: bool) -> None:
-    voice = write_wav(tmp_path / "speech.wav", tone(0.5))
-    picture, film = write_still(tmp_path / "a.png"), write_video(tmp_path / "b.mp4", moving_square(20), "10")
+async def test_the_content_decides_whether_a_file_is_an_image_or_a_video(tmp_path: Path, named_a_still: bool) -> None:
+    speech = write_wav(tmp_path / "speech.wav", tone(0.5))
+    image, video_file = write_still(tmp_path / "a.png"), write_video(tmp_path / "b.mp4", moving_square(20), "10")
     rates = []
-    for face in (picture, film):
-        job = request(tmp_path, face, voice, still=named_a_still)
-        rates.append((await run(job, FakeModels(find_square))).fps)
+    for face in (image, video_file):
+        job = request(tmp_path, face, speech, still=named_a_still)
+        rates.append((await run(job, FakeInference(find_square))).fps)
     assert rates == [25, 10]
 
 
 @pytest.mark.parametrize(("named_a_still", "fps"), [(True, 25), (False, 10)])
-async def test_a_gif_is_what_it_is_said_to_be(tmp_path: Path, named_a_still: bool, fps: int) -> None:
+async def test_the_caller_decides_whether_a_gif_is_an_image_or_a_video(
+    tmp_path: Path, named_a_still: bool, fps: int
+) -> None:
     ffmpeg("-i", str(write_video(tmp_path / "a.mp4", moving_square(10), "10")), "-y", str(tmp_path / "a.gif"))
     job = request(tmp_path, tmp_path / "a.gif", write_wav(tmp_path / "speech.wav", tone(0.5)), still=named_a_still)
-    assert (await run(job, FakeModels())).fps == fps
+    assert (await run(job, FakeInference())).fps == fps

@@ -12,7 +12,7 @@ from avatar.options import Detection, NoFace, Options
 from avatar.pipeline import render
 from avatar.request import Background
 from avatar.resources.cache import Cache
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 from tests.support.media import (
     Frames,
     find_square,
@@ -36,7 +36,7 @@ def cache(tmp_path: Path) -> Cache:
 async def job(
     folder: Path,
     cache: Cache | None,
-    models: FakeModels,
+    models: FakeInference,
     *,
     seconds: float = 1.0,
     video: Frames | None = None,
@@ -56,8 +56,8 @@ async def job(
     return read_video(result.path)
 
 
-def models(export: str = "one", **options: object) -> FakeModels:
-    return FakeModels(find_square, export=export, **options)  # type: ignore[arg-type]
+def models(export: str = "one", **options: object) -> FakeInference:
+    return FakeInference(find_square, export=export, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("video", [None, moving_square(30)], ids=["still", "video"])
@@ -72,8 +72,8 @@ async def test_the_same_avatar_is_not_looked_at_again(
     third = await job(tmp_path, Cache(tmp_path / "cache", MIB), elsewhere, video=video, options=options)  # a worker
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one, third)
-    assert first.frames > 0
-    assert again.frames == elsewhere.frames == 0
+    assert first.frame_count > 0
+    assert again.frame_count == elsewhere.frame_count == 0
 
 
 async def test_shorter_speech_uses_the_frames_that_are_known_and_longer_speech_looks_again(
@@ -83,12 +83,12 @@ async def test_shorter_speech_uses_the_frames_that_are_known_and_longer_speech_l
     await job(tmp_path, cache, models(), video=frames, seconds=1.0)
     shorter, longer, loop = models(), models(), models()
     await job(tmp_path, cache, shorter, video=frames, seconds=0.6)
-    assert shorter.frames == 0
+    assert shorter.frame_count == 0
     assert len(await job(tmp_path, cache, longer, video=frames, seconds=2.0)) == 50
-    assert longer.frames > 0
+    assert longer.frame_count > 0
     await job(tmp_path, cache, models(), video=frames, seconds=3.0)
     assert len(await job(tmp_path, cache, loop, video=frames, seconds=4.0)) == 100
-    assert loop.frames == 0  # all of the video is known
+    assert loop.frame_count == 0  # all of the video is known
 
 
 async def test_what_was_computed_by_another_model_or_from_another_picture_is_not_used(
@@ -102,10 +102,10 @@ async def test_what_was_computed_by_another_model_or_from_another_picture_is_not
         (models(), Options(crop=(0, 100, 0, 100))),
     ):
         await job(tmp_path, cache, other, options=options)
-        assert other.frames > 0
+        assert other.frame_count > 0
     padded = models()
     await job(tmp_path, cache, padded, options=Options(pads=(0, 20, 0, 0)))
-    assert padded.frames == 0  # pads come after
+    assert padded.frame_count == 0  # pads come after
 
 
 async def test_of_models_that_nobody_knows_nothing_is_kept(tmp_path: Path, cache: Cache) -> None:
@@ -113,7 +113,7 @@ async def test_of_models_that_nobody_knows_nothing_is_kept(tmp_path: Path, cache
         unknown = models("")
         await job(tmp_path, cache, unknown)
         await job(tmp_path, cache, unknown, background=Background.GREEN, options=Options(box=(10, 50, 10, 50)))
-        assert unknown.frames > 0
+        assert unknown.frame_count > 0
         assert unknown.calls["segment"] == 1
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -142,7 +142,7 @@ async def test_frames_without_a_face_are_remembered_as_such(tmp_path: Path, cach
     one = await job(tmp_path, cache, models(), video=frames, options=keep)
     again = models()
     np.testing.assert_array_equal(await job(tmp_path, cache, again, video=frames, options=keep), one)
-    assert again.frames == 0
+    assert again.frame_count == 0
     with pytest.raises(FaceNotFound) as error:
         await job(tmp_path, cache, models(), video=frames)
     assert error.value.seconds == pytest.approx(10 / 25)

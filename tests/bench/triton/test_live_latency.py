@@ -129,7 +129,7 @@ async def test_sessions_that_are_interrupted_are_over_at_once(triton: Triton) ->
 
 async def test_a_server_that_ends_a_stream_is_told_in_its_own_words(triton: Triton) -> None:
     plan = LivePlan(b"no picture", np.zeros(16000, np.int16))
-    with pytest.raises(LiveError, match=r"^400 face_file: not a picture that can be read$"):
+    with pytest.raises(LiveError, match=r"^400 face_file: not an image that can be read$"):
         await run_sessions(triton.grpc_address, plan, 2)
 
 

@@ -284,7 +284,7 @@ def test_sessions_and_jobs_share_one_stream(served: Served, face: bytes, recordi
         stream.send(*pieces, request("avatar", f"bad {n}", face_file=b"x", audio_file=recording))
     stream.end()
     assert stream.answers["video"].summary
-    assert {stream.answers[f"bad {n}"].error for n in range(5)} == {"400 face_file: not a picture that can be read"}
+    assert {stream.answers[f"bad {n}"].error for n in range(5)} == {"400 face_file: not an image that can be read"}
     for each in sequences:
         summary = stream.answers[f"{each} 4"].summary
         assert summary
@@ -420,7 +420,7 @@ def test_an_id_that_is_no_text_shows_no_path_of_this_machine(served: Served) -> 
     asked = json.dumps({"face_file": [1], "audio_file": [1], "id": "ID"}).encode().replace(b'"ID"', b'"\xff\xfe"')
     url = f"http://{served.triton.http_address}/v2/models/avatar/generate_stream"
     answer = httpx.post(url, content=asked, trust_env=False)
-    assert "400 audio_file: not a sound file that can be read" in answer.text
+    assert "400 audio_file: not an audio file that can be read" in answer.text
     _assert_tells_nothing(answer.text)
 
 
