@@ -1,4 +1,4 @@
-"""What stands behind the person: the picture's own background, a colour, another picture, or nothing at all."""
+"""Replace the background of a still or of each frame of a video: by a color, an image, or transparency."""
 
 from __future__ import annotations
 
@@ -8,29 +8,43 @@ from contextlib import aclosing
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lipsync.arrays import Image
 from lipsync.tensors import BACKGROUND_FILE
 
 from ..context import JobContext
 from ..errors import InvalidField
-from ..media import image
-from ..media.image import Picture
+from ..media.image import load_image
 from ..options import EdgeMode
 from ..request import RGB, AvatarRequest, Background
-from ..resources.avatar_cache import ImageWithAlpha, BackgroundCache, file_digest
+from ..resources.avatar_cache import BackgroundCache, ImageWithAlpha, file_digest
 from ..streams import map_concurrent
 from . import pixellib
+from .compositing import Matte, alpha_matte, composite, resize_to_cover, solid_color, with_alpha
 
 CONCURRENCY = 2  # frames of a video in segmentation
 
 
+def replace_background(
+    frames: AsyncGenerator[Image], replacer: BackgroundReplacer | None, alpha: Matte | None
+) -> AsyncGenerator[Image]:
+    """Yield finished frames [H,W,3] with the background that the result has.
+
+    Args:
+        replacer: replaces it in each frame; None if the frames already have their background.
+        alpha: the alpha channel UINT8 [H,W] of a still, which every frame gets: [H,W,4].
+    """
+    if alpha is not None:
+        return with_alpha(frames, alpha)
+    return frames if replacer is None else replacer.replace_frames(frames)
+
+
 class BackgroundReplacer:
-    """The background of one job.
+    """Replaces the background as one request says.
 
     Attributes:
-        colour: what transparent parts of a picture are laid over; None for the usual white.
-        is_changed: whether there is anything to do.
+        color: true RGB, also used behind transparent parts of the face image; None for white there.
+        enabled: whether the background is to be replaced at all.
         is_transparent: whether the result has an alpha channel.
     """
 
@@ -41,73 +55,70 @@ class BackgroundReplacer:
         self.color: RGB | None = None if self._file else request.background.rgb
         self.enabled = self.is_transparent or self.color is not None or self._file is not None
 
-    async def replace_still(self, picture: Picture, looks: BackgroundCache) -> ImageWithAlpha:
-        """The still with its background changed, and its alpha channel UINT8 [H,W] where it has one.
+    async def replace_still(self, image: Image, cache: BackgroundCache) -> ImageWithAlpha:
+        """Return the still [H,W,3] with its background replaced, and its alpha channel UINT8 [H,W] or None.
 
-        `looks` are of this file before this background: what was computed once is taken from there.
+        Args:
+            cache: of this image with this background; a result in it is used, a new one is put there.
 
-        Raises as `background.change`, and InvalidField for a `background_file` that cannot be read.
+        Raises:
+            InvalidField: `background_file` cannot be read, or as `pixellib.replace_with_color`.
+            Unavailable: as `InferenceClient`.
         """
         if not self.enabled:
-            return picture, None
-        look = await looks.get()
-        if look is None:
-            look = await self._replaced_still(picture)
-            await looks.put(*look)
-        return look
+            return image, None
+        result = await cache.get()
+        if result is None:
+            result = await self._replaced_still(image)
+            await cache.put(*result)
+        return result
 
     def cache_key(self) -> tuple[object, ...]:
-        """What stands behind, as a part of a cache's key; reads the file, where it is one."""
+        """Return what identifies the background in the key of a cache. Reads the background file, if there is one."""
         if self._file:
             return (file_digest(self._file), self._job.options.edge)
         return (self.color, self.is_transparent, self._job.options.edge if self.enabled else None)
 
-    async def _replaced_still(self, picture: Picture) -> ImageWithAlpha:
-        with self._job.timer.stage("background"):
-            if self.color and self._job.options.edge is EdgeMode.HARD:
-                return await pixellib.replace_with_color(picture, self.color, self._folder, self._job.models), None
-            behind = await asyncio.to_thread(self._image, picture.shape[1], picture.shape[0])
-            shown = await self._matte(picture)
-            if behind is None:
-                return picture, shown
-            return await asyncio.to_thread(pixellib.composite, picture, shown, behind), None
+    async def replace_frames(self, frames: AsyncGenerator[Image]) -> AsyncGenerator[Image]:
+        """Yield a video's finished frames with their background replaced: [H,W,3], or [H,W,4] with an alpha channel.
 
-    async def replace_frames(self, frames: AsyncGenerator[Picture]) -> AsyncGenerator[Picture]:
-        """A video's finished frames, each with its background changed: [H,W,3], or [H,W,4] with an alpha channel."""
-        behind: Picture | None = None
+        Raises as `replace_still`.
+        """
+        background: Image | None = None
 
-        async def change(frame: Picture) -> Picture:
-            nonlocal behind
+        async def replace(frame: Image) -> Image:
+            nonlocal background
             with self._job.timer.stage("background"):
-                if behind is None:
-                    behind = await asyncio.to_thread(self._image, frame.shape[1], frame.shape[0])
-                shown = await self._matte(frame)
-                if behind is None:
-                    return np.dstack((frame, shown))
-                return await asyncio.to_thread(pixellib.composite, frame, shown, behind)
+                if background is None:
+                    background = await asyncio.to_thread(self._image, frame.shape[1], frame.shape[0])
+                matte = await self._matte(frame)
+                if background is None:
+                    return np.dstack((frame, matte))
+                return await asyncio.to_thread(composite, frame, matte, background)
 
-        async with aclosing(map_concurrent(frames, change, CONCURRENCY)) as changed:
-            async for frame in changed:
+        async with aclosing(map_concurrent(frames, replace, CONCURRENCY)) as replaced:
+            async for frame in replaced:
                 yield frame
 
-    async def _matte(self, picture: Picture) -> NDArray[np.uint8]:
-        mask = await pixellib.person_mask(picture, self._job.models)
-        return await asyncio.to_thread(pixellib.alpha_matte, mask, self._job.options.edge)
+    async def _replaced_still(self, image: Image) -> ImageWithAlpha:
+        with self._job.timer.stage("background"):
+            if self.color and self._job.options.edge is EdgeMode.HARD:
+                return await pixellib.replace_with_color(image, self.color, self._folder, self._job.models), None
+            background = await asyncio.to_thread(self._image, image.shape[1], image.shape[0])
+            matte = await self._matte(image)
+            if background is None:
+                return image, matte
+            return await asyncio.to_thread(composite, image, matte, background), None
 
-    def _image(self, width: int, height: int) -> Picture | None:
-        """A picture of this size; None where nothing is behind."""
+    async def _matte(self, image: Image) -> Matte:
+        mask = await pixellib.person_mask(image, self._job.models)
+        return await asyncio.to_thread(alpha_matte, mask, self._job.options.edge)
+
+    def _image(self, width: int, height: int) -> Image | None:
+        """Return the background at this size, or None if it is transparent."""
         if self._file:
             try:
-                return pixellib.resize_to_cover(image.read(self._file, self._job.limits), width, height)
+                return resize_to_cover(load_image(self._file, self._job.limits), width, height)
             except InvalidField as error:
                 raise InvalidField(BACKGROUND_FILE, error.reason) from error
-        return pixellib.solid_color(self.color, width, height) if self.color else None
-
-
-async def with_alpha(frames: AsyncGenerator[Picture], alpha: NDArray[np.uint8]) -> AsyncGenerator[Picture]:
-    """Frames [H,W,3] with the same alpha channel each, [H,W,4]; it is repeated at the edge where they are larger."""
-    async with aclosing(frames):
-        async for frame in frames:
-            height, width = frame.shape[:2]
-            margins = ((0, height - alpha.shape[0]), (0, width - alpha.shape[1]))
-            yield np.dstack((frame, np.pad(alpha, margins, mode="edge")))
+        return solid_color(self.color, width, height) if self.color else None

@@ -1,87 +1,131 @@
-"""Looking for faces in one picture: as the original does, in all of it; or where they are likely, which is quicker."""
+"""Detect faces with S3FD: in whole frames like the original, or faster: in smaller frames and around a known face."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeAlias
+
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from lipsync.arrays import Floats
+from lipsync.arrays import Floats, Image, Images
+from lipsync.tensors import S3FD_BATCH
 
 from .. import limits
 from ..context import JobContext
-from ..media.image import Picture
+from ..streams import map_concurrent
 
-Detections = tuple[Floats, Floats]  # what detection says of one picture: boxes [16,4] and scores [16]
+Detections: TypeAlias = tuple[Floats, Floats]  # of one frame: boxes [16,4] and scores [16], best first; 0 pads
 
-# A whole picture is first brought to this. S3FD's finest cells are 4 pixels, so a face of a twelfth of its height is
-# still found; where nothing is, the picture is looked at as it is.
+# What one detection call holds: four frames of 640×480, a single frame from there on. More per call would only cost
+# the server memory (see S3FD_BATCH).
+BATCH_PIXELS = S3FD_BATCH * 640 * 480
+CONCURRENCY = 2  # detection calls in flight: one is computed while the frames of the next one are sent
+# A whole frame is first scaled down to this. S3FD's finest cells are 4 pixels, so a face of a twelfth of the frame's
+# height is still found; if there is none, the frame is searched at its own size.
 SEARCH_PIXELS = 640 * 480
-COARSE_PIXELS = 320 * 240  # enough to tell that there is a face
-# What is looked at around a face: so much of its box on each side. What S3FD knows of a face comes from there.
+COARSE_PIXELS = 320 * 240  # enough to tell whether there is a face
+# The region of interest around a face extends beyond its box by this share of the box's side, in each direction: what
+# S3FD uses to place a face lies within it.
 ROI_MARGIN = 0.3
-# The part begins on this grid, of S3FD's coarsest cells. Cells then lie where those of the whole picture do, and the
-# box comes out the same; and as sides are multiples of it, parts of many jobs share a batch.
+# The region starts on this grid, that of S3FD's coarsest cells. So its cells coincide with those of the whole frame,
+# and the box comes out the same; and as sides are multiples of it, the regions of many jobs share a batch.
 GRID = 128
-MIN_SIDE = 32  # pixels; of less S3FD can make nothing
-ROI_PIXELS = 1_000_000  # a larger part is scaled down to this
+MIN_SIDE = 32  # pixels; S3FD has no output for less
+ROI_PIXELS = 1_000_000  # a larger region is scaled down to this
 
 
-async def detect_batch(frames: NDArray[np.uint8], job: JobContext) -> list[Detections]:
-    """The faces of whole pictures UINT8 [n,H,W,3], n at most one batch."""
+def batch_frames(width: int, height: int) -> int:
+    """Return how many frames of this size one detection call takes, 1 to S3FD_BATCH."""
+    return min(S3FD_BATCH, max(1, BATCH_PIXELS // (width * height)))
+
+
+async def detect_batch(frames: Images, job: JobContext) -> list[Detections]:
+    """Detect the faces in whole frames UINT8 [n,H,W,3], n at most S3FD_BATCH."""
     if not len(frames):
         return []
-    less = [max(0, MIN_SIDE - side) for side in frames.shape[1:3]]
-    if any(less):
-        frames = np.pad(frames, ((0, 0), (0, less[0]), (0, less[1]), (0, 0)))
+    padding = [max(0, MIN_SIDE - side) for side in frames.shape[1:3]]
+    if any(padding):
+        frames = np.pad(frames, ((0, 0), (0, padding[0]), (0, padding[1]), (0, 0)))
     with job.timer.stage("detection"):
         boxes, scores = await job.models.detect_faces(frames)
     return list(zip(boxes, scores, strict=True))
 
 
-async def detect_full_frame(picture: Picture, job: JobContext, first: int = SEARCH_PIXELS) -> Detections:
-    """The faces of a picture UINT8 [H,W,3], looked for at a size of `first` pixels at first; where nothing is found, at
-    larger ones."""
-    for pixels in sorted({first, SEARCH_PIXELS}):
-        faces = await _detect_scaled(picture, pixels, job)
-        if has_face(faces) or picture.shape[0] * picture.shape[1] <= pixels:
-            return faces
-    return (await detect_batch(picture[None], job))[0]
+async def detect_every_frame(
+    chunks: AsyncGenerator[Images], known: dict[int, Detections], job: JobContext
+) -> AsyncGenerator[tuple[Image, Detections]]:
+    """Yield each frame of `chunks` (UINT8 [n,H,W,3] each, n at most S3FD_BATCH) with the faces in it.
+
+    Frames whose detections are in `known`, by their index, are not detected again; their entries are removed.
+    """
+
+    async def numbered() -> AsyncGenerator[tuple[int, Images]]:
+        first = 0
+        async with aclosing(chunks):
+            async for frames in chunks:
+                yield first, frames
+                first += len(frames)
+
+    async def detect(chunk: tuple[int, Images]) -> tuple[Images, list[Detections]]:
+        first, frames = chunk
+        new = [n for n in range(len(frames)) if first + n not in known]
+        detected = iter(await detect_batch(frames[new] if len(new) < len(frames) else frames, job))
+        return frames, [known.pop(first + n) if first + n in known else next(detected) for n in range(len(frames))]
+
+    async with aclosing(map_concurrent(numbered(), detect, CONCURRENCY)) as detected:
+        async for frames, detections in detected:
+            for frame, found in zip(frames, detections, strict=True):
+                yield frame, found
 
 
-async def detect_in_roi(picture: Picture, box: Floats, job: JobContext) -> Detections:
-    """The faces around a box FP32 [4] of a picture UINT8 [H,W,3]; boxes are of the whole picture."""
-    rows, columns = roi(box, picture.shape[1], picture.shape[0])
-    boxes, scores = await _detect_scaled(picture[rows, columns], ROI_PIXELS, job)
+async def detect_full_frame(image: Image, job: JobContext, first_pixels: int = SEARCH_PIXELS) -> Detections:
+    """Detect the faces in an image UINT8 [H,W,3].
+
+    The image is scaled down to `first_pixels` for the first attempt; while no face is found, it is searched at larger
+    sizes, at last at its own.
+    """
+    for pixels in sorted({first_pixels, SEARCH_PIXELS}):
+        detections = await _detect_scaled(image, pixels, job)
+        if has_face(detections) or image.shape[0] * image.shape[1] <= pixels:
+            return detections
+    return (await detect_batch(image[None], job))[0]
+
+
+async def detect_in_roi(image: Image, box: Floats, job: JobContext) -> Detections:
+    """Detect the faces around a box FP32 [4] of an image UINT8 [H,W,3]; returned boxes are relative to the image."""
+    rows, columns = roi(box, image.shape[1], image.shape[0])
+    boxes, scores = await _detect_scaled(image[rows, columns], ROI_PIXELS, job)
     left, top = columns.start, rows.start
     moved = np.where((scores > 0)[:, None], boxes + np.array((left, top, left, top), np.float32), boxes)
     return moved.astype(np.float32), scores
 
 
-def has_face(faces: Detections) -> bool:
-    """Whether there is a face at all."""
-    return bool(faces[1][0] > 0)
+def has_face(detections: Detections) -> bool:
+    """Return whether there is any face."""
+    return bool(detections[1][0] > 0)
 
 
 def roi(box: Floats, width: int, height: int) -> tuple[slice, slice]:
-    """Rows and columns around a box FP32 [4], on the grid, within a picture of this size."""
+    """Return the rows and columns of the region around a box FP32 [4], on the grid, inside an image of this size."""
     side = float(max(box[2] - box[0], box[3] - box[1]))
     slices = []
     for low, high, size in ((box[1], box[3], height), (box[0], box[2], width)):
         first = max(0, int((low - side * ROI_MARGIN) // GRID * GRID))
-        first = min(first, max(0, (size - 1) // GRID * GRID))  # of a box outside, the nearest part inside
+        first = min(first, max(0, (size - 1) // GRID * GRID))  # for a box outside the image: the nearest region inside
         last = min(size, int(-((high + side * ROI_MARGIN) // -GRID) * GRID))
         slices.append(slice(first, max(last, min(size, first + GRID))))
     return slices[0], slices[1]
 
 
-async def _detect_scaled(picture: Picture, pixels: int, job: JobContext) -> Detections:
-    """The faces of a picture that is brought to so many pixels, in the coordinates of the picture as it was."""
-    height, width = picture.shape[:2]
+async def _detect_scaled(image: Image, pixels: int, job: JobContext) -> Detections:
+    """Detect in an image scaled down to at most `pixels`; returned boxes are in the coordinates of the image itself."""
+    height, width = image.shape[:2]
     size = limits.fit_within(width, height, pixels)
     if size == (width, height):
-        return (await detect_batch(picture[None], job))[0]
-    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+        return (await detect_batch(image[None], job))[0]
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     ((boxes, scores),) = await detect_batch(small[None], job)
-    across, down = width / size[0], height / size[1]
-    return (boxes * np.array((across, down, across, down), np.float32)).astype(np.float32), scores
+    x_scale, y_scale = width / size[0], height / size[1]
+    return (boxes * np.array((x_scale, y_scale, x_scale, y_scale), np.float32)).astype(np.float32), scores

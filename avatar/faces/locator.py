@@ -1,357 +1,223 @@
-"""Where the face is in every frame of the result."""
+"""Locate the face in every frame of the result: detect or track it, pad and smooth its box."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lipsync.boxes import Smoother, pad, smooth
+from lipsync.arrays import Box, Image
+from lipsync.boxes import Smoother, pad
 from lipsync.face_detection import to_pixels
-from lipsync.tensors import S3FD_BATCH
 
 from ..context import JobContext
-from ..errors import AvatarError, FaceNotFound, InvalidField
-from ..media.image import Picture, Still
-from ..media.video import Video, read_frames
-from ..options import Detection, ExtendMode, NoFace, Sides
-from ..resources.avatar_cache import FaceBoxCache as Memory
-from ..streams import prefetch, map_concurrent
+from ..errors import FaceNotFound, InvalidField
+from ..media.image import StillImage
+from ..media.playback import FrameReader, KeptFrames, repeat
+from ..media.video import Video
+from ..options import Detection, NoFace
+from ..resources.avatar_cache import FaceBoxCache
+from ..streams import prefetch
 from . import detection
-from .detection import Detections
+from .interpolation import fill_gaps
+from .sampling import sample_faces
 from .selection import FaceSelector
 from .tracking import FaceTracker, TrackedFrame, detect_face
 
-Box = NDArray[np.int32]  # [4]
-Seen = tuple[Picture, Box | None]  # one frame, BGR [H,W,3], and its box; None where there is no face and it may be so
 
-# What one detection call holds: four frames of 640×480, a single one from there on. More at once would only cost
-# the server memory (see S3FD_BATCH).
-DETECTION_PIXELS = S3FD_BATCH * 640 * 480
-AT_ONCE = 2  # detection calls: one is computed while the next one's frames travel
-# A video that fits is kept decoded instead of being decoded anew every time round: a video of one frame under a
-# minute of speech would start ffmpeg 1500 times.
-KEPT_BYTES = 64 << 20
-# Frames that are held to be shown in reverse order. Each such lot costs a run through the video up to there.
-REVERSED_BYTES = 256 << 20
-# Before a longer clip is worked through, some of its frames are looked at: one in so many, and so many at most.
-SAMPLED, SAMPLES = 50, 24
-
-
-class Tracker:
-    """Faces of one avatar, looked for, chosen, padded and smoothed as the job's options say.
+class LocatedFrame(NamedTuple):
+    """One frame of the result.
 
     Attributes:
-        without_face: frames of the result, of those given so far, in which no face was found.
+        image: UINT8 [H,W,3] BGR.
+        box: INT32 [4], padded and smoothed; None if the frame shows no face and is to stay unchanged.
+        found: whether a face was detected in this frame, or its box given; False also if the box is interpolated.
     """
 
-    def __init__(self, avatar: Still | Video, total: int, job: JobContext, memory: Memory | None = None) -> None:
-        """`total`: frames of the result; `memory`: what is known of this avatar's faces, and what is met is kept in."""
-        self.without_face = 0
-        self._avatar, self._total, self._job = avatar, total, job
-        self._chooser, self._memory = FaceSelector(job.options.face), memory or Memory()
-        self._known: dict[int, Detections] = {}  # frames that were looked at before their turn
+    image: Image
+    box: Box | None
+    found: bool
 
-    def frames(self) -> AsyncGenerator[Seen]:
-        """Every frame of the result, `total` in all, with its box.
 
-        Raises:
-            FaceNotFound: one has no face, and every one has to.
-            InvalidField: an option does not go with what the pictures show.
-        """
-        return self._still(self._avatar) if isinstance(self._avatar, Still) else self._moving(self._avatar)
+async def locate_faces(
+    source: StillImage | Video, frame_count: int, job: JobContext, cache: FaceBoxCache | None = None
+) -> AsyncGenerator[LocatedFrame]:
+    """Yield all `frame_count` frames of the result, each with the box of the selected face.
 
-    async def _still(self, still: Still) -> AsyncGenerator[Seen]:
-        """Looked at once: the same picture and box again and again."""
+    A video is cut if it is longer than the result, and repeated as `options.extend` says if it is shorter. Faces are
+    detected once, in the frames that are used.
+
+    Args:
+        cache: what is known of this avatar's faces; new detections are put there.
+
+    Raises:
+        FaceNotFound: a frame has no face, and `options.no_face` is FAIL.
+        InvalidField: `options.box` or `options.face` does not fit the image.
+    """
+    locator = FaceLocator(source, frame_count, job, cache or FaceBoxCache())
+    if isinstance(source, StillImage):
+        frame = await locator.locate_image(source.image)
+        for _ in range(frame_count):
+            yield frame
+        return
+    reader, kept = locator.reader(source), KeptFrames(source, frame_count)
+    located: list[tuple[Box | None, bool]] = []
+    async with aclosing(locator.first_pass(source)) as frames:
+        async for frame in frames:
+            located.append((frame.box, frame.found))
+            kept.add(frame.image)
+            yield frame
+    async with aclosing(repeat(reader, len(located), frame_count, job.options.extend, kept.images)) as repeated:
+        async for index, image in repeated:
+            frame = LocatedFrame(image, *located[index])
+            yield frame
+
+
+class FaceLocator:
+    """Locates the face of one avatar as the options of the job say.
+
+    The face is detected in every frame or tracked (`options.detection`), or its box is given or cached; then its box is
+    padded and smoothed.
+    """
+
+    def __init__(self, source: StillImage | Video, frame_count: int, job: JobContext, cache: FaceBoxCache) -> None:
+        self._source, self._frame_count, self._job, self._cache = source, frame_count, job, cache
+        self._selector = FaceSelector(job.options.face)
+
+    def reader(self, video: Video) -> FrameReader:
+        """Return the reader of the video's frames, in chunks that a detection call takes."""
+        chunk_frames = detection.batch_frames(video.width, video.height)
+        return FrameReader(video, chunk_frames, self._job.timer, self._job.log)
+
+    async def locate_image(self, image: Image) -> LocatedFrame:
+        """Locate the face in a still image UINT8 [H,W,3]. Raises as `locate_faces`."""
         box = self._given_box()
         if box is None:
-            face = await self._face_of(still.picture)
-            box = self._may(face) if self._job.options.no_face is NoFace.KEEP else self._must(face, 0)
-        self.without_face = 0 if box is not None else self._total
-        for _ in range(self._total):
-            yield still.picture, box
+            face = await self._detected_in_image(image)
+            box = self._padded(face) if self._job.options.no_face is NoFace.KEEP else self._required(face, 0)
+        return LocatedFrame(image, box, box is not None)
 
-    async def _face_of(self, picture: Picture) -> Box | None:
-        """The corners of the face of a still."""
-        known = await self._memory.get(1)
+    async def _detected_in_image(self, image: Image) -> Box | None:
+        """Return the box of the selected face INT32 [4], from the cache or detected."""
+        known = await self._cache.get(1)
         if known is not None:
             return known[0]
         if self._job.options.detection is Detection.EXACT:
-            box = self._chooser.select(*(await detection.detect_batch(picture[None], self._job))[0])
+            face = self._selector.select(*(await detection.detect_batch(image[None], self._job))[0])
         else:
-            box = await detect_face(picture, self._chooser, self._job)
-        face = None if box is None else to_pixels(box)
-        await self._memory.put([face], complete=True)
-        return face
+            face = await detect_face(image, self._selector, self._job)
+        box = None if face is None else to_pixels(face)
+        await self._cache.put([box], complete=True)
+        return box
 
-    async def _moving(self, film: Video) -> AsyncGenerator[Seen]:
-        """A video's frames, cut where it is longer than the result, and shown again where it is shorter.
+    def first_pass(self, video: Video) -> AsyncGenerator[LocatedFrame]:
+        """Yield the video's frames, at most as many as the result has. Raises as `locate_faces`."""
+        box = self._given_box()
+        if box is not None:
+            return self._with_box(video, box)
+        return self._two_pass(video) if self._job.options.no_face is NoFace.KEEP else self._one_pass(video)
 
-        Faces are looked for, and boxes smoothed, over the frames that are used, and once only: of the first time
-        round the boxes are remembered, and the frames where they are few.
-        """
+    async def _with_box(self, video: Video, box: Box) -> AsyncGenerator[LocatedFrame]:
+        async with aclosing(self._images(video, self._frame_count)) as images:
+            async for image in images:
+                yield LocatedFrame(image, box, found=True)
+
+    async def _one_pass(self, video: Video) -> AsyncGenerator[LocatedFrame]:
+        """Yield each frame as soon as its box is smoothed; every frame must show a face."""
+        smooth, smoother = self._job.options.smooth, Smoother()
+        waiting, count = deque[Image](), 0
+        async with aclosing(self._faces(video)) as faces:
+            async for image, face in faces:
+                box = self._required(face, count)[None]
+                count += 1
+                waiting.append(image)
+                for smoothed in smoother.feed(box) if smooth else box:
+                    yield LocatedFrame(waiting.popleft(), smoothed, found=True)
+        for smoothed in smoother.finish() if smooth else ():
+            yield LocatedFrame(waiting.popleft(), smoothed, found=True)
+
+    async def _two_pass(self, video: Video) -> AsyncGenerator[LocatedFrame]:
+        """Detect in all frames, then read them again: a gap is filled from the frames before and after it."""
         boxes: list[Box | None] = []
-        found: list[bool] = []
-        kept: list[Picture] = []
-        room = KEPT_BYTES // (film.width * film.height * 3)
-        if not film.count < self._total or film.count > room:  # shown once, or too many; by its clock, which may lie
-            room = 0
-        async with aclosing(self._first_time_round(film, found)) as first:
-            async for picture, box in first:
-                self.without_face += not found[len(boxes)]
-                boxes.append(box)
-                if len(boxes) <= room:
-                    kept.append(picture)
-                yield picture, box
-        if len(boxes) > room:
-            kept.clear()
-        async with aclosing(self._again(film, boxes, kept)) as again:
-            async for number, picture in again:
-                self.without_face += not found[number]
-                yield picture, boxes[number]
-
-    async def _again(
-        self, film: Video, boxes: Sequence[object], kept: Sequence[Picture]
-    ) -> AsyncGenerator[tuple[int, Picture]]:
-        """What follows when all frames have been shown once, each by its number, until there are enough."""
-        left, count = self._total - len(boxes), len(boxes)
-        how = self._job.options.extend if count > 1 else ExtendMode.HOLD
-        if left and how is ExtendMode.HOLD:
-            last = kept[-1] if kept else await self._frame(film, count - 1)
-            for _ in range(left):
-                yield count - 1, last
-            return
-        forward = how is ExtendMode.LOOP
-        while left > 0:
-            # back and forth, the frame at which it turns is shown once
-            numbers = range(count) if how is ExtendMode.LOOP else range(1, count) if forward else range(count - 2, -1, -1)
-            numbers = numbers[:left]
-            async with aclosing(self._shown(film, numbers, kept)) as shown:
-                async for seen in shown:
-                    yield seen
-            left -= len(numbers)
-            forward = how is ExtendMode.LOOP or not forward
-
-    async def _shown(self, film: Video, numbers: range, kept: Sequence[Picture]) -> AsyncGenerator[tuple[int, Picture]]:
-        """Frames by their numbers, which go up or down by one."""
-        if kept:
-            for number in numbers:
-                yield number, kept[number]
-            return
-        lot = len(numbers) if numbers.step > 0 else max(1, REVERSED_BYTES // (film.width * film.height * 3))
-        for begin in range(0, len(numbers), lot):
-            some = numbers[begin : begin + lot]
-            low = min(some[0], some[-1])
-            pieces = read_frames(film, self._piece(film), self._job, first=low, most=len(some))
-            given = 0
-            held: list[Picture] = []
-            async with aclosing(pieces):
-                async for frames in pieces:
-                    for frame in frames:
-                        if some.step > 0:
-                            yield low + given, frame
-                        else:
-                            held.append(frame)
-                        given += 1
-            if given < len(some):
-                raise AvatarError("a video had fewer frames the second time")
-            while held:
-                yield low + len(held) - 1, held.pop()
-
-    async def _first_time_round(self, film: Video, found: list[bool]) -> AsyncGenerator[Seen]:
-        """Frames with their boxes. `found` grows ahead of them: whether a face was found, or given."""
-        options = self._job.options
-        if (box := self._given_box()) is not None:
-            async with aclosing(read_frames(film, self._piece(film), self._job, most=self._total)) as pieces:
-                async for frames in pieces:
-                    found += [True] * len(frames)
-                    for frame in frames:
-                        yield frame, box
-        elif options.no_face is NoFace.KEEP:
-            async with aclosing(self._surveyed(film, found)) as surveyed:
-                async for seen in surveyed:
-                    yield seen
-        else:
-            smoother, waiting = Smoother(), deque[Picture]()
-            async with aclosing(self._found(film)) as faces:
-                async for frame, face in faces:
-                    chosen = np.stack([self._must(face, len(found))])
-                    found.append(True)
-                    waiting.append(frame)
-                    for smoothed in smoother.feed(chosen) if options.smooth else chosen:
-                        yield waiting.popleft(), smoothed
-            for smoothed in smoother.finish() if options.smooth else ():
-                yield waiting.popleft(), smoothed
-
-    async def _surveyed(self, film: Video, found: list[bool]) -> AsyncGenerator[Seen]:
-        """Every frame is looked at before the first one is given: a gap is bridged by what comes behind it."""
-        boxes: list[Box | None] = []
-        async with aclosing(self._found(film)) as faces:
+        async with aclosing(self._faces(video)) as faces:
             async for _, face in faces:
-                box = self._may(face)
-                boxes.append(box)
-                found.append(box is not None)
-        placed = iter(fill_gaps(boxes, int(film.fps), smoothed=self._job.options.smooth))
-        async with aclosing(read_frames(film, self._piece(film), self._job, most=len(boxes))) as pieces:
-            async for frames in pieces:
-                for frame in frames:
-                    yield frame, next(placed)
+                boxes.append(self._padded(face))
+        filled = fill_gaps(boxes, int(video.fps), smoothed=self._job.options.smooth)
+        located = zip(filled, boxes, strict=True)
+        async with aclosing(self._images(video, len(boxes))) as images:
+            async for image in images:
+                box, detected = next(located)
+                yield LocatedFrame(image, box, detected is not None)
 
-    async def _found(self, film: Video) -> AsyncGenerator[tuple[Picture, Box | None]]:
-        """The frames that are used, each with the corners of the face that is meant, or None without one."""
-        known = await self._memory.get(self._total)
-        if known is not None:
-            pieces = read_frames(film, self._piece(film), self._job, most=min(self._total, len(known)))
-            numbers = iter(known)
-            async with aclosing(pieces):
-                async for frames in pieces:
-                    for frame in frames:
-                        yield frame, next(numbers)
+    async def _faces(self, video: Video) -> AsyncGenerator[tuple[Image, Box | None]]:
+        """Yield each frame with the selected face's box INT32 [4], as detected or cached; None without a face."""
+        cached = await self._cache.get(self._frame_count)
+        if cached is not None:
+            async with aclosing(self._cached(video, cached)) as frames:
+                async for cached_frame in frames:
+                    yield cached_frame
             return
-        if self._job.options.no_face is NoFace.FAIL:
-            await self._sample(film)
-        faces = self._detected(film) if self._job.options.detection is Detection.EXACT else self._followed(film)
-        met: list[Box | None] = []
-        async with aclosing(faces):
-            async for frame, box in faces:
-                met.append(None if box is None else to_pixels(box))
-                yield frame, met[-1]
-        await self._memory.put(met, complete=len(met) < self._total)
+        boxes: list[Box | None] = []
+        async with aclosing(await self._detected(video)) as detected:
+            async for image, face in detected:
+                boxes.append(None if face is None else to_pixels(face))
+                yield image, boxes[-1]
+        await self._cache.put(boxes, complete=len(boxes) < self._frame_count)
 
-    async def _sample(self, film: Video) -> None:
-        """Look at some frames all over a longer clip, so that one without a face need not be worked through first.
+    async def _cached(self, video: Video, cached: list[Box | None]) -> AsyncGenerator[tuple[Image, Box | None]]:
+        boxes = iter(cached)
+        async with aclosing(self._images(video, min(self._frame_count, len(cached)))) as images:
+            async for image in images:
+                yield image, next(boxes)
 
-        Raises:
-            FaceNotFound: with the first frame of the stretch without one.
-        """
-        used = min(film.count, self._total)
-        if used < 2 * SAMPLED:
-            return
-        step = max(SAMPLED, -(-used // SAMPLES))
-        pieces = read_frames(film, self._piece(film), self._job, most=-(-used // step), step=step)
-        number = 0
-        async with aclosing(map_concurrent(pieces, self._look, AT_ONCE)) as detected:
-            async for faces in detected:
-                for face in faces:
-                    if self._job.options.detection is Detection.EXACT:
-                        self._known[number] = face
-                    if not detection.has_face(face):
-                        raise FaceNotFound(await self._first_missing(film, number - step, number) / film.fps)
-                    number += step
+    async def _detected(self, video: Video) -> AsyncGenerator[TrackedFrame]:
+        """Return the generator of frames with the face that is detected or tracked in each."""
+        reader, job, count = self.reader(video), self._job, self._frame_count
+        known: dict[int, detection.Detections] = {}
+        if job.options.no_face is NoFace.FAIL:
+            known = await sample_faces(reader, min(video.frame_count, count), job)
+        if job.options.detection is Detection.EXACT:
+            return self._selected(detection.detect_every_frame(reader.read(max_frames=count), known, job))
+        chunks = prefetch(reader.read(max_frames=count), detection.CONCURRENCY)
+        return FaceTracker(self._selector, job).track(chunks)
 
-    async def _first_missing(self, film: Video, good: int, bad: int) -> int:
-        """The first frame without a face between one that has one (or -1) and one that has none, by bisection."""
-        good = max(good, -1)
-        while bad - good > 1:
-            middle = (good + bad) // 2
-            (faces,) = await self._look((await self._frame(film, middle))[None])
-            good, bad = (middle, bad) if detection.has_face(faces) else (good, middle)
-        return bad
+    async def _selected(
+        self, detected: AsyncGenerator[tuple[Image, detection.Detections]]
+    ) -> AsyncGenerator[TrackedFrame]:
+        async with aclosing(detected):
+            async for image, detections in detected:
+                yield image, self._selector.select(*detections)
 
-    async def _look(self, frames: NDArray[np.uint8]) -> list[Detections]:
-        """Whether, and roughly where, frames [n,H,W,3] show faces."""
-        if self._job.options.detection is Detection.EXACT:
-            return await detection.detect_batch(frames, self._job)
-        return [await detection.detect_full_frame(frame, self._job, detection.COARSE_PIXELS) for frame in frames]
+    async def _images(self, video: Video, max_frames: int) -> AsyncGenerator[Image]:
+        async with aclosing(self.reader(video).read(max_frames=max_frames)) as chunks:
+            async for images in chunks:
+                for image in images:
+                    yield image
 
-    async def _frame(self, film: Video, number: int) -> Picture:
-        async with aclosing(read_frames(film, 1, self._job, first=number, most=1)) as pieces:
-            async for (frame,) in pieces:
-                return frame  # type: ignore[no-any-return]
-        raise AvatarError("a video had fewer frames the second time")
-
-    async def _followed(self, film: Video) -> AsyncGenerator[TrackedFrame]:
-        """The frames that are used, with the face as it is followed through them."""
-        pieces = prefetch(read_frames(film, self._piece(film), self._job, most=self._total), AT_ONCE)
-        async with aclosing(FaceTracker(self._chooser, self._job).track(pieces)) as followed:
-            async for seen in followed:
-                yield seen
-
-    async def _detected(self, film: Video) -> AsyncGenerator[TrackedFrame]:
-        """The frames that are used, with the face that is detected in each."""
-        read = 0
-
-        async def numbered() -> AsyncGenerator[tuple[int, NDArray[np.uint8]]]:
-            nonlocal read
-            async with aclosing(read_frames(film, self._piece(film), self._job, most=self._total)) as pieces:
-                async for frames in pieces:
-                    yield read, frames
-                    read += len(frames)
-
-        async def detect(piece: tuple[int, NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], list[Detections]]:
-            first, frames = piece
-            new = [n for n in range(len(frames)) if first + n not in self._known]
-            faces = await detection.detect_batch(frames[new] if len(new) < len(frames) else frames, self._job)
-            answers = iter(faces)
-            return frames, [
-                self._known.pop(first + n) if first + n in self._known else next(answers) for n in range(len(frames))
-            ]
-
-        async with aclosing(map_concurrent(numbered(), detect, AT_ONCE)) as detected:
-            async for frames, faces in detected:
-                for frame, face in zip(frames, faces, strict=True):
-                    yield frame, self._chooser.select(*face)
-
-    def _may(self, face: Box | None) -> Box | None:
-        """The padded box of a face, or None where there is none."""
+    def _padded(self, face: Box | None) -> Box | None:
+        """Return the padded box, or None if there is no face or nothing of it lies inside the image."""
         if face is None:
             return None
-        padded: Box = pad(face[None], self._avatar.width, self._avatar.height, self._job.options.pads)[0]
-        return padded if (padded[:2] < padded[2:]).all() else None  # nothing of it may lie in the picture
+        padded: Box = pad(face[None], self._source.width, self._source.height, self._job.options.pads)[0]
+        return padded if (padded[:2] < padded[2:]).all() else None
 
-    def _must(self, face: Box | None, number: int) -> Box:
-        """The padded box of the face in frame `number`, which has to have one."""
-        box = self._may(face)
+    def _required(self, face: Box | None, index: int) -> Box:
+        """Return the padded box of frame `index`. Raises FaceNotFound if there is none."""
+        box = self._padded(face)
         if box is None:
-            raise FaceNotFound(number / self._avatar.fps)
+            raise FaceNotFound(index / self._source.fps)
         return box
 
     def _given_box(self) -> Box | None:
-        sides: Sides | None = self._job.options.box
+        """Return `options.box`, INT32 [4], if it is given. Raises InvalidField if it is not inside the image."""
+        sides = self._job.options.box
         if sides is None:
             return None
         top, bottom, left, right = sides
-        width, height = self._avatar.width, self._avatar.height
+        width, height = self._source.width, self._source.height
         if bottom > height or right > width:
-            raise InvalidField("box", f"it reaches outside the {width}x{height} picture")
+            raise InvalidField("box", f"must lie inside the {width}x{height} image")
         return np.array([left, top, right, bottom], np.int32)
-
-    @staticmethod
-    def _piece(film: Video) -> int:
-        return min(S3FD_BATCH, max(1, DETECTION_PIXELS // (film.width * film.height)))
-
-
-def fill_gaps(boxes: Sequence[Box | None], gap: int, *, smoothed: bool) -> list[Box | None]:
-    """Boxes put between those before and behind, in gaps of at most so many frames; longer ones stay.
-
-    Each stretch between the gaps that are left is smoothed by itself, as if it were a clip.
-    """
-    result: list[Box | None] = []
-    stretch: list[Box] = []
-    missing = 0
-
-    def end() -> None:
-        result.extend(smooth(np.stack(stretch)) if stretch and smoothed else stretch)
-        stretch.clear()
-        result.extend([None] * missing)
-
-    for box in boxes:
-        if box is None:
-            missing += 1
-            continue
-        if missing and stretch and missing <= gap:
-            stretch += [_between(stretch[-1], box, (n + 1) / (missing + 1)) for n in range(missing)]
-        elif missing:
-            end()
-        missing = 0
-        stretch.append(box)
-    end()
-    return result
-
-
-def _between(before: Box, behind: Box, share: float) -> Box:
-    between: Box = (before + (behind - before) * share).astype(np.int32)
-    return between

@@ -1,90 +1,86 @@
-"""Which of several faces is meant, and where it is in the next frame."""
+"""Select one of several faces, and find the same face in the next frame."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from lipsync.arrays import Floats
+from lipsync.boxes import iou
 
 from ..errors import InvalidField
-from ..options import FaceIndex, FacePoint, FaceOrder, FaceSelection
+from ..options import FaceIndex, FaceOrder, FacePoint, FaceSelection
 
-# Two boxes of one face in neighbouring frames overlap by far more (intersection over union); boxes of two people
-# beside each other hardly at all.
+# The boxes of one face in two successive frames overlap by far more than this (intersection over union); those of two
+# people next to each other hardly overlap at all.
 MATCH_IOU = 0.2
 
 
 class FaceSelector:
-    """Chooses a face in the first frame that shows one, and follows it by overlap from then on.
+    """Selects a face in the first frame that shows one, and from then on the face that overlaps with the last one.
 
-    Where nothing overlaps with it any more (a cut), the choice is made anew.
+    If no face overlaps any more (after a cut), the selection is made again.
     """
 
-    def __init__(self, which: FaceSelection) -> None:
-        self._which = which
+    def __init__(self, selection: FaceSelection) -> None:
+        self._selection = selection
         self._last: Floats | None = None
 
     def select(self, boxes: Floats, scores: Floats) -> Floats | None:
-        """The face of the next frame, from those found in it.
+        """Return the face of the next frame, of those detected in it.
 
         Args:
             boxes: FP32 [F,4], scores: FP32 [F], both best first; a score of 0 pads.
 
         Returns:
-            FP32 [4], or None where there is no face.
+            FP32 [4], or None if there is no face.
 
         Raises:
-            InvalidField: `face` is a number, and there are not so many.
+            InvalidField: `face` is an index, and fewer faces are found.
         """
         found = boxes[scores > 0]
         if not len(found):
             return None
-        chosen = None if self._last is None else match(self._last, boxes, scores)
-        if chosen is None:
-            chosen = found[self._pick(found)]
-        self._last = chosen
-        return chosen
+        selected = None if self._last is None else match(self._last, boxes, scores)
+        if selected is None:
+            selected = found[self._index(found)]
+        self._last = selected
+        return selected
 
     def update(self, box: Floats) -> None:
-        """The face was last seen here, FP32 [4]."""
+        """Set where the face was last, FP32 [4]."""
         self._last = box
 
-    def _pick(self, found: Floats) -> int:
+    def _index(self, found: Floats) -> int:
+        """Return the index of the face that the selection means."""
         x1, y1, x2, y2 = found.T
-        across, down = (x1 + x2) / 2, (y1 + y2) / 2
-        match self._which:
+        center_x, center_y = (x1 + x2) / 2, (y1 + y2) / 2
+        match self._selection:
             case FaceOrder.BEST:
                 return 0
             case FaceOrder.LARGEST:
                 return int(np.argmax((x2 - x1) * (y2 - y1)))
             case FaceOrder.LEFT:
-                return int(np.argmin(across))
+                return int(np.argmin(center_x))
             case FaceOrder.RIGHT:
-                return int(np.argmax(across))
-            case FaceIndex(number):
-                if number >= len(found):
-                    raise InvalidField("face", f"there is no face {number}: {len(found)} found, counted from 0")
-                return int(np.argsort(across, kind="stable")[number])
+                return int(np.argmax(center_x))
+            case FaceIndex(index):
+                if index >= len(found):
+                    raise InvalidField("face", f"no face with index {index}; {len(found)} found, counted from 0")
+                return int(np.argsort(center_x, kind="stable")[index])
             case FacePoint(x, y):
                 outside = np.maximum(0, np.maximum(x1 - x, x - x2)) + np.maximum(0, np.maximum(y1 - y, y - y2))
-                # within several boxes, or outside of all: whose middle is nearest
-                return int(np.argmin(outside * 1e6 + np.hypot(across - x, down - y)))
+                # among boxes that contain the point, or if none does: the one with the nearest center
+                return int(np.argmin(outside * 1e6 + np.hypot(center_x - x, center_y - y)))
 
 
 def match(box: Floats, boxes: Floats, scores: Floats) -> Floats | None:
-    """The face FP32 [4], of those found, that overlaps most with a box FP32 [4]; None where none does."""
+    """Return the detected face FP32 [4] that overlaps most with a box FP32 [4], or None if none overlaps enough.
+
+    `boxes` FP32 [F,4] and `scores` FP32 [F] are as in `FaceSelector.select`.
+    """
     found = boxes[scores > 0]
     if not len(found):
         return None
-    overlaps = overlap(box, found)
+    overlaps = iou(box, found)
     nearest = int(np.argmax(overlaps))
     return np.asarray(found[nearest], np.float32) if overlaps[nearest] > MATCH_IOU else None
-
-
-def overlap(box: Floats, boxes: Floats) -> Floats:
-    """Intersection over union of one box [4] with each of `boxes` [n,4]: FP32 [n]."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.maximum(0, high - low), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
-    share: Floats = (shared / np.maximum(areas, 1e-6)).astype(np.float32)
-    return share

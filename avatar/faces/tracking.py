@@ -1,10 +1,10 @@
-"""One face followed through a video with few looks of the detector.
+"""Track one face through a video with few detections.
 
-Frames come in groups. Through a group the box is carried by how the picture moves (`lipsync.motion`), then the
-detector looks at the group's last frame. Where it agrees, what little it disagrees by is spread over the frames
-between; where it does not, it looks at the frame halfway, and so on, down to every frame. Groups grow while the two
-agree, and shrink when they stop to. Where the motion itself is in doubt (a cut, something before the face) the group
-ends there, and the detector looks.
+Frames are processed in segments. Through a segment the box is propagated by the motion of the image (`lipsync.motion`);
+then the face is detected in the last frame of the segment. If both agree, the small difference is spread over the
+frames between; if not, the face is detected in the frame halfway, and so on, down to every frame. Segments get longer
+while the two agree, and shorter when they do not. Where the motion itself is unreliable (a cut, an object in front of
+the face), the segment ends, and the face is detected again.
 """
 
 from __future__ import annotations
@@ -14,156 +14,159 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lipsync.arrays import Floats
+from lipsync.arrays import Floats, Image, Images
+from lipsync.boxes import iou
 from lipsync.motion import MotionTracker
 
 from ..context import JobContext
-from ..media.image import Picture
 from . import detection
-from .selection import FaceSelector, overlap, match
+from .selection import FaceSelector, match
 
-MIN_SEGMENT, MAX_SEGMENT = 4, 32  # frames in a group
-SEGMENT_BYTES = 64 << 20  # of frames that a group holds: 32 of 640×480, 10 of 1080p
-ACCEPT_IOU, GROW_IOU = 0.8, 0.9  # overlap of where the box was carried and where the detector finds it
+MIN_SEGMENT, MAX_SEGMENT = 4, 32  # frames
+SEGMENT_BYTES = 64 << 20  # of the frames that a segment holds: 32 of 640×480, 10 of 1080p
+ACCEPT_IOU, GROW_IOU = 0.8, 0.9  # overlap of the propagated box with the detected one
 
-TrackedFrame = tuple[Picture, Floats | None]  # a frame, and the box of the face in it, FP32 [4], as the detector would give it
+TrackedFrame: TypeAlias = tuple[Image, Floats | None]  # a frame, and the face's box FP32 [4] as if it were detected
 
 
 class FaceTracker:
-    """Follows the face that the chooser chooses."""
+    """Tracks the face that the selector selects."""
 
-    def __init__(self, chooser: FaceSelector, job: JobContext) -> None:
-        self._selector, self._job = chooser, job
+    def __init__(self, selector: FaceSelector, job: JobContext) -> None:
+        self._selector, self._job = selector, job
         self._length = MIN_SEGMENT
-        self._last: Floats | None = None  # where the face was in the frame before
+        self._last: Floats | None = None  # where the face was in the previous frame
 
-    async def track(self, pieces: AsyncGenerator[NDArray[np.uint8]]) -> AsyncGenerator[TrackedFrame]:
-        """Every frame of `pieces` (UINT8 [n,H,W,3] each), in order, with the box of the face, or None without one.
+    async def track(self, chunks: AsyncGenerator[Images]) -> AsyncGenerator[TrackedFrame]:
+        """Yield each frame of `chunks` (UINT8 [n,H,W,3] each), in order, with the face's box, or None without a face.
 
         Raises:
-            InvalidField: as `Chooser.choose`.
+            InvalidField: as `FaceSelector.select`.
         """
-        waiting: deque[Picture] = deque()
-        before: Picture | None = None
-        over = False
-        async with aclosing(pieces):
+        waiting: deque[Image] = deque()
+        previous: Image | None = None
+        ended = False
+        async with aclosing(chunks):
             while True:
-                while not over and len(waiting) < self._segment_length(waiting):
-                    frames = await anext(pieces, None)
-                    over = frames is None
+                while not ended and len(waiting) < self._segment_length(waiting):
+                    frames = await anext(chunks, None)
+                    ended = frames is None
                     waiting.extend(() if frames is None else frames)
                 if not waiting:
                     return
-                if before is None or self._last is None:
-                    before = waiting.popleft()
-                    self._last = await self.detect(before)
-                    yield before, self._last
+                if previous is None or self._last is None:
+                    previous = waiting.popleft()
+                    self._last = await self.detect(previous)
+                    yield previous, self._last
                     continue
                 count = min(len(waiting), self._segment_length(waiting))
-                group = [waiting.popleft() for _ in range(count)]
-                boxes = await self._track_segment(before, self._last, group)
-                for left in reversed(group[len(boxes) :]):
-                    waiting.appendleft(left)
-                for frame, box in zip(group, boxes, strict=False):
+                segment = [waiting.popleft() for _ in range(count)]
+                boxes = await self._track_segment(previous, self._last, segment)
+                for frame in reversed(segment[len(boxes) :]):
+                    waiting.appendleft(frame)
+                for frame, box in zip(segment, boxes, strict=False):
                     yield frame, box
-                before, self._last = group[len(boxes) - 1], boxes[-1]
+                previous, self._last = segment[len(boxes) - 1], boxes[-1]
 
-    def _segment_length(self, waiting: deque[Picture]) -> int:
+    async def detect(self, frame: Image) -> Floats | None:
+        """Return the selected face, searched for in the whole frame, FP32 [4]. Raises as `FaceSelector.select`."""
+        selected = self._selector.select(*await detection.detect_full_frame(frame, self._job))
+        if selected is None or frame.shape[0] * frame.shape[1] <= detection.SEARCH_PIXELS:
+            return selected
+        # it was found in a smaller image: detect again around it, at the frame's own size
+        refined = match(selected, *await detection.detect_in_roi(frame, selected, self._job))
+        return selected if refined is None else refined
+
+    def _segment_length(self, waiting: deque[Image]) -> int:
+        """Return how many frames the next segment has, if there are so many."""
         if self._last is None or not waiting:
             return 1
         return max(1, min(self._length, SEGMENT_BYTES // waiting[0].nbytes))
 
-    async def _track_segment(self, before: Picture, last: Floats, group: list[Picture]) -> list[Floats | None]:
-        """Boxes of the group's frames, or of as many of them as the motion was sure of and one more."""
+    async def _track_segment(self, previous: Image, last: Floats, segment: list[Image]) -> list[Floats | None]:
+        """Return boxes of the segment's frames; if the motion is unreliable in one, none of the frames after it."""
         with self._job.timer.stage("following"):
-            carried, sure = await asyncio.to_thread(_propagate, before, last, group)
+            propagated, reliable = await asyncio.to_thread(_propagate, previous, last, segment)
         self._selector.update(last)
-        if sure:
-            return await self._refine(last, group, carried)
+        if reliable:
+            return await self._refine(last, segment, propagated)
         self._length = MIN_SEGMENT
-        doubtful = group[len(carried) - 1]
-        # the frame in doubt begins anew; that in front of it is where the face was carried to
-        return [*carried[:-1], await self._redetect(doubtful, carried[-1])]
+        unreliable = segment[len(propagated) - 1]
+        # only this frame is detected again; the frames before it have the box that was propagated to them
+        return [*propagated[:-1], await self._redetect(unreliable, propagated[-1])]
 
-    async def _refine(self, last: Floats, group: list[Picture], carried: list[Floats]) -> list[Floats | None]:
-        """The boxes of a group, as carried and as the detector finds them where it has to look."""
-        paths = [last, *carried]
-        looks: dict[int, Floats | None] = {0: last}
+    async def _refine(self, last: Floats, segment: list[Image], propagated: list[Floats]) -> list[Floats | None]:
+        """Return the segment's boxes: detected where that is necessary, and corrected accordingly between."""
+        paths = [last, *propagated]
+        detected: dict[int, Floats | None] = {0: last}
 
-        async def settle(low: int, high: int) -> None:
-            looks[high] = await self._redetect(group[high - 1], paths[high])
-            await between(low, high)
+        async def detect_end(low: int, high: int) -> None:
+            detected[high] = await self._redetect(segment[high - 1], paths[high])
+            await bisect(low, high)
 
-        async def between(low: int, high: int) -> None:
-            one, other = looks[low], looks[high]
-            if high - low < 2 or (one is None and other is None):
+        async def bisect(low: int, high: int) -> None:
+            start, end = detected[low], detected[high]
+            if high - low < 2 or (start is None and end is None):
                 return
-            if one is not None and other is not None and _overlap(paths[high] + one - paths[low], other) >= ACCEPT_IOU:
+            if start is not None and end is not None and _overlap(paths[high] + start - paths[low], end) >= ACCEPT_IOU:
                 return
             middle = (low + high) // 2
-            await settle(low, middle)
-            await between(middle, high)
+            await detect_end(low, middle)
+            await bisect(middle, high)
 
-        await settle(0, len(group))
-        end = looks[len(group)]
-        agreed = 0.0 if end is None else _overlap(paths[-1], end)
-        if agreed >= GROW_IOU:
+        await detect_end(0, len(segment))
+        end = detected[len(segment)]
+        self._adapt_length(0.0 if end is None else _overlap(paths[-1], end))
+        return _interpolate(paths, detected)[1:]
+
+    def _adapt_length(self, agreement: float) -> None:
+        if agreement >= GROW_IOU:
             self._length = min(MAX_SEGMENT, 2 * self._length)
-        elif agreed < ACCEPT_IOU:
+        elif agreement < ACCEPT_IOU:
             self._length = max(2, self._length // 2)
-        return _interpolate(paths, looks)[1:]
 
-    async def _redetect(self, frame: Picture, expected: Floats) -> Floats | None:
-        """Where the detector finds the face that is expected here; else any that may be meant, anywhere."""
+    async def _redetect(self, frame: Image, expected: Floats) -> Floats | None:
+        """Return the face detected around the expected box; if there is none, the selected face of the whole frame."""
         found = match(expected, *await detection.detect_in_roi(frame, expected, self._job))
         return await self.detect(frame) if found is None else found
 
-    async def detect(self, frame: Picture) -> Floats | None:
-        """The face that is meant, looked for anywhere in the frame, FP32 [4]. Raises as `Chooser.choose`."""
-        chosen = self._selector.select(*await detection.detect_full_frame(frame, self._job))
-        if chosen is None or frame.shape[0] * frame.shape[1] <= detection.SEARCH_PIXELS:
-            return chosen
-        # found in a smaller picture: the box itself is measured at its own size
-        closer = match(chosen, *await detection.detect_in_roi(frame, chosen, self._job))
-        return chosen if closer is None else closer
+
+async def detect_face(image: Image, selector: FaceSelector, job: JobContext) -> Floats | None:
+    """Return the selected face of one image, FP32 [4], or None if there is none. Raises as `FaceSelector.select`."""
+    return await FaceTracker(selector, job).detect(image)
 
 
-async def detect_face(picture: Picture, chooser: FaceSelector, job: JobContext) -> Floats | None:
-    """The face of a single picture, FP32 [4], or None where there is none. Raises as `Chooser.choose`."""
-    return await FaceTracker(chooser, job).detect(picture)
+def _propagate(previous: Image, last: Floats, segment: list[Image]) -> tuple[list[Floats], bool]:
+    """Return the box in each frame by its motion, and whether all are reliable; the first that is not ends the list."""
+    motion, propagated = MotionTracker(previous, last), list[Floats]()
+    for frame in segment:
+        reliable = motion.update(frame)
+        propagated.append(motion.box)
+        if not reliable:
+            return propagated, False
+    return propagated, True
 
 
-def _propagate(before: Picture, last: Floats, group: list[Picture]) -> tuple[list[Floats], bool]:
-    """The box in each frame by its motion; the list ends with the first that is in doubt, if one is."""
-    motion, carried = MotionTracker(before, last), list[Floats]()
-    for frame in group:
-        sure = motion.update(frame)
-        carried.append(motion.box)
-        if not sure:
-            return carried, False
-    return carried, True
-
-
-def _interpolate(paths: list[Floats], looks: dict[int, Floats | None]) -> list[Floats | None]:
-    """Boxes of every frame: as carried, moved by what the looks before and behind found it off by."""
+def _interpolate(paths: list[Floats], detected: dict[int, Floats | None]) -> list[Floats | None]:
+    """Return the box of each frame: as propagated, corrected by the errors at the detections before and after it."""
     boxes: list[Floats | None] = [None] * len(paths)
-    known = sorted(looks)
-    for number in known:
-        boxes[number] = looks[number]
+    known = sorted(detected)
+    for index in known:
+        boxes[index] = detected[index]
     for low, high in pairwise(known):
-        one, other = looks[low], looks[high]
-        if one is None or other is None:
+        start, end = detected[low], detected[high]
+        if start is None or end is None:
             continue
-        for number in range(low + 1, high):
-            share = (number - low) / (high - low)
-            off = (one - paths[low]) * (1 - share) + (other - paths[high]) * share
-            boxes[number] = (paths[number] + off).astype(np.float32)
+        for index in range(low + 1, high):
+            share = (index - low) / (high - low)
+            error = (start - paths[low]) * (1 - share) + (end - paths[high]) * share
+            boxes[index] = (paths[index] + error).astype(np.float32)
     return boxes
 
 
 def _overlap(one: Floats, other: Floats) -> float:
-    return float(overlap(one, other[None])[0])
+    return float(iou(one, other[None])[0])

@@ -1,4 +1,4 @@
-"""Who may work, who waits, and who is sent away."""
+"""Job queue: limits running and queued jobs, rejects the rest."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from contextlib import asynccontextmanager, contextmanager
 
 from ..errors import Busy, ShuttingDown
 
+SHUTTING_DOWN = "the service is being stopped"
+
 
 class Admission:
-    """At most `at_once` jobs run, at most `waiting` requests beside them are let in, first come first served.
+    """Runs at most `max_running` jobs and admits at most `max_queued` more requests, first come, first served.
 
-    A place is taken when the request arrives, before its files are read: so the places bound the disk
-    that uploads take, too. A turn is taken when the files are there, so a slow upload keeps no job from
-    running.
+    A request is admitted when it arrives, before its files are read: so the limit also bounds the disk space of
+    uploads. It takes a slot once its files are complete, so a slow upload keeps no job from running.
+
+    Attributes:
+        stopped: set when running jobs must end.
     """
 
     def __init__(self, max_running: int, max_queued: int) -> None:
@@ -25,30 +29,35 @@ class Admission:
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self.stopped = asyncio.Event()  # set when running jobs must end
+        self.stopped = asyncio.Event()
 
     @property
     def running(self) -> int:
-        """Jobs that have their turn now."""
+        """Number of jobs that have a slot."""
         return self._running
 
     @property
     def queued(self) -> int:
-        """Requests that wait for their turn, their files read."""
+        """Number of requests that wait for a slot; their files are complete."""
         return len(self._queue)
 
     @property
     def closed(self) -> bool:
-        """Whether nobody is let in any more."""
+        """Whether all new requests are rejected."""
         return self._closed
 
     @contextmanager
     def admit(self) -> Iterator[None]:
-        """A place among those let in. Raises Busy when all are taken, ShuttingDown after `close`."""
+        """Count the request as admitted within the block.
+
+        Raises:
+            Busy: the limit of running and queued requests is reached.
+            ShuttingDown: `close` was called.
+        """
         if self._closed:
-            raise ShuttingDown("the service is being stopped")
+            raise ShuttingDown(SHUTTING_DOWN)
         if self._admitted >= self._max_admitted:
-            raise Busy(f"{self._admitted} requests are running or waiting; try again later")
+            raise Busy(f"limit of {self._max_admitted} running and queued requests reached; try again later")
         self._admitted += 1
         try:
             yield
@@ -57,7 +66,11 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """A turn to work, in the order of asking. Raises ShuttingDown when `close` comes first."""
+        """Wait for a slot, in the order of the calls, and hold it within the block.
+
+        Raises:
+            ShuttingDown: `close` was called before a slot was free.
+        """
         await self._acquire()
         try:
             yield
@@ -65,20 +78,20 @@ class Admission:
             self._release()
 
     def close(self, grace: float) -> None:
-        """Send away who waits, let nobody in, and set `stopped` after `grace` seconds."""
+        """Reject queued and new requests, and set `stopped` after `grace` seconds."""
         if self._closed:
             return
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
-                waiter.set_exception(ShuttingDown("the service is being stopped"))
+                waiter.set_exception(ShuttingDown(SHUTTING_DOWN))
         self._queue.clear()
         asyncio.get_running_loop().call_later(grace, self.stopped.set)
 
     async def _acquire(self) -> None:
         if self._closed:
-            raise ShuttingDown("the service is being stopped")
-        if self._running < self._max_running:  # then nobody is in line: `_pass_on` empties it first
+            raise ShuttingDown(SHUTTING_DOWN)
+        if self._running < self._max_running:  # then the queue is empty: `_release` empties it first
             self._running += 1
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,7 +102,7 @@ class Admission:
             if waiter.cancelled():
                 if waiter in self._queue:
                     self._queue.remove(waiter)
-            elif waiter.exception() is None:  # the turn came at the same moment: hand it on
+            elif waiter.exception() is None:  # the slot was assigned at the same moment: pass it on
                 self._release()
             raise
 
@@ -97,6 +110,6 @@ class Admission:
         while self._queue:
             waiter = self._queue.popleft()
             if not waiter.done():
-                waiter.set_result(None)  # `_running` stays: the turn changes hands
+                waiter.set_result(None)  # `_running` does not change: the slot passes to the next request
                 return
         self._running -= 1

@@ -1,38 +1,41 @@
-"""What is remembered of an avatar: where its face is, and how it looks before another background.
+"""Cache what is computed for an avatar: the boxes of its face, and a still with its background replaced.
 
-The key of an entry holds everything that it was computed from: the file's content, the options that matter, the
-model (by its export) and this code. A new model or a new version of the code begins anew.
+The key of an entry holds everything that the entry was computed from: the content of the file, the options that matter,
+the export of the model, and this code. So a new model or a new version of the code starts with an empty cache.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 import lipsync
+from lipsync.arrays import Box, Image
 
-from ..media.image import Picture
 from ..options import Options
 from .cache import Cache
 
-Box = NDArray[np.int32]  # [4]
-ImageWithAlpha = tuple[Picture, NDArray[np.uint8] | None]  # [H,W,3] BGR and, where there is one, its alpha channel [H,W]
+ImageWithAlpha: TypeAlias = tuple[Image, NDArray[np.uint8] | None]  # [H,W,3] BGR, and its alpha channel [H,W] if any
 
 
 class FaceBoxCache:
-    """The corners of one avatar's face, frame by frame. Without a cache nothing is known, and nothing kept."""
+    """The boxes of one avatar's face by frame, as detected. Without a cache or a key it is empty and stores nothing."""
 
-    def __init__(self, kept: Cache | None = None, key: str = "") -> None:
-        self._cache, self._key = (kept, f"faces {key}") if key else (None, "")
+    def __init__(self, store: Cache | None = None, key: str = "") -> None:
+        self._cache, self._key = (store, f"faces {key}") if key else (None, "")
 
     async def get(self, count: int) -> list[Box | None] | None:
-        """Of the first `count` frames, or of all where there are fewer; None where that is not known."""
+        """Return the boxes INT32 [4] of the first `count` frames, or of all frames if the video has fewer.
+
+        A frame without a face has None; the whole is None if not all of these frames are cached.
+        """
         if self._cache is None:
             return None
         entry = await asyncio.to_thread(self._cache.get, self._key)
@@ -41,46 +44,46 @@ class FaceBoxCache:
         pairs = zip(entry["corners"][:count], entry["found"][:count], strict=True)
         return [box if found else None for box, found in pairs]
 
-    async def put(self, corners: Sequence[Box | None], *, complete: bool) -> None:
-        """Those of the first frames; `whole`: there are no more."""
+    async def put(self, boxes: Sequence[Box | None], *, complete: bool) -> None:
+        """Store the boxes of the first `len(boxes)` frames; `complete` says that the video ends there."""
         if self._cache is None:
             return
-        boxes = np.array([(0, 0, 0, 0) if box is None else box for box in corners], np.int32).reshape(-1, 4)
-        found = np.array([box is not None for box in corners], bool)
-        arrays = {"corners": boxes, "found": found, "whole": np.array(complete)}
+        corners = np.array([(0, 0, 0, 0) if box is None else box for box in boxes], np.int32).reshape(-1, 4)
+        found = np.array([box is not None for box in boxes], bool)
+        arrays = {"corners": corners, "found": found, "whole": np.array(complete)}
         await asyncio.to_thread(self._cache.put, self._key, arrays)
 
 
 class BackgroundCache:
-    """A still before its new background."""
+    """One still with one background. Without a cache or a key it is empty and stores nothing."""
 
-    def __init__(self, kept: Cache | None = None, key: str = "") -> None:
-        self._cache, self._key = (kept, f"looks {key}") if key else (None, "")
+    def __init__(self, store: Cache | None = None, key: str = "") -> None:
+        self._cache, self._key = (store, f"looks {key}") if key else (None, "")
 
     async def get(self) -> ImageWithAlpha | None:
-        """The picture, or None where it is not known."""
+        """Return the image and its alpha channel, or None if it is not cached."""
         entry = await asyncio.to_thread(self._cache.get, self._key) if self._cache else None
         return None if entry is None else (entry["picture"], entry.get("alpha"))
 
-    async def put(self, picture: Picture, alpha: NDArray[np.uint8] | None) -> None:
-        """Remember it."""
+    async def put(self, image: Image, alpha: NDArray[np.uint8] | None) -> None:
+        """Store the image UINT8 [H,W,3] and its alpha channel UINT8 [H,W]."""
         if self._cache:
-            arrays = {"picture": picture} | ({} if alpha is None else {"alpha": alpha})
+            arrays = {"picture": image} | ({} if alpha is None else {"alpha": alpha})
             await asyncio.to_thread(self._cache.put, self._key, arrays)
 
 
 def cache_key(*parts: object) -> str:
-    """A key of these parts and of the code that is running; empty where one of the parts is, and so not known."""
+    """Return a key of these parts and of the running code; empty if a part is empty, which means that it is unknown."""
     return "" if "" in parts else " ".join(map(repr, (code_digest(), *parts)))
 
 
 def transform_key(options: Options) -> tuple[object, ...]:
-    """Of the options, those that decide which picture is worked on."""
+    """Return the options that decide which image is worked on."""
     return (options.resize_factor, options.rotate, options.crop, options.max_height)
 
 
 def file_digest(path: Path) -> str:
-    """The file by its content."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -90,9 +93,14 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_digest() -> str:
-    """This code by its content: what an older one computed may be wrong."""
+    """Return the digest of the code of `avatar` and `lipsync`: what another version computed may be wrong."""
+    return source_digest([Path(__file__).parents[1], Path(str(lipsync.__file__)).parent])
+
+
+def source_digest(packages: Iterable[Path]) -> str:
+    """Return the SHA-256 of all Python files in these folders and the folders inside them, in hexadecimal."""
     digest = hashlib.sha256()
-    for package in (Path(__file__).parents[1], Path(str(lipsync.__file__)).parent):
+    for package in packages:
         for path in sorted(package.rglob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()

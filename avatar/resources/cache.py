@@ -1,7 +1,8 @@
-"""Small arrays that are costly to compute, remembered in memory and on disk.
+"""Cache small arrays that are costly to compute, in memory and on disk.
 
-One folder serves all processes of a machine. An entry is one file, named by its key, which comes in by a rename and is
-never changed: whoever reads finds a whole one or none. What was used longest ago goes first when there is no room.
+All processes of a machine share one folder. An entry is one file, named by its key; it is created by a rename and never
+changed, so a reader finds a complete entry or none. When the space runs out, the least recently used entries are
+removed.
 """
 
 from __future__ import annotations
@@ -17,48 +18,46 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[Any]]
+from lipsync.arrays import Array
 
 SUFFIX = ".npz"
-MEMORY_SHARE = 0.25  # the share of the disk's bytes that is held in memory too
-EVICT_TO = 0.9  # of what is allowed is left after something had to go, so that it is not looked for at every entry
-STALE_SECONDS = 600.0  # a half-written file that is older belongs to a process that died
+MEMORY_SHARE = 0.25  # the share of the disk's bytes that is also held in memory
+EVICT_TO = 0.9  # the share of `max_bytes` that remains after an eviction, so that not every new entry causes one
+STALE_SECONDS = 600.0  # an incomplete file that is older was left by a process that died
 
 logger = logging.getLogger(__name__)
 
 
 def open_cache(folder: Path, max_bytes: int) -> Cache | None:
-    """A cache of `most` bytes, none where that is 0. A folder that does not do is no reason not to work."""
+    """Return a cache of `max_bytes`, or None if that is 0 or the folder cannot be used; the service works without."""
     if not max_bytes:
         return None
     try:
         return Cache(folder, max_bytes)
     except OSError as error:
-        logger.warning("avatars are not remembered: %s", error)
+        logger.warning("the avatar cache is disabled: %s", error)
         return None
 
 
 class Cache:
-    """Bounded, least recently used first out; safe for threads, and for processes that share the folder.
+    """A bounded cache that removes the least recently used entries first.
 
-    Nothing that goes wrong with it is an error for its user: what cannot be read was never there, what cannot be
-    written is not kept, and the log says so.
+    It is safe for threads, and for processes that share the folder. No failure of the cache is an error for its user:
+    an entry that cannot be read counts as missing, one that cannot be written is not stored, and a warning is logged.
 
     Args:
-        folder: made if it is missing, and for its owner alone.
-        most: bytes on disk.
+        folder: created if it is missing, accessible by its owner only.
+        max_bytes: on disk.
 
     Attributes:
-        hits: how often `get` had something, since this object was made.
-        misses: and how often nothing.
+        hits: number of calls of `get` that found an entry, since this object was created.
+        misses: number of calls of `get` that found none.
 
     Raises:
-        OSError: the folder cannot be made, or belongs to somebody else, who could put anything into it.
+        OSError: the folder cannot be created, or belongs to another user, who could write any content to it.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -67,12 +66,12 @@ class Cache:
         self._in_memory: OrderedDict[str, bytes] = OrderedDict()
         self.hits = self.misses = 0
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        about = folder.lstat()
-        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
-            raise PermissionError(f"{folder}: belongs to somebody else")
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            raise PermissionError(f"{folder} must be a directory that belongs to the user of this process")
 
-    def get(self, key: str) -> dict[str, NDArray[Any]] | None:
-        """What was put under this key, or None."""
+    def get(self, key: str) -> dict[str, Array] | None:
+        """Return the arrays that were stored under this key, or None. The caller may change them."""
         arrays = self._read(key)
         with self._lock:
             if arrays is None:
@@ -81,11 +80,11 @@ class Cache:
                 self.hits += 1
         return arrays
 
-    def put(self, key: str, arrays: Arrays) -> None:
-        """Keep arrays under a key, if there is room for them at all."""
-        room = io.BytesIO()
-        np.savez(room, **arrays)
-        data = room.getvalue()
+    def put(self, key: str, arrays: Mapping[str, Array]) -> None:
+        """Store arrays under a key, unless they are larger than the whole cache."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        data = buffer.getvalue()
         if len(data) > self._max_bytes * EVICT_TO:
             return
         self._keep_in_memory(key, data)
@@ -95,11 +94,11 @@ class Cache:
             temporary.replace(self._path(key))
             self._evict()
         except OSError as error:
-            logger.warning("the cache cannot be written: %s", error)
+            logger.warning("cannot write to the cache: %s", error)
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    def _read(self, key: str) -> dict[str, NDArray[Any]] | None:
+    def _read(self, key: str) -> dict[str, Array] | None:
         with self._lock:
             data = self._in_memory.get(key)
             if data is not None:
@@ -111,41 +110,41 @@ class Cache:
             except OSError:
                 return None
             self._keep_in_memory(key, data)
-        with suppress(OSError):  # another process has dropped it
+        with suppress(OSError):  # another process may have removed it
             os.utime(path)
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
-        except Exception as error:  # whatever a damaged file makes of NumPy's reader
-            logger.warning("a damaged entry of the cache is dropped: %s", error)
-            self._drop(key)
+        except Exception as error:  # NumPy's reader raises many types for a damaged file
+            logger.warning("removed a damaged entry of the cache: %s", error)
+            self._remove(key)
             return None
 
     def _keep_in_memory(self, key: str, data: bytes) -> None:
-        most = int(self._max_bytes * MEMORY_SHARE)
+        max_bytes = int(self._max_bytes * MEMORY_SHARE)
         with self._lock:
             self._in_memory.pop(key, None)
-            if len(data) > most:
+            if len(data) > max_bytes:
                 return
             self._in_memory[key] = data
-            while sum(map(len, self._in_memory.values())) > most:
+            while sum(map(len, self._in_memory.values())) > max_bytes:
                 self._in_memory.popitem(last=False)
 
-    def _drop(self, key: str) -> None:
+    def _remove(self, key: str) -> None:
         with self._lock:
             self._in_memory.pop(key, None)
         with suppress(OSError):
             self._path(key).unlink(missing_ok=True)
 
     def _evict(self) -> None:
-        """Let go of the oldest where the folder holds too much. Two processes at once let go of a few more."""
+        """Remove the oldest entries if the folder holds too much. Two processes at a time remove a few more."""
         entries: list[tuple[float, int, Path]] = []
-        now = self._folder.stat().st_mtime  # an entry has just come in; by the clock that dates the files
+        now = self._folder.stat().st_mtime  # an entry has just been added; this clock also dates the files
         for path in self._folder.iterdir():
             with suppress(OSError):
-                about = path.stat()
-                if path.suffix == SUFFIX or now - about.st_mtime > STALE_SECONDS:
-                    entries.append((about.st_mtime, about.st_size, path))
+                status = path.stat()
+                if path.suffix == SUFFIX or now - status.st_mtime > STALE_SECONDS:
+                    entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
         if total <= self._max_bytes:
             return

@@ -52,7 +52,7 @@ async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve
         answer = await client.post("/", files=form())
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
-        assert answer.json() == {"detail": "2 requests are running or waiting; try again later"}
+        assert answer.json() == {"detail": "limit of 2 running and queued requests reached; try again later"}
         health = (await client.get("/health/live")).json()
         assert health == {"status": "live", "running": 1, "waiting": 1}
         render.gate.set()

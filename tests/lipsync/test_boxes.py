@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipsync.boxes import Smoother, check, pad, smooth
+from lipsync.boxes import Smoother, check, iou, pad, smooth
 from lipsync.errors import InvalidInput
 
 LENGTHS = (1, 2, 3, 4, 5, 6, 9, 40)
@@ -49,3 +49,9 @@ def test_pads_are_top_bottom_left_right() -> None:
 def test_an_empty_box_or_one_outside_is_refused_by_its_number(box: list[int]) -> None:
     with pytest.raises(InvalidInput, match=r"boxes\[1\]"):
         check(np.array([[0, 0, 10, 8], box], np.int32), 10, 8)
+
+
+def test_iou_is_intersection_over_union() -> None:
+    box = np.array([0, 0, 10, 10], np.float32)
+    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 3]], np.float32)
+    np.testing.assert_allclose(iou(box, others), [1, 1 / 3, 0, 0], atol=1e-6)

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from avatar.context import JobContext, RequestLogger
-from avatar.faces.locator import Tracker
-from avatar.faces.selection import overlap
+from avatar.faces.locator import locate_faces
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.media.ffmpeg import executable
 from avatar.media.video import probe_video
 from avatar.options import Detection, Options
 from embedded.server import Triton
 from lipsync.arrays import Floats
+from lipsync.boxes import iou
 
 FRAMES = 50
 
@@ -61,9 +61,8 @@ async def boxes(path: Path, stand_in_triton: Triton, detection: Detection) -> tu
     models = Counting(stand_in_triton.grpc_address)
     job = JobContext(models, RequestLogger("test"), Options(detection=detection))
     try:
-        tracker = Tracker(await probe_video(path, job), FRAMES, job)
-        async with aclosing(tracker.frames()) as frames:
-            return np.array([box async for _, box in frames], np.float32), models.pixels
+        async with aclosing(locate_faces(await probe_video(path, job), FRAMES, job)) as frames:
+            return np.array([frame.box async for frame in frames], np.float32), models.pixels
     finally:
         await models.close()
 
@@ -75,7 +74,7 @@ async def test_fast_boxes_are_those_of_exact_detection(
     path = clip(tmp_path, cv2.imread(str(samples / "face.png")).astype(np.uint8), speed)
     exact, all_pixels = await boxes(path, stand_in_triton, Detection.EXACT)
     fast, pixels = await boxes(path, stand_in_triton, Detection.FAST)
-    overlaps = [float(overlap(one, other[None])[0]) for one, other in zip(fast, exact, strict=True)]
+    overlaps = [float(iou(one, other[None])[0]) for one, other in zip(fast, exact, strict=True)]
     agreed, least = np.mean(overlaps), min(overlaps)
     print(f"speed {speed}: IoU {agreed:.3f}, least {least:.3f}; {pixels / all_pixels:.0%} of the pixels")
     assert np.mean(overlaps) >= 0.95

@@ -111,7 +111,7 @@ def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
-    with pytest.raises(OSError, match="belongs to somebody else"):
+    with pytest.raises(OSError, match="belongs to the user of this process"):
         Cache(tmp_path / "link", MIB)
 
 

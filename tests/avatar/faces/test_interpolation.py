@@ -1,0 +1,33 @@
+"""Which gaps between boxes are filled, and how the boxes around them are smoothed."""
+
+import numpy as np
+import pytest
+
+from avatar.faces.interpolation import fill_gaps
+from lipsync.boxes import smooth
+
+
+@pytest.mark.parametrize("smoothed", [True, False])
+def test_boxes_without_gaps_are_smoothed_like_any_clip(smoothed: bool) -> None:
+    boxes = np.random.RandomState(0).randint(0, 50, (23, 4)).astype(np.int32)
+    expected = smooth(boxes) if smoothed else boxes
+    np.testing.assert_array_equal(fill_gaps(list(boxes), 25, smoothed=smoothed), expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("11.11", "11111"),
+        ("1..1", "1111"),
+        ("1...1", "1...1"),
+        ("..1..1.", "..1111."),
+        ("", ""),
+        ("....", "...."),
+        ("1.1...1.1", "111...111"),
+    ],
+)
+def test_gaps_up_to_the_limit_are_filled_and_no_others(pattern: str, expected: str) -> None:
+    boxes = [np.full(4, 10 * n, np.int32) if mark == "1" else None for n, mark in enumerate(pattern)]
+    filled = fill_gaps(boxes, 2, smoothed=False)
+    assert "".join("." if box is None else "1" for box in filled) == expected
+    assert all(box is None or box[0] == 10 * n for n, box in enumerate(filled))

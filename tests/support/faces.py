@@ -1,0 +1,41 @@
+"""Locates faces in small videos, and recognizes which frames came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+
+from avatar.context import JobContext, RequestLogger
+from avatar.faces.locator import LocatedFrame, locate_faces
+from avatar.limits import LIMITS
+from avatar.media.video import probe_video
+from avatar.options import Options
+from avatar.testing import FakeInference
+from lipsync.arrays import Image, Images
+
+from .media import find_square
+
+
+async def locate(
+    path: Path, frame_count: int, options: Options, models: FakeInference | None = None
+) -> list[LocatedFrame]:
+    """Locate the face in all frames of the result; unless `models` say otherwise, it is the white square."""
+    video = await probe_video(path, options, LIMITS)
+    job = JobContext(models or FakeInference(find_square), RequestLogger("test"), options)
+    async with aclosing(locate_faces(video, frame_count, job)) as frames:
+        return [frame async for frame in frames]
+
+
+def source_indices(images: Iterable[Image], source: Images) -> list[int]:
+    """Return which frame of the source each image is."""
+    return [int(np.argmin([np.abs(image.astype(int) - frame).sum() for frame in source])) for image in images]
+
+
+def without_face(frames: Images, *indices: int) -> Images:
+    """Return the same frames, those at the indices so dark that they show no white square."""
+    frames = frames.copy()
+    frames[list(indices)] = frames[list(indices)] // 2
+    return frames
