@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync.blend import feather
-from lipsync.crop import crop, paste
+from lipsync.face_crop import crop, paste
 
 ROOT = Path(__file__).resolve().parent.parent
 BOX = np.array([214, 142, 416, 394], np.int32)  # of samples/face.png: forehead to below the chin, ear to ear

@@ -14,7 +14,7 @@ import numpy as np
 from lipsync import tensors
 from lipsync.arrays import Array, Box, Image, Images
 from lipsync.blend import feather
-from lipsync.crop import crop, paste
+from lipsync.face_crop import crop, paste
 
 from ..context import JobContext
 from ..faces.locator import locate_faces

@@ -14,7 +14,7 @@ from avatar_client import AvatarClient, InvalidRequest
 from avatar_client._shared_memory import FOLDER, PREFIX
 from embedded.server import Triton
 from lipsync import tensors
-from lipsync.crop import crop, paste
+from lipsync.face_crop import crop, paste
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from tests.support.triton_calls import Caller, caller

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lipsync.blend import _mask, _ring, feather
-from lipsync.crop import crop, paste
 from lipsync.errors import InvalidInput
+from lipsync.face_crop import crop, paste
 
 BOX = np.array([214, 142, 416, 394], np.int32)  # the face in samples/face.png
 

@@ -2,7 +2,7 @@
 
 import triton_python_backend_utils as pb_utils
 
-from lipsync.crop import crop
+from lipsync.face_crop import crop
 from lipsync.tensors import FACE_CROP
 from lipsync.triton.python_model import PythonModel
 

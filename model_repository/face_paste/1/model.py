@@ -2,7 +2,7 @@
 
 import triton_python_backend_utils as pb_utils
 
-from lipsync.crop import paste
+from lipsync.face_crop import paste
 from lipsync.tensors import FACE_PASTE
 from lipsync.triton.python_model import PythonModel
 

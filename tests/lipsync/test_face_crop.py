@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipsync.crop import crop, paste
 from lipsync.errors import InvalidInput
+from lipsync.face_crop import crop, paste
 
 
 @pytest.fixture
