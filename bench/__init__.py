@@ -1,1 +1,1 @@
-"""Measures this service against the original algorithm."""
+"""Benchmarks of this service: `python -m bench --help` lists the commands."""

@@ -1,29 +1,68 @@
-"""`python -m bench [COMMAND]`: what this service is worth, measured. See --help of each."""
+"""`python -m bench [COMMAND]`: see --help, of the program and of each command."""
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import cast
 
-from .comparison import cli
-from .triton import live_latency, overhead, request_data, sweep, throughput
+from .cli import STATUS, WRONG_USAGE, Command, execute, report_failure
 
-# Each takes its own words and gives the exit status; without a name, the first of them runs.
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "compare": cli.main,
-    "gpu": throughput.main,
-    "live": live_latency.main,
-    "perf": sweep.main,
-    "perf-inputs": request_data.main,
-    "serving": overhead.main,
+# Command to module (imported only when it runs, because some load PyTorch) and summary.
+COMMANDS = {
+    "compare": (
+        "comparison.cli",
+        "compare this service with the original algorithm, the bare networks and the encoder",
+    ),
+    "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),
+    "overhead": ("triton.overhead", "compare wav2lip through gRPC with the same file in its bare runtime"),
+    "perf": ("triton.sweep", "run perf_analyzer on every public model over gRPC, with and without shared memory"),
+    "perf-inputs": ("triton.request_data", "write or check the request data of perf_analyzer (bench/perf)"),
+    "throughput": (
+        "triton.throughput",
+        "load wav2lip through gRPC with many requests, and count frames per second; made for GPUs",
+    ),
 }
+DEFAULT = "compare"
+OLD_NAMES = {"gpu": "throughput", "serving": "overhead"}  # accepted for one more release
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C."""
-    words = list(sys.argv[1:] if words is None else words)
-    name = words.pop(0) if words and words[0] in COMMANDS else "compare"
-    return COMMANDS[name](words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    name = words.pop(0) if words and not words[0].startswith("-") else DEFAULT
+    if name in OLD_NAMES:
+        print(f"bench: `{name}` is the old name of `{OLD_NAMES[name]}`; it will be removed", file=sys.stderr)
+        name = OLD_NAMES[name]
+    if name not in COMMANDS:
+        return report_failure(f"no command is named {name!r}; choose from {', '.join(COMMANDS)}", WRONG_USAGE)
+    module, summary = COMMANDS[name]
+    command = cast("Command", importlib.import_module(f".{module}", __package__))
+    parser = argparse.ArgumentParser(
+        prog=f"python -m bench {name}", description=f"{summary[0].upper()}{summary[1:]}.", epilog=STATUS
+    )
+    command.add_arguments(parser)
+    return execute(command, parser.parse_args(words))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: python -m bench [COMMAND] [OPTION ...]",
+            "\nMeasure this service. Without a command, `compare` runs.\n",
+            "commands:",
+            *lines,
+            "\n`python -m bench COMMAND --help` lists the options of a command. Missing models are exported first.",
+            STATUS,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The newcomer's commands: `python -m demo` makes one video, `python -m demo up` keeps the service running."""
+"""Demonstrate the service: `python -m demo` renders one video, `python -m demo up` runs the service until Ctrl-C."""

@@ -1,4 +1,4 @@
-"""The original form, posted as the backend posts it."""
+"""Post the original service's form, as its backend does."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 
 import httpx
 
-PATIENCE = httpx.Timeout(30.0, read=1800.0)  # seconds; generation on two CPU cores takes its time
+from .errors import FormError
 
-
-class FormError(Exception):
-    """The service refused the form; the message is its own."""
+TIMEOUT = httpx.Timeout(30.0, read=1800.0)  # seconds; on two CPU cores a long clip takes minutes
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The mp4 and what its headers tell. `stages`: seconds, from Server-Timing."""
+class Video:
+    """The mp4, and the values of the response's headers. `stages`: seconds, from Server-Timing."""
 
     mp4: bytes
     frames: int
@@ -26,35 +24,42 @@ class Answer:
 
 
 def post(
-    url: str, face: Path, speech: Path, background: str = "From Input", more: Mapping[str, str] | None = None
-) -> Answer:
-    """Post one form, with `more` of its fields, and wait for the video.
+    url: str, face: Path, speech: Path, background: str = "From Input", extra_fields: Mapping[str, str] | None = None
+) -> Video:
+    """Post one form, and wait for the video.
+
+    Args:
+        url: of the gateway.
+        face: image or video.
+        speech: audio.
+        background: the form's field of that name.
+        extra_fields: further text fields of the form.
 
     Raises:
-        FormError: the answer was not 200, or there was none.
+        FormError: the response was not 200, or there was none.
     """
     try:
-        with face.open("rb") as picture, speech.open("rb") as sound:
-            answer = httpx.post(
+        with face.open("rb") as face_file, speech.open("rb") as audio_file:
+            response = httpx.post(
                 f"{url}/",
-                data={"avatarFileType": face.suffix.lstrip("."), "background": background, **(more or {})},
-                files={"face_file": (face.name, picture), "audio_file": (speech.name, sound)},
-                timeout=PATIENCE,
-                trust_env=False,  # no proxy: the service is on this machine
+                data={"avatarFileType": face.suffix.lstrip("."), "background": background, **(extra_fields or {})},
+                files={"face_file": (face.name, face_file), "audio_file": (speech.name, audio_file)},
+                timeout=TIMEOUT,
+                trust_env=False,  # no proxy, because the service runs on this machine
             )
     except httpx.HTTPError as error:
         raise FormError(f"{url}: {error}") from error
-    if answer.status_code != httpx.codes.OK:
-        raise FormError(f"{answer.status_code}: {answer.text}")
-    return Answer(
-        mp4=answer.content,
-        frames=int(answer.headers.get("X-Avatar-Frames", 0)),
-        stages=_stages(answer.headers.get("Server-Timing", "")),
-        stand_ins=answer.headers.get("X-Avatar-Stand-Ins", ""),
+    if response.status_code != httpx.codes.OK:
+        raise FormError(f"{response.status_code}: {response.text}")
+    return Video(
+        mp4=response.content,
+        frames=int(response.headers.get("X-Avatar-Frames", 0)),
+        stages=_stages(response.headers.get("Server-Timing", "")),
+        stand_ins=response.headers.get("X-Avatar-Stand-Ins", ""),
     )
 
 
 def _stages(header: str) -> dict[str, float]:
-    """`detect;dur=12.5, encode;dur=3` (milliseconds) to seconds by stage."""
+    """Parse `detect;dur=12.5, encode;dur=3` (milliseconds) to seconds by stage."""
     pairs = (entry.strip().split(";dur=") for entry in header.split(",") if ";dur=" in entry)
     return {name: float(milliseconds) / 1000 for name, milliseconds in pairs}

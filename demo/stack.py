@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.errors import PortBusy
-from embedded.ports import find_free, check_port_free
+from embedded.ports import check_port_free, find_free
 
 from .errors import StackError
 
@@ -117,8 +117,8 @@ def _check_ports_free(ports: Ports) -> None:
     checked: list[int] = []
     try:
         for flag, port in flags.items():
-            refuse_taken(flag, port, checked)
-            check_port_freend(port)
+            check_port_free(flag, port, checked)
+            checked.append(port)
     except PortBusy as error:
         raise StackError(str(error)) from error
 

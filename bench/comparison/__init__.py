@@ -1,1 +1,1 @@
-"""The whole service compared with the original algorithm."""
+"""Compare the whole service with the original algorithm."""

@@ -1,4 +1,4 @@
-"""How much memory each process takes at most, by looking every tenth of a second."""
+"""Record the peak memory of processes by sampling ten times per second."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from typing import Self
 
 import psutil
 
-LOOK_SECONDS = 0.1  # at the processes that are known; each costs microseconds
-FIND_EVERY = 5  # looks between two searches for new ones, which read every process of the machine
+SAMPLE_SECONDS = 0.1  # a sample of a known process costs microseconds
+SEARCH_EVERY = 5  # samples between two searches for new processes, which read all processes of the machine
 
 
 @dataclass(frozen=True)
 class Peak:
-    """Of the processes of one name: resident bytes, all of them together, and how many there were at once, at most.
+    """Peak of all processes of one name: their resident bytes in total, and their number.
 
-    Pages that processes share (a server's with its models') count for each of them.
+    Shared pages (for example, of a server and its models) count for each process.
     """
 
     bytes: int = 0
     processes: int = 0
 
 
-class Watch:
-    """`with Watch("service", {"gateway": pid, …}) as watch: …`, then `watch.peaks`.
+class MemoryMonitor:
+    """`with Watch("service", {"gateway": pid, …}) as memory: …`, then `memory.peaks`.
 
     Attributes:
-        peaks: by the name of a root, or for its children by the root's and the program's; and of all of them.
+        peaks: by name: that of a root process; for its children `root: program`; and `…, total` for all of them.
     """
 
     def __init__(self, whole: str, roots: Mapping[str, int]) -> None:
-        self._whole = f"{whole}, together"
+        self._whole = f"{whole}, total"
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
         self._known: dict[int, tuple[psutil.Process, str]] = {}
-        self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self.peaks: dict[str, Peak] = {}
 
     def __enter__(self) -> Self:
-        self._watcher.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
-        self._watcher.join()
+        self._stopped.set()
+        self._thread.join()
 
-    def _watch(self) -> None:
-        looks = 0
+    def _run(self) -> None:
+        samples = 0
         while True:
-            if looks % FIND_EVERY == 0:
+            if samples % SEARCH_EVERY == 0:
                 self._find()
-            self._look()
-            looks += 1
-            if self._over.wait(LOOK_SECONDS):
+            self._sample()
+            samples += 1
+            if self._stopped.wait(SAMPLE_SECONDS):
                 return
 
     def _find(self) -> None:
@@ -69,9 +69,9 @@ class Watch:
                     if process.pid not in self._known:
                         self._known[process.pid] = (process, name if process == root else _label(name, process))
             except psutil.Error:
-                continue  # it ended while we looked
+                continue  # the process ended during the search
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         held, count = Counter[str](), Counter[str]()
         for pid, (process, label) in list(self._known.items()):
             try:
@@ -88,7 +88,7 @@ class Watch:
 
 
 def _label(root: str, process: psutil.Process) -> str:
-    """The root's name and the program's; a process that serves one model of Triton is named after the model."""
+    """Return `root: program`; for a process that serves one Python model of Triton, `root: model`."""
     words = process.cmdline()
     program = Path(words[0]).name if words else process.name()
     if program == "triton_python_backend_stub":

@@ -1,7 +1,7 @@
-"""The original algorithm, stated plainly: PyTorch eager, fp32, the whole clip at once, its own batch sizes.
+"""The original algorithm: PyTorch eager, fp32, the whole clip in memory, the original's batch sizes.
 
-Not the original's code: the same steps in the same order, over this project's nets and arithmetic, so that
-one run can time both. Held to the golden data in `tests/bench`.
+This is not the original's code. It does the same steps in the same order, with the networks and the arithmetic of this
+project, so that one run can time both. `tests/bench` compares it with the golden data.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from export.checkpoints.load import load_s3fd
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from lipsync import boxes, face_detection
+from lipsync.arrays import Boxes, Floats, Images
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import FACE_SIZE
@@ -32,19 +33,17 @@ from lipsync.tensors import FACE_SIZE
 DETECTION_BATCH, GENERATION_BATCH = 16, 32
 STILL_FPS = 25.0
 STILLS = (".jpg", ".jpeg", ".png")
-MEMORY = 24 << 30  # bytes; the card that the detector's batch has to fit
-# What S3FD holds of a picture at its widest: 64 channels of floats three times, before, between and after the parts
-# of conv1; and a twentieth for the rest.
-BYTES_A_PIXEL = 806
+MEMORY = 24 << 30  # bytes of the GPU that the detector's batch has to fit
+# Peak memory of S3FD per input pixel: 64 float channels three times (before, between and after the layers of conv1),
+# and a twentieth for the rest.
+BYTES_PER_PIXEL = 806
 
-Pictures = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 Net = TypeVar("Net", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """How many pictures of a clip it looks for faces in and how many mouths it makes; the rest is scaled. None: all."""
+    """Number of frames to detect and to generate; times are scaled to the whole clip. None: all frames."""
 
     detection: int | None = None
     generation: int | None = None
@@ -52,11 +51,11 @@ class Sample:
 
 @dataclass
 class Stages:
-    """What a clip took.
+    """The times of one clip.
 
     Attributes:
-        seconds: by stage, in the order they ran, scaled to the whole clip.
-        scaled: the stages of which only a part ran, to how many frames of how many.
+        seconds: by stage, in the order of the stages, scaled to the whole clip.
+        scaled: by stage of which only some frames were processed: how many, and of how many.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -64,7 +63,7 @@ class Stages:
 
     @contextmanager
     def timed(self, name: str, frames: int = 1, of: int = 1) -> Iterator[None]:
-        """Time what runs inside as (a further) part of stage `name`: `frames` of the clip's `of` frames."""
+        """Add the time of the block to stage `name`; the block processes `frames` of the clip's `of` frames."""
         begin = time.perf_counter()
         yield
         took = time.perf_counter() - begin
@@ -74,34 +73,34 @@ class Stages:
 
 
 def detection_batch(width: int, height: int, memory: float = MEMORY) -> int:
-    """The original's 16 pictures, or as many as `memory` bytes hold, and one at least."""
-    return max(1, min(DETECTION_BATCH, int(memory // (BYTES_A_PIXEL * width * height))))
+    """Return the batch size: the original's 16, or as many frames as `memory` bytes hold, but at least 1."""
+    return max(1, min(DETECTION_BATCH, int(memory // (BYTES_PER_PIXEL * width * height))))
 
 
 @torch.inference_mode()
-def detect(net: S3FD, frames: Sequence[Pictures] | Pictures, batch: int = DETECTION_BATCH) -> NDArray[np.int32]:
-    """Frames UINT8 [H,W,3] BGR to the int corners of each one's best face, INT32 [n,4].
+def detect(net: S3FD, frames: Sequence[Images] | Images, batch: int = DETECTION_BATCH) -> Boxes:
+    """Return the integer corners of the best face in each frame, INT32 [n,4]; the frames are UINT8 [H,W,3] BGR.
 
     Raises:
-        ValueError: a frame without a face.
+        ValueError: no face in a frame.
     """
     found = []
     for start in range(0, len(frames), batch):
         rgb = np.array(frames[start : start + batch])[..., ::-1].astype(np.float32)
         rgb -= np.array(face_detection.RGB_MEANS, np.float32)
         maps = net(torch.from_numpy(np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))).to(_device(net)))
-        for kept in map(_suppress, np.moveaxis(_candidates([each.cpu() for each in maps]), 1, 0)):
+        for kept in map(_non_max_suppression, np.moveaxis(_candidates([each.cpu() for each in maps]), 1, 0)):
             if not len(kept):
-                raise ValueError("a frame without a face")
+                raise ValueError("no face in a frame")
             found.append(face_detection.to_pixels(kept[0, :4]))
     return np.stack(found)
 
 
 def _candidates(maps: Sequence[Tensor]) -> Floats:
-    """Boxes and scores FP32 [candidates, pictures, 5], one cell at a time.
+    """Decode boxes and scores, FP32 [candidates, images, 5], one cell at a time.
 
-    A cell that holds a candidate of one picture is decoded for all of the batch, as the original does it, and again
-    for each further picture that has one there: those repetitions are a part of its time.
+    As in the original, a cell with a candidate in one image is decoded for the whole batch, and again for each further
+    image with a candidate there. These repetitions are a part of the original's time.
     """
     found = [np.zeros((0, len(maps[0]), 5), np.float32)]
     for stride, score, regression in zip(face_detection.STRIDES, maps[::2], maps[1::2], strict=True):
@@ -116,8 +115,8 @@ def _candidates(maps: Sequence[Tensor]) -> Floats:
     return np.concatenate(found)
 
 
-def _suppress(found: Floats) -> Floats:
-    """One picture's candidates FP32 [n,5] after non-maximum suppression, best first, those over 0.5."""
+def _non_max_suppression(found: Floats) -> Floats:
+    """Return one image's candidates FP32 [n,5] after non-maximum suppression, best first, with a score over 0.5."""
     x1, y1, x2, y2, scores = found.T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
     order = np.argsort(-scores, kind="stable")
@@ -134,8 +133,8 @@ def _suppress(found: Floats) -> Floats:
 
 
 @torch.inference_mode()
-def generate(net: Wav2Lip, crops: Pictures, windows: Floats, batch: int = GENERATION_BATCH) -> Pictures:
-    """Crops UINT8 [n,96,96,3] BGR and mel windows FP32 [n,80,16] to mouths UINT8 [n,96,96,3]."""
+def generate(net: Wav2Lip, crops: Images, windows: Floats, batch: int = GENERATION_BATCH) -> Images:
+    """Return generated faces UINT8 [n,96,96,3] for crops UINT8 [n,96,96,3] BGR and mel windows FP32 [n,80,16]."""
     device, mouths = _device(net), []
     for start in range(0, len(crops), batch):
         whole = crops[start : start + batch].astype(np.float32)
@@ -148,22 +147,20 @@ def generate(net: Wav2Lip, crops: Pictures, windows: Floats, batch: int = GENERA
     return np.concatenate(mouths)
 
 
-def cut(frames: Sequence[Pictures] | Pictures, at: NDArray[np.int32], count: int) -> Pictures:
-    """The first `count` crops UINT8 [count,96,96,3] of the looped frames; a still's is made each time anew, too."""
+def crop(frames: Sequence[Images] | Images, face_boxes: Boxes, count: int) -> Images:
+    """Return the first `count` crops of the looped frames, UINT8 [count,96,96,3]; none is reused."""
     crops = []
     for i in range(count):
-        x1, y1, x2, y2 = at[i % len(frames)]
+        x1, y1, x2, y2 = face_boxes[i % len(frames)]
         crops.append(cv2.resize(frames[i % len(frames)][y1:y2, x1:x2], (FACE_SIZE, FACE_SIZE)))
     return np.stack(crops).astype(np.uint8, copy=False)
 
 
-def pasted(
-    frames: Sequence[Pictures] | Pictures, at: NDArray[np.int32], mouths: Pictures, count: int
-) -> Iterator[Pictures]:
-    """The first `count` of the looped frames with a mouth each; of fewer mouths, these are looped too."""
+def paste(frames: Sequence[Images] | Images, face_boxes: Boxes, faces: Images, count: int) -> Iterator[Images]:
+    """Yield the first `count` of the looped frames with the faces pasted in; fewer faces are looped too."""
     for i in range(count):
-        result, (x1, y1, x2, y2) = frames[i % len(frames)].copy(), at[i % len(frames)]
-        result[y1:y2, x1:x2] = cv2.resize(mouths[i % len(mouths)], (int(x2 - x1), int(y2 - y1)))
+        result, (x1, y1, x2, y2) = frames[i % len(frames)].copy(), face_boxes[i % len(frames)]
+        result[y1:y2, x1:x2] = cv2.resize(faces[i % len(faces)], (int(x2 - x1), int(y2 - y1)))
         yield result
 
 
@@ -178,46 +175,43 @@ def clip(
     batch: int = DETECTION_BATCH,
     sample: Sample | None = None,
 ) -> Stages:
-    """A picture or video and a recording to an mp4, `out`; its intermediate AVI stands beside it while it runs.
+    """Process an image or video and a recording, write the mp4 `out` (and, while it runs, an AVI next to it).
 
     Args:
-        face: a still by its suffix, as there, or else a video.
-        speech: what ffmpeg decodes.
-        out: the result; of a sampled clip the rest of the frames repeat what was made.
-        detector: a file, because the original reads its detector anew for each request (the generator only once).
-        generator: loaded, on the device that both nets run on.
+        face: an image, according to its suffix as in the original, or else a video.
+        speech: audio that ffmpeg decodes.
+        out: the result; with a sample, the generated frames are repeated.
+        detector: a file, because the original loads its detector for each request (the generator only once).
+        generator: the loaded network; its device is used for both networks.
         ffmpeg: the program.
-        batch: pictures that the detector is given at once.
-        sample: what is done of it; by default all.
+        batch: batch size of the detector.
+        sample: which part of the clip to process; by default all of it.
 
     Raises:
-        ValueError: a file that is no picture or video, or a frame without a face.
+        ValueError: a file is not an image or video, or there is no face in a frame.
     """
     stages, sample = Stages(), sample or Sample()
     with stages.timed("decode"):
         frames, fps = _read(face)
     with stages.timed("speech"):
-        sound, _ = librosa.load(speech, sr=SAMPLE_RATE)
-        windows = mel_windows(mel_spectrogram(sound), fps)
+        audio, _ = librosa.load(speech, sr=SAMPLE_RATE)
+        windows = mel_windows(mel_spectrogram(audio), fps)
     frames = frames[: len(windows)]
     with stages.timed("detection"):
-        net = on(load_s3fd(detector), _device(generator))
-    picks = _picks(len(frames), sample.detection)
-    with stages.timed("detection", len(picks), len(frames)):
-        found = detect(net, [frames[i] for i in picks], batch)
+        net = to_device(load_s3fd(detector), _device(generator))
+    indices = _sample_indices(len(frames), sample.detection)
+    with stages.timed("detection", len(indices), len(frames)):
+        found = detect(net, [frames[i] for i in indices], batch)
     with stages.timed("detection"):
-        nearest = np.abs(np.arange(len(frames))[:, None] - picks).argmin(axis=1)
+        nearest = np.abs(np.arange(len(frames))[:, None] - indices).argmin(axis=1)
         height, width = frames[0].shape[:2]
-        at = boxes.smooth(boxes.pad(found[nearest], width, height))
-    made = min(sample.generation or len(windows), len(windows))
-    with stages.timed("generation", made, len(windows)):
-        mouths = generate(generator, cut(frames, at, made), windows[:made])
+        face_boxes = boxes.smooth(boxes.pad(found[nearest], width, height))
+    count = min(sample.generation or len(windows), len(windows))
+    with stages.timed("generation", count, len(windows)):
+        faces = generate(generator, crop(frames, face_boxes, count), windows[:count])
+    avi = out.with_suffix(".avi")
     with stages.timed("paste and write"):
-        avi = out.with_suffix(".avi")
-        writer = cv2.VideoWriter(str(avi), cv2.VideoWriter.fourcc(*"DIVX"), fps, (width, height))
-        for result in pasted(frames, at, mouths, len(windows)):
-            writer.write(result)
-        writer.release()
+        _write_avi(avi, paste(frames, face_boxes, faces, len(windows)), fps, (width, height))
     with stages.timed("mux"):
         arguments = ["-v", "error", "-y", "-i", str(speech), "-i", str(avi), "-q:v", "1", str(out)]
         subprocess.run([ffmpeg, *arguments], check=True, stdin=subprocess.DEVNULL)
@@ -225,8 +219,15 @@ def clip(
     return stages
 
 
-def on(net: Net, device: torch.device) -> Net:
-    """The net, moved there; counters of training steps that its checkpoint lacks are zero."""
+def _write_avi(path: Path, frames: Iterator[Images], fps: float, size: tuple[int, int]) -> None:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"DIVX"), fps, size)
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def to_device(net: Net, device: torch.device) -> Net:
+    """Return the network on this device; training-step counters that its checkpoint lacks are set to zero."""
     for module in net.modules():
         for name, buffer in list(module.named_buffers(recurse=False)):
             if buffer.is_meta:
@@ -234,15 +235,15 @@ def on(net: Net, device: torch.device) -> Net:
     return net.to(device)
 
 
-def _read(face: Path) -> tuple[list[Pictures], float]:
-    """All pictures UINT8 [H,W,3] BGR, and how many a second."""
+def _read(face: Path) -> tuple[list[Images], float]:
+    """Return all frames, UINT8 [H,W,3] BGR, and the frame rate."""
     if face.suffix in STILLS:
-        picture = cv2.imread(str(face))
-        if picture is None:
-            raise ValueError(f"{face}: not a picture")
-        return [picture.astype(np.uint8)], STILL_FPS
+        image = cv2.imread(str(face))
+        if image is None:
+            raise ValueError(f"{face}: not an image")
+        return [image.astype(np.uint8)], STILL_FPS
     capture = cv2.VideoCapture(str(face))
-    frames: list[Pictures] = []
+    frames: list[Images] = []
     try:
         fps = capture.get(cv2.CAP_PROP_FPS)
         while (read := capture.read())[0]:
@@ -254,8 +255,8 @@ def _read(face: Path) -> tuple[list[Pictures], float]:
     return frames, fps
 
 
-def _picks(count: int, wanted: int | None) -> NDArray[np.int64]:
-    """Frames, evenly spread."""
+def _sample_indices(count: int, wanted: int | None) -> NDArray[np.int64]:
+    """Return evenly spaced frame indices."""
     return np.linspace(0, count - 1, min(wanted or count, count)).round().astype(np.int64)
 
 

@@ -1,137 +1,148 @@
-"""What was measured, in words: on the terminal, as JSON, and as Markdown for the documents."""
+"""Report the measurements: as text on the terminal, as JSON, as Markdown tables for the documentation."""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from ..machine import Machine
+from . import chart
 from .memory_monitor import Peak
-from .results import AGAIN, APART, COLD, ENCODER, FIRST, ORIGINAL, TOGETHER, Measured, Spread, bare, figure
+from .results import (
+    CACHED_AVATAR,
+    COLD,
+    CONCURRENT,
+    ENCODER,
+    NEW_AVATAR,
+    ORIGINAL,
+    SEQUENTIAL,
+    Spread,
+    WorkloadResult,
+    bare_networks,
+    three_digits,
+)
 
 MIB = 1 << 20
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where and when it ran."""
-
-    processor: str
-    cores: int
-    gpu: str
-    when: str
-
-    @classmethod
-    def this(cls, gpu: str = "") -> Machine:
-        """The one that we are on."""
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-        processor = names[0] if names else platform.machine()
-        when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-        return cls(processor, len(os.sched_getaffinity(0)), gpu, when)
-
-    @property
-    def text(self) -> str:
-        """In a line."""
-        return f"{self.cores} cores of {self.processor}{', ' + self.gpu if self.gpu else ''}; {self.when}"
+def write(results: Sequence[WorkloadResult], out: Path, gpu: str = "") -> list[Path]:
+    """Write all measurements to `out` (JSON), and tables (.md) and a chart (.png) next to it; return the paths."""
+    machine = Machine.current(gpu)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    tables, image = out.with_suffix(".md"), out.with_suffix(".png")
+    out.write_text(as_json(machine, results), "utf-8")
+    tables.write_text(markdown(machine, results), "utf-8")
+    chart.draw(results, machine.text, image)
+    return [out, tables, image]
 
 
-def text(found: Measured) -> str:
-    """One work, as it is printed when it is done."""
-    work = found.work
-    lines = ["", f"{work.name}: {work.about}, {found.frames} frames each, served as {found.variant or '?'}"]
-    if found.timings:
-        lines += [f"{'':<28}{'median':>10}{'least':>10}{'most':>10}   original ÷ (least … most)"]
-    for who in found.who:
-        if took := found.seconds(who):
-            ratio = found.ratio(ORIGINAL, who)
-            lines.append(f"{who:<28}{_row(took)}   {_spread(ratio) if ratio and who != ORIGINAL else ''}".rstrip())
-    lines += [f"  goal: {verdict.text}" for verdict in found.verdicts()]
-    lines += [f"  stages, {who}: {_stages(found.stages(who))}" for who in found.who if found.stages(who)]
-    waits = [each.waits for each in found.timings if each.who == TOGETHER]
-    lines += [f"  waited, at once: {' '.join(f'{one:.2f}' for one in sorted(waits[-1]))} s"] if waits else []
-    lines += [f"  memory: {'; '.join(_peak(*each) for each in found.memory.items())}"] if found.memory else []
-    lines += [f"  scaled: {_scaled(found)}"] if found.scaled else []
-    lines += [f"  FAILED: {found.failure}"] if found.failure else []
+def text(result: WorkloadResult) -> str:
+    """Return the report of one workload for the terminal."""
+    workload = result.workload
+    lines = [
+        "",
+        f"{workload.name}: {workload.description}, {result.frames} frames each, served as {result.variant or '?'}",
+    ]
+    if result.timings:
+        lines += [f"{'':<28}{'median':>10}{'min':>10}{'max':>10}   original ÷ (min … max)"]
+    for subject in result.subjects:
+        if took := result.seconds(subject):
+            ratio = result.ratio(ORIGINAL, subject)
+            lines.append(
+                f"{subject:<28}{_row(took)}   {_spread(ratio) if ratio and subject != ORIGINAL else ''}".rstrip()
+            )
+    lines += [f"  goal: {verdict.text}" for verdict in result.verdicts()]
+    lines += [
+        f"  stages, {subject}: {_stages(result.stages(subject))}"
+        for subject in result.subjects
+        if result.stages(subject)
+    ]
+    waits = [each.waits for each in result.timings if each.subject == CONCURRENT]
+    lines += [f"  response times, concurrent: {' '.join(f'{one:.2f}' for one in sorted(waits[-1]))} s"] if waits else []
+    lines += [f"  memory: {'; '.join(_peak(*each) for each in result.memory.items())}"] if result.memory else []
+    lines += [f"  scaled: {_scaled(result)}"] if result.scaled else []
+    lines += [f"  FAILED: {result.failure}"] if result.failure else []
     return "\n".join(lines)
 
 
-def as_json(machine: Machine, all_found: Sequence[Measured]) -> str:
-    """Every single measurement, and what follows from them."""
-    return json.dumps({"machine": asdict(machine), "works": [_entry(each) for each in all_found]}, indent=2) + "\n"
+def as_json(machine: Machine, results: Sequence[WorkloadResult]) -> str:
+    """Return every single measurement, and what follows from them, as JSON."""
+    return json.dumps({"machine": asdict(machine), "workloads": [_entry(each) for each in results]}, indent=2) + "\n"
 
 
-def markdown(machine: Machine, all_found: Sequence[Measured]) -> str:
-    """Tables for the documents."""
-    found = [each for each in all_found if each.timings]
-    single, many = [each for each in found if each.work.forms == 1], [each for each in found if each.work.forms > 1]
-    parts = [f"Measured on {machine.text}. Medians, with the least and the most of the rounds."]
+def markdown(machine: Machine, results: Sequence[WorkloadResult]) -> str:
+    """Return the tables for the documentation."""
+    found = [each for each in results if each.timings]
+    single, many = (
+        [each for each in found if each.workload.forms == 1],
+        [each for each in found if each.workload.forms > 1],
+    )
+    parts = [f"Measured on {machine.text}. Medians, with the minimum and the maximum of all rounds."]
     if single:
         parts += [_times(single), _goals(single)]
     if many:
         parts += [_together(many)]
-    if notes := [f"- {each.work.name}: {_scaled(each)}" for each in found if each.scaled]:
-        parts += ["Scaled, since only a part was run:", "\n".join(notes)]
+    if notes := [f"- {each.workload.name}: {_scaled(each)}" for each in found if each.scaled]:
+        parts += ["Scaled, because only a part was processed:", "\n".join(notes)]
     parts += [_stage_table(single)] if single else []
     parts += [_memory(found)] if any(each.memory for each in found) else []
     return "\n\n".join(parts) + "\n"
 
 
-def _times(found: Sequence[Measured]) -> str:
-    head = ("work", "served as", "the original, s", "cold, s", "a new avatar, s", "original ÷", "the same again, s")
+def _times(found: Sequence[WorkloadResult]) -> str:
+    head = ("workload", "served as", "original, s", "cold, s", "new avatar, s", "original ÷", "same avatar, s")
     rows = [
         (
-            f"{each.work.about} (`{each.work.name}`)",
+            f"{each.workload.description} (`{each.workload.name}`)",
             each.variant,
-            *(_median(each.seconds(who)) for who in (ORIGINAL, COLD, FIRST)),
+            *(_median(each.seconds(subject)) for subject in (ORIGINAL, COLD, NEW_AVATAR)),
             f"**{_spread(each.speedup)}**" if each.speedup else "–",
-            *(_median(each.seconds(who)) for who in (AGAIN, bare(each.served), ENCODER)),
+            *(_median(each.seconds(subject)) for subject in (CACHED_AVATAR, bare_networks(each.served), ENCODER)),
         )
         for each in found
     ]
-    return _table((*head, "bare nets, s", "encoder alone, s"), rows)
+    return _table((*head, "bare networks, s", "encoder alone, s"), rows)
 
 
-def _goals(found: Sequence[Measured]) -> str:
+def _goals(found: Sequence[WorkloadResult]) -> str:
     rows = [
-        (each.work.name, f"{verdict.goal} {verdict.limit:g}", _or_dash(verdict.value), _met(verdict.met))
+        (each.workload.name, f"{verdict.goal} {verdict.limit:g}", _or_dash(verdict.value), _met(verdict.met))
         for each in found
         for verdict in each.verdicts()
     ]
-    return _table(("work", "goal", "reached", ""), rows) if rows else "None of these works has a goal."
+    return _table(("workload", "goal", "measured", ""), rows) if rows else "None of these workloads has a goal."
 
 
-def _together(found: Sequence[Measured]) -> str:
+def _together(found: Sequence[WorkloadResult]) -> str:
     rows = [
         (
-            f"{each.work.about} (`{each.work.name}`)",
+            f"{each.workload.description} (`{each.workload.name}`)",
             each.variant,
-            *(_median(each.seconds(who)) for who in (APART, TOGETHER)),
+            *(_median(each.seconds(subject)) for subject in (SEQUENTIAL, CONCURRENT)),
             "; ".join(verdict.text for verdict in each.verdicts()),
         )
         for each in found
     ]
-    return _table(("work", "served as", f"{APART}, s", f"{TOGETHER}, s", "goals"), rows)
+    return _table(("workload", "served as", f"{SEQUENTIAL}, s", f"{CONCURRENT}, s", "goals"), rows)
 
 
-def _stage_table(found: Sequence[Measured]) -> str:
+def _stage_table(found: Sequence[WorkloadResult]) -> str:
     rows = [
-        (each.work.name, who, _stages(each.stages(who)))
+        (each.workload.name, subject, _stages(each.stages(subject)))
         for each in found
-        for who in (ORIGINAL, FIRST, AGAIN)
-        if each.stages(who)
+        for subject in (ORIGINAL, NEW_AVATAR, CACHED_AVATAR)
+        if each.stages(subject)
     ]
-    return _table(("work", "who", "stages (those of the service overlap)"), rows)
+    return _table(("workload", "subject", "stages (those of the service overlap)"), rows)
 
 
-def _memory(found: Sequence[Measured]) -> str:
-    rows = [(each.work.name, "; ".join(_peak(*peak) for peak in each.memory.items())) for each in found if each.memory]
-    return _table(("work", "resident memory at most, MiB; × how many processes at once"), rows)
+def _memory(found: Sequence[WorkloadResult]) -> str:
+    rows = [
+        (each.workload.name, "; ".join(_peak(*peak) for peak in each.memory.items())) for each in found if each.memory
+    ]
+    return _table(("workload", "peak resident memory, MiB; × number of processes"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -139,35 +150,39 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _entry(found: Measured) -> dict[str, Any]:
+def _entry(result: WorkloadResult) -> dict[str, object]:
     ratios = {
-        "original ÷ service": found.speedup,
-        "again ÷ (bare generator + encoder)": found.again,
-        "at once ÷ one after another": found.ratio(TOGETHER, APART),
-        "longest wait ÷ mean wait": found.unfairness,
-        "frames a second ÷ x264 alone": found.beside_encoder,
+        "original ÷ service": result.speedup,
+        "same avatar ÷ (bare generator + encoder)": result.cached_ratio,
+        "concurrent ÷ sequential": result.ratio(CONCURRENT, SEQUENTIAL),
+        "longest ÷ mean response time": result.unfairness,
+        "frames/s ÷ x264 alone": result.encoder_ratio,
     }
     return {
-        "name": found.work.name,
-        **asdict(found),
-        "seconds": {who: asdict(took) for who in found.who if (took := found.seconds(who))},
+        "name": result.workload.name,
+        **asdict(result),
+        "seconds": {subject: asdict(took) for subject in result.subjects if (took := result.seconds(subject))},
         "ratios": {name: asdict(ratio) for name, ratio in ratios.items() if ratio},
-        "stages": {who: found.stages(who) for who in found.who},
-        "goals": [asdict(verdict) for verdict in found.verdicts()],
+        "stages": {subject: result.stages(subject) for subject in result.subjects},
+        "goals": [asdict(verdict) for verdict in result.verdicts()],
     }
 
 
-def _scaled(found: Measured) -> str:
-    parts = [f"{what} from {part} of {whole} frames" for what, (part, whole) in found.scaled.items()]
-    return "; ".join(parts) + (f"; the original looks for faces in {found.batch} at once" if found.batch else "")
+def _scaled(result: WorkloadResult) -> str:
+    parts = [f"{what} from {part} of {whole} frames" for what, (part, whole) in result.scaled.items()]
+    return "; ".join(parts) + (f"; the original's detector has a batch size of {result.batch}" if result.batch else "")
 
 
 def _row(took: Spread) -> str:
-    return "".join(f"{value:>8.2f} s" for value in (took.median, took.least, took.most))
+    return "".join(f"{value:>8.2f} s" for value in (took.median, took.minimum, took.maximum))
 
 
 def _spread(found: Spread | None) -> str:
-    return f"{figure(found.median)} ({figure(found.least)} … {figure(found.most)})" if found else "–"
+    return (
+        f"{three_digits(found.median)} ({three_digits(found.minimum)} … {three_digits(found.maximum)})"
+        if found
+        else "–"
+    )
 
 
 def _median(found: Spread | None) -> str:
@@ -175,7 +190,7 @@ def _median(found: Spread | None) -> str:
 
 
 def _or_dash(value: float | None) -> str:
-    return "–" if value is None else figure(value)
+    return "–" if value is None else three_digits(value)
 
 
 def _met(met: bool | None) -> str:

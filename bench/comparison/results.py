@@ -1,4 +1,4 @@
-"""What was measured of one work, and what follows from it: ratios, their spread, and which goals are met."""
+"""The measurements of one workload, and what follows from them: ratios, their range, and which goals are met."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .memory_monitor import Peak
-from .workloads import Work
+from .workloads import Workload
 
 ORIGINAL = "the original algorithm"
-COLD, FIRST, AGAIN = "service, cold", "service, a new avatar", "service, the same again"
-APART, TOGETHER = "one after another", "at once"
-ENCODER, WHOLE_ENCODER = "encoder alone", "x264 alone, every core"
+COLD, NEW_AVATAR, CACHED_AVATAR = "service, cold", "service, new avatar", "service, same avatar"
+SEQUENTIAL, CONCURRENT = "sequential", "concurrent"
+ENCODER, ENCODER_ALL_CORES = "encoder alone", "x264 alone, all cores"
 
 
-def bare(runtime: str) -> str:
-    """Who the bare nets in that runtime are."""
-    return f"bare nets, {runtime}"
+def bare_networks(runtime: str) -> str:
+    """Return the subject name of the bare networks in this runtime."""
+    return f"bare networks, {runtime}"
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,15 @@ class Timing:
     """One measurement.
 
     Attributes:
-        who: one of the names above.
-        turn: the round; what has the same one was measured right after another. 0: before all rounds.
-        seconds: the whole, of the original and the floor scaled up where only a part ran.
-        stages: seconds by stage; those of the service overlap.
-        waits: seconds that each of several forms waited for its answer.
+        subject: what was measured; one of the names above.
+        round: number of the round, from 1; 0: before all rounds. Measurements of one round follow each other directly.
+        seconds: time of the whole clip; scaled up if only a part of the clip was processed.
+        stages: seconds by stage; the stages of the service overlap.
+        waits: response time of each form, in seconds, if several forms were posted.
     """
 
-    who: str
-    turn: int
+    subject: str
+    round: int
     seconds: float
     stages: dict[str, float] = field(default_factory=dict)
     waits: tuple[float, ...] = ()
@@ -41,21 +41,21 @@ class Timing:
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread | None:
-        """None of no values."""
+        """Return the spread of the values, or None if there are none."""
         return cls(statistics.median(values), min(values), max(values)) if values else None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A goal, what came of it, and whether that is enough; `met` is None where there is nothing to judge by."""
+    """A goal, the measured value, and whether the goal is met; `met` is None if nothing was measured."""
 
     goal: str
     value: float | None
@@ -64,27 +64,27 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """In a line."""
+        """The verdict in one line."""
         if self.value is None:
             return f"{self.goal} {self.limit:g}: not measured"
-        return f"{self.goal} {self.limit:g}: {figure(self.value)}, {'met' if self.met else 'MISSED'}"
+        return f"{self.goal} {self.limit:g}: {three_digits(self.value)}, {'met' if self.met else 'MISSED'}"
 
 
 @dataclass
-class Measured:
-    """One work, measured.
+class WorkloadResult:
+    """The measurements of one workload.
 
     Attributes:
-        variant: what the nets were served as, as `openvino int8`.
-        served: the runtime behind it.
-        frames: of one result.
-        batch: pictures that the original's detector was given at once.
-        scaled: what only a part of was run, to how many of how many frames.
-        memory: peaks while the original worked, and while the service did.
-        failure: why there is no more.
+        variant: format and precision of the served networks, for example `openvino int8`.
+        served: the runtime that serves them.
+        frames: number of frames in the result.
+        batch: batch size of the original's detector.
+        scaled: by part of which only some frames were processed: how many, and of how many.
+        memory: peaks by process, while the original and while the service worked.
+        failure: why the measurement ended early, or empty.
     """
 
-    work: Work
+    workload: Workload
     variant: str = ""
     served: str = ""
     frames: int = 0
@@ -95,71 +95,71 @@ class Measured:
     failure: str = ""
 
     @property
-    def who(self) -> list[str]:
-        """Everyone that was measured, in order."""
-        return list(dict.fromkeys(timing.who for timing in self.timings))
+    def subjects(self) -> list[str]:
+        """All subjects, in the order of their first measurement."""
+        return list(dict.fromkeys(timing.subject for timing in self.timings))
 
-    def seconds(self, who: str) -> Spread | None:
-        """What it took them."""
-        return Spread.of([timing.seconds for timing in self.timings if timing.who == who])
+    def seconds(self, subject: str) -> Spread | None:
+        """Return the seconds of this subject over all rounds, or None."""
+        return Spread.of([timing.seconds for timing in self.timings if timing.subject == subject])
 
-    def stages(self, who: str) -> dict[str, float]:
-        """Medians of the seconds by stage."""
-        of = [timing.stages for timing in self.timings if timing.who == who]
+    def stages(self, subject: str) -> dict[str, float]:
+        """Return the median seconds of each stage."""
+        of = [timing.stages for timing in self.timings if timing.subject == subject]
         names = dict.fromkeys(name for stages in of for name in stages)
         return {name: statistics.median(stages.get(name, 0.0) for stages in of) for name in names}
 
     def ratio(self, over: str, under: str) -> Spread | None:
-        """The time of one ÷ that of the other, round by round."""
+        """Return the time of `over` ÷ that of `under`, computed per round."""
         return Spread.of([over_.seconds / under_.seconds for over_, under_ in self._pairs(over, under)])
 
     @property
     def speedup(self) -> Spread | None:
-        """The original ÷ this service, the avatar not seen before."""
-        return self.ratio(ORIGINAL, FIRST)
+        """Time of the original ÷ time of the service with a new avatar."""
+        return self.ratio(ORIGINAL, NEW_AVATAR)
 
     @property
-    def again(self) -> Spread | None:
-        """The same avatar again ÷ (the bare generator in the served runtime + the encoder alone)."""
+    def cached_ratio(self) -> Spread | None:
+        """Time of the service with a cached avatar ÷ (bare generator in the served runtime + encoder alone)."""
         parts = []
-        for timing, nets in self._pairs(AGAIN, bare(self.served)):
-            coded = [each.seconds for each in self.timings if each.who == ENCODER and each.turn == timing.turn]
+        for timing, nets in self._pairs(CACHED_AVATAR, bare_networks(self.served)):
+            coded = [each.seconds for each in self.timings if each.subject == ENCODER and each.round == timing.round]
             parts += [timing.seconds / (nets.stages["generation"] + one) for one in coded]
         return Spread.of(parts)
 
     @property
     def unfairness(self) -> Spread | None:
-        """Of forms at once, the longest wait ÷ the mean one."""
+        """Longest ÷ mean response time of concurrent forms."""
         return Spread.of(
-            [max(each.waits) / statistics.mean(each.waits) for each in self.timings if each.who == TOGETHER]
+            [max(each.waits) / statistics.mean(each.waits) for each in self.timings if each.subject == CONCURRENT]
         )
 
     @property
-    def beside_encoder(self) -> Spread | None:
-        """Frames a second of all forms at once ÷ those of x264 alone on every core."""
-        alone = self._pairs(WHOLE_ENCODER, TOGETHER)
-        return Spread.of([self.work.forms * one.seconds / all_.seconds for one, all_ in alone])
+    def encoder_ratio(self) -> Spread | None:
+        """Frames per second of concurrent forms ÷ frames per second of x264 alone on all cores."""
+        alone = self._pairs(ENCODER_ALL_CORES, CONCURRENT)
+        return Spread.of([self.workload.forms * one.seconds / all_.seconds for one, all_ in alone])
 
     def verdicts(self) -> list[Verdict]:
-        """Each goal of the work."""
-        goals, first = self.work.goals, self.seconds(FIRST)
+        """Return a verdict for each goal of the workload."""
+        goals, first = self.workload.goals, self.seconds(NEW_AVATAR)
         judged = (
-            _at_least("original ÷ service ≥", self.speedup, goals.first),
-            _at_most("seconds ≤ the clip's", first, self.work.seconds if goals.real_time else None),
-            _at_most("the same again ÷ (bare generator + encoder) ≤", self.again, goals.again),
-            _at_most("at once ÷ one after another ≤", self.ratio(TOGETHER, APART), goals.together),
-            _at_most("longest wait ÷ mean wait ≤", self.unfairness, goals.fair),
-            _at_least("frames a second ÷ those of x264 alone ≥", self.beside_encoder, goals.beside_encoder),
+            _at_least("original ÷ service ≥", self.speedup, goals.speedup),
+            _at_most("seconds ≤ clip's", first, self.workload.seconds if goals.real_time else None),
+            _at_most("same avatar ÷ (bare generator + encoder) ≤", self.cached_ratio, goals.cached_ratio),
+            _at_most("concurrent ÷ sequential ≤", self.ratio(CONCURRENT, SEQUENTIAL), goals.concurrent_ratio),
+            _at_most("longest wait ÷ mean wait ≤", self.unfairness, goals.unfairness),
+            _at_least("frames/s ÷ x264 alone ≥", self.encoder_ratio, goals.encoder_ratio),
         )
         return [verdict for verdict in judged if verdict]
 
     def _pairs(self, one: str, other: str) -> Iterator[tuple[Timing, Timing]]:
-        others = {timing.turn: timing for timing in self.timings if timing.who == other}
-        return ((each, others[each.turn]) for each in self.timings if each.who == one and each.turn in others)
+        others = {timing.round: timing for timing in self.timings if timing.subject == other}
+        return ((each, others[each.round]) for each in self.timings if each.subject == one and each.round in others)
 
 
-def figure(value: float) -> str:
-    """Three digits, as many as such a measurement bears."""
+def three_digits(value: float) -> str:
+    """Format with three digits: timings are not more precise."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 

@@ -1,1 +1,1 @@
-"""The models behind Triton: throughput, latency and overhead."""
+"""Measure the models behind Triton: throughput, latency, and the overhead of serving."""

@@ -1,4 +1,9 @@
-"""Live sessions that speak at the pace of speech, and note when each frame comes."""
+"""Live sessions that send speech in real time, and record when each frame arrives.
+
+This client is separate from `avatar_client` for the sake of the measurement. It takes the arrival time of a message on
+the event loop, before it decodes anything. `avatar_client.LiveSession` decodes each frame and passes it between threads
+first, which would add the caller's own work to the latency of all concurrent sessions.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Protocol
 
 import grpc
 import grpc.aio
@@ -21,25 +26,26 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from lipsync.mel import SAMPLE_RATE
 from lipsync.tensors import FACE_FILE, LIVE
 
+from ..errors import BenchError
 from .perf_analyzer import is_local
 
-PIECE = SAMPLE_RATE // 25  # samples of one request, 40 ms
-_GRACE_SECONDS = 120.0  # for the face to be found, and for what is behind when the speech is over
-_LEAVE_SECONDS = 2.0  # for the server to take a goodbye
+CHUNK = SAMPLE_RATE // 25  # samples per request, 40 ms
+_GRACE_SECONDS = 120.0  # for the face detection, and for frames that are late at the end
+_LEAVE_SECONDS = 2.0  # for the server to end a session
 _TYPES = {tensor.name: tensor.dtype for tensor in LIVE.inputs}
 
 
-class LiveError(Exception):
-    """A session failed; the message is the server's."""
+class LiveError(BenchError):
+    """A session failed; the message is that of the server."""
 
 
-# what goes wrong without a defect here; the last is a request after the end of the call, and why it ended is told too
+# Expected errors. The last one is a write after the end of the call; the reason of the end is raised too.
 _FAILURES = (LiveError, grpc.aio.AioRpcError, asyncio.InvalidStateError)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every session does: this face, this speech (16 kHz mono), frames in this format."""
+class LivePlan:
+    """What every session sends: the face, the speech (16 kHz mono), the format of the frames."""
 
     face: bytes
     speech: NDArray[np.int16]
@@ -47,28 +53,36 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Arrived:
-    """One frame: its number, and seconds since its session's first sample, by the clock, when it came."""
+class FrameArrival:
+    """The index of a frame, and its arrival in seconds after the first sample of its session."""
 
     index: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """What one session gave: frames a second of the video, and its frames in the order in which they came."""
+class SessionTrace:
+    """The frame rate of a session, and its frames in the order of arrival."""
 
     fps: Fraction
-    frames: list[Arrived]
+    frames: list[FrameArrival]
 
 
-async def speak(url: str, plan: Plan, sessions: int) -> list[Spoken]:
-    """So many sessions that begin to speak at once, each over a connection of its own.
+class _Call(Protocol):
+    """What is used of a gRPC streaming call."""
 
-    They are a part of a piece apart, so that their pieces do not come at the same moments.
+    async def write(self, request: ModelInferRequest) -> None: ...
+    async def done_writing(self) -> None: ...
+    async def read(self) -> ModelStreamInferResponse: ...
+
+
+async def run_sessions(url: str, plan: LivePlan, sessions: int) -> list[SessionTrace]:
+    """Run concurrent sessions, each over a connection of its own.
+
+    Start times are staggered by a fraction of a chunk so that requests do not coincide.
 
     Raises:
-        LiveError: one of them failed; the others are ended.
+        LiveError: a session failed; the others are ended.
     """
     ready = asyncio.Barrier(sessions)
     try:
@@ -81,8 +95,8 @@ async def speak(url: str, plan: Plan, sessions: int) -> list[Spoken]:
     return [task.result() for task in tasks]
 
 
-async def _session(url: str, plan: Plan, ready: asyncio.Barrier, part: float) -> Spoken:
-    """One session; it speaks when all are ready, by `part` of a piece later than the first of them."""
+async def _session(url: str, plan: LivePlan, ready: asyncio.Barrier, part: float) -> SessionTrace:
+    """Run one session; it starts when all are ready, delayed by `part` of a chunk."""
     loop = asyncio.get_running_loop()
     identity = secrets.randbelow(2**62) + 1
     limit = plan.speech.size / SAMPLE_RATE + _GRACE_SECONDS
@@ -93,41 +107,41 @@ async def _session(url: str, plan: Plan, ready: asyncio.Barrier, part: float) ->
             await call.write(_request(identity, {FACE_FILE: plan.face, "format": plan.format}, start=True))
             about = json.loads(_text(_outputs(await call.read())["session"]))
             await ready.wait()
-            begin = loop.time() + part * PIECE / SAMPLE_RATE
+            begin = loop.time() + part * CHUNK / SAMPLE_RATE
             async with asyncio.TaskGroup() as group:
-                group.create_task(_say(call, identity, plan.speech, begin))
-                frames = group.create_task(_listen(call, begin))
+                group.create_task(_send_audio(call, identity, plan.speech, begin))
+                frames = group.create_task(_receive_frames(call, begin))
         except BaseException:
             call.cancel()
-            await _leave(server, identity)
+            await _end_session(server, identity)
             raise
-    return Spoken(Fraction(about["fps"]), frames.result())
+    return SessionTrace(Fraction(about["fps"]), frames.result())
 
 
-async def _say(call: Any, identity: int, speech: NDArray[np.int16], begin: float) -> None:  # noqa: ANN401
-    """Each piece when its last sample would have been spoken."""
+async def _send_audio(call: _Call, identity: int, speech: NDArray[np.int16], begin: float) -> None:
+    """Send each chunk at the time of its last sample."""
     loop = asyncio.get_running_loop()
-    for first in range(0, speech.size, PIECE):
-        piece = speech[first : first + PIECE]
-        await asyncio.sleep(begin + (first + piece.size) / SAMPLE_RATE - loop.time())
-        is_last = first + PIECE >= speech.size
-        await call.write(_request(identity, {"pcm": piece}, end=is_last))
+    for first in range(0, speech.size, CHUNK):
+        chunk = speech[first : first + CHUNK]
+        await asyncio.sleep(begin + (first + chunk.size) / SAMPLE_RATE - loop.time())
+        is_last = first + CHUNK >= speech.size
+        await call.write(_request(identity, {"pcm": chunk}, end=is_last))
     await call.done_writing()
 
 
-async def _listen(call: Any, begin: float) -> list[Arrived]:  # noqa: ANN401
+async def _receive_frames(call: _Call, begin: float) -> list[FrameArrival]:
     loop = asyncio.get_running_loop()
     arrived = []
-    while (answer := await call.read()) is not grpc.aio.EOF:
+    while (response := await call.read()) is not grpc.aio.EOF:
         now = loop.time()
-        given = _outputs(answer)
-        if "index" in given:
-            arrived.append(Arrived(int.from_bytes(given["index"], "little"), now - begin))
+        outputs = _outputs(response)
+        if "index" in outputs:
+            arrived.append(FrameArrival(int.from_bytes(outputs["index"], "little"), now - begin))
     return arrived
 
 
-async def _leave(server: GRPCInferenceServiceStub, identity: int) -> None:
-    """End a session before its speech is over; else the server keeps it until nothing was heard of it for a while."""
+async def _end_session(server: GRPCInferenceServiceStub, identity: int) -> None:
+    """End a session before the end of its speech; otherwise the server keeps it until its idle timeout."""
     with suppress(grpc.aio.AioRpcError):
         end = _request(identity, {"pcm": np.zeros(0, np.int16)}, end=True)
         call = server.ModelStreamInfer(timeout=_LEAVE_SECONDS)
@@ -139,7 +153,7 @@ async def _leave(server: GRPCInferenceServiceStub, identity: int) -> None:
 
 def _settings(url: str) -> list[tuple[str, int]]:
     settings = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-    settings.append(("grpc.use_local_subchannel_pool", 1))  # or gRPC lets all of one process share a connection
+    settings.append(("grpc.use_local_subchannel_pool", 1))  # otherwise all channels of a process share one connection
     if is_local(url):
         settings.append(("grpc.enable_http_proxy", 0))
     return settings
@@ -148,7 +162,7 @@ def _settings(url: str) -> list[tuple[str, int]]:
 def _request(
     identity: int, inputs: Mapping[str, bytes | str | NDArray[np.int16]], *, start: bool = False, end: bool = False
 ) -> ModelInferRequest:
-    request = ModelInferRequest(model_name=LIVE.name, id=str(identity))  # which the server's log then names
+    request = ModelInferRequest(model_name=LIVE.name, id=str(identity))  # the id appears in the server's log
     request.parameters["sequence_id"].int64_param = identity
     request.parameters["sequence_start"].bool_param = start
     request.parameters["sequence_end"].bool_param = end
@@ -163,14 +177,14 @@ def _request(
     return request
 
 
-def _outputs(answer: ModelStreamInferResponse) -> dict[str, bytes]:
-    """Raises LiveError for an answer that is an error, and for the stream's end."""
-    if answer is grpc.aio.EOF:
+def _outputs(response: ModelStreamInferResponse) -> dict[str, bytes]:
+    """Return the outputs by name. Raises LiveError for an error response, and at the end of the stream."""
+    if response is grpc.aio.EOF:
         raise LiveError("the server ended the stream")
-    if answer.error_message:
-        raise LiveError(answer.error_message)
-    names = [output.name for output in answer.infer_response.outputs]
-    return dict(zip(names, answer.infer_response.raw_output_contents, strict=True))
+    if response.error_message:
+        raise LiveError(response.error_message)
+    names = [output.name for output in response.infer_response.outputs]
+    return dict(zip(names, response.infer_response.raw_output_contents, strict=True))
 
 
 def _text(raw: bytes) -> str:
@@ -178,11 +192,11 @@ def _text(raw: bytes) -> str:
 
 
 def _reason(group: BaseExceptionGroup[BaseException]) -> str:
-    """The server's own words, where it said some."""
+    """Return the message of the server, if there is one."""
     errors = list(_flat(group))
-    said = [str(error) for error in errors if isinstance(error, LiveError)]
-    said += [str(error.details()) for error in errors if isinstance(error, grpc.aio.AioRpcError)]
-    return next(iter(said), str(errors[0]))
+    messages = [str(error) for error in errors if isinstance(error, LiveError)]
+    messages += [str(error.details()) for error in errors if isinstance(error, grpc.aio.AioRpcError)]
+    return next(iter(messages), str(errors[0]))
 
 
 def _flat(error: BaseException) -> Iterator[BaseException]:

@@ -1,4 +1,4 @@
-"""`python -m bench live`: live sessions at the pace of speech, and how late their frames come."""
+"""`python -m bench live`: live sessions in real time, and the latency of their frames."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import argparse
 import asyncio
 import json
 import math
-import platform
-import signal
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,46 +13,46 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from tabulate import tabulate
-from tritonclient.utils import InferenceServerException
 
-from demo.stack import StackError
-from embedded.errors import EmbeddedError
 from lipsync.mel import SAMPLE_RATE
 from lipsync.mel_stream import LATENCY
 from lipsync.triton.cpu import usable_cores
 
-from .live_client import LiveError, Plan, Spoken, speak
-from .sweep import add_server, numbers, served_as, server
+from ..cli import DONE, FAILED, positive_ints
+from ..machine import processor_name
+from ..paths import OUT, SAMPLES
+from .live_client import LiveError, LivePlan, SessionTrace, run_sessions
+from .server import add_server, networks, server
 
-ROOT = Path(__file__).resolve().parents[2]
 SESSIONS = (1, 2, 3, 4)
 FORMATS = ("bgr", "jpeg", "mouth")
 LATE_MS = 100.0
-KEEPS_UP_MS = 250.0  # of the last second's p95; who does not keep up is seconds late by then
-WARM_SECONDS = 1.0
-_COLUMNS = ("sessions", "frames/s", "median ms", "p95 ms", "worst ms", f"over {LATE_MS:.0f} ms", "at the end", "")
+KEEPS_UP_MS = 250.0  # limit for the p95 of the last second; sessions that fall behind are seconds late by then
+WARM_UP_SECONDS = 1.0
+_COLUMNS = ("sessions", "frames/s", "median ms", "p95 ms", "worst ms", f"over {LATE_MS:.0f} ms", "last second", "")
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What so many sessions at once gave.
+class LatencyStats:
+    """Statistics of a number of concurrent sessions.
 
-    A frame's latency is counted from its floor, `index / fps + LATENCY` after the first sample, when the last one that
-    it hears has been spoken. At 25 frames a second 27.5 ms of it are the wait until the piece of 40 ms is full in which
-    that one is sent. Frames that hear the speech's end are not counted: they come early, as nobody has to be heard.
+    The latency of a frame is counted from its earliest possible time: `index / fps + LATENCY` after the first sample,
+    when the last sample that the frame depends on is available. At 25 frames per second, 27.5 ms of the latency are the
+    time until the chunk of 40 ms with that sample is full. Frames that depend on the end of the speech are not counted:
+    they are early, because they need no further samples.
 
     Attributes:
-        sessions: at once.
-        frames: of all of them.
-        frames_a_second: of all of them; that many frames over the time from the first floor to the last arrival.
-        median_ms, p95_ms, worst_ms: latency.
-        late_percent: frames over `LATE_MS`.
-        end_p95_ms: latency of those whose floor lies in the last second.
+        sessions: number of concurrent sessions.
+        frames: number of counted frames, of all sessions.
+        frames_per_second: counted frames ÷ time from the earliest possible first frame to the last arrival.
+        median_ms, p95_ms, worst_ms: of the latency.
+        late_percent: percentage of frames with a latency over `LATE_MS`.
+        end_p95_ms: p95 of the latency in the last second.
     """
 
     sessions: int
     frames: int
-    frames_a_second: float
+    frames_per_second: float
     median_ms: float
     p95_ms: float
     worst_ms: float
@@ -64,104 +61,114 @@ class Figures:
 
     @property
     def keeps_up(self) -> bool:
-        """Whether latency does not grow: more sessions than the server can carry are seconds late at the end."""
+        """Whether the latency does not grow; with too many sessions, frames are seconds late at the end."""
         return self.end_p95_ms < KEEPS_UP_MS
 
 
-def main(words: Sequence[str]) -> int:
-    """Exit status: 0 done, 1 failed (or a part of it), 2 wrong usage, 130 ended by Ctrl-C."""
-    options = _parser().parse_args(words)
-    for number in (signal.SIGINT, signal.SIGTERM):  # both end it cleanly, also where a shell's `&` has SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
-    try:
-        plan = make_plan(options.seconds, options.frames)
-        with server(options, max(options.sessions)) as url:
-            nets = served_as(url)
-            runs, failures = asyncio.run(sweep(url, plan, options.sessions))
-    except (LiveError, StackError, EmbeddedError, InferenceServerException, OSError, ValueError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"\n{text(runs, failures, nets)}")
-    write(runs, failures, nets, plan, options.out)
-    print(f"in {options.out}")
-    return 1 if failures else 0
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `live`."""
+    add_server(parser)
+    load = parser.add_argument_group("load")
+    load.add_argument(
+        "--sessions",
+        type=positive_ints,
+        default=SESSIONS,
+        metavar="N,…",
+        help="numbers of concurrent sessions (default: 1,2,3,4)",
+    )
+    load.add_argument("--seconds", type=_seconds, default=10.0, help="duration of the speech (default: 10)")
+    load.add_argument("--frames", choices=FORMATS, default="jpeg", help="format of the frames (default: jpeg)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT / "live.json", help="JSON file of all results (default: out/live.json)"
+    )
 
 
-def make_plan(seconds: float, form: str, samples: Path = ROOT / "samples") -> Plan:
-    """The portrait and the speech that ship with the project, over and over where it is too short. Raises OSError."""
+def run(args: argparse.Namespace) -> int:
+    """Measure each number of sessions, print and write the results."""
+    plan = make_plan(args.seconds, args.frames)
+    with server(args, max(args.sessions)) as url:
+        served = networks(url)
+        runs, failures = asyncio.run(sweep(url, plan, args.sessions))
+    print(f"\n{text(runs, failures, served)}")
+    write(runs, failures, served, plan, args.out)
+    print(f"wrote {args.out}")
+    return FAILED if failures else DONE
+
+
+def make_plan(seconds: float, frame_format: str, samples: Path = SAMPLES) -> LivePlan:
+    """Return a plan with the portrait and the speech of the project, repeated if too short. Raises OSError."""
     speech, rate = soundfile.read(samples / "speech.wav", dtype="int16")
     if rate != SAMPLE_RATE:
-        raise OSError(f"{samples / 'speech.wav'}: {rate} Hz, {SAMPLE_RATE} expected")
-    return Plan((samples / "face.png").read_bytes(), np.resize(speech, int(seconds * SAMPLE_RATE)), form)
+        raise OSError(f"{samples / 'speech.wav'}: {rate} Hz instead of {SAMPLE_RATE}")
+    return LivePlan((samples / "face.png").read_bytes(), np.resize(speech, int(seconds * SAMPLE_RATE)), frame_format)
 
 
-async def sweep(url: str, plan: Plan, sessions: Sequence[int]) -> tuple[list[Figures], list[str]]:
-    """Every number of sessions in turn, after one that warms up; one that fails is told and does not end the others."""
-    runs: list[Figures] = []
+async def sweep(url: str, plan: LivePlan, sessions: Sequence[int]) -> tuple[list[LatencyStats], list[str]]:
+    """Measure each number of sessions, after a warm-up; return the statistics, and a line for each failure."""
+    runs: list[LatencyStats] = []
     failures: list[str] = []
-    warm = Plan(plan.face, plan.speech[: int(WARM_SECONDS * SAMPLE_RATE)], plan.format)
-    await measure(url, warm, 1)  # the face is remembered, and code is compiled
+    warm = LivePlan(plan.face, plan.speech[: int(WARM_UP_SECONDS * SAMPLE_RATE)], plan.format)
+    await measure(url, warm, 1)  # fills the avatar cache, compiles code
     for count in sessions:
         try:
             runs.append(await measure(url, plan, count))
         except LiveError as error:
-            failures.append(f"{count} at once: {error}")
+            failures.append(f"{count} concurrent: {error}")
             print(f"{failures[-1]}; FAILED", flush=True)
             continue
         run = runs[-1]
-        print(f"{count} at once: {run.frames_a_second:,.1f} frames/s, p95 {run.p95_ms:,.0f} ms late", flush=True)
+        print(f"{count} concurrent: {run.frames_per_second:,.1f} frames/s, p95 {run.p95_ms:,.0f} ms", flush=True)
     return runs, failures
 
 
-async def measure(url: str, plan: Plan, sessions: int) -> Figures:
-    """So many sessions at once. Raises LiveError where one of them failed."""
-    return judge(await speak(url, plan, sessions), plan.speech.size / SAMPLE_RATE)
+async def measure(url: str, plan: LivePlan, sessions: int) -> LatencyStats:
+    """Run this number of concurrent sessions. Raises LiveError if one of them failed."""
+    return latency_stats(await run_sessions(url, plan, sessions), plan.speech.size / SAMPLE_RATE)
 
 
-def judge(spoken: Sequence[Spoken], seconds: float) -> Figures:
-    """The figures of sessions that spoke for so long.
+def latency_stats(traces: Sequence[SessionTrace], seconds: float) -> LatencyStats:
+    """Return the statistics of concurrent sessions with this many seconds of speech.
 
     Raises:
         LiveError: the speech was too short for a frame, or frames are missing.
     """
-    late, ends, last = list[float](), list[float](), 0.0
-    for session in spoken:
-        whole = math.floor((seconds - LATENCY) * session.fps) + 1  # frames that hear nothing behind the speech
-        counted = [frame for frame in session.frames if frame.index < whole]
-        if whole < 1 or [frame.index for frame in counted] != list(range(whole)):
-            raise LiveError(f"{len(counted)} frames of {seconds:g} s, {whole} expected")
+    latencies, end_latencies, last = list[float](), list[float](), 0.0
+    for session in traces:
+        # number of frames that do not depend on the end of the speech
+        complete = math.floor((seconds - LATENCY) * session.fps) + 1
+        counted = [frame for frame in session.frames if frame.index < complete]
+        if complete < 1 or [frame.index for frame in counted] != list(range(complete)):
+            raise LiveError(f"received {len(counted)} frames for {seconds:g} s of speech instead of {complete}")
         for frame in counted:
-            floor = float(frame.index / session.fps) + LATENCY
-            late.append(1000 * (frame.seconds - floor))
+            earliest = float(frame.index / session.fps) + LATENCY
+            latencies.append(1000 * (frame.seconds - earliest))
             last = max(last, frame.seconds)
-            if floor > seconds - 1:
-                ends.append(late[-1])
-    median, p95, worst = np.percentile(late, (50, 95, 100)).tolist()
-    return Figures(
-        sessions=len(spoken),
-        frames=len(late),
-        frames_a_second=len(late) / (last - LATENCY),
+            if earliest > seconds - 1:
+                end_latencies.append(latencies[-1])
+    median, p95, worst = np.percentile(latencies, (50, 95, 100)).tolist()
+    return LatencyStats(
+        sessions=len(traces),
+        frames=len(latencies),
+        frames_per_second=len(latencies) / (last - LATENCY),
         median_ms=median,
         p95_ms=p95,
         worst_ms=worst,
-        late_percent=100 * float(np.mean(np.array(late) > LATE_MS)),
-        end_p95_ms=float(np.percentile(ends, 95)),
+        late_percent=100 * float(np.mean(np.array(latencies) > LATE_MS)),
+        end_p95_ms=float(np.percentile(end_latencies, 95)),
     )
 
 
-def most(runs: Sequence[Figures]) -> int:
-    """The largest number of sessions that keeps up; 0: none."""
+def max_sessions(runs: Sequence[LatencyStats]) -> int:
+    """Return the largest number of sessions that keep up, or 0."""
     return max((run.sessions for run in runs if run.keeps_up), default=0)
 
 
-def text(runs: Sequence[Figures], failures: Sequence[str], nets: Mapping[str, str]) -> str:
-    """The table and what belongs to it, as Markdown."""
+def text(runs: Sequence[LatencyStats], failures: Sequence[str], served: Mapping[str, str]) -> str:
+    """Return the table, the number of sessions that keep up, and the failures, as Markdown."""
     cells = [
         (
             run.sessions,
-            f"{run.frames_a_second:,.1f}",
+            f"{run.frames_per_second:,.1f}",
             *(f"{value:,.0f}" for value in (run.median_ms, run.p95_ms, run.worst_ms)),
             f"{run.late_percent:.1f} %",
             f"{run.end_p95_ms:,.0f}",
@@ -169,53 +176,39 @@ def text(runs: Sequence[Figures], failures: Sequence[str], nets: Mapping[str, st
         )
         for run in runs
     ]
-    parts = [f"Nets: {', '.join(f'{name} {what}' for name, what in nets.items())}. {usable_cores()} cores here."]
+    parts = [f"Networks: {', '.join(f'{name} {what}' for name, what in served.items())}. {usable_cores()} cores."]
     if cells:
         aligned = (*["right"] * (len(_COLUMNS) - 1), "left")
         parts.append(str(tabulate(cells, _COLUMNS, tablefmt="github", colalign=aligned, disable_numparse=True)))
-        parts.append(f"Sessions that keep up: {most(runs)}.")
+        parts.append(f"Sessions that keep up: {max_sessions(runs)}.")
     if failures:
         parts.append("\n".join(("Not measured:", *(f"- {failure}" for failure in failures))))
     return "\n\n".join(parts)
 
 
-def write(runs: Sequence[Figures], failures: Sequence[str], nets: Mapping[str, str], plan: Plan, out: Path) -> None:
-    """All of it, as JSON."""
-    whole = {
-        "machine": platform.processor() or platform.machine(),
+def write(
+    runs: Sequence[LatencyStats], failures: Sequence[str], served: Mapping[str, str], plan: LivePlan, out: Path
+) -> None:
+    """Write all results as JSON."""
+    content = {
+        "machine": processor_name(),
         "cores": usable_cores(),
-        "nets": dict(nets),
+        "networks": dict(served),
         "format": plan.format,
         "seconds": plan.speech.size / SAMPLE_RATE,
         "runs": [asdict(run) | {"keeps_up": run.keeps_up} for run in runs],
         "failures": list(failures),
-        "most": most(runs),
+        "max_sessions": max_sessions(runs),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+    out.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench live",
-        description="Live sessions at the pace of speech: frames a second, and how late they come; docs/perf.md",
-        epilog="Exit status: 0 done, 1 failed (or a part of it), 2 wrong usage, 130 ended by Ctrl-C.",
-    )
-    add_server(parser)
-    what = parser.add_argument_group("the load")
-    what.add_argument("--sessions", type=numbers, default=SESSIONS, metavar="N,…", help="at once (default 1,2,3,4)")
-    what.add_argument("--seconds", type=_seconds, default=10.0, help="of speech in each session (default 10)")
-    what.add_argument("--frames", choices=FORMATS, default="jpeg", help="what they come as (default jpeg)")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="models and logs of the bench")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "live.json", help="every figure, as JSON")
-    return parser
-
-
-def _seconds(word: str) -> float:
+def _seconds(text: str) -> float:
     try:
-        seconds = float(word)
+        seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 1 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{word}: 1 to 3600 expected")
+        raise argparse.ArgumentTypeError(f"{text}: not a number of seconds from 1 to 3600")
     return seconds

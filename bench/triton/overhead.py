@@ -1,6 +1,7 @@
-"""`python -m bench serving`: wav2lip through gRPC against the same file in its bare runtime, in turn, in one run.
+"""`python -m bench overhead`: wav2lip through gRPC against the same file in its bare runtime.
 
-Both sides do the same batches with the same threads on the same machine; what is between them is the cost of serving.
+Both sides process the same batches with the same threads on the same machine, in turn. The difference is the cost of
+serving.
 """
 
 from __future__ import annotations
@@ -8,52 +9,44 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime
 import psutil
-from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from demo.stack import StackError, add_variant, variant_args, export_models
-from embedded.errors import EmbeddedError
+from demo.models import add_variant, export_models, variant_args
 from embedded.server import Triton
-from export.build import versions
-from export.errors import ExportError
-from export.validation import runtimes
 from export.validation.runtimes import Run
-from export.variants import Format
+from lipsync.arrays import Batch
 from lipsync.tensors import WAV2LIP, WAV2LIP_BATCH
 from lipsync.triton.cpu import usable_cores
 
+from ..cli import DONE, positive_int
+from ..paths import OUT, WORK
 from ..weights import timing_weights
 from . import request_data
+from .bare_model import BareModel
 
-ROOT = Path(__file__).resolve().parents[2]
-GOAL = 0.95  # frames a second through gRPC as a part of bare onnxruntime's
+GOAL = 0.95  # frames per second through gRPC, as a part of those in bare onnxruntime
 ONNX = ("--format", "onnx", "--precision", "fp32")
 _CALL_SECONDS = 300.0
 
-Batch = tuple[NDArray[Any], ...]
-
 
 @dataclass(frozen=True)
-class Plan:
-    """How it is measured.
+class OverheadPlan:
+    """Parameters of the measurement.
 
     Attributes:
-        callers: requests in flight; two keep the net busy, more do not hurt it.
-        batch: rows of a request; as many as the model takes, so that each is a run of its own on both sides.
-        batches: of one round, on each side.
-        rounds: in each of them both sides have their turn.
+        callers: concurrent requests; two keep the network busy, more do no harm.
+        batch: frames per request; the model's maximum, so that each request is one run on both sides.
+        batches: requests per round, on each side.
+        rounds: number of rounds; both sides are measured in each.
     """
 
     callers: int = 4
@@ -64,79 +57,93 @@ class Plan:
 
 @dataclass(frozen=True)
 class Overhead:
-    """What came out; frames a second, round by round.
+    """Result of the measurement; each sequence has one value per round.
 
     Attributes:
-        plan: how it was measured.
+        plan: parameters of the measurement.
         runtime: format and precision of the file.
-        threads: of the net, on both sides.
-        served: through gRPC.
-        bare: in this process, without a server.
-        served_work, bare_work: seconds of processor time that a frame took; the server's and the caller's.
+        threads: of the network, on both sides.
+        served: frames per second through gRPC.
+        bare: frames per second in this process, without a server.
+        served_cpu, bare_cpu: CPU seconds per frame; of the server and the caller, and of this process.
     """
 
-    plan: Plan
+    plan: OverheadPlan
     runtime: str
     threads: int
     served: Sequence[float]
     bare: Sequence[float]
-    served_work: Sequence[float]
-    bare_work: Sequence[float]
+    served_cpu: Sequence[float]
+    bare_cpu: Sequence[float]
 
     def as_json(self) -> dict[str, object]:
-        """All of it, the ratios included."""
-        return asdict(self) | {"ratio": self.ratio, "work_ratio": self.work_ratio}
+        """Return all values, and the ratios."""
+        return asdict(self) | {"ratio": self.ratio, "cpu_ratio": self.cpu_ratio}
 
     @property
     def ratio(self) -> float:
-        """Served ÷ bare, the median of the rounds' own: other work on the machine slows both sides of a round."""
+        """Frames per second served ÷ bare: the median of the rounds, because other work slows both sides of a round."""
         return statistics.median(served / bare for served, bare in zip(self.served, self.bare, strict=True))
 
     @property
-    def work_ratio(self) -> float:
-        """Processor time of the bare runtime ÷ that of serving: what the ratio would be, were nothing else running."""
-        return statistics.median(bare / served for served, bare in zip(self.served_work, self.bare_work, strict=True))
+    def cpu_ratio(self) -> float:
+        """CPU time bare ÷ served: what `ratio` would be on a machine without other work."""
+        return statistics.median(bare / served for served, bare in zip(self.served_cpu, self.bare_cpu, strict=True))
 
 
 class _Side:
-    """Frames a second of each turn, and the processor time that its processes spent on a frame."""
+    """Frames per second, and CPU seconds per frame, of one side in each round."""
 
     def __init__(self, frames: int, processes: Sequence[psutil.Process], seconds: Callable[[], float]) -> None:
         self._frames, self._processes, self._seconds = frames, processes, seconds
         self.speeds: list[float] = []
-        self.work: list[float] = []
+        self.cpu_seconds: list[float] = []
 
     def measure(self) -> None:
-        """Do the turn's frames."""
+        """Process the frames of one round."""
         before = self._spent()
         self.speeds.append(self._frames / self._seconds())
-        self.work.append((self._spent() - before) / self._frames)
+        self.cpu_seconds.append((self._spent() - before) / self._frames)
 
     def _spent(self) -> float:
         times = [process.cpu_times() for process in self._processes]
         return float(sum(each.user + each.system for each in times))
 
 
-def main(words: Sequence[str]) -> int:
-    """Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C. Missing the goal is printed, not an error."""
-    options = _parser().parse_args(words)
-    try:
-        repository = options.repository or prepare(options.work, variant_args(options) or ONNX)
-        plan = Plan(options.callers, options.batch, options.batches, options.rounds)
-        overhead = measure(repository, plan)
-    except (StackError, EmbeddedError, ExportError, OSError, ValueError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `overhead`."""
+    plan = OverheadPlan()
+    for name, default, about in (
+        ("callers", plan.callers, "concurrent requests"),
+        ("batch", plan.batch, "frames per request"),
+        ("batches", plan.batches, "requests per round, on each side"),
+        ("rounds", plan.rounds, "rounds"),
+    ):
+        parser.add_argument(
+            f"--{name}", type=positive_int, default=default, metavar="N", help=f"{about} (default: {default})"
+        )
+    parser.add_argument(
+        "--repository", type=Path, metavar="DIR", help="exported models (default: exported for this measurement)"
+    )
+    add_variant(parser.add_argument_group("exported models (default: onnx fp32)"))
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for models (default: build/bench)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT / "serving.json", help="JSON file of every round (default: out/serving.json)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Start Triton, measure, print and write the result; a missed goal is printed, and is no error."""
+    repository = args.repository or prepare(args.work, variant_args(args) or ONNX)
+    overhead = serve_and_measure(repository, OverheadPlan(args.callers, args.batch, args.batches, args.rounds))
     print(text(overhead))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(overhead.as_json(), indent=2) + "\n", "utf-8")
-    return 0
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(overhead.as_json(), indent=2) + "\n", "utf-8")
+    return DONE
 
 
 def prepare(work: Path, variant: Sequence[str] = ONNX) -> Path:
-    """A repository of timing weights as ONNX in fp32 (or another variant), exported where it is not there yet.
+    """Export a repository of timing weights, unless it is up to date; return its folder.
 
     Raises:
         StackError: the export failed.
@@ -146,80 +153,60 @@ def prepare(work: Path, variant: Sequence[str] = ONNX) -> Path:
     return repository
 
 
-def measure(repository: Path, plan: Plan, say: Callable[[str], None] = print) -> Overhead:
-    """Start Triton on `repository` and let both sides do the plan's batches in turn.
+def serve_and_measure(repository: Path, plan: OverheadPlan) -> Overhead:
+    """Start Triton on `repository`, and measure.
 
     Raises:
         EmbeddedError: Triton does not start.
         ExportError: the runtime cannot load the file.
         ValueError: there is no exported wav2lip, or a request failed.
     """
-    exported = versions.list_versions(repository / WAV2LIP.name)
-    if not exported:
-        raise ValueError(f"{repository}: no exported {WAV2LIP.name} in it")
-    record = exported[-1].record
     threads = usable_cores()
+    model = BareModel(repository, threads)  # before Triton starts, so that a wrong folder fails at once
+    with Triton(repository, threads=threads, on_progress=print) as triton:
+        return measure(model, triton, plan)
+
+
+def measure(
+    model: BareModel, triton: Triton, plan: OverheadPlan, on_progress: Callable[[str], None] = print
+) -> Overhead:
+    """Let both sides process the batches of the plan in turn; Triton must serve the same file.
+
+    Raises:
+        ValueError: a request failed.
+    """
     batch = _batch(plan.batch)
-    run = bare(exported[-1].folder / Format(record["format"]).file, threads)
     frames = plan.batches * plan.batch
-    with Triton(repository, threads=threads, say=say) as triton:
-        server = psutil.Process(triton.pid)
-        us = psutil.Process()
-        processes = [us, server, *server.children(recursive=True)]  # the net runs in one of its children
-        served = _Side(
-            frames, processes, lambda: _served_seconds(triton.grpc_address, batch, plan.batches, plan.callers)
-        )
-        alone = _Side(frames, [us], lambda: _bare_seconds(run, batch, plan.batches))
-        run(batch)  # memory taken, threads awake
-        _served_seconds(triton.grpc_address, batch, plan.callers, plan.callers)
-        sides = [served, alone]
-        for turn in range(plan.rounds):
-            for side in sides:
-                side.measure()
-            speeds = f"gRPC {served.speeds[-1]:,.1f} frames/s, bare {alone.speeds[-1]:,.1f} frames/s"
-            say(f"round {turn + 1} of {plan.rounds}: {speeds}")
-            sides.reverse()  # so that a machine that slows down or wakes up favours neither
-    runtime = f"{record['format']} {record['precision']}"
-    return Overhead(plan, runtime, threads, served.speeds, alone.speeds, served.work, alone.work)
-
-
-def text(overhead: Overhead) -> str:
-    """The outcome in two lines."""
-    plan, ratio = overhead.plan, overhead.ratio
-    served, alone = statistics.median(overhead.served), statistics.median(overhead.bare)
-    how_it_was = f"{overhead.runtime}, {overhead.threads} threads, {plan.callers} requests of {plan.batch} in flight"
-    return (
-        f"Serving overhead: wav2lip, {how_it_was}, medians of {plan.rounds} rounds:\n"
-        f"{served:,.1f} frames/s through gRPC, {alone:,.1f} frames/s in the bare runtime, "
-        f"ratio {ratio:.3f} (goal: at least {GOAL}; {'met' if ratio >= GOAL else 'MISSED'}); "
-        f"of processor time, which other work does not change much, {overhead.work_ratio:.3f}"
+    us, server = psutil.Process(), psutil.Process(triton.pid)
+    processes = [us, server, *server.children(recursive=True)]  # the network runs in a child of the server
+    address = triton.grpc_address
+    served = _Side(frames, processes, lambda: _served_seconds(address, batch, plan.batches, plan.callers))
+    bare = _Side(frames, [us], lambda: _bare_seconds(model.run, batch, plan.batches))
+    model.run(batch)  # warm-up: allocates memory, starts threads
+    _served_seconds(address, batch, plan.callers, plan.callers)
+    sides = [served, bare]
+    for number in range(1, plan.rounds + 1):
+        for side in sides:
+            side.measure()
+        speeds = f"gRPC {served.speeds[-1]:,.1f} frames/s, bare {bare.speeds[-1]:,.1f} frames/s"
+        on_progress(f"round {number} of {plan.rounds}: {speeds}")
+        sides.reverse()  # so that a machine that slows down or speeds up favors neither side
+    return Overhead(
+        plan, model.variant, model.threads, served.speeds, bare.speeds, served.cpu_seconds, bare.cpu_seconds
     )
 
 
-def bare(path: Path, threads: int) -> Run:
-    """The exported file in its runtime; an ONNX file in a session like the server's (a test holds them equal)."""
-    if path.suffix != ".onnx":
-        return runtimes.load(WAV2LIP, path)
-    session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
-    names = [tensor.name for tensor in WAV2LIP.outputs]
-
-    def run(batch: Batch) -> list[NDArray[Any]]:
-        feeds = {tensor.name: array for tensor, array in zip(WAV2LIP.inputs, batch, strict=True)}
-        outputs: list[NDArray[Any]] = session.run(names, feeds)
-        return outputs
-
-    return run
-
-
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """As embedded/backends/onnxruntime/model.py has them; that file can be imported inside Triton only."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    return options
+def text(overhead: Overhead) -> str:
+    """Return the result in two lines."""
+    plan, ratio = overhead.plan, overhead.ratio
+    served, bare = statistics.median(overhead.served), statistics.median(overhead.bare)
+    setup = f"{overhead.runtime}, {overhead.threads} threads, {plan.callers} concurrent requests of {plan.batch}"
+    return (
+        f"Serving overhead: wav2lip, {setup}, medians of {plan.rounds} rounds:\n"
+        f"{served:,.1f} frames/s through gRPC, {bare:,.1f} frames/s in the bare runtime, "
+        f"ratio {ratio:.3f} (goal: at least {GOAL}; {'met' if ratio >= GOAL else 'MISSED'}); "
+        f"CPU time, which other work hardly affects: {overhead.cpu_ratio:.3f}"
+    )
 
 
 def _bare_seconds(run: Run, batch: Batch, batches: int) -> float:
@@ -230,7 +217,7 @@ def _bare_seconds(run: Run, batch: Batch, batches: int) -> float:
 
 
 def _served_seconds(address: str, batch: Batch, batches: int, callers: int) -> float:
-    """Seconds until `batches` requests were answered, `callers` of them in flight at any time."""
+    """Return the seconds until `batches` requests are answered, `callers` of them at a time."""
     numbers = count()
     failures: list[Exception] = []
     inputs = []
@@ -239,14 +226,14 @@ def _served_seconds(address: str, batch: Batch, batches: int, callers: int) -> f
         inputs[-1].set_data_from_numpy(array)
     client = InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)])
 
-    def ask() -> None:
+    def call() -> None:
         try:
             while next(numbers) < batches and not failures:
                 client.infer(WAV2LIP.name, inputs, client_timeout=_CALL_SECONDS).as_numpy(WAV2LIP.outputs[0].name)
         except Exception as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=ask) for _ in range(callers)]
+    threads = [threading.Thread(target=call) for _ in range(callers)]
     begin = time.perf_counter()
     try:
         for thread in threads:
@@ -254,7 +241,7 @@ def _served_seconds(address: str, batch: Batch, batches: int, callers: int) -> f
         for thread in threads:
             thread.join()
         took = time.perf_counter() - begin
-    except BaseException as error:  # Ctrl-C: no further request
+    except BaseException as error:  # Ctrl-C: start no further request
         failures.append(ValueError(str(error)))
         raise
     finally:
@@ -268,20 +255,3 @@ def _batch(rows: int) -> Batch:
     (inputs,) = (each for each in request_data.make() if each.model is WAV2LIP)
     requests = [inputs.requests[row % len(inputs.requests)] for row in range(rows)]
     return tuple(np.ascontiguousarray(np.stack(arrays)) for arrays in zip(*requests, strict=True))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench serving",
-        description="wav2lip through gRPC against the same file in its bare runtime, in turn, in one run.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C.",
-    )
-    plan = Plan()
-    for name, value in asdict(plan).items():
-        about = {"batch": "rows of a request", "batches": "requests of a round, on each side"}.get(name, name)
-        parser.add_argument(f"--{name}", type=int, default=value, metavar="N", help=f"{about} (default {value})")
-    parser.add_argument("--repository", type=Path, metavar="DIR", help="exported models (default: made for it)")
-    add_variant(parser.add_argument_group("what they are made as, if not ONNX in fp32"))
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "bench", help="models of the bench")
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "serving.json", help="every round, as JSON")
-    return parser

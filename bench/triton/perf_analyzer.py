@@ -1,4 +1,4 @@
-"""perf_analyzer: its arguments, its process, its CSV."""
+"""Run perf_analyzer: its arguments, its process, its CSV report."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from tritonclient.utils import InferenceServerException
 
 from lipsync.tensors import Model
 
+from ..errors import BenchError
 from .request_data import Inputs
 
 Memory = Literal["none", "system"]
 
 PROGRAM = Path(sys.executable).with_name("perf_analyzer")  # where `make setup` puts it
-WINDOWS = 3  # as many as it merges into one measurement, and the fewest that it takes
-LARGEST_OUTPUT = (
-    8 << 20
-)  # bytes that it sets aside for each output in shared memory: sixteen pictures of 320×240 and more
-LIMIT_SECONDS = 300.0  # of one measurement
-_FORGET_SECONDS = 20.0  # for requests in flight when it is stopped
-_ANSWERED = " had error: "  # in its words: Thread [0] had error: what the server answered
+WINDOWS = 3  # it merges three windows into one measurement, and accepts no smaller number
+# Bytes that it allocates for each output in shared memory: more than sixteen images of 320×240.
+LARGEST_OUTPUT = 8 << 20
+LIMIT_SECONDS = 300.0  # limit for one measurement
+_FORGET_SECONDS = 20.0  # limit for requests in flight when it is stopped
+_ERROR_MARK = " had error: "  # as in "Thread [0] had error: message of the server"
 _SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
-# Its own first is 1, and two that measure at once would speak in each other's sessions. More than 31 bits end it.
+# Its default is 1, so that two concurrent measurements would use the same sessions. Ids over 31 bits make it fail.
 _FIRST_SEQUENCE = os.getpid() << 8
 _LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
 
-class AnalyzerError(Exception):
-    """perf_analyzer did not measure; the message is its own."""
+class AnalyzerError(BenchError):
+    """perf_analyzer did not measure; the message is that of perf_analyzer."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """One measurement that is asked for.
+    """One measurement to make.
 
     Attributes:
-        model: which model.
-        callers: requests in flight at any time.
-        memory: how tensors reach the server: in the request, or by POSIX shared memory.
-        batch: rows of a request, of a net that batches.
-        requests: the fewest in each of the three windows; a window lasts a second or more, and holds a whole sequence
-            of every caller where the model has such.
+        model: the model.
+        callers: concurrent requests.
+        memory: how tensors are sent: in the request (`none`), or in POSIX shared memory (`system`).
+        batch: batch size of a request to a batching network.
+        requests: minimum in each of the three windows; a window lasts at least a second, and for a model with sequences
+            it holds a whole sequence of every caller.
     """
 
     model: Model
@@ -63,22 +63,22 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What perf_analyzer said; times are averages of a request, in milliseconds, where the name does not say otherwise.
+class PerfMetrics:
+    """The report of perf_analyzer; times are means per request in milliseconds, unless the name says otherwise.
 
-    Of a model that streams, a request's time ends with its last answer, whatever perf_analyzer prints of the first; and
-    the server's own times end where the model has taken the request, long before it has answered.
+    For a streaming model, the time of a request ends with its last response (perf_analyzer also prints that of the
+    first). The server's own times end when the model has accepted the request, long before its responses.
 
     Attributes:
-        inferences_a_second: requests a second times their batch.
-        p50_ms, p90_ms, p95_ms, p99_ms: time that a caller waits, percentiles.
-        network_ms: the rest: client, wire, the server's gRPC; of an ensemble, its steps' queues as well.
-        queue_ms: waiting in the server, for a batch to fill among others.
-        compute_ms: in the model, its inputs and outputs brought and taken included.
-        answers_a_second: of a model that streams, answers of all requests; None of another.
+        inferences_per_second: requests per second times their batch size.
+        p50_ms, p90_ms, p95_ms, p99_ms: percentiles of the latency.
+        network_ms: the rest: client, network, the server's gRPC; for an ensemble, also the queues of its steps.
+        queue_ms: in the server's queue, which includes the wait for a batch to fill.
+        compute_ms: in the model, with the copies of its inputs and outputs.
+        responses_per_second: for a streaming model, responses per second of all requests; else None.
     """
 
-    inferences_a_second: float
+    inferences_per_second: float
     p50_ms: float
     p90_ms: float
     p95_ms: float
@@ -86,16 +86,16 @@ class Figures:
     network_ms: float
     queue_ms: float
     compute_ms: float
-    answers_a_second: float | None = None
+    responses_per_second: float | None = None
 
 
-def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PROGRAM) -> Figures:
-    """Run one measurement against the server at `url`, with the requests that `data` holds.
+def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PROGRAM) -> PerfMetrics:
+    """Make one measurement with the server at `url` and the requests in the file `data`.
 
     Raises:
-        AnalyzerError: it could not be run, or did not measure.
+        AnalyzerError: perf_analyzer could not be run, or did not measure.
     """
-    with tempfile.TemporaryDirectory() as folder, _shared(load, url, inputs):
+    with tempfile.TemporaryDirectory() as folder, _clean_shared_memory(load, url, inputs):
         report = Path(folder) / "report.csv"
         run(arguments(program, load, url, data, report, inputs.steps), environment(url, os.environ))
         try:
@@ -104,19 +104,19 @@ def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PR
             raise AnalyzerError(f"{program.name} ended without a report") from None
 
 
-def memories(model: Model) -> tuple[Memory, ...]:
-    """How perf_analyzer can bring the model's tensors.
+def supported_memory(model: Model) -> tuple[Memory, ...]:
+    """Return how perf_analyzer can send the model's tensors.
 
-    It refuses shared memory where a request leaves out an input that may be left out, as all do to a model that
-    streams; and each answer of a request would be written over the one before.
+    It rejects shared memory if a request omits an optional input, as all requests to streaming models do. Also, each
+    response of a request would overwrite the one before.
     """
     return ("none",) if model.streams else ("none", "system")
 
 
 def arguments(program: Path, load: Load, url: str, data: Path, report: Path, steps: int = 1) -> list[str]:
-    """The command line: gRPC, one number of callers, three windows and no more.
+    """Return the command line: gRPC, one number of callers, exactly three windows.
 
-    `steps`: requests of a sequence. It takes as many as the file has, and sets their start and end by itself.
+    `steps`: requests per sequence, all those in the file; perf_analyzer sets the start and end flags itself.
     """
     shared = ["--shared-memory", load.memory]
     if load.memory != "none":
@@ -124,46 +124,46 @@ def arguments(program: Path, load: Load, url: str, data: Path, report: Path, ste
     kind = ["--streaming"] if load.model.streams else []
     if load.model.sequences:
         kind += ["--sequence-id-range", str(_FIRST_SEQUENCE)]
-    # fewer requests than callers would measure a part of a batch; than steps, of a sequence, whose parts differ
-    fewest = max(load.requests, 2 * load.callers, steps * load.callers if steps > 1 else 0)
+    # With fewer requests than callers a window would hold a part of a batch; with fewer than steps, of a sequence.
+    minimum = max(load.requests, 2 * load.callers, steps * load.callers if steps > 1 else 0)
     return [
         str(program),
         *("-m", load.model.name, "-u", url, "-i", "grpc", *kind),
         *("-b", str(load.batch), "--input-data", str(data), *shared),
         *("--concurrency-range", str(load.callers)),
-        *("--measurement-mode", "count_windows", "--measurement-request-count", str(fewest)),
-        # on a shared machine windows never come within its 10 % of each other: it merges three, whatever they say
+        *("--measurement-mode", "count_windows", "--measurement-request-count", str(minimum)),
+        # On a shared machine windows never agree within its default of 10 %, so accept any three windows.
         *("--max-trials", str(WINDOWS), "--stability-percentage", "999"),
         *("-f", str(report)),
     ]
 
 
 def environment(url: str, base: Mapping[str, str]) -> dict[str, str]:
-    """The process's environment: a proxy set for downloads is not the way to a server on this machine."""
+    """Return the environment of the process, without a proxy for a server on this machine."""
     return {**base, "no_grpc_proxy": _host(url)} if is_local(url) else dict(base)
 
 
 def is_local(url: str) -> bool:
-    """Whether a `host:port` is this machine, as shared memory asks for."""
+    """Return whether a `host:port` is on this machine, as shared memory requires."""
     return _host(url) in _LOCAL
 
 
-def parse(report: str) -> Figures:
-    """The CSV that `-f` writes for one number of callers; its times are microseconds.
+def parse(report: str) -> PerfMetrics:
+    """Parse the CSV that `-f` writes for one number of callers; its times are in microseconds.
 
     Raises:
-        AnalyzerError: it is something else.
+        AnalyzerError: the text is not such a report.
     """
     rows = list(csv.DictReader(report.splitlines()))
     if len(rows) != 1:
-        raise AnalyzerError(f"a report of one line expected, {len(rows)} found")
+        raise AnalyzerError(f"the report has {len(rows)} lines instead of one")
 
     def ms(*columns: str) -> float:
         return sum(float(rows[0][column]) for column in columns) / 1000
 
     try:
-        return Figures(
-            inferences_a_second=float(rows[0]["Inferences/Second"]),
+        return PerfMetrics(
+            inferences_per_second=float(rows[0]["Inferences/Second"]),
             p50_ms=ms("p50 latency"),
             p90_ms=ms("p90 latency"),
             p95_ms=ms("p95 latency"),
@@ -171,17 +171,17 @@ def parse(report: str) -> Figures:
             network_ms=ms("Client Send", "Network+Server Send/Recv", "Client Recv"),
             queue_ms=ms("Server Queue"),
             compute_ms=ms("Server Compute Input", "Server Compute Infer", "Server Compute Output"),
-            answers_a_second=float(rows[0]["Response Throughput"]) if "Response Throughput" in rows[0] else None,
+            responses_per_second=float(rows[0]["Response Throughput"]) if "Response Throughput" in rows[0] else None,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise AnalyzerError(f"a report that is none of perf_analyzer's: {error}") from error
+        raise AnalyzerError(f"not a report of perf_analyzer: {error}") from error
 
 
 def run(argv: Sequence[str], env: Mapping[str, str], limit: float = LIMIT_SECONDS) -> None:
-    """Run it to its end; it is stopped when this is interrupted, or after `limit` seconds.
+    """Run perf_analyzer to its end; stop it on an interrupt, or after `limit` seconds.
 
     Raises:
-        AnalyzerError: it could not be started, took too long or failed.
+        AnalyzerError: perf_analyzer could not be started, took too long, or failed.
     """
     try:
         child = subprocess.Popen(
@@ -191,22 +191,22 @@ def run(argv: Sequence[str], env: Mapping[str, str], limit: float = LIMIT_SECOND
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # a terminal's Ctrl-C reaches us, and we stop it
+            start_new_session=True,  # so that Ctrl-C reaches only us; we stop it
         )
     except OSError as error:
-        raise AnalyzerError(f"{argv[0]} cannot be run: {error.strerror}; `make setup` brings it") from error
+        raise AnalyzerError(f"cannot run {argv[0]}: {error.strerror}; `make setup` installs it") from error
     try:
-        said = child.communicate(timeout=limit)[1]
+        stderr = child.communicate(timeout=limit)[1]
     except subprocess.TimeoutExpired:
-        raise AnalyzerError(f"not done after {limit:g} s") from None
+        raise AnalyzerError(f"not finished after {limit:g} s") from None
     finally:
         _stop(child)
     if child.returncode:
-        raise AnalyzerError(_reason(said) or f"exit status {child.returncode}")
+        raise AnalyzerError(_reason(stderr) or f"exit status {child.returncode}")
 
 
 def regions(inputs: Inputs) -> list[str]:
-    """Names of the shared memory that it makes for these requests, as its source builds them."""
+    """Return the names of the shared memory regions that perf_analyzer creates for these requests."""
     steps = range(len(inputs.requests))
     return [f"{tensor.name}_0_{step}" for tensor in inputs.model.inputs for step in steps] + [
         tensor.name for tensor in inputs.model.outputs
@@ -214,8 +214,8 @@ def regions(inputs: Inputs) -> list[str]:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
-    """Hold this machine's shared memory against other measurements: its regions have the same names in every run."""
+def exclusive_shared_memory() -> Iterator[None]:
+    """Lock this machine's shared memory against other measurements, because every run uses the same region names."""
     descriptor = os.open(_SHM, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -225,27 +225,27 @@ def alone() -> Iterator[None]:
 
 
 @contextmanager
-def _shared(load: Load, url: str, inputs: Inputs) -> Iterator[None]:
-    """What a killed run left goes first, and what this one leaves last."""
+def _clean_shared_memory(load: Load, url: str, inputs: Inputs) -> Iterator[None]:
+    """Release the regions before the block (a killed run may have left some) and after it."""
     if load.memory == "none":
         yield
         return
-    with alone():
-        _forget(url, regions(inputs))
+    with exclusive_shared_memory():
+        _release(url, regions(inputs))
         try:
             yield
         finally:
-            _forget(url, regions(inputs))
+            _release(url, regions(inputs))
 
 
-def _forget(url: str, names: Sequence[str]) -> None:
-    """Take the regions from the server and from this machine; the server lets go of one when its requests are done."""
+def _release(url: str, names: Sequence[str]) -> None:
+    """Unregister the regions at the server and unlink them; the server unregisters one only when it is not in use."""
     client = InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
     deadline = time.monotonic() + _FORGET_SECONDS
     try:
-        while known := set(names) & _known(client):
+        while known := set(names) & _registered(client):
             for name in known:
-                with suppress(InferenceServerException):  # in use
+                with suppress(InferenceServerException):  # it is still in use
                     client.unregister_system_shared_memory(name)
             if time.monotonic() > deadline:
                 break
@@ -256,23 +256,23 @@ def _forget(url: str, names: Sequence[str]) -> None:
             (_SHM / name).unlink(missing_ok=True)
 
 
-def _known(client: InferenceServerClient) -> set[str]:
-    with suppress(InferenceServerException):  # the server is gone, and with it what it knew
+def _registered(client: InferenceServerClient) -> set[str]:
+    with suppress(InferenceServerException):  # the server has stopped, and so has no regions
         return set(client.get_system_shared_memory_status(as_json=True).get("regions", {}))
     return set()
 
 
 def _stop(child: subprocess.Popen[str]) -> None:
-    """At once: asked to stop, it would end its window first, and what it leaves is known."""
+    """Kill it; on SIGTERM it would finish its window first. `_clean_shared_memory` removes what it leaves."""
     if child.poll() is None:
         child.kill()
         child.communicate()
 
 
-def _reason(said: str) -> str:
-    lines = [line.strip().removeprefix("error: ") for line in said.splitlines() if line.strip()]
-    answered = [line.partition(_ANSWERED)[2] for line in lines if _ANSWERED in line]
-    return next(iter((*answered, *lines)), "")
+def _reason(stderr: str) -> str:
+    lines = [line.strip().removeprefix("error: ") for line in stderr.splitlines() if line.strip()]
+    responses = [line.partition(_ERROR_MARK)[2] for line in lines if _ERROR_MARK in line]
+    return next(iter((*responses, *lines)), "")
 
 
 def _host(url: str) -> str:

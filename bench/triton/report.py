@@ -1,10 +1,9 @@
-"""What `python -m bench perf` found: a table, a JSON file, a chart."""
+"""Report the measurements of `python -m bench perf`: a table, a JSON file, a chart."""
 
 from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -17,70 +16,72 @@ from tabulate import tabulate
 
 from lipsync.triton.cpu import usable_cores
 
-from . import overhead as serving
-from .perf_analyzer import Figures, Load
+from ..machine import processor_name
+from .overhead import Overhead
+from .overhead import text as overhead_text
+from .perf_analyzer import Load, PerfMetrics
 
 COLUMNS = ("model", "batch", "shared memory", "callers", "frames/s", "p50 ms", "p95 ms", "p99 ms")
 TIMES = ("network ms", "queue ms", "compute ms")
-_COLOURS = {"none": "#0072b2", "system": "#d55e00"}  # told apart by the colour-blind too
+_COLORS = {"none": "#0072b2", "system": "#d55e00"}  # distinguishable for the color-blind
 _MARKERS = {"none": "o", "system": "s"}
 _PANELS_WIDE = 4
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One measurement; `frames`: of a video, that one request (of a net that batches, a row) does its part for."""
+class Measurement:
+    """One measurement; `frames`: video frames that a request (or, for a batching network, a row of it) covers."""
 
     load: Load
     frames: float
-    figures: Figures
+    metrics: PerfMetrics
 
     @property
-    def frames_a_second(self) -> float:
-        """Of all callers."""
-        return self.figures.inferences_a_second * self.frames
+    def frames_per_second(self) -> float:
+        """Frames per second of all callers."""
+        return self.metrics.inferences_per_second * self.frames
 
 
 @dataclass(frozen=True)
 class Report:
-    """All of it.
+    """All measurements of a run.
 
     Attributes:
-        rows: in the order in which they were measured.
-        failures: a line each.
-        served_as: net to its backend and precision.
-        overhead: wav2lip through gRPC against bare onnxruntime, where that was measured.
+        rows: in the order of the measurements.
+        failures: one line per load that failed.
+        networks: name to backend and precision.
+        overhead: wav2lip through gRPC against bare onnxruntime, if it was measured.
     """
 
-    rows: Sequence[Measured]
+    rows: Sequence[Measurement]
     failures: Sequence[str]
-    served_as: Mapping[str, str]
-    overhead: serving.Overhead | None = None
+    networks: Mapping[str, str]
+    overhead: Overhead | None = None
 
-    def with_overhead(self, overhead: serving.Overhead) -> Report:
-        """The same, and that."""
+    def with_overhead(self, overhead: Overhead) -> Report:
+        """Return this report with the overhead added."""
         return replace(self, overhead=overhead)
 
 
 def text(report: Report) -> str:
-    """The table and what belongs to it, as Markdown."""
-    nets = ", ".join(f"{name} {what}" for name, what in report.served_as.items())
-    parts = [f"Nets: {nets}. {usable_cores()} cores here.", table(report.rows)]
+    """Return the table, the failures and the overhead as Markdown."""
+    served = ", ".join(f"{name} {what}" for name, what in report.networks.items())
+    parts = [f"Networks: {served}. {usable_cores()} cores.", table(report.rows)]
     if report.failures:
         parts.append("\n".join(("Not measured:", *(f"- {failure}" for failure in report.failures))))
     if report.overhead:
-        parts.append(serving.text(report.overhead))
+        parts.append(overhead_text(report.overhead))
     return "\n\n".join(parts)
 
 
-def table(rows: Sequence[Measured]) -> str:
-    """One row a measurement; docs/perf.md says what the columns mean."""
+def table(rows: Sequence[Measurement]) -> str:
+    """Return a table with one row per measurement; docs/performance/perf-analyzer.md explains the columns."""
     cells = []
     for row in rows:
-        figures = row.figures
-        waits = (figures.p50_ms, figures.p95_ms, figures.p99_ms)
-        what = (row.load.model.name, row.load.batch, row.load.memory, row.load.callers)
-        cells.append((*what, *(_shown(value) for value in (row.frames_a_second, *waits, *_parts(row).values()))))
+        metrics = row.metrics
+        latencies = (metrics.p50_ms, metrics.p95_ms, metrics.p99_ms)
+        load = (row.load.model.name, row.load.batch, row.load.memory, row.load.callers)
+        cells.append((*load, *(_shown(value) for value in (row.frames_per_second, *latencies, *_parts(row).values()))))
     headers = (*COLUMNS, *TIMES)
     aligned = ("left", "right", "left", *["right"] * (len(headers) - 3))
     if not cells:
@@ -89,14 +90,14 @@ def table(rows: Sequence[Measured]) -> str:
 
 
 def write(report: Report, folder: Path) -> list[Path]:
-    """`perf.md`, `perf.json` and, where there is something to draw, `perf.png`; gives back what it wrote."""
+    """Write `perf.md`, `perf.json` and, if anything was measured, `perf.png`; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "perf.md", folder / "perf.json"]
     written[0].write_text(text(report) + "\n", "utf-8")
     whole = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor_name(),
         "cores": usable_cores(),
-        "nets": dict(report.served_as),
+        "networks": dict(report.networks),
         "measurements": [_flat(row) for row in report.rows],
         "failures": list(report.failures),
         "serving": report.overhead.as_json() if report.overhead else None,
@@ -108,8 +109,8 @@ def write(report: Report, folder: Path) -> list[Path]:
     return written
 
 
-def chart(rows: Sequence[Measured]) -> Figure:
-    """A panel a model: frames a second over callers, a line for each way that tensors travel."""
+def chart(rows: Sequence[Measurement]) -> Figure:
+    """Return a chart with a panel per model: frames per second over callers, one line per kind of shared memory."""
     by_model = [(name, list(group)) for name, group in groupby(rows, lambda row: row.load.model.name)]
     wide = min(_PANELS_WIDE, len(by_model))
     high = math.ceil(len(by_model) / wide)
@@ -127,41 +128,41 @@ def chart(rows: Sequence[Measured]) -> Figure:
         ncols=len(lines),
         frameon=False,
     )
-    figure.suptitle("Frames a second through gRPC", x=0.01, ha="left")
-    figure.supxlabel("requests in flight", fontsize=10)
+    figure.suptitle("Frames per second through gRPC", x=0.01, ha="left")
+    figure.supxlabel("concurrent requests", fontsize=10)
     return figure
 
 
-def _draw(panel: Axes, name: str, rows: Sequence[Measured]) -> None:
-    for memory, colour in _COLOURS.items():
-        points = [(row.load.callers, row.frames_a_second) for row in rows if row.load.memory == memory]
+def _draw(panel: Axes, name: str, rows: Sequence[Measurement]) -> None:
+    for memory, color in _COLORS.items():
+        points = [(row.load.callers, row.frames_per_second) for row in rows if row.load.memory == memory]
         if points:
             marker = _MARKERS[memory]
-            panel.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=4, label=memory)
+            panel.plot(*zip(*points, strict=True), color=color, marker=marker, markersize=4, label=memory)
     callers = sorted({row.load.callers for row in rows})
     panel.set_title(name, fontsize=10, loc="left")
     panel.set_xscale("log", base=2)
     panel.set_xticks(callers, [str(number) for number in callers])
     panel.minorticks_off()
     panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
-    panel.set_ylim(0, 1.15 * max(row.frames_a_second for row in rows) or 1)
+    panel.set_ylim(0, 1.15 * max(row.frames_per_second for row in rows) or 1)
     panel.tick_params(labelsize=8)
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
     panel.set_axisbelow(True)
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _parts(row: Measured) -> dict[str, float | None]:
-    """What a request's time is made of; unknown of a model that streams (see `Figures`)."""
-    figures = row.figures
-    parts = {"network_ms": figures.network_ms, "queue_ms": figures.queue_ms, "compute_ms": figures.compute_ms}
+def _parts(row: Measurement) -> dict[str, float | None]:
+    """Return the parts of a request's time; they are unknown for a streaming model (see `PerfMetrics`)."""
+    metrics = row.metrics
+    parts = {"network_ms": metrics.network_ms, "queue_ms": metrics.queue_ms, "compute_ms": metrics.compute_ms}
     return {name: None if row.load.model.streams else value for name, value in parts.items()}
 
 
-def _flat(row: Measured) -> dict[str, object]:
+def _flat(row: Measurement) -> dict[str, object]:
     load = {"model": row.load.model.name, "batch": row.load.batch, "memory": row.load.memory}
-    frames = {"callers": row.load.callers, "frames": row.frames, "frames_a_second": row.frames_a_second}
-    return load | frames | asdict(row.figures) | _parts(row)
+    frames = {"callers": row.load.callers, "frames": row.frames, "frames_per_second": row.frames_per_second}
+    return load | frames | asdict(row.metrics) | _parts(row)
 
 
 def _shown(value: float | None) -> str:

@@ -1,45 +1,46 @@
-"""How many mouths a second `wav2lip` gives through gRPC: many requests at once, for some seconds."""
+"""`python -m bench throughput`: frames per second of `wav2lip` through gRPC, with many concurrent requests."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import np_to_triton_dtype
 
-from embedded.errors import EmbeddedError
 from embedded.server import Triton
 from lipsync import tensors
+from lipsync.arrays import Batch
 from lipsync.tensors import WAV2LIP
 
-GOAL = 20_000  # frames a second on an H100, 8 requests of 64
+from ..cli import DONE, positive_int
+from ..machine import gpu_name
+from ..paths import OUT, ROOT
+
+GOAL = 20_000  # frames per second on an H100, with 8 concurrent requests of 64 frames
+WARM_UP_SECONDS = 1.0
 _CALL_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Figure:
-    """What one run gave.
+class Throughput:
+    """Result of one run.
 
     Attributes:
-        frames_a_second: mouths of all callers.
-        requests, batch: callers at once, and mouths in a request of theirs.
-        batches: rows of a run to how many runs had them, by the server's statistics.
-        device: what the net ran on.
-        backend, precision: what it was exported as.
+        frames_per_second: of all callers.
+        requests, batch: concurrent requests, and frames per request.
+        batches: batch size to number of executed batches, according to the server's statistics.
+        device: that the network ran on.
+        backend, precision: of the exported network.
     """
 
-    frames_a_second: float
+    frames_per_second: float
     requests: int
     batch: int
     batches: Mapping[int, int]
@@ -48,95 +49,108 @@ class Figure:
     precision: str
 
 
-def main(words: Sequence[str]) -> int:
-    """`python -m bench gpu`. Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench gpu",
-        description="Frames a second of wav2lip through gRPC, many requests at once; made for a GPU.",
-        epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 130 ended by Ctrl-C.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `throughput`."""
     parser.add_argument(
-        "--repository", type=Path, default=Path("build/repository"), help="exported models (default: build/repository)"
+        "--repository",
+        type=Path,
+        default=ROOT / "build" / "repository",
+        help="exported models (default: build/repository)",
     )
-    parser.add_argument("--requests", type=int, default=8, help="requests at once (default 8)")
-    parser.add_argument("--batch", type=int, default=64, help="mouths in a request (default 64)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long it lasts, after a second of warm-up")
-    parser.add_argument("--out", type=Path, default=Path("out/bench-gpu.json"), help="the figure, as JSON")
-    options = parser.parse_args(words)
-    try:
-        figure = measure(options.repository, options.requests, options.batch, options.seconds)
-        report(figure, options.out)
-    except (EmbeddedError, OSError, ValueError) as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    parser.add_argument("--requests", type=positive_int, default=8, help="concurrent requests (default: 8)")
+    parser.add_argument("--batch", type=positive_int, default=64, help="frames per request (default: 64)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration, after a second of warm-up (default: 10)")
+    parser.add_argument(
+        "--out", type=Path, default=OUT / "bench-gpu.json", help="JSON file of the result (default: out/bench-gpu.json)"
+    )
 
 
-def measure(repository: Path, requests: int, batch: int, seconds: float) -> Figure:
-    """Start Triton on `repository`, call `wav2lip` from `requests` threads, and count.
+def run(args: argparse.Namespace) -> int:
+    """Start Triton, measure, print and write the result."""
+    with Triton(args.repository, on_progress=print) as triton:
+        result = measure(triton.grpc_address, args.requests, args.batch, args.seconds)
+    print(text(result))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(asdict(result), indent=2) + "\n", "utf-8")
+    return DONE
+
+
+def measure(address: str, requests: int, batch: int, seconds: float) -> Throughput:
+    """Call `wav2lip` from `requests` threads, and count the frames.
+
+    Args:
+        address: gRPC address of Triton.
+        requests: number of concurrent requests.
+        batch: frames per request.
+        seconds: duration of the measurement.
 
     Raises:
-        ValueError: the model takes no such batch: it was exported for a CPU.
-        EmbeddedError: Triton does not start.
+        ValueError: the model does not accept this batch size, because it was exported for a CPU; or a request failed.
     """
-    with Triton(repository, say=print) as triton:
-        client = InferenceServerClient(triton.grpc_address)
+    client = InferenceServerClient(address)
+    try:
         config = client.get_model_config(WAV2LIP.name, as_json=True)["config"]
         if batch > int(config["max_batch_size"]):
             raise ValueError(
-                f"wav2lip takes {config['max_batch_size']} mouths at most here, {batch} asked; "
-                "export with --profile gpu, or ask with a smaller --batch"
+                f"wav2lip accepts at most {config['max_batch_size']} frames per request here, not {batch}; "
+                "export the models with --profile gpu, or pass a smaller --batch"
             )
-        _call_for(triton.grpc_address, requests, batch, 1.0)
+        _load(address, requests, batch, WARM_UP_SECONDS)
         before = _batches(client)
-        began = time.perf_counter()
-        frames = _call_for(triton.grpc_address, requests, batch, seconds)
-        took = time.perf_counter() - began
+        start = time.perf_counter()
+        frames = _load(address, requests, batch, seconds)
+        took = time.perf_counter() - start
         after = _batches(client)
+    finally:
         client.close()
-    grown = {rows: count - before.get(rows, 0) for rows, count in sorted(after.items()) if count > before.get(rows, 0)}
-    kind = config["instance_group"][0]["kind"]
+    executed = {size: count - before.get(size, 0) for size, count in sorted(after.items())}
     precision = config.get("parameters", {}).get("precision", {}).get("string_value", "unknown")
-    return Figure(frames / took, requests, batch, grown, _device(kind), config["backend"], precision)
+    return Throughput(
+        frames_per_second=frames / took,
+        requests=requests,
+        batch=batch,
+        batches={size: count for size, count in executed.items() if count},
+        device=_device(config["instance_group"][0]["kind"]),
+        backend=config["backend"],
+        precision=precision,
+    )
 
 
-def report(figure: Figure, out: Path) -> None:
-    """Print the figure, and write it as JSON."""
-    print(f"wav2lip, {figure.backend} {figure.precision}, on {figure.device}")
-    print(f"{figure.requests} requests of {figure.batch} at once: {figure.frames_a_second:,.0f} frames/s")
-    print("batches: " + ", ".join(f"{count} of {rows}" for rows, count in figure.batches.items()))
-    print(f"(goal on an H100, 8 requests of 64: {GOAL:,} frames/s)")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(asdict(figure), indent=2) + "\n", "utf-8")
+def text(result: Throughput) -> str:
+    """Return the result in four lines."""
+    return (
+        f"wav2lip, {result.backend} {result.precision}, on {result.device}\n"
+        f"{result.requests} concurrent requests of {result.batch}: {result.frames_per_second:,.0f} frames/s\n"
+        f"batches: {', '.join(f'{count} of {size}' for size, count in result.batches.items())}\n"
+        f"(goal on an H100, 8 concurrent requests of 64: {GOAL:,} frames/s)"
+    )
 
 
-def _call_for(address: str, requests: int, batch: int, seconds: float) -> int:
-    """Mouths that came back before the time was over and right after it."""
+def _load(address: str, requests: int, batch: int, seconds: float) -> int:
+    """Return the number of frames in the responses to all requests that started within `seconds`."""
     counts, failures = [0] * requests, list[Exception]()
     deadline = time.perf_counter() + seconds
 
-    def ask(caller: int) -> None:
+    def call(caller: int) -> None:
         noise = np.random.default_rng(caller)
         face = noise.integers(0, 256, (batch, tensors.FACE_SIZE, tensors.FACE_SIZE, 3), np.uint8)
         mel = noise.uniform(-4, 4, (batch, tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)).astype(np.float32)
         inputs = []
-        arrays: tuple[NDArray[Any], ...] = (face, mel)
+        arrays: Batch = (face, mel)
         for tensor, array in zip(WAV2LIP.inputs, arrays, strict=True):
             inputs.append(InferInput(tensor.name, list(array.shape), np_to_triton_dtype(array.dtype)))
             inputs[-1].set_data_from_numpy(array)
         client = InferenceServerClient(address)
         try:
             while time.perf_counter() < deadline and not failures:
-                answer = client.infer(WAV2LIP.name, inputs, client_timeout=_CALL_SECONDS)
-                counts[caller] += len(answer.as_numpy(WAV2LIP.outputs[0].name))
+                response = client.infer(WAV2LIP.name, inputs, client_timeout=_CALL_SECONDS)
+                counts[caller] += len(response.as_numpy(WAV2LIP.outputs[0].name))
         except Exception as error:
             failures.append(error)
         finally:
             client.close()
 
-    callers = [threading.Thread(target=ask, args=(i,)) for i in range(requests)]
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(requests)]
     for caller in callers:
         caller.start()
     for caller in callers:
@@ -152,13 +166,4 @@ def _batches(client: InferenceServerClient) -> dict[int, int]:
 
 
 def _device(kind: str) -> str:
-    return device_name() if kind == "KIND_GPU" else "the CPU"
-
-
-def device_name() -> str:
-    """The GPU's own name."""
-    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "a GPU"
+    return gpu_name() if kind == "KIND_GPU" else "the CPU"

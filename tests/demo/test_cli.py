@@ -1,4 +1,4 @@
-"""`python -m demo` as a newcomer meets it: its exit status, what it says and leaves, and that nothing keeps running."""
+"""`python -m demo`: its exit status, its output, the files it writes, and that no process keeps running."""
 
 from __future__ import annotations
 
@@ -16,90 +16,96 @@ import httpx
 import pytest
 
 from avatar.media.ffmpeg import executable
-from demo import stack
-from export.checkpoints import load
+from demo import models, stack
+from demo.__main__ import main
+from demo.errors import StackError
+from embedded.ports import find_free
+from export.checkpoints import registry
 
 COMMAND = (sys.executable, "-m", "demo")
-PATIENCE = 300.0  # seconds
+TIMEOUT = 300.0  # seconds
 ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repository
 
 
 def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     argv = [*COMMAND, *map(str, arguments)]
-    # a proxy is not the way to ourselves, and an avatar that this machine remembers would not be looked for
+    # a proxy must not be used for our own servers, and a cached avatar would skip face detection
     env = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": "", "AVATAR_CACHE_MIB": "0"}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False, env=env)
+    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
 
 
 def still_running(folder: Path) -> list[str]:
-    """Command lines of the processes that were told to work in this folder."""
+    """Command lines of the processes that work in this folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # ended meanwhile
+        except OSError:  # it ended in the meantime
             continue
         if str(folder) in line:
             found.append(line)
     return found
 
 
-def test_help_tells_what_the_exit_status_means() -> None:
+def test_help_explains_the_exit_status() -> None:
     done = demo("--help")
     assert done.returncode == 0
     assert "0 done, 1 failed, 2 wrong usage" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("down",), ("--wieghts", "x"), ("up", "--port", "http")])
-def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
-    assert demo(*arguments).returncode == 2
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
 
 
-def test_it_looks_for_the_files_that_the_exporter_takes() -> None:
-    assert stack.OFFICIAL == load.FILES
+def test_the_official_files_are_those_of_the_exporter() -> None:
+    assert models.OFFICIAL_FILES == registry.FILES
 
 
-@pytest.mark.parametrize("there", ["wav2lip.pth", "xception_pascalvoc.pb"])
-def test_half_a_set_of_real_weights_ends_with_1_and_names_what_is_missing(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize("present", ["wav2lip.pth", "xception_pascalvoc.pb"])
+def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_files(
+    tmp_path: Path, present: str
+) -> None:
     weights, repository = tmp_path / "weights", tmp_path / "repository"
     weights.mkdir()
-    (weights / there).write_bytes(b"a part of the real ones")
+    (weights / present).write_bytes(b"a part of the real ones")
     done = demo("--weights", weights, "--repository", repository, "--out", tmp_path / "out")
     assert done.returncode == 1
-    missing = ", ".join(name for name in load.FILES if name != there)
+    missing = ", ".join(name for name in registry.FILES if name != present)
     assert f"half a set of checkpoints, missing: {missing}\n" in done.stderr
     assert "STAND-IN" not in done.stdout + done.stderr
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["weights", there])
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["weights", present])
 
 
 def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(tmp_path: Path) -> None:
-    for name in load.FILES:
+    for name in registry.FILES:
         (tmp_path / name).write_bytes(b"<html>404</html>")
     done = demo("--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "wav2lip.pth: a web page" in done.stderr
     assert "STAND-IN" not in done.stdout + done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(load.FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(registry.FILES)
 
 
-def test_a_run_leaves_a_video_and_a_sheet_and_nothing_that_runs(
+def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     stand_in_weights: Path, repository: Path, samples: Path, tmp_path: Path
 ) -> None:
     speech = tmp_path / "speech.wav"
     short = ["-i", str(samples / "speech.wav"), "-t", "0.9", str(speech)]
     subprocess.run([executable(), "-v", "error", "-nostdin", *short], check=True)
     folder, out = tmp_path / "logs", tmp_path / "out"
-    # no checkpoint in the folder itself: as on a fresh machine, whose stand-ins are in a folder of their own
+    # no checkpoint in the folder itself, as on a new machine: the stand-ins have a folder of their own
     where = ("--weights", stand_in_weights.parent, "--repository", repository, "--logs", folder, "--out", out, *ONNX)
     done = demo(*where, "--speech", speech)
     assert done.returncode == 0, done.stderr
-    assert "The published weights were not downloaded" in done.stdout  # nobody is here to accept their licence
+    assert "The published weights were not downloaded: their license" in done.stdout  # no terminal to ask at
     assert "STAND-INS are used" in done.stdout
-    assert done.stdout.count(": up to date with ") == 4  # finished work is not repeated
+    assert done.stdout.count(": up to date with ") == 4  # nothing is exported twice
     assert ": exporting from " not in done.stdout
     for stage in ("weights and export", "start Triton and gateway", "detection", "generation", "encode"):
         assert any(line.strip().startswith(stage) and line.endswith(" s") for line in done.stdout.splitlines()), stage
-    assert "made with STAND-INS for s3fd, wav2lip, segmentation" in done.stdout
+    assert "rendered with STAND-INS for s3fd, wav2lip, segmentation" in done.stdout
     assert cv2.VideoCapture(str(out / "demo.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 23
     sheet = cv2.imread(str(out / "demo.png"))
     assert sheet is not None
@@ -107,7 +113,7 @@ def test_a_run_leaves_a_video_and_a_sheet_and_nothing_that_runs(
     assert still_running(folder) == []
 
 
-def test_up_serves_until_ctrl_c_and_ends_with_0(stand_in_weights: Path, repository: Path, tmp_path: Path) -> None:
+def test_up_serves_until_ctrl_c_and_exits_with_0(stand_in_weights: Path, repository: Path, tmp_path: Path) -> None:
     ports = stack.Ports.free()
     numbers = ["--port", ports.gateway, "--http-port", ports.http, "--grpc-port", ports.grpc]
     where = ["--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path, *ONNX]
@@ -123,13 +129,13 @@ def test_up_serves_until_ctrl_c_and_ends_with_0(stand_in_weights: Path, reposito
             assert httpx.get(f"http://127.0.0.1:{ports.gateway}/health/ready", timeout=60).status_code == 200
             assert still_running(tmp_path)
             command.send_signal(signal.SIGINT)
-            assert command.wait(PATIENCE) == 0
+            assert command.wait(TIMEOUT) == 0
         finally:
             command.terminate()
     assert still_running(tmp_path) == []
 
 
-def test_up_ends_with_1_when_a_port_is_taken_and_names_it(
+def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(
     stand_in_weights: Path, repository: Path, tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -144,30 +150,30 @@ def test_up_ends_with_1_when_a_port_is_taken_and_names_it(
 
 
 @pytest.mark.parametrize("flag", ["--port", "--http-port", "--grpc-port", "--metrics-port"])
-def test_a_server_that_is_ready_on_one_of_our_ports_is_not_taken_for_ours(tmp_path: Path, flag: str) -> None:
+def test_another_server_on_one_of_our_ports_is_not_mistaken_for_ours(tmp_path: Path, flag: str) -> None:
     free = stack.Ports.free()
     ports = {"--port": "gateway", "--http-port": "http", "--grpc-port": "grpc", "--metrics-port": "metrics"}
-    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as theirs:
-        taken = replace(free, **{ports[flag]: theirs.server_port})
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        taken = replace(free, **{ports[flag]: other.server_port})
         with (
-            pytest.raises(stack.StackError, match=f"^{flag} {theirs.server_port}: the port is in use"),
+            pytest.raises(StackError, match=f"^{flag} {other.server_port}: the port is in use"),
             stack.running(tmp_path, tmp_path, taken),
         ):
             pass
     assert still_running(tmp_path) == []
 
 
-def test_one_port_for_two_servers_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_one_port_for_two_servers_is_rejected_before_anything_starts(tmp_path: Path) -> None:
     free = stack.Ports.free()
     with (
-        pytest.raises(stack.StackError, match=f"^--grpc-port {free.http}: two services cannot share one port"),
+        pytest.raises(StackError, match=f"^--grpc-port {free.http}: two services cannot share one port"),
         stack.running(tmp_path, tmp_path, replace(free, grpc=free.http)),
     ):
         pass
     assert still_running(tmp_path) == []
 
 
-def test_without_a_network_the_published_weights_are_not_even_tried(
+def test_without_a_network_no_download_is_attempted(
     stand_in_weights: Path,
     repository: Path,
     tmp_path: Path,
@@ -176,21 +182,21 @@ def test_without_a_network_the_published_weights_are_not_even_tried(
 ) -> None:
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    nobody = ("127.0.0.1", stack.find_free())
+    unreachable = ("127.0.0.1", find_free())
     weights = stand_in_weights.parent  # holds the stand-ins' folder, and no official file
-    stack.prepare(weights, repository, ONNX, accept_licence=True, source=nobody)
-    said = capfd.readouterr().out
-    assert "No network reaches the published weights" in said
-    assert "STAND-INS are used" in said
-    assert ": downloading" not in said
+    models.prepare(weights, repository, ONNX, accept_license=True, host=unreachable)
+    output = capfd.readouterr().out
+    assert "there is no network" in output
+    assert "STAND-INS are used" in output
+    assert ": downloading" not in output
 
 
-def test_a_download_that_fails_goes_on_with_stand_ins(
+def test_after_a_failed_download_stand_ins_are_used(
     stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # taken at its word; whoever asks it is refused at once
-    stack.prepare(stand_in_weights.parent, repository, ONNX, accept_licence=True)
-    said = capfd.readouterr()
-    assert "no source gave it" in said.err
-    assert "Going on without the published weights" in said.out
-    assert "STAND-INS are used" in said.out
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, so every connection is refused
+    models.prepare(stand_in_weights.parent, repository, ONNX, accept_license=True)
+    output = capfd.readouterr()
+    assert "no source gave it" in output.err
+    assert "Continuing without the published weights" in output.out
+    assert "STAND-INS are used" in output.out

@@ -1,4 +1,4 @@
-"""The demo's client against a real HTTP server that keeps what it was sent."""
+"""The demo's client against a real HTTP server that records the request."""
 
 import threading
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo import client
+from demo.errors import FormError
 
 
 @dataclass
@@ -51,19 +52,19 @@ def test_the_four_fields_are_posted_and_the_headers_are_read(server: Server, sam
         "Server-Timing": "detection;dur=1250.5, encode;dur=300",
         "X-Avatar-Stand-Ins": "wav2lip",
     }
-    answer = client.post(server.url, samples / "portrait.png", samples / "speech.wav", "Blue")
-    assert answer == client.Answer(b"the video", 178, {"detection": 1.2505, "encode": 0.3}, "wav2lip")
+    video = client.post(server.url, samples / "portrait.png", samples / "speech.wav", "Blue")
+    assert video == client.Video(b"the video", 178, {"detection": 1.2505, "encode": 0.3}, "wav2lip")
     for name in (b"face_file", b"audio_file", b"avatarFileType", b"background"):
         assert b'name="%s"' % name in server.received
     assert (samples / "portrait.png").read_bytes() in server.received
 
 
-def test_a_refusal_is_told_in_the_services_own_words(server: Server, samples: Path) -> None:
+def test_a_rejection_keeps_the_message_of_the_service(server: Server, samples: Path) -> None:
     server.status, server.body = 400, b'{"detail": "Face not detected!"}'
-    with pytest.raises(client.FormError, match=r"400: .*Face not detected!"):
+    with pytest.raises(FormError, match=r"400: .*Face not detected!"):
         client.post(server.url, samples / "portrait.png", samples / "speech.wav")
 
 
-def test_a_service_that_is_not_there_is_an_error_with_its_address(samples: Path) -> None:
-    with pytest.raises(client.FormError, match=r"127\.0\.0\.1:9"):
+def test_an_unreachable_service_is_an_error_with_its_address(samples: Path) -> None:
+    with pytest.raises(FormError, match=r"127\.0\.0\.1:9"):
         client.post("http://127.0.0.1:9", samples / "portrait.png", samples / "speech.wav")

@@ -9,18 +9,18 @@ from avatar.media.ffmpeg import executable
 from demo import contact_sheet
 
 
-def test_a_sheet_shows_frames_in_order_over_the_waveform(samples: Path, tmp_path: Path) -> None:
+def test_a_sheet_shows_frames_in_order_above_the_waveform(samples: Path, tmp_path: Path) -> None:
     video, out = tmp_path / "fade.mp4", tmp_path / "sheet.png"
     source = ["-f", "lavfi", "-i", "color=white:s=160x120:d=2:r=25", "-vf", "fade=in:0:50", "-pix_fmt", "yuv420p"]
     subprocess.run([executable(), "-v", "error", "-nostdin", *source, str(video)], check=True)
     contact_sheet.draw(video, samples / "speech.wav", out)
-    picture = cv2.imread(str(out))
-    assert picture is not None
-    assert picture.shape == (2 * 240 + contact_sheet.WAVE_HEIGHT, 6 * 320, 3)
-    brightness = [picture[r * 240 + 60, c * 320 + 160].mean() for r in range(2) for c in range(6)]
+    image = cv2.imread(str(out))
+    assert image is not None
+    assert image.shape == (2 * 240 + contact_sheet.WAVE_HEIGHT, 6 * 320, 3)
+    brightness = [image[r * 240 + 60, c * 320 + 160].mean() for r in range(2) for c in range(6)]
     assert brightness == sorted(brightness)
     assert brightness[-1] - brightness[0] > 150
-    inked = (np.abs(picture[2 * 240 :].astype(int) - contact_sheet.INK).max(axis=2) == 0).sum()
+    inked = (np.abs(image[2 * 240 :].astype(int) - contact_sheet.INK).max(axis=2) == 0).sum()
     assert inked > 1000
 
 
@@ -31,10 +31,10 @@ def test_a_video_that_cannot_be_read_is_named(samples: Path, tmp_path: Path) -> 
         contact_sheet.draw(broken, samples / "speech.wav", tmp_path / "sheet.png")
 
 
-def test_a_speech_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+def test_an_audio_file_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
     video, speech = tmp_path / "grey.mp4", tmp_path / "speech.xyz"
     source = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=1:r=25", "-pix_fmt", "yuv420p"]
     subprocess.run([executable(), "-v", "error", "-nostdin", *source, str(video)], check=True)
     speech.write_bytes(b"not a recording")
-    with pytest.raises(OSError, match=r"speech\.xyz: its waveform"):
+    with pytest.raises(OSError, match=r"speech\.xyz: cannot draw its waveform"):
         contact_sheet.draw(video, speech, tmp_path / "sheet.png")

@@ -14,29 +14,30 @@ import pytest
 import soundfile
 
 from bench.comparison import cli, generated_media, original
-from bench.comparison.baseline import Floor
+from bench.comparison.baseline import BareRuntime
 from bench.comparison.cli import Bench
-from bench.comparison.memory_monitor import Watch
+from bench.comparison.memory_monitor import MemoryMonitor
 from bench.comparison.original import Sample
-from bench.comparison.original_process import Apart
+from bench.comparison.original_process import OriginalProcess
 from bench.comparison.results import (
-    AGAIN,
-    APART,
+    CACHED_AVATAR,
+    SEQUENTIAL,
     COLD,
     ENCODER,
-    FIRST,
+    NEW_AVATAR,
     ORIGINAL,
-    TOGETHER,
-    WHOLE_ENCODER,
-    Measured,
-    bare,
+    CONCURRENT,
+    ENCODER_ALL_CORES,
+    WorkloadResult,
+    bare_networks,
 )
-from bench.comparison.workloads import Goals, Kind, Work
-from export.checkpoints.load import S3FD_FILE, load_s3fd
+from bench.comparison.workloads import Goals, Kind, Workload
+from export.checkpoints.load import load_s3fd
+from export.checkpoints.registry import S3FD_FILE
 from export.variants import Precision, Profile
 
 ROOT = Path(__file__).parents[3]
-SMALL = Work(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
+SMALL = Workload(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
 
 
 def frames_of(video: Path) -> list[np.ndarray]:
@@ -50,7 +51,7 @@ def frames_of(video: Path) -> list[np.ndarray]:
 def test_the_face_of_a_made_video_moves_and_is_found_in_every_frame_that_is_looked_at(
     stand_in_weights: Path, tmp_path: Path
 ) -> None:
-    files = generated_media.files(Work(Kind.VIDEO, 320, 240, 4, Precision.FP32), tmp_path)
+    files = generated_media.files(Workload(Kind.VIDEO, 320, 240, 4, Precision.FP32), tmp_path)
     frames = frames_of(files.face)
     assert (len(frames), frames[0].shape) == (100, (240, 320, 3))
     found = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), frames[::11], 4)
@@ -62,7 +63,7 @@ def test_the_face_of_a_made_video_moves_and_is_found_in_every_frame_that_is_look
 
 
 def test_media_are_made_once_and_speech_is_as_long_as_it_is_asked_for(tmp_path: Path) -> None:
-    work = Work(Kind.STILL, 64, 48, 10, Precision.FP32)
+    work = Workload(Kind.STILL, 64, 48, 10, Precision.FP32)
     files = generated_media.files(work, tmp_path)
     assert soundfile.info(files.speech).duration == 10
     made = files.face.stat().st_mtime_ns
@@ -71,8 +72,8 @@ def test_media_are_made_once_and_speech_is_as_long_as_it_is_asked_for(tmp_path: 
 
 @pytest.mark.parametrize("kind", list(Kind))
 def test_a_fresh_copy_shows_the_same_and_has_other_bytes(kind: Kind, tmp_path: Path) -> None:
-    face = generated_media.files(Work(kind, 64, 48, 0.4, Precision.FP32), tmp_path).face
-    fresh = generated_media.Fresh(tmp_path)
+    face = generated_media.files(Workload(kind, 64, 48, 0.4, Precision.FP32), tmp_path).face
+    fresh = generated_media.UniqueCopies(tmp_path)
     copies = [fresh.of(face), fresh.of(face)]
     assert len({path.read_bytes() for path in (face, *copies)}) == 3
     for copy in copies:
@@ -90,7 +91,7 @@ subprocess.run([sys.executable, "-c", "import time; held = b'x' * (60 << 20); ti
 
 
 def test_the_watch_sees_a_process_and_its_children() -> None:
-    with subprocess.Popen([sys.executable, "-c", HUNGRY]) as hungry, Watch("it", {"hungry": hungry.pid}) as watch:
+    with subprocess.Popen([sys.executable, "-c", HUNGRY]) as hungry, MemoryMonitor("it", {"hungry": hungry.pid}) as watch:
         hungry.wait()
     child = next(name for name in watch.peaks if name.startswith("hungry: python"))
     assert 120 < watch.peaks["hungry"].bytes / (1 << 20) < 160
@@ -103,7 +104,7 @@ def test_the_original_in_its_own_process_tells_what_went_wrong_and_works_on(
     stand_in_weights: Path, tmp_path: Path
 ) -> None:
     files = generated_media.files(SMALL, tmp_path)
-    with Apart(stand_in_weights, "cpu") as apart:
+    with OriginalProcess(stand_in_weights, "cpu") as apart:
         with pytest.raises(ValueError, match="not a video"):
             apart.clip(generated_media.Files(files.speech, files.speech), 4, Sample())
         stages = apart.clip(files, 4, Sample(detection=2))
@@ -117,18 +118,18 @@ def test_the_original_in_its_own_process_tells_what_went_wrong_and_works_on(
 
 def test_one_work_is_measured_over_a_live_stack(repository: Path, stand_in_weights: Path, tmp_path: Path) -> None:
     options = Namespace(work=tmp_path, rounds=1, sample=0.06, no_original=False, profile=Profile.CPU, format=None)
-    floor = Floor(repository)
+    floor = BareRuntime(repository)
     assert (floor.variant, floor.served) == ("onnx fp32", "onnxruntime")
-    measured = Measured(SMALL, floor.variant, floor.served)
-    with Apart(stand_in_weights, "cpu") as apart:
+    measured = WorkloadResult(SMALL, floor.variant, floor.served)
+    with OriginalProcess(stand_in_weights, "cpu") as apart:
         Bench(options, {"pads": "0,10,0,0"}).work(measured, floor, apart, repository)
-    who = [COLD, ORIGINAL, FIRST, AGAIN, bare("onnxruntime"), bare("OpenVINO"), ENCODER]
-    assert measured.who == who
+    who = [COLD, ORIGINAL, NEW_AVATAR, CACHED_AVATAR, bare_networks("onnxruntime"), bare_networks("OpenVINO"), ENCODER]
+    assert measured.subjects == who
     assert measured.frames == 15
     assert measured.speedup is not None
-    assert measured.again is not None
+    assert measured.cached_ratio is not None
     assert measured.scaled["the original's detection"] == (2, 12)
-    assert {"detection", "generation", "encode"} <= set(measured.stages(FIRST))
+    assert {"detection", "generation", "encode"} <= set(measured.stages(NEW_AVATAR))
     assert {"original", "gateway", "Triton: tritonserver", "Triton: wav2lip"} <= set(measured.memory)
     cli.write([measured], tmp_path / "out" / "bench.json")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["bench.json", "bench.md", "bench.png"]
@@ -136,10 +137,10 @@ def test_one_work_is_measured_over_a_live_stack(repository: Path, stand_in_weigh
 
 def test_forms_at_once_are_measured_against_as_many_one_after_another(repository: Path, tmp_path: Path) -> None:
     options = Namespace(work=tmp_path, rounds=1, sample=0, no_original=True, profile=Profile.CPU, format=None)
-    goals = Goals(together=0.9, fair=2, beside_encoder=0.8)
-    measured = Measured(Work(Kind.STILL, 160, 120, 0.4, Precision.FP32, goals, forms=3), "onnx fp32", "onnxruntime")
-    Bench(options, {}).work(measured, Floor(repository), None, repository)
-    assert measured.who == [COLD, APART, TOGETHER, WHOLE_ENCODER]
+    goals = Goals(concurrent_ratio=0.9, unfairness=2, encoder_ratio=0.8)
+    measured = WorkloadResult(Workload(Kind.STILL, 160, 120, 0.4, Precision.FP32, goals, forms=3), "onnx fp32", "onnxruntime")
+    Bench(options, {}).work(measured, BareRuntime(repository), None, repository)
+    assert measured.subjects == [COLD, SEQUENTIAL, CONCURRENT, ENCODER_ALL_CORES]
     assert [len(timing.waits) for timing in measured.timings] == [0, 3, 3, 0]
     assert all(verdict.met is not None for verdict in measured.verdicts())
 

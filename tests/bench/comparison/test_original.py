@@ -9,8 +9,8 @@ import torch
 from avatar.media.ffmpeg import executable
 from bench.comparison import generated_media, original
 from bench.comparison.original import Sample, Stages
-from bench.comparison.workloads import WORKS, Kind, Work
-from export.checkpoints.load import S3FD_FILE
+from bench.comparison.workloads import WORKLOADS, Kind, Workload
+from export.checkpoints.registry import S3FD_FILE
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from export.variants import Precision
@@ -42,16 +42,16 @@ def test_its_mouths_are_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) 
 def test_its_clip_is_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "clip.npz") as recorded:
         frames, at, count = list(recorded["frames"]), recorded["boxes"], len(recorded["mel"])
-        crops = original.cut(frames, at, count)
+        crops = original.crop(frames, at, count)
         np.testing.assert_array_equal(crops, recorded["crops"])
         mouths = original.generate(nets[1], crops, recorded["mel"])
-        result = np.stack(list(original.pasted(frames, at, mouths, count)))
+        result = np.stack(list(original.paste(frames, at, mouths, count)))
         assert np.abs(result.astype(int) - recorded["result"]).max() <= 1
 
 
 @pytest.fixture(scope="module")
 def stand_in_files(tmp_path_factory: pytest.TempPathFactory) -> generated_media.Files:
-    work = Work(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
+    work = Workload(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
     return generated_media.files(work, tmp_path_factory.mktemp("media"))
 
 
@@ -98,8 +98,8 @@ def test_a_stage_of_which_a_part_ran_is_scaled_to_the_whole_and_says_so() -> Non
 
 @pytest.mark.parametrize(("name", "pictures"), [("video-720p-fp32", 16), ("video-1080p-fp32", 15)])
 def test_the_detector_gets_16_pictures_or_what_24_gib_hold(name: str, pictures: int) -> None:
-    assert original.detection_batch(WORKS[name].width, WORKS[name].height) == pictures
-    assert original.detection_batch(WORKS[name].width, WORKS[name].height, memory=1) == 1
+    assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height) == pictures
+    assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height, memory=1) == 1
 
 
 def test_a_picture_without_a_face_is_an_error(nets: tuple[S3FD, Wav2Lip]) -> None:

@@ -1,20 +1,20 @@
 import pytest
 
 from bench.comparison import workloads
-from bench.comparison.workloads import WORKS, Kind
+from bench.comparison.workloads import WORKLOADS, Kind
 from export.variants import Precision
 
 CPU = (Precision.FP32, Precision.INT8)
 
 
 def test_a_work_is_found_under_its_name() -> None:
-    assert all(work.name == name for name, work in WORKS.items())
-    work = WORKS["video-720p-int8"]
+    assert all(work.name == name for name, work in WORKLOADS.items())
+    work = WORKLOADS["video-720p-int8"]
     assert (work.kind, work.width, work.height, work.seconds) == (Kind.VIDEO, 1280, 720, 10)
 
 
 def test_the_goals_are_those_that_were_set() -> None:
-    first = {name: work.goals.first for name, work in WORKS.items() if work.goals.first}
+    first = {name: work.goals.speedup for name, work in WORKLOADS.items() if work.goals.speedup}
     assert first == {
         "still-480p-fp32": 3,
         "still-480p-int8": 8,
@@ -24,30 +24,30 @@ def test_the_goals_are_those_that_were_set() -> None:
         "video-720p-int8": 80,
         "video-720p-fp16": 10,
     }
-    assert [name for name, work in WORKS.items() if work.goals.real_time] == ["still-480p-int8"]
-    many = {name: work.goals for name, work in WORKS.items() if work.forms == 8}
-    assert all((goals.together, goals.fair) == (0.9, 2) for goals in many.values())
-    assert [name for name, goals in many.items() if goals.beside_encoder == 0.8] == ["8-video-720p-fp16"]
+    assert [name for name, work in WORKLOADS.items() if work.goals.real_time] == ["still-480p-int8"]
+    many = {name: work.goals for name, work in WORKLOADS.items() if work.forms == 8}
+    assert all((goals.concurrent_ratio, goals.unfairness) == (0.9, 2) for goals in many.values())
+    assert [name for name, goals in many.items() if goals.encoder_ratio == 0.8] == ["8-video-720p-fp16"]
 
 
 def test_without_names_each_size_and_every_goal_of_the_precisions_is_measured() -> None:
-    usual = workloads.usual(CPU)
+    usual = workloads.default_workloads(CPU)
     sizes = {(work.kind, work.height) for work in usual}
     assert {(kind, height) for kind in Kind for height in (360, 720, 1080)} <= sizes
-    with_goal = {work.name for work in WORKS.values() if work.goals.first and work.precision in CPU}
+    with_goal = {work.name for work in WORKLOADS.values() if work.goals.speedup and work.precision in CPU}
     assert with_goal <= {work.name for work in usual}
     assert any(work.forms == 8 for work in usual)
-    assert {work.precision for work in workloads.usual((Precision.FP16,))} == {Precision.FP16}
-    assert len(workloads.usual(CPU, quick=True)) < len(usual) / 2
+    assert {work.precision for work in workloads.default_workloads((Precision.FP16,))} == {Precision.FP16}
+    assert len(workloads.default_workloads(CPU, quick=True)) < len(usual) / 2
 
 
 def test_a_name_without_its_precision_stands_for_all_of_them() -> None:
-    found = workloads.named(["still-480p", "video-360p-int8", "still-480p-int8"], CPU)
+    found = workloads.by_name(["still-480p", "video-360p-int8", "still-480p-int8"], CPU)
     assert [work.name for work in found] == ["still-480p-fp32", "still-480p-int8", "video-360p-int8"]
 
 
 def test_an_unknown_name_and_one_of_another_precision_are_refused() -> None:
     with pytest.raises(ValueError, match=r"no work is named 'still-481p'; --list"):
-        workloads.named(["still-481p"], CPU)
+        workloads.by_name(["still-481p"], CPU)
     with pytest.raises(ValueError, match=r"video-720p-fp16: only fp32, int8 is measured"):
-        workloads.named(["video-720p-fp16"], CPU)
+        workloads.by_name(["video-720p-fp16"], CPU)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bench.triton import overhead as serving
-from bench.triton.overhead import Overhead, Plan
+from bench.triton.overhead import Overhead, OverheadPlan
 from embedded.server import Triton
 from export.build import versions
 from lipsync.tensors import WAV2LIP
@@ -51,7 +51,7 @@ def test_the_bare_session_has_the_options_of_the_servers(monkeypatch: pytest.Mon
 def test_both_sides_give_the_same_mouths(triton: Triton, repository: Path) -> None:
     batch = serving._batch(3)
     file = versions.list_versions(repository / WAV2LIP.name)[-1].folder / "model.onnx"
-    (alone,) = serving.bare(file, threads=1)(batch)
+    (alone,) = serving.load_bare(file, threads=1)(batch)
     with caller(triton.grpc_address) as call:
         served = call(WAV2LIP.name, {tensor.name: array for tensor, array in zip(WAV2LIP.inputs, batch, strict=True)})
     assert np.abs(alone.astype(int) - served[WAV2LIP.outputs[0].name]).max() <= 1
@@ -59,18 +59,18 @@ def test_both_sides_give_the_same_mouths(triton: Triton, repository: Path) -> No
 
 def test_every_round_measures_both_sides(repository: Path) -> None:
     said: list[str] = []
-    overhead = serving.measure(repository, Plan(callers=2, batch=2, batches=3, rounds=2), said.append)
+    overhead = serving.measure(repository, OverheadPlan(callers=2, batch=2, batches=3, rounds=2), said.append)
     assert (overhead.runtime, len(overhead.served), len(overhead.bare)) == ("onnx fp32", 2, 2)
-    assert min(*overhead.served, *overhead.bare, *overhead.served_work, *overhead.bare_work) > 0
+    assert min(*overhead.served, *overhead.bare, *overhead.served_cpu, *overhead.bare_cpu) > 0
     assert said[-1].startswith("round 2 of 2: gRPC ")
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own() -> None:
     # the second round ran on a machine that was ten times as fast for both
     speeds, work = ([9.7, 96.0, 9.5], [10.0, 100.0, 10.0]), ([0.2, 0.2, 0.3], [0.2, 0.19, 0.2])
-    overhead = Overhead(Plan(rounds=3), "onnx fp32", 2, *speeds, *work)
+    overhead = Overhead(OverheadPlan(rounds=3), "onnx fp32", 2, *speeds, *work)
     assert overhead.ratio == pytest.approx(0.96)
-    assert overhead.work_ratio == pytest.approx(0.95)
+    assert overhead.cpu_ratio == pytest.approx(0.95)
     said = serving.text(overhead)
     assert "ratio 0.960 (goal: at least 0.95; met)" in said
     assert "9.7 frames/s through gRPC, 10.0 frames/s in the bare runtime" in said
@@ -84,4 +84,4 @@ def test_a_request_that_fails_is_an_error(triton: Triton) -> None:
 
 def test_a_folder_without_the_model_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no exported wav2lip in it"):
-        serving.measure(tmp_path, Plan())
+        serving.measure(tmp_path, OverheadPlan())

@@ -34,7 +34,7 @@ def test_the_committed_files_are_those_of_the_models_and_up_to_date(made: dict[s
 
 @every_model
 def test_a_file_is_small_and_says_what_it_is(model: Model) -> None:
-    path = FOLDER / request_data.file_of(model)
+    path = FOLDER / request_data.file_name(model)
     assert path.stat().st_size < MEGABYTE
     assert json.loads(path.read_text())["about"].startswith(f"{model.name}: ")
 
@@ -112,7 +112,7 @@ def test_what_is_written_is_read_back_and_current(tmp_path: Path, made: dict[str
     assert request_data.main(["--dir", str(tmp_path)]) == 0
     assert request_data.main(["--dir", str(tmp_path), "--check"]) == 0
     for model in MODELS:
-        there = request_data.read(tmp_path / request_data.file_of(model), model)
+        there = request_data.read(tmp_path / request_data.file_name(model), model)
         for ours, theirs in zip(there.requests, made[model.name].requests, strict=True):
             for a, b in zip(ours, theirs, strict=True):
                 np.testing.assert_array_equal(a, b)

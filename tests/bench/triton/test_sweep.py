@@ -10,17 +10,17 @@ import pytest
 
 from bench.triton import report as perf_report
 from bench.triton import sweep
-from bench.triton.overhead import Overhead, Plan
-from bench.triton.perf_analyzer import Figures, Load, memories
-from bench.triton.report import Measured, Report
+from bench.triton.overhead import Overhead, OverheadPlan
+from bench.triton.perf_analyzer import PerfMetrics, Load, supported_memory
+from bench.triton.report import Measurement, Report
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, FACE_CROP, FACE_NMS, LIVE, MODELS, WAV2LIP, WAV2LIP_BATCH, Model
 
-FAST = Figures(1234.5, 0.5, 1.0, 2.25, 40.0, network_ms=0.1, queue_ms=0.2, compute_ms=150.0)
+FAST = PerfMetrics(1234.5, 0.5, 1.0, 2.25, 40.0, network_ms=0.1, queue_ms=0.2, compute_ms=150.0)
 
 
-def measured(model: Model, callers: int, frames: int = 1, speed: float = 1234.5) -> Measured:
-    return Measured(Load(model, callers), frames, Figures(speed, *list(vars(FAST).values())[1:]))
+def measured(model: Model, callers: int, frames: int = 1, speed: float = 1234.5) -> Measurement:
+    return Measurement(Load(model, callers), frames, PerfMetrics(speed, *list(vars(FAST).values())[1:]))
 
 
 def planned(url: str, *words: str) -> list[Load]:
@@ -31,7 +31,7 @@ def planned(url: str, *words: str) -> list[Load]:
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
 def test_every_model_is_measured_in_all_ways_at_every_concurrency(model: Model) -> None:
     loads = [load for load in planned("127.0.0.1:8001") if load.model is model]
-    assert {(load.memory, load.callers) for load in loads} == {(m, c) for m in memories(model) for c in (1, 2, 4, 8)}
+    assert {(load.memory, load.callers) for load in loads} == {(m, c) for m in supported_memory(model) for c in (1, 2, 4, 8)}
     assert len(loads) == len(set(loads)) == (4 if model.streams else 8)
 
 
@@ -91,7 +91,7 @@ def test_what_a_request_of_a_model_that_streams_spends_its_time_on_is_left_open(
 
 def test_a_report_is_a_table_a_file_of_figures_and_a_chart(tmp_path: Path) -> None:
     rows = [measured(model, callers, speed=50.0 * callers) for model in MODELS for callers in (1, 2, 4)]
-    overhead = Overhead(Plan(rounds=3), "onnx fp32", 2, [9.0, 99.0, 8.0], [10.0, 100.0, 10.0], [1.0], [1.0])
+    overhead = Overhead(OverheadPlan(rounds=3), "onnx fp32", 2, [9.0, 99.0, 8.0], [10.0, 100.0, 10.0], [1.0], [1.0])
     report = Report(rows, ["s3fd, 8 at once, shared memory none: away"], {"s3fd": "openvino int8"}, overhead)
     written = perf_report.write(report, tmp_path / "out")
     assert [path.name for path in written] == ["perf.md", "perf.json", "perf.png"]

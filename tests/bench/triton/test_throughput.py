@@ -16,7 +16,7 @@ def test_every_caller_is_answered_and_counted(
 ) -> None:
     figure = throughput.measure(repository, requests=2, batch=2, seconds=0.5)
     assert (figure.device, figure.backend, figure.precision) == ("the CPU", "onnxruntime", "fp32")
-    assert figure.frames_a_second > 0
+    assert figure.frames_per_second > 0
     assert sum(figure.batches.values()) > 0
     assert set(figure.batches) <= {2, 4}  # a caller's own, or both callers' together
     throughput.report(figure, tmp_path / "gpu.json")
