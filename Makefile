@@ -4,6 +4,8 @@
 
 PYTHON ?= python3.11
 VENV := .venv
+# of the tests: live servers keep one busy, exports the other
+WORKERS ?= 2
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
@@ -22,15 +24,17 @@ demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png 
 up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
 	@$(PY) -m demo up
 
-test: $(STAMP)  ## the whole test suite, live Triton included
-	@$(PY) -m pytest $(TESTS)
+test: $(STAMP)  ## the test suite, live Triton included, on two workers; TESTS=path for a part of it
+	@$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
 
-test-long: $(STAMP)  ## ten-minute clips: in step to the end, in bounded memory (half an hour)
+test-long: $(STAMP)  ## what takes minutes: int8 exports, ten-minute clips, 200 streams (about 40 minutes)
+	@$(PY) -m pytest -m slow
 	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/pipeline/test_av_sync.py tests/avatar/pipeline/test_memory.py
+	@AVATAR_TEST_STREAMS=200 $(PY) -m pytest tests/e2e/test_many_streams.py
 
 coverage: $(STAMP)  ## the test suite under coverage.py, its processes included; the report is in build/coverage
 	@rm -rf build/coverage
-	@$(PY) -m coverage run -m pytest $(TESTS)
+	@$(PY) -m coverage run -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
 	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage html --quiet --directory build/coverage/html --fail-under 0
 	@$(PY) -m coverage report --skip-covered

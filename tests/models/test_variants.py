@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from embedded.server import Triton
 from export.build.variant_builder import VariantBuilder
 from export.checkpoints import load
-from export.formats.onnx_model import Provenance
+from export.checkpoints.provenance import Provenance
 from export.networks import random_weights
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.triton_config import model_config
@@ -33,7 +33,20 @@ VARIANTS = [
     if (format, precision) not in ((Format.TORCHSCRIPT, Precision.INT8), (Format.ONNX, Precision.FP32))
 ]  # ONNX FP32 is what every other test of a live server runs on
 NETS = (tensors.WAV2LIP, tensors.S3FD)
-every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+# Quantization runs both networks over all calibration images, and TorchScript in FP16 is meant for a GPU: on a CPU
+# they take minutes, and run with `make test-long`.
+SLOW = [variant for variant in VARIANTS if variant.precision is Precision.INT8]
+SLOW.append(Variant(Format.TORCHSCRIPT, Precision.FP16))
+QUICK = [variant for variant in VARIANTS if variant not in SLOW]
+every_variant = pytest.mark.parametrize(
+    ("call", "variant"),
+    [
+        *(pytest.param(QUICK, variant, id=str(variant)) for variant in QUICK),
+        *(pytest.param(SLOW, variant, id=str(variant), marks=pytest.mark.slow) for variant in SLOW),
+    ],
+    indirect=["call"],
+    scope="module",
+)
 
 
 def name_of(net: tensors.Model, variant: Variant) -> str:
@@ -41,8 +54,10 @@ def name_of(net: tensors.Model, variant: Variant) -> str:
 
 
 @pytest.fixture(scope="module")
-def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
-    """A server with a model for each variant of each net."""
+def call(
+    request: pytest.FixtureRequest, stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Caller]:
+    """A server with a model for each variant of the parameter, of each net."""
     work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
     detector = S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
     samples = Samples(Media.shipped(), detector, print)
@@ -60,7 +75,7 @@ def call(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> It
             verification={},
             folder=work / net.name,
         )
-        for variant in VARIANTS:
+        for variant in request.param:
             config = model_config.config(net, variant=variant, profile=Profile.CPU)
             config.name = name_of(net, variant)
             del config.model_warmup[:]
