@@ -1,16 +1,20 @@
-"""A second clip with the same avatar pays no detection, and no second background; whatever else differs begins anew."""
+"""A second clip with the same avatar needs no detection and no new background; any other input is computed again."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import avatar
+import lipsync
 from avatar.errors import FaceNotFound
 from avatar.events import RenderResult
 from avatar.options import Detection, NoFace, Options
 from avatar.pipeline import render
 from avatar.request import Background
+from avatar.resources.avatar_cache import code_digest, source_digest
 from avatar.resources.cache import Cache
 from avatar.testing import FakeInference
 from tests.support.media import (
@@ -43,7 +47,7 @@ async def job(
     options: Options | None = None,
     background: Background = Background.FROM_INPUT,
 ) -> Frames:
-    """The frames of the result; the face is a still unless `video` says otherwise."""
+    """Return the frames of the result; the face is a still unless there is a `video`."""
     if video is None:
         face = write_still(folder / "face.png")
     else:
@@ -62,21 +66,23 @@ def models(export: str = "one", **options: object) -> FakeInference:
 
 @pytest.mark.parametrize("video", [None, moving_square(30)], ids=["still", "video"])
 @pytest.mark.parametrize("detection", list(Detection))
-async def test_the_same_avatar_is_not_looked_at_again(
+async def test_the_face_of_the_same_avatar_is_not_detected_again(
     tmp_path: Path, cache: Cache, video: Frames | None, detection: Detection
 ) -> None:
     first, again, elsewhere = models(), models(), models()
     options = Options(detection=detection)
     one = await job(tmp_path, cache, first, video=video, options=options)
     other = await job(tmp_path, cache, again, video=video, options=options)
-    third = await job(tmp_path, Cache(tmp_path / "cache", MIB), elsewhere, video=video, options=options)  # a worker
+    third = await job(
+        tmp_path, Cache(tmp_path / "cache", MIB), elsewhere, video=video, options=options
+    )  # of another process
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one, third)
     assert first.frame_count > 0
     assert again.frame_count == elsewhere.frame_count == 0
 
 
-async def test_shorter_speech_uses_the_frames_that_are_known_and_longer_speech_looks_again(
+async def test_shorter_speech_uses_the_cached_frames_and_longer_speech_detects_again(
     tmp_path: Path, cache: Cache
 ) -> None:
     frames = moving_square(60)
@@ -88,12 +94,10 @@ async def test_shorter_speech_uses_the_frames_that_are_known_and_longer_speech_l
     assert longer.frame_count > 0
     await job(tmp_path, cache, models(), video=frames, seconds=3.0)
     assert len(await job(tmp_path, cache, loop, video=frames, seconds=4.0)) == 100
-    assert loop.frame_count == 0  # all of the video is known
+    assert loop.frame_count == 0  # all frames of the video are cached
 
 
-async def test_what_was_computed_by_another_model_or_from_another_picture_is_not_used(
-    tmp_path: Path, cache: Cache
-) -> None:
+async def test_results_of_another_model_or_from_another_image_are_not_used(tmp_path: Path, cache: Cache) -> None:
     await job(tmp_path, cache, models())
     for other, options in (
         (models("two"), Options()),
@@ -105,10 +109,10 @@ async def test_what_was_computed_by_another_model_or_from_another_picture_is_not
         assert other.frame_count > 0
     padded = models()
     await job(tmp_path, cache, padded, options=Options(pads=(0, 20, 0, 0)))
-    assert padded.frame_count == 0  # pads come after
+    assert padded.frame_count == 0  # padding is applied after the cache
 
 
-async def test_of_models_that_nobody_knows_nothing_is_kept(tmp_path: Path, cache: Cache) -> None:
+async def test_nothing_is_cached_for_models_without_a_known_export(tmp_path: Path, cache: Cache) -> None:
     for _ in range(2):
         unknown = models("")
         await job(tmp_path, cache, unknown)
@@ -119,7 +123,7 @@ async def test_of_models_that_nobody_knows_nothing_is_kept(tmp_path: Path, cache
 
 
 @pytest.mark.parametrize("background", [Background.GREEN, Background.TRANSPARENT])
-async def test_a_changed_background_is_remembered(tmp_path: Path, cache: Cache, background: Background) -> None:
+async def test_a_replaced_background_is_cached(tmp_path: Path, cache: Cache, background: Background) -> None:
     box, results, calls = Options(box=(10, 50, 10, 50)), [], []
     for _ in range(2):
         face, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(0.4))
@@ -135,7 +139,7 @@ async def test_a_changed_background_is_remembered(tmp_path: Path, cache: Cache, 
     assert other.calls["segment"] == 1
 
 
-async def test_frames_without_a_face_are_remembered_as_such(tmp_path: Path, cache: Cache) -> None:
+async def test_frames_without_a_face_are_cached_as_such(tmp_path: Path, cache: Cache) -> None:
     frames = moving_square(30)
     frames[10:14] //= 2
     keep = Options(no_face=NoFace.KEEP)
@@ -146,3 +150,29 @@ async def test_frames_without_a_face_are_remembered_as_such(tmp_path: Path, cach
     with pytest.raises(FaceNotFound) as error:
         await job(tmp_path, cache, models(), video=frames)
     assert error.value.seconds == pytest.approx(10 / 25)
+
+
+def test_a_change_in_any_package_of_the_code_changes_its_digest(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    (package / "room" / "deep").mkdir(parents=True)
+    modules = [package / "top.py", package / "room" / "inner.py", package / "room" / "deep" / "innermost.py"]
+    for module in modules:
+        module.write_text("one = 1\n")
+    digests = {source_digest([package])}
+    for module in modules:
+        module.write_text("one = 2\n")
+        digests.add(source_digest([package]))
+    assert len(digests) == 1 + len(modules)
+    (package / "room" / "notes.txt").write_text("no code")
+    assert source_digest([package]) in digests
+
+
+def test_the_digest_of_the_code_covers_every_module_of_avatar_and_lipsync(tmp_path: Path) -> None:
+    copies = []
+    for package in (avatar, lipsync):
+        folder = Path(str(package.__file__)).parent
+        copies.append(shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("__pycache__")))
+    digest = code_digest.__wrapped__()  # not the cached one, which is from the start of the process
+    assert source_digest(copies) == digest
+    (copies[0] / "faces" / "selection.py").write_text("")
+    assert source_digest(copies) != digest

@@ -1,4 +1,4 @@
-"""What the cache keeps, for how long, and what it makes of others' files, dead processes and damage."""
+"""What the cache stores, what it evicts, and how it treats damaged files, dead processes and unsafe folders."""
 
 import os
 import stat
@@ -24,7 +24,7 @@ def same(found: dict[str, np.ndarray] | None, number: int) -> bool:
     return found is not None and int(found["more"][0]) == number and bool((found["numbers"] == number).all())
 
 
-def test_what_is_put_is_got_by_any_process_that_shares_the_folder(tmp_path: Path) -> None:
+def test_an_entry_is_found_by_any_process_that_shares_the_folder(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     assert cache.get("a key") is None
     cache.put("a key", arrays(7))
@@ -33,7 +33,7 @@ def test_what_is_put_is_got_by_any_process_that_shares_the_folder(tmp_path: Path
     assert cache.get("another key") is None
 
 
-def test_what_was_asked_for_is_counted_wherever_it_was_found(tmp_path: Path) -> None:
+def test_hits_and_misses_are_counted_in_memory_and_on_disk(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     assert (cache.hits, cache.misses) == (0, 0)
     cache.get("k")
@@ -47,7 +47,7 @@ def test_what_was_asked_for_is_counted_wherever_it_was_found(tmp_path: Path) -> 
     assert (cache.hits, cache.misses) == (1, 1)
 
 
-def test_threads_lose_no_count(tmp_path: Path) -> None:
+def test_no_count_is_lost_between_threads(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     cache.put("k", arrays(1, 10))
     with ThreadPoolExecutor(4) as threads:
@@ -55,7 +55,7 @@ def test_threads_lose_no_count(tmp_path: Path) -> None:
     assert (cache.hits, cache.misses) == (500, 500)
 
 
-def test_an_array_that_was_got_is_ones_own(tmp_path: Path) -> None:
+def test_the_caller_may_change_the_arrays(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     cache.put("k", arrays(1))
     found = cache.get("k")
@@ -64,7 +64,7 @@ def test_an_array_that_was_got_is_ones_own(tmp_path: Path) -> None:
     assert same(cache.get("k"), 1)
 
 
-def test_the_folder_stays_within_its_bytes_and_what_was_used_last_stays(tmp_path: Path) -> None:
+def test_the_folder_stays_within_its_limit_and_keeps_the_entries_used_last(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     for number in range(40):  # 40 KB each
         cache.put(str(number), arrays(number, 10_000))
@@ -76,15 +76,15 @@ def test_the_folder_stays_within_its_bytes_and_what_was_used_last_stays(tmp_path
     assert Cache(tmp_path, MIB).get("3") is None
 
 
-def test_what_is_larger_than_all_of_it_is_not_kept(tmp_path: Path) -> None:
+def test_an_entry_larger_than_the_cache_is_not_stored(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10_000)
     cache.put("large", arrays(1, 10_000))
     assert cache.get("large") is None
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no archive", b"\x00" * 5000])
-def test_a_damaged_entry_was_never_there(tmp_path: Path, damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 not an archive", b"\x00" * 5000])
+def test_a_damaged_entry_counts_as_missing(tmp_path: Path, damage: bytes) -> None:
     Cache(tmp_path, MIB).put("k", arrays(1))
     (entry,) = tmp_path.iterdir()
     entry.write_bytes(damage)
@@ -104,18 +104,18 @@ def test_a_pickle_in_an_entry_is_not_loaded(tmp_path: Path) -> None:
     assert Cache(tmp_path, MIB).get("k") is None
 
 
-def test_the_folder_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_the_folder_is_accessible_by_its_owner_only(tmp_path: Path) -> None:
     Cache(tmp_path / "new" / "cache", MIB)
     assert stat.S_IMODE((tmp_path / "new" / "cache").stat().st_mode) == 0o700
 
 
-def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+def test_a_link_in_place_of_the_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(OSError, match="belongs to the user of this process"):
         Cache(tmp_path / "link", MIB)
 
 
-def test_a_folder_that_vanishes_is_no_error(tmp_path: Path) -> None:
+def test_a_removed_folder_is_no_error(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 4 * MIB)
     (tmp_path / "cache").rmdir()
     cache.put("k", arrays(1))
@@ -123,7 +123,7 @@ def test_a_folder_that_vanishes_is_no_error(tmp_path: Path) -> None:
     assert Cache(tmp_path / "cache", MIB).get("k") is None
 
 
-def test_threads_and_processes_use_it_at_once(tmp_path: Path) -> None:
+def test_threads_and_processes_use_it_concurrently(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np; from avatar.resources.cache import Cache\n"
         "cache = Cache(Path(sys.argv[1]), 300_000)\n"
@@ -148,7 +148,7 @@ def test_threads_and_processes_use_it_at_once(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 300_000 + 3 * 21_000  # three writers at most
 
 
-def test_half_a_file_of_a_dead_process_goes_in_time(tmp_path: Path) -> None:
+def test_the_incomplete_file_of_a_dead_process_is_removed_after_a_while(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     stale, fresh = tmp_path / "stale.part", tmp_path / "fresh.part"
     for path in (stale, fresh):

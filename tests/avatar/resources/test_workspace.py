@@ -1,3 +1,5 @@
+"""Folders of processes and requests: private, and removed at the end."""
+
 import asyncio
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from avatar.resources.workspace import Workspace
 from tests.support.gateway_fakes import contents
 
 
-async def test_a_request_folder_is_new_private_and_gone_afterwards(tmp_path: Path) -> None:
+async def test_a_request_folder_is_new_and_private_and_removed_afterwards(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.open()
     async with workspace.folder() as first, workspace.folder() as second:
@@ -21,7 +23,7 @@ async def test_a_request_folder_is_new_private_and_gone_afterwards(tmp_path: Pat
 
 
 @pytest.mark.parametrize("end", [RuntimeError("failed"), asyncio.CancelledError()])
-async def test_a_request_folder_is_gone_however_the_request_ends(tmp_path: Path, end: BaseException) -> None:
+async def test_a_request_folder_is_removed_also_after_an_error(tmp_path: Path, end: BaseException) -> None:
     workspace = Workspace(tmp_path)
     workspace.open()
     with pytest.raises(type(end)):
@@ -32,7 +34,7 @@ async def test_a_request_folder_is_gone_however_the_request_ends(tmp_path: Path,
     workspace.close()
 
 
-async def test_the_end_waits_for_requests_that_unwind(tmp_path: Path) -> None:
+async def test_waiting_for_unused_ends_with_the_last_request(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.open()
     async with workspace.folder():
@@ -43,7 +45,7 @@ async def test_the_end_waits_for_requests_that_unwind(tmp_path: Path) -> None:
     workspace.close()
 
 
-def test_a_folder_in_use_by_another_process_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_in_use_by_another_process_is_not_removed(tmp_path: Path) -> None:
     running, starting = Workspace(tmp_path), Workspace(tmp_path)
     running.open()
     starting.open()
