@@ -1,6 +1,6 @@
-"""Runs once what the Python models run, without a server: the last step of the Triton image's build.
+"""Run once what the Python models run, without a server: the last step of the Triton image's build.
 
-Prints the version of Python, the shapes that came out, and what became of a whole job whose nets are pretended.
+Prints the version of Python, the shapes of the results, and the result of a whole job with fake networks.
 """
 
 import asyncio
@@ -28,13 +28,11 @@ from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import BACKGROUND, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-NOT_IN_TRITON = {
-    "grpc_client",
-    "shared_memory",
-}  # of `avatar`: gRPC's client, and the memory that it shares with a server
+# of `avatar`: the gRPC client, and the memory that it shares with a server
+NOT_IN_TRITON = {"grpc_client", "shared_memory"}
 
 for package in (lipsync, avatar):
-    folder = Path(package.__file__).parent
+    folder = Path(package.__path__[0])
     for module in folder.rglob("*.py"):
         if module.stem not in NOT_IN_TRITON:
             name = ".".join((package.__name__, *module.relative_to(folder).with_suffix("").parts))
@@ -49,27 +47,30 @@ frames = paste(picture, boxes, faces)
 kept, _ = non_max_suppression(np.tile(boxes.astype(np.float32), (1, 1024, 1)), np.full((1, 1024), 0.9, np.float32))
 
 
-async def say_it(folder: Path, models: FakeInference) -> tuple[bytes, RenderResult]:
-    """Before another background: so the system's or imageio-ffmpeg's ffmpeg runs, and PixelLib without TensorFlow."""
+async def render_once(folder: Path, models: FakeInference) -> tuple[bytes, RenderResult]:
+    """Render with a new background: so ffmpeg runs (the system's, or imageio-ffmpeg's), and PixelLib."""
     shown = picture[0].copy()
-    shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the pretended net
-    (folder / "face").write_bytes(cv2.imencode(".png", shown)[1])
+    shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the fake network
+    (folder / "face").write_bytes(cv2.imencode(".png", shown)[1].tobytes())
     soundfile.write(folder / "speech", speech, SAMPLE_RATE, format="WAV")
     files = {name: Upload(folder / file, 1) for name, file in ((FACE_FILE, "face"), (SPEECH_FILE, "speech"))}
     asked = parse({FACE_TYPE: "png", BACKGROUND: "Green", **files}, folder, "smoke", streamed=True)
     async with aclosing(render(asked, models)) as events:
-        told = [event async for event in events]
-    return b"".join(event.data for event in told if isinstance(event, Chunk)), told[-1]
+        received = [event async for event in events]
+    result = received[-1]
+    if not isinstance(result, RenderResult):
+        sys.exit(f"the job ended with {result}")
+    return b"".join(event.data for event in received if isinstance(event, Chunk)), result
 
 
-pretended = FakeInference()
+fake = FakeInference()
 with tempfile.TemporaryDirectory(dir=load(JobSettings).work_dir) as made:
-    video, rendered = asyncio.run(say_it(Path(made), pretended))
-if not pretended.calls["segment"]:
-    sys.exit("PixelLib did not ask for the person")
+    video, rendered = asyncio.run(render_once(Path(made), fake))
+if not fake.calls["segment"]:
+    sys.exit("PixelLib did not call the segmentation network")
 if not pi_heif.libheif_info()["decoders"]:
     sys.exit("pi_heif decodes nothing")
-sys.modules["openvino_telemetry"] = None  # as our openvino backend does
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # as our openvino backend does
 openvino = import_module("openvino")
 if "CPU" not in openvino.Core().available_devices:
     sys.exit("openvino finds no CPU")
