@@ -11,7 +11,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from avatar.errors import InvalidField, TooLarge
-from avatar.form.parse import FILES, TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
+from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
 
 from .errors import MalformedForm
 
@@ -137,7 +137,7 @@ class FormReader:
         elif part.name in FILES:
             part.text += data[start : start + 1]  # enough to tell it from an empty field
         else:
-            if part.size > TEXT_BYTES:
+            if part.size > MAX_TEXT_BYTES:
                 raise InvalidField(part.name, TOO_LONG)
             part.text += data[start:end]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from avatar import options
+from avatar.form.fields import OPTION_FIELDS, Field
 from avatar.request import Background
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
 
-def _schema(option: options.Option) -> dict[str, object]:
-    schema: dict[str, object] = {"type": "string", "default": option.default, "description": option.about}
-    return schema | ({"enum": list(option.choices)} if option.choices else {})
+def _schema(field: Field[object]) -> dict[str, object]:
+    schema: dict[str, object] = {"type": "string", "default": field.default_text, "description": field.description}
+    return schema | ({"enum": list(field.choices)} if field.choices else {})
 
 
 FORM_NAME = "AvatarForm"  # name of the schema
@@ -47,6 +47,6 @@ FORM_SCHEMA: dict[str, object] = {
             "format": "binary",
             "description": "Image to use as the background; it overrides `background`. Optional.",
         },
-        **{option.name: _schema(option) for option in options.OPTIONS},
+        **{field.name: _schema(field) for field in OPTION_FIELDS},
     },
 }

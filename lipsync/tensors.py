@@ -208,7 +208,7 @@ SEGMENTATION = Model(
     (Tensor("labels", "INT32", (-1, -1), "class of each pixel"),),
 )
 
-# The fields of the original form, and of the options that came later (`avatar.options` knows what they mean).
+# The fields of the original form, and of the options that came later (described in `avatar.form.fields`).
 FACE_TYPE, BACKGROUND = "avatarFileType", "background"
 FACE_FILE, SPEECH_FILE, BACKGROUND_FILE = "face_file", "audio_file", "background_file"
 OPTIONS = (

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from avatar.options import OPTIONS
+from avatar.form.fields import OPTION_FIELDS
 from avatar.settings import LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 COMMAND = ".venv/bin/python scripts/generate_doc_tables.py"
 NOTICE = f"<!-- Generated from the code by `{COMMAND}`. Do not edit. -->"
-CHOSEN = {option.name for option in OPTIONS}
+CHOSEN = {option.name for option in OPTION_FIELDS}
 # Names of earlier builds, accepted for one release.
 OLD_SETTINGS = {
     "AVATAR_TRITON": "AVATAR_TRITON_URL",
@@ -34,8 +34,8 @@ OLD_METRICS = {"avatar_jobs_refused_total": "avatar_jobs_rejected_total"}
 def options_page() -> str:
     """Return the page of the form's options, one row per option."""
     rows = [
-        f"| `{each.name}` | {f'`{each.default}`' if each.default else 'empty'} | {each.about}{_scope(each.name)} |"
-        for each in OPTIONS
+        f"| `{each.name}` | {_default(each.default_text)} | {each.description}{_scope(each.name)} |"
+        for each in OPTION_FIELDS
     ]
     return _page(
         "Form options",
@@ -46,6 +46,10 @@ def options_page() -> str:
         "`AVATAR_WORK_MEGAPIXELS`. The other fields are described with the [form](../guide/http.md#fields).",
         _table(("option", "default", "meaning"), rows),
     )
+
+
+def _default(text: str) -> str:
+    return f"`{text}`" if text else "empty"
 
 
 def settings_page() -> str:

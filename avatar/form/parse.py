@@ -1,8 +1,8 @@
-"""The form's fields, however they came: raw values stop here, a frozen AvatarRequest goes on.
+"""Parse the raw fields of a form, from HTTP or gRPC, to a frozen AvatarRequest.
 
-The original's four fields are needed. The options (`avatar.options`) are optional, with the original's behaviour as
-their defaults. `background` counts for stills only, so with a video any value of it passes, as in the original. The
-extension only says still or video, and the file's content knows better: it never becomes part of a path.
+The four fields of the original form are required. The options (`avatar.form.fields`) are optional; their defaults are
+the original's behavior. `background` applies to stills only, so any value is accepted with a video, as in the original.
+The file extension only says whether a GIF is meant as a still; it never becomes part of a path.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from pathlib import Path
 
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-from .. import options
 from ..errors import InvalidField
 from ..limits import LIMITS, Limits
 from ..request import AvatarRequest, Background, Color
+from .fields import OPTION_FIELDS, parse_options
+from .values import echo
 
 # field → the fixed name of its file in the request's folder
 FILES: dict[str, str] = {FACE_FILE: "face", SPEECH_FILE: "speech", BACKGROUND_FILE: "backdrop"}
-TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(option.name for option in options.OPTIONS)})
-TEXT_BYTES = 1024  # no value comes near it
-TOO_LONG = f"the value is longer than {TEXT_BYTES} bytes"
+TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(field.name for field in OPTION_FIELDS)})
+MAX_TEXT_BYTES = 1024  # far longer than any valid value
+TOO_LONG = f"the value is longer than {MAX_TEXT_BYTES} bytes"
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
-_SHOWN = 40  # characters of a bad value that its error repeats
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file field as it came: where it lies, and how many bytes it has."""
+    """The value of a file field: the path of the received file, and its size in bytes."""
 
     path: Path
     size: int
 
 
-# The known fields of a form; a field may be of the wrong kind, or missing.
+# The known fields of a form; a field may be missing, or text in place of a file.
 Form = Mapping[str, str | Upload]
 
 
@@ -49,29 +49,32 @@ def parse(
     streamed: bool = False,
     live: bool = False,
 ) -> AvatarRequest:
-    """The job that a form asks for. Raises InvalidField, naming the field, where it does not do.
+    """Return the request that a form describes.
 
     Args:
-        form: its fields.
-        folder: the request's own.
-        identity: names the request in log lines.
-        limits: what is refused as too much.
-        streamed: whether the result is wanted in chunks.
-        live: whether the speech comes later, as it is spoken: then nothing lies where the request says that it is.
+        form: the fields.
+        folder: the request's own folder.
+        identity: the id of the request in log lines.
+        limits: the limits of the job.
+        streamed: whether the result is sent in chunks.
+        live: whether the audio is sent later, while it is spoken; then there is no file at `audio_path`.
+
+    Raises:
+        InvalidField: a field is missing or invalid.
     """
-    face = _file(form, FACE_FILE)
-    speech = folder / FILES[SPEECH_FILE] if live else _file(form, SPEECH_FILE)
-    still = is_still(_text(form, FACE_TYPE))
+    face_path = _file(form, FACE_FILE)
+    audio_path = folder / FILES[SPEECH_FILE] if live else _file(form, SPEECH_FILE)
+    names_still = is_still(_text(form, FACE_TYPE))
     background = _text(form, BACKGROUND)
-    chosen = options.parse({option.name: _optional(form, option.name) for option in options.OPTIONS})
+    options = parse_options({field.name: _optional(form, field.name) for field in OPTION_FIELDS})
     return AvatarRequest(
-        face_path=face,
-        audio_path=speech,
-        is_still=still,
-        background=_background(background, counts=still or chosen.background_video),
+        face_path=face_path,
+        audio_path=audio_path,
+        is_still=names_still,
+        background=_background(background, applies=names_still or options.background_video),
         folder=folder,
         id=identity,
-        options=chosen,
+        options=options,
         limits=limits,
         background_file=_optional_file(form, BACKGROUND_FILE),
         streamed=streamed,
@@ -79,7 +82,7 @@ def parse(
 
 
 def is_still(extension: str) -> bool:
-    """Whether the extension names a picture. Callers who leave a dot in front or shout are understood."""
+    """Return whether the extension is that of an image. A leading dot, spaces and upper case are accepted."""
     return extension.strip().removeprefix(".").lower() in STILL_TYPES
 
 
@@ -93,7 +96,7 @@ def _file(form: Form, field: str) -> Path:
 
 
 def _optional_file(form: Form, field: str) -> Path | None:
-    """The path of a file that may be missing or, as browsers send those left blank, empty."""
+    """Return the path of an optional file, or None. Browsers send an empty file for a blank field."""
     value = form.get(field)
     return None if not value or (isinstance(value, Upload) and value.size == 0) else _file(form, field)
 
@@ -108,7 +111,7 @@ def _text(form: Form, field: str) -> str:
 
 
 def _optional(form: Form, field: str) -> str:
-    """The value of a field that may be missing or, as browsers send those left blank, empty."""
+    """Return the value of an optional field, empty if it is missing. Browsers send an empty text for a blank field."""
     return _text(form, field) if form.get(field) else ""
 
 
@@ -119,14 +122,13 @@ def _given(form: Form, field: str) -> str | Upload:
         raise InvalidField(field, "the field is missing") from None
 
 
-def _background(value: str, *, counts: bool) -> Background | Color:
+def _background(value: str, *, applies: bool) -> Background | Color:
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
         return Color((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
     try:
         return Background(value)
     except ValueError:
-        if not counts:
+        if not applies:
             return Background.FROM_INPUT
-        shown = ascii(value if len(value) <= _SHOWN else value[:_SHOWN] + "...")
         allowed = ", ".join(background.value for background in Background)
-        raise InvalidField(BACKGROUND, f"{shown} is not one of {allowed}, #rrggbb") from None
+        raise InvalidField(BACKGROUND, f"{echo(value)} is not one of {allowed}, #rrggbb") from None

@@ -22,7 +22,7 @@ from lipsync.tensors import Model, Tensor
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse, PbUtils
 
 from ..errors import ClientError, InvalidField, Unavailable
-from ..form.parse import TEXT_BYTES, TOO_LONG
+from ..form.parse import MAX_TEXT_BYTES, TOO_LONG
 from ..request import choose_id
 
 CLIENT_CANCELLED = "499 the client cancelled the request or disconnected"
@@ -158,7 +158,7 @@ def _read(tensor: Tensor, array: Array) -> Array | str:
     if tensor.dtype != "BYTES":
         return array.copy()
     text: bytes = array[0]
-    if len(text) > TEXT_BYTES:
+    if len(text) > MAX_TEXT_BYTES:
         raise InvalidField(tensor.name, TOO_LONG)
     return text.decode("utf-8", "replace")
 

@@ -16,9 +16,9 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from avatar import errors
 from avatar.events import RenderResult
-from avatar.form.parse import TEXT_BYTES
+from avatar.form.fields import OPTION_FIELDS
+from avatar.form.parse import MAX_TEXT_BYTES
 from avatar.media import ffmpeg_args
-from avatar.options import OPTIONS
 from avatar.serving import live_avatar, live_model, render_model, runner
 from avatar.serving.request import CLIENT_CANCELLED
 from avatar.settings import LiveSettings, described
@@ -59,7 +59,7 @@ def files(material: Path) -> dict[str, bytes]:
 
 def test_every_name_that_a_caller_meets_is_on_the_pages() -> None:
     tensors = {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
-    options = {option.name for option in OPTIONS}
+    options = {option.name for option in OPTION_FIELDS}
     settings = {setting.variable for setting in described(LiveSettings)}
     keys = set(render_model.summary(RenderResult(None, "mp4", 1, Fraction(25), 1.0, {})))
     protocol = {"sequence_id", "sequence_start", "sequence_end", "triton_final_response", API_VERSION_PARAMETER}
@@ -87,7 +87,7 @@ def test_numbers_are_those_of_the_code() -> None:
         OVERVIEW: (f"have a version, {API_VERSION} now",),
         LIVE: (f"{LATENCY} s of sound", f"receives no request for {SEQUENCE_IDLE_SECONDS} s"),
         ERRORS: (
-            f"| {TEXT_BYTES} bytes |",
+            f"| {MAX_TEXT_BYTES} bytes |",
             f"`s3fd` or `detect_faces` | {S3FD_BATCH}, all of one size |",
             f"`lipsync_clip` | {WAV2LIP_BATCH};",
             f"20 ms ({fewest} samples) to 30 s ({most})",

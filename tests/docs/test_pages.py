@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from avatar.options import OPTIONS
+from avatar.form.fields import OPTION_FIELDS
 from avatar.settings import LiveSettings, described
 from gateway.app import create_app
 from gateway.metrics import METRICS
@@ -133,11 +133,12 @@ def test_the_generated_pages_are_up_to_date() -> None:
 
 def test_every_option_setting_metric_and_tensor_is_in_the_reference() -> None:
     rows = {
-        "options": {option.name for option in OPTIONS},
+        "options": {option.name for option in OPTION_FIELDS},
         "settings": {setting.variable for setting in (*SETTINGS, *described(LiveSettings))},
         "metrics": {metric.name for metric in METRICS},
         "models": {model.name for model in MODELS}
-        | {each.name for model in MODELS for each in (*model.inputs, *model.outputs)} - {each.name for each in OPTIONS},
+        | {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
+        - {each.name for each in OPTION_FIELDS},
     }
     assert {f"docs/reference/{name}.md" for name in rows} == set(REFERENCE)
     for name, documented in rows.items():

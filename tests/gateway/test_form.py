@@ -5,8 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from avatar.form.fields import OPTION_FIELDS
 from avatar.limits import Limits
-from avatar.options import OPTIONS, ExtendMode, Generator, Options, TrimMode, FaceOrder
+from avatar.options import ExtendMode, FaceOrder, Generator, Options, TrimMode
 from avatar.request import Background, Color
 from tests.support.gateway_fakes import FakeRender, Serve, form, leftovers
 
@@ -172,8 +173,8 @@ async def test_a_form_without_options_gets_the_originals_behaviour(
     client: httpx.AsyncClient, render: FakeRender
 ) -> None:
     await client.post("/", files=form())
-    await client.post("/", files=form(**{option.name: "" for option in OPTIONS}))
-    await client.post("/", files=form(**{option.name: option.default for option in OPTIONS}))
+    await client.post("/", files=form(**{option.name: "" for option in OPTION_FIELDS}))
+    await client.post("/", files=form(**{option.name: option.default_text for option in OPTION_FIELDS}))
     assert [asked.options for asked in render.asked] == [Options()] * 3
 
 
@@ -181,12 +182,16 @@ async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRend
     await client.post("/", files=form(pads="0,20,0,0", face="left", model="wav2lip_gan", length="bounce,keep"))
     (asked,) = render.asked
     assert asked.options == Options(
-        pads=(0, 20, 0, 0), face=FaceOrder.LEFT, model=Generator.WAV2LIP_GAN, extend=ExtendMode.BOUNCE, trim=TrimMode.KEEP
+        pads=(0, 20, 0, 0),
+        face=FaceOrder.LEFT,
+        model=Generator.WAV2LIP_GAN,
+        extend=ExtendMode.BOUNCE,
+        trim=TrimMode.KEEP,
     )
 
 
 async def test_an_option_that_does_not_do_is_named(client: httpx.AsyncClient, render: FakeRender) -> None:
-    assert await refused(client, form(blend="soft")) == "blend: original or feather expected, got 'soft'"
+    assert await refused(client, form(blend="soft")) == "blend: expected original or feather; got 'soft'"
     assert await refused(client, form(fps=("file", b"25"))) == "fps: send text here, not a file"
     assert render.asked == []
 
@@ -264,7 +269,7 @@ async def test_a_file_exactly_at_the_limit_passes(serve: Serve) -> None:
 
 
 async def test_a_content_length_over_the_limit_is_refused_before_the_body_is_read(serve: Serve) -> None:
-    async def body():  # noqa: ANN202
+    async def body() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
 
@@ -276,7 +281,7 @@ async def test_a_content_length_over_the_limit_is_refused_before_the_body_is_rea
 
 
 async def test_a_body_of_unknown_length_stops_at_the_limit_too(serve: Serve, work: Path) -> None:
-    async def body():  # noqa: ANN202
+    async def body() -> AsyncIterator[bytes]:
         yield part('name="junk"; filename="junk"', "")[:-2]
         for _ in range(100):
             yield b"x" * 65536

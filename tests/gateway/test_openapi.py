@@ -1,6 +1,6 @@
 import httpx
 
-from avatar.options import OPTIONS
+from avatar.form.fields import OPTION_FIELDS
 from avatar.request import Background
 
 
@@ -11,9 +11,9 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
     reference = body["content"]["multipart/form-data"]["schema"]["$ref"]
     form = schema["components"]["schemas"][reference.rpartition("/")[2]]
     assert form["required"] == ["face_file", "audio_file", "avatarFileType", "background"]
-    options = [option.name for option in OPTIONS]
+    options = [option.name for option in OPTION_FIELDS]
     assert list(form["properties"]) == [*form["required"], "background_file", *options]
-    assert all(form["properties"][option.name]["default"] == option.default for option in OPTIONS)
+    assert all(form["properties"][option.name]["default"] == option.default_text for option in OPTION_FIELDS)
     assert all(field["description"] for field in form["properties"].values())
     assert form["properties"]["background"]["examples"] == [*(each.value for each in Background), "#00a0ff"]
 

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
+from avatar.form.fields import OPTION_FIELDS
 from avatar.inference.bls_client import FEWEST_WINDOWS
-from avatar.options import OPTIONS
 from tests.support.gateway_process import Gateway
 from tests.support.media import read_sound, read_video, tone, write_still, write_video, write_wav
 from tests.support.triton_calls import caller
@@ -237,7 +237,7 @@ def test_callers_share_the_batches_of_the_net(served: Served, face: bytes, speec
 
 
 def test_every_option_of_the_form_is_an_input(served: Served, face: bytes, speech: bytes) -> None:
-    chosen = {option.name: option.default or "" for option in OPTIONS}
+    chosen = {option.name: option.default_text for option in OPTION_FIELDS}
     answers = ask(served.stub, request("avatar", face_file=face, audio_file=speech, **chosen))
     assert answers.error == ""
     assert answers.summary

@@ -21,14 +21,14 @@ from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from avatar.events import RenderResult
-from avatar.options import parse
+from avatar.form.fields import parse_options
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
-from avatar.testing import FakeModels
+from avatar.testing import FakeInference
 
 async def main(folder, options):
     job = AvatarRequest(folder / "face.mp4", folder / "speech.mp3", False, Background.FROM_INPUT, folder)
-    async with aclosing(render(replace(job, options=parse(options)), FakeModels())) as events:
+    async with aclosing(render(replace(job, options=parse_options(options)), FakeInference())) as events:
         async for event in events:
             if isinstance(event, RenderResult):
                 return event.frames
