@@ -16,7 +16,7 @@ from export.networks.wav2lip import Wav2Lip
 from export.variants import Precision
 from tests.support.golden_weights import golden_state
 
-# librosa.load, which the original uses, looks for its further decoders in old modules of Python's own
+# librosa.load, which the original uses, imports deprecated modules of the standard library
 pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning")
 
 
@@ -28,18 +28,18 @@ def nets(golden: Path) -> tuple[S3FD, Wav2Lip]:
     return detector, generator
 
 
-def test_its_detection_is_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_detection_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "s3fd.npz") as recorded:
         np.testing.assert_array_equal(original.detect(nets[0], recorded["frames"]), recorded["best_int"])
 
 
-def test_its_mouths_are_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_generation_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "wav2lip.npz") as recorded:
         mouths = original.generate(nets[1], recorded["faces"], recorded["mel"], batch=3)
         assert np.abs(mouths.astype(int) - recorded["mouths"]).max() <= 1
 
 
-def test_its_clip_is_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_clip_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "clip.npz") as recorded:
         frames, at, count = list(recorded["frames"]), recorded["boxes"], len(recorded["mel"])
         crops = original.crop(frames, at, count)
@@ -51,41 +51,42 @@ def test_its_clip_is_the_originals(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> 
 
 @pytest.fixture(scope="module")
 def stand_in_files(tmp_path_factory: pytest.TempPathFactory) -> generated_media.Files:
-    work = Workload(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
-    return generated_media.files(work, tmp_path_factory.mktemp("media"))
+    workload = Workload(Kind.VIDEO, 192, 144, 0.6, Precision.FP32)
+    return generated_media.files(workload, tmp_path_factory.mktemp("media"))
 
 
-def made(folder: Path) -> tuple[int, tuple[int, ...]]:
-    """Frames and shape of what lies there as an mp4."""
+def read_result(folder: Path) -> tuple[int, tuple[int, ...]]:
+    """Number and shape of the frames in the folder's mp4."""
     capture = cv2.VideoCapture(str(folder / "out.mp4"))
-    count, shape = 0, ()
+    count = 0
+    shape: tuple[int, ...] = ()
     while (read := capture.read())[0]:
         count, shape = count + 1, read[1].shape
     capture.release()
-    assert list(folder.iterdir()) == [folder / "out.mp4"]  # and no AVI beside it
+    assert list(folder.iterdir()) == [folder / "out.mp4"]  # the AVI is removed
     return count, shape
 
 
-def test_a_video_is_read_looked_at_spoken_and_written(
+def test_a_video_goes_through_all_stages(
     stand_in_weights: Path, stand_in_files: generated_media.Files, nets: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
     files = stand_in_files.face, stand_in_files.speech, tmp_path / "out.mp4"
     stages = original.clip(*files, stand_in_weights / S3FD_FILE, nets[1], executable(), batch=4)
-    assert made(tmp_path) == (12, (144, 192, 3))  # the original's last 0.1 s of speech has no picture
+    assert read_result(tmp_path) == (12, (144, 192, 3))  # in the original the last 0.1 s of speech have no frame
     assert list(stages.seconds) == ["decode", "speech", "detection", "generation", "paste and write", "mux"]
     assert stages.scaled == {}
 
 
-def test_of_a_sampled_video_the_two_nets_see_a_part(
+def test_of_a_sampled_video_the_networks_process_a_part(
     stand_in_weights: Path, stand_in_files: generated_media.Files, nets: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
     files = stand_in_files.face, stand_in_files.speech, tmp_path / "out.mp4"
     stages = original.clip(*files, stand_in_weights / S3FD_FILE, nets[1], executable(), sample=Sample(2, 3))
-    assert made(tmp_path)[0] == 12
+    assert read_result(tmp_path)[0] == 12
     assert stages.scaled == {"detection": (2, 12), "generation": (3, 12)}
 
 
-def test_a_stage_of_which_a_part_ran_is_scaled_to_the_whole_and_says_so() -> None:
+def test_a_stage_that_ran_in_part_is_scaled_to_the_whole_and_recorded() -> None:
     stages = Stages()
     with stages.timed("detection"):
         pass
@@ -96,15 +97,15 @@ def test_a_stage_of_which_a_part_ran_is_scaled_to_the_whole_and_says_so() -> Non
     assert stages.scaled == {"detection": (2, 100)}
 
 
-@pytest.mark.parametrize(("name", "pictures"), [("video-720p-fp32", 16), ("video-1080p-fp32", 15)])
-def test_the_detector_gets_16_pictures_or_what_24_gib_hold(name: str, pictures: int) -> None:
-    assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height) == pictures
+@pytest.mark.parametrize(("name", "size"), [("video-720p-fp32", 16), ("video-1080p-fp32", 15)])
+def test_the_detector_has_a_batch_size_of_16_or_what_24_gib_hold(name: str, size: int) -> None:
+    assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height) == size
     assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height, memory=1) == 1
 
 
-def test_a_picture_without_a_face_is_an_error(nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_an_image_without_a_face_is_an_error(nets: tuple[S3FD, Wav2Lip]) -> None:
     quiet = S3FD().eval()
     for parameter in quiet.parameters():
         torch.nn.init.zeros_(parameter)
-    with pytest.raises(ValueError, match="without a face"):
+    with pytest.raises(ValueError, match="no face in a frame"):
         original.detect(quiet, np.zeros((1, 64, 64, 3), np.uint8))

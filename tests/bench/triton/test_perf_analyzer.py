@@ -1,4 +1,4 @@
-"""perf_analyzer as the bench runs it, and every public model measured by it on a live server for a moment."""
+"""How the benchmark runs perf_analyzer, and a short measurement of every public model on a live server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.paths import REQUEST_DATA
 from bench.triton import perf_analyzer, request_data
-from bench.triton.perf_analyzer import AnalyzerError, PerfMetrics, Load
+from bench.triton.perf_analyzer import AnalyzerError, Load, PerfMetrics
 from bench.triton.request_data import Inputs
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIVE, MODELS, WAV2LIP, Model
@@ -35,7 +36,7 @@ def inputs() -> dict[str, Inputs]:
 
 
 def _data(model: Model) -> Path:
-    return request_data.FOLDER / request_data.file_name(model)
+    return REQUEST_DATA / request_data.file_name(model)
 
 
 def _value(argv: list[str], flag: str) -> str:
@@ -47,9 +48,10 @@ def _arguments(load: Load, steps: int = 1) -> list[str]:
 
 
 def _left(triton: Triton, inputs: Inputs) -> set[str]:
-    """Shared memory of such a run that the server still knows, or this machine."""
+    """Shared memory regions of such a run that are still registered at the server, or exist on this machine."""
     names = set(perf_analyzer.regions(inputs))
-    with perf_analyzer.exclusive_shared_memory(), caller(triton.grpc_address) as call:  # another run's regions have the same names
+    # the lock is needed because the regions of another run have the same names
+    with perf_analyzer.exclusive_shared_memory(), caller(triton.grpc_address) as call:
         known = call.client.get_system_shared_memory_status().regions
         return names & {*known, *(path.name for path in SHM.iterdir())}
 
@@ -62,7 +64,7 @@ def test_the_command_line_names_the_load() -> None:
     assert not {"--output-shared-memory-size", "--streaming", "--sequence-id-range"} & {*argv}
 
 
-def test_a_model_that_streams_is_called_by_streams_and_sequences_are_numbered_apart() -> None:
+def test_a_streaming_model_is_called_with_streams_and_sequences_get_ids_of_their_own() -> None:
     assert "--streaming" in _arguments(Load(AVATAR, callers=1))
     assert "--sequence-id-range" not in _arguments(Load(AVATAR, callers=1))
     argv = _arguments(Load(LIVE, callers=1))
@@ -70,7 +72,7 @@ def test_a_model_that_streams_is_called_by_streams_and_sequences_are_numbered_ap
     assert 1 < int(_value(argv, "--sequence-id-range")) < 1 << 31
 
 
-def test_outputs_in_shared_memory_get_room() -> None:
+def test_outputs_in_shared_memory_get_a_size() -> None:
     argv = _arguments(Load(WAV2LIP, callers=1, memory="system"))
     assert _value(argv, "--shared-memory") == "system"
     assert int(_value(argv, "--output-shared-memory-size")) == perf_analyzer.LARGEST_OUTPUT
@@ -87,19 +89,19 @@ def test_a_window_holds_a_whole_sequence_of_every_caller() -> None:
 
 
 def test_a_report_is_read_in_milliseconds() -> None:
-    figures = perf_analyzer.parse(REPORT)
+    metrics = perf_analyzer.parse(REPORT)
     expected = PerfMetrics(94.9534, 16.906, 25.37, 37.503, 100.61, network_ms=4.744, queue_ms=6.357, compute_ms=9.751)
-    assert vars(figures) == pytest.approx(vars(expected))
+    assert vars(metrics) == pytest.approx(vars(expected))
 
 
-def test_a_report_of_a_model_that_streams_counts_its_answers_too() -> None:
+def test_a_report_of_a_streaming_model_has_the_response_rate() -> None:
     assert perf_analyzer.parse(REPORT).responses_per_second is None
-    figures = perf_analyzer.parse(STREAMED)
-    assert (figures.inferences_per_second, figures.responses_per_second) == (94.9534, 1234.5)
+    metrics = perf_analyzer.parse(STREAMED)
+    assert (metrics.inferences_per_second, metrics.responses_per_second) == (94.9534, 1234.5)
 
 
 @pytest.mark.parametrize("report", ["", REPORT.splitlines()[0], "Concurrency\n1\n", REPORT.replace("94.9534", "many")])
-def test_another_file_than_a_report_is_an_error(report: str) -> None:
+def test_a_file_that_is_not_a_report_is_an_error(report: str) -> None:
     with pytest.raises(AnalyzerError, match="report"):
         perf_analyzer.parse(report)
 
@@ -108,29 +110,29 @@ def test_another_file_than_a_report_is_an_error(report: str) -> None:
     ("url", "local"),
     [("127.0.0.1:8001", True), ("localhost:8001", True), ("[::1]:8001", True), ("triton.example:8001", False)],
 )
-def test_a_proxy_is_not_the_way_to_a_server_on_this_machine(url: str, local: bool) -> None:
+def test_a_server_on_this_machine_is_reached_without_a_proxy(url: str, local: bool) -> None:
     assert perf_analyzer.is_local(url) is local
     assert ("no_grpc_proxy" in perf_analyzer.environment(url, {"http_proxy": "http://proxy.example"})) is local
 
 
-def test_a_program_that_is_not_there_is_named_with_what_brings_it(tmp_path: Path) -> None:
-    with pytest.raises(AnalyzerError, match=r"perf_analyzer cannot be run: .*`make setup` brings it"):
+def test_a_missing_program_is_named_with_the_way_to_install_it(tmp_path: Path) -> None:
+    with pytest.raises(AnalyzerError, match=r"^cannot run .*perf_analyzer: .*`make setup` installs it"):
         perf_analyzer.run([str(tmp_path / "perf_analyzer")], os.environ)
 
 
-def test_what_it_says_last_is_the_error() -> None:
+def test_the_error_is_the_message_on_stderr() -> None:
     with pytest.raises(AnalyzerError, match=r"^no such model$"):
         perf_analyzer.run([sys.executable, "-c", "import sys; sys.exit('error: no such model')"], os.environ)
 
 
-def test_what_the_server_answered_is_told_rather_than_that_it_was_an_error() -> None:
-    said = "Failed to retrieve results from inference request.\nThread [0] had error: 400 pads: four numbers expected\n"
+def test_the_message_of_the_server_is_preferred() -> None:
+    stderr = "Failed to retrieve results.\nThread [0] had error: 400 pads: four numbers expected\n"
     with pytest.raises(AnalyzerError, match=r"^400 pads: four numbers expected$"):
-        perf_analyzer.run([sys.executable, "-c", f"import sys; sys.exit({said!r})"], os.environ)
+        perf_analyzer.run([sys.executable, "-c", f"import sys; sys.exit({stderr!r})"], os.environ)
 
 
-def test_one_that_does_not_end_is_ended() -> None:
-    with pytest.raises(AnalyzerError, match=r"not done after 0\.5 s"):
+def test_a_run_over_the_time_limit_is_stopped() -> None:
+    with pytest.raises(AnalyzerError, match=r"not finished after 0\.5 s"):
         perf_analyzer.run([sys.executable, "-c", "import time; time.sleep(600)"], os.environ, limit=0.5)
 
 
@@ -143,21 +145,21 @@ def test_one_that_does_not_end_is_ended() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
-def test_it_measures_every_kind_of_model_with_the_committed_inputs(
+def test_every_kind_of_model_is_measured_with_the_committed_inputs(
     triton: Triton, inputs: dict[str, Inputs], model: Model, memory: perf_analyzer.Memory
 ) -> None:
     load = Load(model, callers=1, memory=memory, requests=1)
     before = len(triton.log_path.read_text("utf-8", "replace"))
-    figures = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
-    assert figures.inferences_per_second > 0
-    assert figures.p99_ms >= figures.p50_ms > 0
+    metrics = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
+    assert metrics.inferences_per_second > 0
+    assert metrics.p99_ms >= metrics.p50_ms > 0
     assert _left(triton, inputs[model.name]) == set()
     if model.streams:
-        assert figures.responses_per_second is not None
-        assert figures.responses_per_second > figures.inferences_per_second
-        said = triton.log_path.read_text("utf-8", "replace")[before:]
-        assert "refused" not in said
-        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session ended: {'frames': 27,") in said
+        assert metrics.responses_per_second is not None
+        assert metrics.responses_per_second > metrics.inferences_per_second
+        log = triton.log_path.read_text("utf-8", "replace")[before:]
+        assert "rejected" not in log
+        assert (f"{inputs[model.name].frames} frames in" if model is AVATAR else "session ended: {'frames': 27,") in log
 
 
 def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:
@@ -168,7 +170,7 @@ def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs
         assert rows in call.batches(WAV2LIP.name)
 
 
-def test_a_model_that_the_server_lacks_is_an_error_in_its_own_words(triton: Triton, inputs: dict[str, Inputs]) -> None:
+def test_a_model_that_the_server_lacks_is_an_error_with_its_message(triton: Triton, inputs: dict[str, Inputs]) -> None:
     other = Model("other", "", FACE_NMS.inputs, FACE_NMS.outputs)
     with pytest.raises(AnalyzerError, match="unknown model"):
         perf_analyzer.measure(Load(other, 1), triton.grpc_address, inputs[FACE_NMS.name], _data(FACE_NMS))
@@ -178,11 +180,12 @@ def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
     triton: Triton, inputs: dict[str, Inputs]
 ) -> None:
     script = (
-        # a shell's `&`, further up, starts its children with SIGINT ignored
+        # a shell's `&` may have started this process with SIGINT ignored
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from bench.triton import perf_analyzer as analyzer, request_data as perf_inputs; "
+        "from bench.paths import REQUEST_DATA; "
+        "from bench.triton import perf_analyzer as analyzer, request_data; "
         "from lipsync.tensors import WAV2LIP as model; "
-        "data = perf_inputs.FOLDER / perf_inputs.file_of(model); inputs = perf_inputs.read(data, model); "
+        "data = REQUEST_DATA / request_data.file_name(model); inputs = request_data.read(data, model); "
         "load = analyzer.Load(model, 2, 'system', requests=100000); "
         f"analyzer.measure(load, '{triton.grpc_address}', inputs, data)"
     )

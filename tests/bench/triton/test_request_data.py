@@ -1,16 +1,19 @@
-"""The committed inputs of perf_analyzer: one a public model, current, and of real content."""
+"""The committed inputs of perf_analyzer: one file per public model, up to date, with real content."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.__main__ import main
+from bench.paths import REQUEST_DATA
 from bench.triton import request_data
-from bench.triton.request_data import FOLDER, Inputs
+from bench.triton.request_data import Inputs
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, WAV2LIP, Model
 from tests.support.triton_calls import caller
@@ -18,7 +21,7 @@ from tests.support.triton_streams import Talk, ask, request, stub
 
 NAMES = [model.name for model in MODELS]
 every_model = pytest.mark.parametrize("model", MODELS, ids=NAMES)
-ANSWERING = [model for model in MODELS if not model.streams]
+REQUEST_RESPONSE = [model for model in MODELS if not model.streams]
 MEGABYTE = 1_000_000
 
 
@@ -27,20 +30,20 @@ def made() -> dict[str, Inputs]:
     return {inputs.model.name: inputs for inputs in request_data.make()}
 
 
-def test_the_committed_files_are_those_of_the_models_and_up_to_date(made: dict[str, Inputs]) -> None:
-    assert request_data.outdated(FOLDER, list(made.values())) == {}
-    assert {path.name for path in FOLDER.glob("*.json")} == {f"{name}.json" for name in NAMES}
+def test_there_is_an_up_to_date_file_for_each_model(made: dict[str, Inputs]) -> None:
+    assert request_data.outdated(REQUEST_DATA, list(made.values())) == {}
+    assert {path.name for path in REQUEST_DATA.glob("*.json")} == {f"{name}.json" for name in NAMES}
 
 
 @every_model
-def test_a_file_is_small_and_says_what_it_is(model: Model) -> None:
-    path = FOLDER / request_data.file_name(model)
+def test_a_file_is_small_and_names_its_model(model: Model) -> None:
+    path = REQUEST_DATA / request_data.file_name(model)
     assert path.stat().st_size < MEGABYTE
     assert json.loads(path.read_text())["about"].startswith(f"{model.name}: ")
 
 
 @every_model
-def test_the_arrays_fit_the_models_tensors_and_are_no_padding(made: dict[str, Inputs], model: Model) -> None:
+def test_the_arrays_fit_the_tensors_of_the_model_and_are_not_constant(made: dict[str, Inputs], model: Model) -> None:
     assert made[model.name].frames > 0
     for given in made[model.name].requests:
         for tensor, array in zip(model.inputs, given, strict=True):
@@ -51,26 +54,24 @@ def test_the_arrays_fit_the_models_tensors_and_are_no_padding(made: dict[str, In
             assert array.size <= 1 or array.std() > 0, tensor.name
 
 
-@pytest.mark.parametrize("model", ANSWERING, ids=lambda model: model.name)
-def test_a_live_model_answers_them_with_as_many_frames_as_they_claim(
-    triton: Triton, made: dict[str, Inputs], model: Model
-) -> None:
+@pytest.mark.parametrize("model", REQUEST_RESPONSE, ids=lambda model: model.name)
+def test_a_model_returns_as_many_frames_as_its_file_says(triton: Triton, made: dict[str, Inputs], model: Model) -> None:
     inputs = made[model.name]
     names = [tensor.name for tensor in model.inputs]
-    request = [array[None] if model.max_batch_size else array for array in inputs.requests[0]]
+    request = [array[None] if model.max_batch_size else array for array in inputs.requests[0] if array is not None]
     with caller(triton.grpc_address) as call:
         outputs = call(model.name, dict(zip(names, request, strict=True)))
     first = outputs[model.outputs[0].name]
     assert (len(first) if first.ndim > 2 else 1) == inputs.frames
     if model in (DETECT_FACES, FACE_NMS):
         scores = outputs[model.outputs[1].name]
-        assert (scores[:, 0] > 0.5).all()  # the face is found
-    if model is DETECT_FACES:  # where the other files have it
+        assert (scores[:, 0] > 0.5).all()  # the face is detected
+    if model is DETECT_FACES:  # at the position of the other files
         still = made[LIPSYNC_CLIP.name].requests[0][3][0]
         assert _iou(first[0, 0], still) > 0.4
 
 
-def test_a_job_is_answered_with_as_many_frames_as_it_claims(triton: Triton, made: dict[str, Inputs]) -> None:
+def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, made: dict[str, Inputs]) -> None:
     (given,) = _given(made[AVATAR.name])
     with stub(triton.grpc_address) as server:
         answers = ask(server, request(AVATAR.name, **given))
@@ -80,9 +81,7 @@ def test_a_job_is_answered_with_as_many_frames_as_it_claims(triton: Triton, made
     assert answers.video
 
 
-def test_a_session_is_answered_with_as_many_frames_as_it_claims_and_steps(
-    triton: Triton, made: dict[str, Inputs]
-) -> None:
+def test_a_session_has_as_many_frames_as_its_file_says_and_steps(triton: Triton, made: dict[str, Inputs]) -> None:
     steps = _given(made[LIVE.name])
     with stub(triton.grpc_address) as server:
         talk = Talk(server, 7_000_001)
@@ -95,9 +94,7 @@ def test_a_session_is_answered_with_as_many_frames_as_it_claims_and_steps(
     assert {"jpeg", "box"} <= answers.frames[0].keys()
 
 
-def test_a_sequence_is_one_stream_of_steps_that_leave_out_what_they_do_not_send(
-    tmp_path: Path, made: dict[str, Inputs]
-) -> None:
+def test_a_sequence_is_one_stream_of_steps_without_omitted_inputs(tmp_path: Path, made: dict[str, Inputs]) -> None:
     whole = json.loads(request_data.render(made[LIVE.name]))
     (steps,) = whole["data"]
     assert [sorted(step) for step in steps] == [["face_file", "format"], *[["pcm"]] * (len(steps) - 1)]
@@ -107,10 +104,10 @@ def test_a_sequence_is_one_stream_of_steps_that_leave_out_what_they_do_not_send(
     assert "does not fit" in request_data.outdated(tmp_path, [made[LIVE.name]])["live.json"]
 
 
-def test_what_is_written_is_read_back_and_current(tmp_path: Path, made: dict[str, Inputs]) -> None:
-    assert request_data.main(["--dir", str(tmp_path), "--check"]) == 1
-    assert request_data.main(["--dir", str(tmp_path)]) == 0
-    assert request_data.main(["--dir", str(tmp_path), "--check"]) == 0
+def test_a_written_file_is_read_back_and_up_to_date(tmp_path: Path, made: dict[str, Inputs]) -> None:
+    assert main(["perf-inputs", "--dir", str(tmp_path), "--check"]) == 1
+    assert main(["perf-inputs", "--dir", str(tmp_path)]) == 0
+    assert main(["perf-inputs", "--dir", str(tmp_path), "--check"]) == 0
     for model in MODELS:
         there = request_data.read(tmp_path / request_data.file_name(model), model)
         for ours, theirs in zip(there.requests, made[model.name].requests, strict=True):
@@ -118,40 +115,42 @@ def test_what_is_written_is_read_back_and_current(tmp_path: Path, made: dict[str
                 np.testing.assert_array_equal(a, b)
 
 
-def test_another_processors_last_bits_are_no_difference_and_other_content_is(
+def test_the_last_bits_of_another_processor_are_no_difference_but_other_content_is(
     tmp_path: Path, made: dict[str, Inputs]
 ) -> None:
     def outdated(change: float) -> dict[str, str]:
         wav2lip = made[WAV2LIP.name]
-        requests = [(face, mel + np.float32(change)) for face, mel in wav2lip.requests]
+        requests = [(face, mel + np.float32(change)) for face, mel in wav2lip.requests if mel is not None]
         (tmp_path / "wav2lip.json").write_text(request_data.render(replace(wav2lip, requests=requests)))
         return request_data.outdated(tmp_path, [wav2lip])
 
     assert outdated(1e-5) == {}
-    assert outdated(0.1) == {"wav2lip.json": "is of other samples"}
+    assert outdated(0.1) == {"wav2lip.json": "was made from other samples"}
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
-        (lambda data: data[0].update(other=data[0]["face"]), "other: no input"),
+        (lambda data: data[0].update(other=data[0]["face"]), "other: not an input"),
         (lambda data: data[0]["face"].update(shape=[48, 192, 3]), "face: UINT8"),
         (lambda data: data[0].pop("mel"), "mel"),
         (lambda data: data.clear(), "other samples"),
     ],
 )
-def test_a_file_that_does_not_fit_is_named(tmp_path: Path, made: dict[str, Inputs], change, why: str) -> None:  # noqa: ANN001
+def test_a_file_that_does_not_fit_is_named(
+    tmp_path: Path, made: dict[str, Inputs], change: Callable[[list], object], reason: str
+) -> None:
     whole = json.loads(request_data.render(made[WAV2LIP.name]))
     change(whole["data"])
     (tmp_path / "wav2lip.json").write_text(json.dumps(whole))
     (tmp_path / "none.json").write_text("{}")
     found = request_data.outdated(tmp_path, [made[WAV2LIP.name]])
-    assert why in found["wav2lip.json"]
-    assert found["none.json"] == "is of no model"
+    assert reason in found["wav2lip.json"]
+    assert found["none.json"] == "belongs to no model"
 
 
 def _given(inputs: Inputs) -> list[dict[str, bytes | str | np.ndarray]]:
-    """The requests by input, without what they leave out."""
+    """The requests as mappings, without omitted inputs."""
     return [
         {
             tensor.name: array[0].decode() if tensor.dtype == "BYTES" else array

@@ -1,29 +1,23 @@
-"""The load test, on the CPU that every machine has; its figure means nothing here, its counts do."""
+"""The load test on a CPU: its counts are checked, its speed means nothing here."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 
 from bench.triton import throughput
+from embedded.server import Triton
 from lipsync.tensors import WAV2LIP_BATCH
 
 
-def test_every_caller_is_answered_and_counted(
-    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    figure = throughput.measure(repository, requests=2, batch=2, seconds=0.5)
-    assert (figure.device, figure.backend, figure.precision) == ("the CPU", "onnxruntime", "fp32")
-    assert figure.frames_per_second > 0
-    assert sum(figure.batches.values()) > 0
-    assert set(figure.batches) <= {2, 4}  # a caller's own, or both callers' together
-    throughput.report(figure, tmp_path / "gpu.json")
-    assert "2 requests of 2 at once" in capsys.readouterr().out
-    assert json.loads((tmp_path / "gpu.json").read_text())["requests"] == 2
+def test_every_request_is_answered_and_counted(triton: Triton) -> None:
+    result = throughput.measure(triton.grpc_address, requests=2, batch=2, seconds=0.5)
+    assert (result.device, result.backend, result.precision) == ("the CPU", "onnxruntime", "fp32")
+    assert result.frames_per_second > 0
+    assert sum(result.batches.values()) > 0
+    assert set(result.batches) <= {2, 4}  # one caller's request alone, or those of both callers
+    assert "2 concurrent requests of 2: " in throughput.text(result)
 
 
-def test_a_batch_that_the_export_does_not_take_is_refused_with_the_way_out(repository: Path) -> None:
-    with pytest.raises(ValueError, match=rf"takes {WAV2LIP_BATCH} mouths at most.*--profile gpu"):
-        throughput.measure(repository, requests=1, batch=WAV2LIP_BATCH + 1, seconds=0.1)
+def test_a_batch_that_the_export_does_not_accept_is_rejected_with_a_remedy(triton: Triton) -> None:
+    with pytest.raises(ValueError, match=rf"at most {WAV2LIP_BATCH} frames per request.*--profile gpu"):
+        throughput.measure(triton.grpc_address, requests=1, batch=WAV2LIP_BATCH + 1, seconds=0.1)
