@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from avatar.limits import LIMITS
 from avatar.media.video import probe_video
 from avatar.options import Options
 from avatar.testing import FakeInference
-from lipsync.arrays import Image, Images
+from lipsync.arrays import Boxes, Image, Images
 
 from .media import find_square
 
@@ -27,6 +27,13 @@ async def locate(
     job = JobContext(models or FakeInference(find_square), RequestLogger("test"), options)
     async with aclosing(locate_faces(video, frame_count, job)) as frames:
         return [frame async for frame in frames]
+
+
+def boxes_of(frames: Sequence[LocatedFrame]) -> Boxes:
+    """Return the boxes INT32 [n,4] of frames that all have one."""
+    boxes = [frame.box for frame in frames if frame.box is not None]
+    assert len(boxes) == len(frames)
+    return np.array(boxes, np.int32)
 
 
 def source_indices(images: Iterable[Image], source: Images) -> list[int]:

@@ -81,6 +81,12 @@ def write_still(path: Path, width: int = 160, height: int = 120) -> Path:
     return path
 
 
+def file_of(result: RenderResult) -> Path:
+    """Return the file of a result; a streamed result has none."""
+    assert result.path is not None
+    return result.path
+
+
 def read_video(path: Path) -> Frames:
     """Every frame that OpenCV finds, which is what the original reads videos with."""
     capture, frames = cv2.VideoCapture(str(path)), []
@@ -97,7 +103,7 @@ def read_sound(path: Path, rate: int = RATE) -> NDArray[np.float32]:
     return np.frombuffer(ffmpeg("-i", str(path), "-ac", "1", "-ar", str(rate), "-f", "f32le", "pipe:1"), "<f4")
 
 
-def frame_count(samples: int, fps: Fraction, rate: int = RATE) -> int:
+def frame_count(samples: int, fps: Fraction | int, rate: int = RATE) -> int:
     """ceil(duration · fps), exactly."""
     return -(-Fraction(samples, rate) * fps // 1).__int__()
 
@@ -138,7 +144,7 @@ def names(folder: Path) -> set[str]:
 
 
 def other_tasks() -> set[asyncio.Task[object]]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -42,11 +42,11 @@ for line in (folder / "jobs").read_text().splitlines():
 def noise(height: int, width: int, seed: int) -> Frames:
     """Return colored blotches, some of them red enough to count as a person."""
     small = np.random.RandomState(seed).randint(0, 256, (6, 8, 3)).astype(np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def images(samples: Path) -> dict[str, Frames]:
-    portrait = cv2.imread(str(samples / "portrait.png"))
+    portrait = np.asarray(cv2.imread(str(samples / "portrait.png")), np.uint8)
     nobody = np.full((90, 70, 3), (200, 100, 50), np.uint8)
     black = np.zeros((64, 64, 3), np.uint8)
     black[16:48, 16:48] = (0, 0, 200)
@@ -54,7 +54,7 @@ def images(samples: Path) -> dict[str, Frames]:
     return {
         "portrait": portrait,
         "head": portrait[:256, 100:356],
-        "large": cv2.resize(portrait, (1300, 700)),
+        "large": np.asarray(cv2.resize(portrait, (1300, 700)), np.uint8),
         "tall": noise(800, 40, 1),
         "wide": noise(30, 900, 2),
         "odd": noise(333, 517, 3),

@@ -12,7 +12,7 @@ from avatar.events import RenderResult
 from avatar.options import EdgeMode, NoFace, Options
 from avatar.request import Background, Color
 from avatar.testing import FakeInference
-from tests.support.media import Frames, ffmpeg, read_video, request, run, tone, write_video, write_wav
+from tests.support.media import Frames, ffmpeg, file_of, read_video, request, run, tone, write_video, write_wav
 
 BLUE = Color((10, 20, 240))
 
@@ -52,7 +52,7 @@ def near(pixels: Frames, rgb: tuple[int, int, int], within: int = 6) -> bool:
 
 
 async def test_any_color_can_be_the_background(tmp_path: Path) -> None:
-    frame = read_video((await replaced(tmp_path, BLUE)).path)[5]
+    frame = read_video(file_of(await replaced(tmp_path, BLUE)))[5]
     assert near(frame[5:15, 100:150], BLUE.rgb)
     assert near(frame[80:110, 30:70], (220, 40, 40))
 
@@ -61,7 +61,7 @@ async def test_an_image_as_background_keeps_its_proportions(tmp_path: Path) -> N
     image = np.zeros((100, 300, 3), np.uint8)  # thirds in red, blue and red; its sides are cut off
     image[:, :100] = image[:, 200:] = (0, 0, 255)
     image[:, 100:200] = (255, 0, 0)
-    frame = read_video((await replaced(tmp_path, Background.GREEN, background_image=image)).path)[5]
+    frame = read_video(file_of(await replaced(tmp_path, Background.GREEN, background_image=image)))[5]
     assert frame.shape == (120, 160, 3)
     assert near(frame[5:15, 40:120], (0, 0, 255), 12)
     assert near(frame[5:15, 145:158], (255, 0, 0), 12)
@@ -70,7 +70,7 @@ async def test_an_image_as_background_keeps_its_proportions(tmp_path: Path) -> N
 @pytest.mark.parametrize("still", [True, False])
 async def test_a_transparent_background_makes_a_webm_with_an_alpha_channel(tmp_path: Path, still: bool) -> None:
     result = await replaced(tmp_path, Background.TRANSPARENT, Options(background_video=True), still=still)
-    assert result.path.name == "avatar.webm"
+    assert file_of(result).name == "avatar.webm"
     raw = ffmpeg("-c:v", "libvpx-vp9", "-i", str(result.path), "-f", "rawvideo", "-pix_fmt", "bgra", "pipe:1")
     frames = np.frombuffer(raw, np.uint8).reshape(-1, 120, 160, 4)
     assert len(frames) == result.frames == 13
@@ -84,21 +84,21 @@ async def test_a_transparent_background_makes_a_webm_with_an_alpha_channel(tmp_p
 
 
 async def test_the_background_of_a_video_is_replaced_in_every_frame_if_the_option_says_so(tmp_path: Path) -> None:
-    frames = read_video((await replaced(tmp_path, BLUE, Options(background_video=True), still=False)).path)
+    frames = read_video(file_of(await replaced(tmp_path, BLUE, Options(background_video=True), still=False)))
     for n, frame in enumerate(frames[:12]):
         assert near(frame[5:15], BLUE.rgb)
         assert near(frame[80:110, 32 + 2 * n : 68 + 2 * n], (220, 40, 40), 10)
 
 
 async def test_the_background_of_a_video_stays_if_the_option_does_not_say_so(tmp_path: Path) -> None:
-    frames = read_video((await replaced(tmp_path, BLUE, still=False)).path)
+    frames = read_video(file_of(await replaced(tmp_path, BLUE, still=False)))
     assert near(frames[5][5:15], (40, 160, 40))
 
 
 async def test_a_soft_edge_is_softer_and_shows_nothing_of_the_old_background(tmp_path: Path) -> None:
     shown = {}
     for edge in EdgeMode:
-        frame = read_video((await replaced(tmp_path, Background.WHITE, Options(edge=edge))).path)[5].astype(int)
+        frame = read_video(file_of(await replaced(tmp_path, Background.WHITE, Options(edge=edge))))[5].astype(int)
         shown[edge] = frame[90]
         assert (frame[85:95, 72:90, 1] - frame[85:95, 72:90, 2]).max() < 25  # no green
     steps = {edge: np.abs(np.diff(row[70:90, 1])).max() for edge, row in shown.items()}

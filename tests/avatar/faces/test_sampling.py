@@ -11,7 +11,7 @@ from avatar.options import Detection, Options
 from avatar.testing import FakeInference
 from lipsync.arrays import Image
 from lipsync.boxes import pad, smooth
-from tests.support.faces import locate, without_face
+from tests.support.faces import boxes_of, locate, without_face
 from tests.support.media import find_square, moving_square, read_video, write_video
 
 
@@ -39,4 +39,4 @@ async def test_sampled_frames_are_not_detected_again(tmp_path: Path) -> None:
     frames = await locate(path, 230, Options(detection=Detection.EXACT), models)
     assert models.frame_count == 230
     found = np.array([find_square(frame) for frame in read_video(path)], np.int32)
-    np.testing.assert_array_equal([frame.box for frame in frames], smooth(pad(found, 160, 120)))
+    np.testing.assert_array_equal(boxes_of(frames), smooth(pad(found, 160, 120)))

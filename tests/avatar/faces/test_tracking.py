@@ -32,8 +32,8 @@ def clip(*places: tuple[float, float] | None) -> Frames:
     return frames
 
 
-def find(picture: Frames) -> Box | None:
-    rows, columns = np.where(picture[..., 2] == 255)
+def find(image: Frames) -> Box | None:
+    rows, columns = np.where(image[..., 2] == 255)
     if not len(rows):
         return None
     return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
@@ -54,6 +54,12 @@ async def tracked(
     tracker = FaceTracker(FaceSelector(order), JobContext(models, RequestLogger("test")))
     result = [frame async for frame in tracker.track(chunks())]
     return [box for _, box in result], np.array([frame for frame, _ in result])
+
+
+def all_found(boxes: list[Floats | None]) -> Floats:
+    found = [box for box in boxes if box is not None]
+    assert len(found) == len(boxes)
+    return np.array(found)
 
 
 def true_boxes(places: list[tuple[float, float]]) -> list[Floats]:
@@ -79,9 +85,9 @@ async def test_the_boxes_depend_neither_on_the_chunks_nor_on_the_length_of_the_c
     places = swaying(100)
     one, _ = await tracked(clip(*places), FakeInference(find), 3)
     other, _ = await tracked(clip(*places), FakeInference(find), 8)
-    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(all_found(one), all_found(other))
     shorter, _ = await tracked(clip(*places[:61]), FakeInference(find))
-    np.testing.assert_array_equal(shorter[:36], one[:36])
+    np.testing.assert_array_equal(all_found(shorter[:36]), all_found(one[:36]))
 
 
 async def test_an_unsteady_detector_is_called_more_often() -> None:
@@ -96,8 +102,8 @@ async def test_an_unsteady_detector_is_called_more_often() -> None:
 def jittering() -> Callable[[Frames], Box | None]:
     rng = np.random.RandomState(1)
 
-    def detect(picture: Frames) -> Box | None:
-        box = find(picture)
+    def detect(image: Frames) -> Box | None:
+        box = find(image)
         return None if box is None else (box[0] - rng.randint(30), box[1], box[2] + rng.randint(30), box[3])
 
     return detect
@@ -106,7 +112,7 @@ def jittering() -> Callable[[Frames], Box | None]:
 async def test_a_cut_is_detected_in_its_own_frame() -> None:
     places = [(40.0, 40.0)] * 21 + [(220.0, 150.0)] * 21
     boxes, _ = await tracked(clip(*places), FakeInference(find))
-    np.testing.assert_allclose(boxes, true_boxes(places), atol=1)
+    np.testing.assert_allclose(all_found(boxes), true_boxes(places), atol=1)
 
 
 @pytest.mark.parametrize(("first", "after"), [(9, 17), (1, 60), (30, 31), (0, 5)])

@@ -7,6 +7,7 @@ import pytest
 
 from avatar.faces.locator import LocatedFrame
 from avatar.generation.chunks import CHUNK_FRAMES, CHUNK_PIXELS, LipSyncChunk, chunk_frames, crop_to_boxes
+from avatar.generation.mel import MelWindows
 from lipsync.arrays import Box, Floats, Image
 from lipsync.face_crop import crop
 from tests.support.media import moving_square
@@ -14,8 +15,11 @@ from tests.support.media import moving_square
 BOX: Box = np.array([10, 20, 50, 60], np.int32)
 
 
-class CountingWindows:
+class CountingWindows(MelWindows):
     """Gives each frame a window that holds the frame's index."""
+
+    def __init__(self) -> None:
+        """Need no speech."""
 
     async def read(self, first: int, count: int) -> Floats:
         return np.arange(first, first + count, dtype=np.float32)[:, None, None].repeat(80, 1).repeat(16, 2)

@@ -16,7 +16,7 @@ from avatar.media.video import Video, probe_video
 from avatar.options import ExtendMode, Options
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer
-from tests.support.faces import locate, source_indices
+from tests.support.faces import boxes_of, locate, source_indices
 from tests.support.media import find_square, moving_square, read_video, write_video
 
 FRAME_BYTES = 160 * 120 * 3
@@ -94,8 +94,8 @@ async def test_a_video_shorter_than_the_speech(
     frames = await locate(path, 17, Options(extend=mode), models)
     assert source_indices([frame.image for frame in frames], source) == order
     assert models.frame_count == 7  # each is detected once
-    boxes = [frame.box for frame in frames]
-    np.testing.assert_array_equal(boxes, np.array(boxes[:7])[order])
+    boxes = boxes_of(frames)
+    np.testing.assert_array_equal(boxes, boxes[:7][order])
 
 
 @pytest.mark.parametrize("mode", list(ExtendMode))

@@ -19,6 +19,7 @@ from avatar.resources.cache import Cache
 from avatar.testing import FakeInference
 from tests.support.media import (
     Frames,
+    file_of,
     find_square,
     moving_square,
     read_video,
@@ -57,7 +58,7 @@ async def job(
     made = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=video is None)
     made = replace(made, options=options or Options(), background=background)
     (result,) = [event async for event in render(made, models, cache) if isinstance(event, RenderResult)]
-    return read_video(result.path)
+    return read_video(file_of(result))
 
 
 def models(export: str = "one", **options: object) -> FakeInference:
@@ -130,9 +131,9 @@ async def test_a_replaced_background_is_cached(tmp_path: Path, cache: Cache, bac
         made = replace(request(tmp_path, face, speech, still=True, background=background), options=box)
         used = models()
         (result,) = [event async for event in render(made, used, cache) if isinstance(event, RenderResult)]
-        results.append(read_video(result.path))
+        results.append(read_video(file_of(result)))
         calls.append(used.calls["segment"])
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
     assert calls == [1, 0]
     other = models()
     await job(tmp_path, cache, other, options=box, background=Background.RED)
