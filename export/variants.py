@@ -1,4 +1,4 @@
-"""What a net can be exported as: a format and a precision, and which pairs of them exist."""
+"""Variants of an export: its format and precision, and which combinations are allowed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .errors import ExportError
 
 
 class Format(StrEnum):
-    """The kind of file, and with it the backend that serves it."""
+    """A file format; it also decides which Triton backend serves the model."""
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
@@ -17,17 +17,17 @@ class Format(StrEnum):
 
     @property
     def backend(self) -> str:
-        """Triton's name of the backend."""
+        """Return Triton's name of the backend."""
         return _BACKENDS[self]
 
     @property
     def file(self) -> str:
-        """The file in a version directory that the backend is pointed at."""
+        """Return the name of the file in a version directory that the backend loads."""
         return _FILES[self]
 
 
 class Precision(StrEnum):
-    """What a net's convolutions compute in. Softmax, boxes and scaling are FP32 in all three."""
+    """The precision of a network's convolutions. Softmax, box decoding and scaling are always FP32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -35,7 +35,7 @@ class Precision(StrEnum):
 
 
 class Profile(StrEnum):
-    """The machine that a repository is for."""
+    """The kind of machine that a repository is built for."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -44,7 +44,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to export a net."""
+    """One way to export a network."""
 
     format: Format
     precision: Precision
@@ -56,9 +56,9 @@ class Variant:
 _BACKENDS = {Format.ONNX: "onnxruntime", Format.TORCHSCRIPT: "pytorch", Format.OPENVINO: "openvino"}
 _FILES = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.OPENVINO: "model.xml"}
 
-ONNX_FP32 = Variant(Format.ONNX, Precision.FP32)  # what every other variant is made from or held to
-# What a CPU can be served with, best guess first; which of them is the fastest is measured, not guessed.
-FASTEST_OF = (
+ONNX_FP32 = Variant(Format.ONNX, Precision.FP32)  # every other variant is made from it or compared with it
+# The candidates on a CPU. Which of them is the fastest is measured on the machine at hand.
+CPU_CANDIDATES = (
     Variant(Format.OPENVINO, Precision.INT8),
     Variant(Format.OPENVINO, Precision.FP32),
     ONNX_FP32,
@@ -66,28 +66,28 @@ FASTEST_OF = (
 
 
 def resolve(profile: Profile, format: Format | None, precision: Precision | None) -> tuple[Variant, ...]:
-    """The variants to choose from: one, when the caller or the profile decides; else the fastest is taken.
+    """Return the candidate variants: one if the caller or the profile decides, otherwise several to measure.
 
-    On a CPU, with neither said, the candidates are `FASTEST_OF`. int8 alone means OpenVINO, which is three times
-    faster with it than onnxruntime. A GPU gets FP16 from ONNX unless something else is said.
+    On a CPU without a given format and precision the candidates are `CPU_CANDIDATES`. int8 without a format means
+    OpenVINO, which runs int8 three times faster than onnxruntime. The default on a GPU is ONNX in FP16.
 
     Raises:
-        ExportError: the format, the precision and the profile do not go together; the message says why.
+        ExportError: the format, the precision and the profile cannot be combined; the message says why.
     """
     if profile is Profile.CPU and format is None and precision is None:
-        return FASTEST_OF
+        return CPU_CANDIDATES
     if precision is None:
         precision = Precision.FP32 if profile is Profile.CPU else Precision.FP16
     if format is None:
         format = Format.OPENVINO if precision is Precision.INT8 and profile is Profile.CPU else Format.ONNX
-    _refuse(profile, format, precision)
+    _check(profile, format, precision)
     return (Variant(format, precision),)
 
 
-def _refuse(profile: Profile, format: Format, precision: Precision) -> None:
+def _check(profile: Profile, format: Format, precision: Precision) -> None:
     if format is Format.TORCHSCRIPT and precision is Precision.INT8:
         raise ExportError(
-            "torchscript has no int8: PyTorch's quantised operators run on CPUs only, and slower than OpenVINO's; "
+            "torchscript has no int8 variant: PyTorch's quantized operators run only on CPUs, slower than OpenVINO's; "
             "use --format openvino or onnx"
         )
     if format is Format.OPENVINO and profile is not Profile.CPU:
@@ -96,7 +96,7 @@ def _refuse(profile: Profile, format: Format, precision: Precision) -> None:
         )
     if precision is Precision.INT8 and profile is not Profile.CPU:
         raise ExportError(
-            f"int8 is calibrated for CPUs (unsigned activations, which TensorRT refuses), not for --profile {profile}; "
+            f"int8 is calibrated for CPUs (unsigned activations, which TensorRT rejects), not for --profile {profile}; "
             "use --precision fp16"
         )
     if format is not Format.ONNX and profile is Profile.TENSORRT:

@@ -1,1 +1,1 @@
-"""The build: choose, make and place the files of a model repository."""
+"""Build a model repository: choose, export and publish the versions of every model."""

@@ -1,4 +1,4 @@
-"""What a repository holds, as a table."""
+"""List the contents of a repository as a table."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from ..triton_config import model_config
 from . import versions
 from .versions import Version
 
-HEAD = ("model", "version", "checkpoint", "sha256", "format", "precision", "weights", "MB", "export", "made")
+HEAD = ("model", "version", "checkpoint", "sha256", "format", "precision", "weights", "MB", "export", "created")
 
 
 def table(repository: Path) -> str:
-    """One line a version, the newest (the one that Triton serves) marked with `*`; models without exports too.
+    """Return a table with one line per version, and one for each model that is not exported.
+
+    `*` marks the newest version, which is the one that Triton serves.
 
     Raises:
-        ExportError: no such folder, or no model in it.
+        ExportError: the folder does not exist or holds no model.
     """
     models = sorted(path.parent for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
     if not models:
-        raise ExportError(f"{repository}: no model in it; `python -m export models` makes a model repository")
+        raise ExportError(f"{repository}: no models here; build a model repository with `python -m export models`")
     rows: list[tuple[object, ...]] = []
     for model in models:
         exported = versions.list_versions(model)

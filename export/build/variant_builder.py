@@ -1,4 +1,4 @@
-"""One filled network to any of its variants, each made once and judged once."""
+"""Build the variants of one network, and evaluate each against the network."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from lipsync.arrays import Batch, Sets
 from lipsync.tensors import Model
 
+from ..checkpoints.provenance import Provenance
 from ..formats import onnx_export
-from ..formats.onnx_model import Provenance
 from ..networks.inference import S3FDGraph, Wav2LipGraph, to_half
 from ..validation import accuracy, runtimes, samples
 from ..validation.accuracy import Result
 from ..validation.runtimes import Run
-from ..validation.samples import Batch, Sets
 from ..variants import ONNX_FP32, Format, Precision, Variant
 
 NETWORK = "PyTorch fp32"
 
 
 class VariantBuilder:
-    """Exports of one network.
+    """Builds the variants of one network. Each is built once and kept.
 
     Args:
-        model: the table's entry that the exports are of.
+        model: the table's entry of the exports.
         graph: the network with its arithmetic, FP32.
-        provenance: what the files say that they were made from.
-        weights: what the network is filled with, as the report calls it.
-        calibration: gives batches to calibrate int8 with; asked for only then.
-        verification: sets to judge on.
+        provenance: recorded in the exported files.
+        weights: the network's weights, as the report calls them.
+        calibration: returns batches to calibrate int8 with; called only for int8.
+        evaluation: the sets of samples for the evaluation.
         folder: an empty folder to work in.
     """
 
@@ -41,36 +41,36 @@ class VariantBuilder:
         weights: str,
         *,
         calibration: Callable[[], Sequence[Batch]],
-        verification: Sets,
+        evaluation: Sets,
         folder: Path,
     ) -> None:
-        self._model, self._graph, self._origin, self._weights = model, graph, provenance, weights
-        self._calibration, self._sets, self._folder = calibration, verification, folder
-        self._made: dict[Variant, Path] = {}
+        self._model, self._graph, self._provenance, self._weights = model, graph, provenance, weights
+        self._calibration, self._sets, self._folder = calibration, evaluation, folder
+        self._built: dict[Variant, Path] = {}
 
     def build(self, variant: Variant) -> Path:
-        """A folder with the variant's files and nothing else.
+        """Return a folder that holds the variant's files and nothing else.
 
         Raises:
-            ExportError: it cannot be made.
+            ExportError: the variant cannot be built.
         """
-        if variant not in self._made:
+        if variant not in self._built:
             folder = self._folder / f"{variant.format}-{variant.precision}"
             folder.mkdir(parents=True)
             self._write(variant, folder / variant.format.file)
-            self._made[variant] = folder
-        return self._made[variant]
+            self._built[variant] = folder
+        return self._built[variant]
 
     def run(self, variant: Variant) -> Run:
-        """The variant, loaded."""
+        """Return a run of the variant."""
         return runtimes.load(self._model, self.build(variant) / variant.format.file)
 
     def network(self) -> Run:
-        """The network itself."""
+        """Return a run of the network itself."""
         return runtimes.pytorch(self._graph)
 
     def evaluate(self, variant: Variant) -> list[Result]:
-        """The variant held to the network."""
+        """Compare the variant with the network."""
         return self._references.compare(self.run(variant), variant.precision)
 
     @cached_property
@@ -83,15 +83,15 @@ class VariantBuilder:
                 from ..formats import quantize
 
                 fp32 = self.build(ONNX_FP32) / Format.ONNX.file
-                quantize.save(self._model, fp32, path, self._calibration(), self._origin)
+                quantize.save(self._model, fp32, path, self._calibration(), self._provenance)
             case Variant(Format.OPENVINO, precision):
                 from ..formats import openvino_ir
 
                 source = Variant(Format.ONNX, Precision.INT8) if precision is Precision.INT8 else ONNX_FP32
-                openvino_ir.save(self._model, self.build(source) / Format.ONNX.file, path, precision, self._origin)
+                openvino_ir.save(self._model, self.build(source) / Format.ONNX.file, path, precision, self._provenance)
             case Variant(format, precision):
                 from ..formats import torchscript
 
                 graph = to_half(self._graph) if precision is Precision.FP16 else self._graph
                 save = onnx_export.save if format is Format.ONNX else torchscript.save
-                save(self._model, graph, samples.timing(self._model, 2), path, self._origin)
+                save(self._model, graph, samples.timing(self._model, 2), path, self._provenance)

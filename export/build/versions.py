@@ -1,7 +1,7 @@
-"""The version directories of a model: what they hold, and how the next one comes in.
+"""The version directories of a model: list, publish, reuse and prune them.
 
-A version directory is filled beside the repository and put in place by one rename, so a Triton that polls the
-repository sees all of it or nothing. Its number is one more than the highest there.
+A version directory is filled outside the repository and published by one rename, so a Triton that polls the
+repository sees all of it or nothing. Its number is one more than the highest existing one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from ..checkpoints.load import sha256
 from ..errors import ExportError
+from ..files import sha256
 
-RECORD_FILE = "export.json"  # in each version directory: what it was made from
-REPORT_FILE = "report.json"  # beside it: how far it is from its network, and how fast
+RECORD_FILE = "export.json"  # in each version directory: the inputs of the export
+REPORT_FILE = "report.json"  # in each version directory: accuracy and speed
 
 
 @dataclass(frozen=True)
@@ -33,33 +32,36 @@ class Version:
     """
 
     folder: Path
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
 
     @property
     def number(self) -> int:
-        """Triton's version number."""
+        """Return Triton's version number."""
         return int(self.folder.name)
 
     @property
     def export(self) -> str:
-        """The export's name: the hash of everything that went into it."""
+        """Return the export's name, the hash of all its inputs."""
         return str(self.record.get("export", ""))
 
     def is_intact(self) -> bool:
-        """Whether every recorded file is there and unchanged."""
+        """Return whether every recorded file exists and is unchanged."""
+        files = self.record.get("files")
+        if not isinstance(files, dict):
+            return False
         try:
-            return all(sha256(self.folder / name) == value for name, value in self.record["files"].items())
-        except (OSError, KeyError, AttributeError, TypeError):
+            return all(sha256(self.folder / name) == value for name, value in files.items())
+        except (OSError, TypeError):
             return False
 
 
-def export_name(inputs: Mapping[str, Any]) -> str:
-    """The name of an export: a hash of its inputs, 16 hexadecimal digits."""
+def export_name(inputs: Mapping[str, object]) -> str:
+    """Return the name of an export: a hash of its inputs, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def list_versions(model: Path) -> list[Version]:
-    """The exported versions in a model's folder, oldest first; directories without a record are none."""
+    """Return the exported versions in a model's folder, oldest first; directories without a record do not count."""
     found = []
     for folder in _numbered(model):
         try:
@@ -71,13 +73,13 @@ def list_versions(model: Path) -> list[Version]:
     return found
 
 
-def write_record(folder: Path, inputs: Mapping[str, Any], outcome: Mapping[str, Any]) -> None:
-    """Write the record of the export whose files lie in `folder`.
+def write_record(folder: Path, inputs: Mapping[str, object], outcome: Mapping[str, object]) -> None:
+    """Write the record of the export whose files are in `folder`.
 
     Args:
-        folder: where all its files are, the report included.
-        inputs: everything that decides what the export is.
-        outcome: what else is worth knowing of it.
+        folder: the folder with all its files, including the report.
+        inputs: everything that decides the content of the export.
+        outcome: further facts about it.
     """
     files = {path.name: sha256(path) for path in sorted(folder.iterdir())}
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -86,7 +88,7 @@ def write_record(folder: Path, inputs: Mapping[str, Any], outcome: Mapping[str, 
 
 
 def publish(staged: Path, model: Path) -> Path:
-    """Put a filled folder in place as the model's next version, by one rename; gives back where it is."""
+    """Rename a filled folder to the model's next version, and return its path there."""
     model.mkdir(parents=True, exist_ok=True)
     numbers = [int(folder.name) for folder in _numbered(model)]
     target = model / str(max(numbers, default=0) + 1)
@@ -96,39 +98,39 @@ def publish(staged: Path, model: Path) -> Path:
 
 
 def link(version: Version, staged: Path) -> None:
-    """A copy of a version's directory that shares its files, for an older export that is wanted again."""
+    """Copy a version's directory with hard links to its files, to publish an older export again."""
     shutil.copytree(version.folder, staged, copy_function=os.link)
 
 
 def prune(model: Path, keep: int, staging: Path) -> list[Version]:
-    """Remove all but the newest version and `keep` older ones; gives back what is gone.
+    """Remove all versions but the newest and `keep` older ones, and return the removed ones.
 
-    Each leaves its place by one rename too. Directories that no export filled stay.
+    Each is first moved out of the repository by one rename. Directories without a record are kept.
     """
     versions = list_versions(model)
-    gone = versions[: max(0, len(versions) - 1 - keep)]
-    for version in gone:
-        away = staging / f"{model.name}-{version.number}-pruned"
-        version.folder.rename(away)
-        shutil.rmtree(away)
-    return gone
+    removed = versions[: max(0, len(versions) - 1 - keep)]
+    for version in removed:
+        target = staging / f"{model.name}-{version.number}-pruned"
+        version.folder.rename(target)
+        shutil.rmtree(target)
+    return removed
 
 
 def _numbered(model: Path) -> list[Path]:
     if not model.is_dir():
         return []
-    # as Triton counts: digits only, no leading zero
+    # the names that Triton accepts: digits only, no leading zero
     folders = [path for path in model.iterdir() if path.name.isdecimal() and path.name[0] != "0" and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name))
 
 
 def _make_durable(folder: Path) -> None:
-    """Bring the files to disk before they get their name, so that a power cut leaves no empty version."""
+    """Flush the files to disk before the rename, so that a power failure leaves no empty version."""
     for path in (*folder.iterdir(), folder):
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
-        except OSError as error:  # a full disk shows here at the latest
+        except OSError as error:  # a full disk fails here at the latest
             raise ExportError(f"{path}: cannot be written: {error.strerror}") from error
         finally:
             os.close(descriptor)

@@ -1,1 +1,1 @@
-"""Checkpoints: which ones are published, how they are fetched, and how they are loaded."""
+"""Checkpoints: the published files, how they are downloaded and verified, and how they are loaded."""

@@ -1,23 +1,17 @@
-"""Checkpoints as they are met in the wild, to networks; and what a folder of them must hold.
+"""Load checkpoints, in any of their published forms, into the networks.
 
-    CheckpointError             a file is not the checkpoint that its name says
-    ├── NoCheckpoints           a folder holds none of the four
-    └── IncompleteCheckpoints   it holds some of them, or stand-ins beside real ones
-
-A pickle runs code when it is loaded, so everything here is read with `weights_only=True`; a TorchScript
-archive, which that refuses, gives nothing but its state dict.
+Loading a pickle can run code, so pickles are read with `weights_only=True`. That mode rejects TorchScript archives;
+of those only the state dict is used.
 """
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,64 +22,20 @@ from ..errors import ExportError
 from ..networks.s3fd import S3FD
 from ..networks.wav2lip import Wav2Lip
 
-WAV2LIP_FILE, WAV2LIP_GAN_FILE, S3FD_FILE = "wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth"
-SEGMENTATION_FILE = "xception_pascalvoc.pb"
-FILES = (WAV2LIP_FILE, WAV2LIP_GAN_FILE, S3FD_FILE, SEGMENTATION_FILE)
-
-STAND_IN = "stand_in"  # the entry of a .pth and the node of a .pb that mark a stand-in
-MARK = re.compile(rb"talking-avatar stand-in [0-9a-f]{16}")  # what a node of that name holds
-_PARALLEL = "module."  # in front of every name, when the checkpoint was written by a data-parallel model
-_UNREADABLE = Exception  # what is no pickle can make the unpickler raise anything, IndexError and MemoryError too
+STAND_IN = "stand_in"  # name of the entry (.pth) or graph node (.pb) that marks a stand-in
+MARK = re.compile(rb"talking-avatar stand-in [0-9a-f]{16}")  # the content of that entry
+_PARALLEL = "module."  # prefix of every tensor name in a checkpoint of a data-parallel model
+_UNREADABLE = Exception  # a file that is no pickle makes the unpickler raise anything, even MemoryError
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 class CheckpointError(ExportError):
-    """A checkpoint cannot be used; the message names the file and says why."""
-
-
-class NoCheckpoints(CheckpointError):
-    """The folder holds none of the four checkpoints."""
-
-
-class IncompleteCheckpoints(CheckpointError):
-    """The folder holds half a set, or a mix of stand-ins and real ones."""
-
-
-@dataclass(frozen=True)
-class CheckpointSet:
-    """The four files of a complete folder, all real or all stand-ins."""
-
-    folder: Path
-    stand_ins: bool
-
-    @property
-    def paths(self) -> dict[str, Path]:
-        """The files by official name."""
-        return {name: self.folder / name for name in FILES}
-
-
-def find_checkpoints(folder: Path) -> CheckpointSet:
-    """The complete set of checkpoints in `folder`.
-
-    Raises:
-        NoCheckpoints: it holds none.
-        IncompleteCheckpoints: it holds some, or stand-ins beside real ones.
-        CheckpointError: one of them cannot be read.
-    """
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if len(missing) == len(FILES):
-        raise NoCheckpoints(f"{folder}: no checkpoints here; expected {', '.join(FILES)}")
-    if missing:
-        raise IncompleteCheckpoints(f"{folder}: half a set of checkpoints, missing: {', '.join(missing)}")
-    stand_ins = [name for name in FILES if is_stand_in(folder / name)]
-    if 0 < len(stand_ins) < len(FILES):
-        raise IncompleteCheckpoints(f"{folder}: {', '.join(stand_ins)}: stand-ins beside real checkpoints")
-    return CheckpointSet(folder, bool(stand_ins))
+    """A checkpoint cannot be used; the message names the file and the reason."""
 
 
 def load_wav2lip(path: Path) -> Wav2Lip:
-    """Wav2Lip with the weights of `path`, in eval mode.
+    """Return Wav2Lip with the weights of `path`, in eval mode.
 
     Raises:
         CheckpointError: the file is not a Wav2Lip checkpoint in one of the known forms.
@@ -94,7 +44,7 @@ def load_wav2lip(path: Path) -> Wav2Lip:
 
 
 def load_s3fd(path: Path) -> S3FD:
-    """S3FD with the weights of `path`, in eval mode.
+    """Return S3FD with the weights of `path`, in eval mode.
 
     Raises:
         CheckpointError: the file is not an S3FD checkpoint.
@@ -103,7 +53,7 @@ def load_s3fd(path: Path) -> S3FD:
 
 
 def is_stand_in(path: Path) -> bool:
-    """Whether a checkpoint was written by `export.stand_ins`; the mark is inside the file, not in its name.
+    """Return whether `export.stand_ins` wrote the checkpoint; the mark is inside the file, not in its name.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -112,7 +62,7 @@ def is_stand_in(path: Path) -> bool:
 
 
 def stand_in_mark(path: Path) -> str | None:
-    """The mark of a stand-in, which tells its version; None in a real checkpoint.
+    """Return the mark of a stand-in, which contains its version, or None for a real checkpoint.
 
     Raises:
         CheckpointError: the file cannot be read.
@@ -128,12 +78,6 @@ def stand_in_mark(path: Path) -> str | None:
     return mark if isinstance(mark, str) else None
 
 
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _load(kind: type[Net], path: Path) -> Net:
     _check_content(path)
     with torch.device("meta"):
@@ -144,7 +88,7 @@ def _load(kind: type[Net], path: Path) -> Net:
 
 
 def _check_content(path: Path) -> None:
-    """Refuse, by name, what a broken download leaves behind."""
+    """Reject the usual results of a failed download, with a message that names the cause."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -154,9 +98,9 @@ def _check_content(path: Path) -> None:
     if size == 0:
         raise CheckpointError(f"{path}: the file is empty")
     if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        raise CheckpointError(f"{path}: a web page, not a checkpoint; the download went to the wrong address")
+        raise CheckpointError(f"{path}: this is a web page, not a checkpoint; download the file from another address")
     if start.startswith(b"pk\x03\x04") and not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path}: truncated, the end of the archive is missing; it has {size:,} bytes")
+        raise CheckpointError(f"{path}: truncated, the archive ends after {size:,} bytes; download it again")
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -168,38 +112,38 @@ def _is_torchscript(path: Path) -> bool:
 
 def _read(path: Path) -> Mapping[str, object]:
     try:
-        # mapped, not read: a mark is looked up in a moment; the old format cannot be mapped
+        # mapped into memory, so that finding the mark is quick; the old format does not support that
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except _UNREADABLE as error:
-        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # a name of something to call
-            raise CheckpointError(f"{path}: holds more than weights, and loading that could run code") from error
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):  # the name of a callable
+            raise CheckpointError(f"{path}: contains more than weights, so loading it could run code") from error
         size = path.stat().st_size
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or a truncated one; it has {size:,} bytes") from error
+        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or truncated ({size:,} bytes)") from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a state dict")
+        raise CheckpointError(f"{path}: contains a {type(content).__name__}, not a state dict")
     return content
 
 
 def _archived_state(path: Path) -> Mapping[str, object]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # TorchScript is on its way out; these files are not
+            warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch deprecates TorchScript, but such files exist
             archive = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except _UNREADABLE as error:
-        raise CheckpointError(f"{path}: a broken TorchScript archive") from error
+        raise CheckpointError(f"{path}: a damaged TorchScript archive; download it again") from error
     state: Mapping[str, object] = archive.state_dict()
     return state
 
 
 def _bare_state(content: Mapping[str, object]) -> Mapping[str, object]:
-    """The state dict, from itself or from among training state, without a stand-in's mark."""
+    """Return the state dict without a stand-in's mark; it may be nested in the training state."""
     inner = content.get("state_dict")
     state = inner if isinstance(inner, Mapping) else content
     return {name: value for name, value in state.items() if name != STAND_IN}
 
 
 def _checked(state: Mapping[str, object], wanted: Mapping[str, Tensor], path: Path, net: str) -> dict[str, Tensor]:
-    """The state with the names, shapes and types that the network has."""
+    """Return the state with the names, shapes and types of the network, or raise CheckpointError."""
     if state and all(str(name).startswith(_PARALLEL) for name in state):
         state = {name.removeprefix(_PARALLEL): value for name, value in state.items()}
     refusal = f"{path}: not a checkpoint of {net}"

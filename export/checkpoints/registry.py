@@ -1,6 +1,7 @@
-"""The published checkpoints: their names, sizes, hashes, and where they have been found.
+"""The published checkpoints: names, sizes, hashes and download addresses.
 
-Sources die often, so each file has several; which one a file came from does not matter, its hash decides.
+Download addresses often disappear, so each file has several. Which of them served a file does not matter: the hash
+decides.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from .load import S3FD_FILE, SEGMENTATION_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
+WAV2LIP_FILE, WAV2LIP_GAN_FILE, S3FD_FILE = "wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth"
+SEGMENTATION_FILE = "xception_pascalvoc.pb"
+FILES = (WAV2LIP_FILE, WAV2LIP_GAN_FILE, S3FD_FILE, SEGMENTATION_FILE)  # a complete set
 
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file.
+    """One published file.
 
     Attributes:
-        name: the official name, under which everything here knows it.
+        name: the official name, which the whole project uses.
         sources: addresses, best first.
-        sha256: None where nobody has written it down: then the first download's is held from then on.
-        size: bytes, where it is known.
+        sha256: the published hash; None if none was published: then the hash of the first download is recorded.
+        size: bytes, if known.
         restricted: for research and personal use only.
     """
 
@@ -63,10 +66,10 @@ PUBLISHED = (
 LICENSE = """\
 The Wav2Lip weights (wav2lip.pth, wav2lip_gan.pth) were trained on the LRS2 data set. Their authors allow research
 and personal use only: no commercial use of any kind. Read https://github.com/Rudrabha/Wav2Lip#license-and-citation
-before you accept; for commercial use the authors offer other models."""
+before you accept. For commercial use the authors offer other models."""
 
 
 def with_mirror(published: Sequence[PublishedFile], mirror: str) -> tuple[PublishedFile, ...]:
-    """The same files, looked for under `mirror` first, by their official names."""
+    """Return the same files with `mirror` as their first source; there they have their official names."""
     base = mirror.rstrip("/") + "/"
     return tuple(replace(file, sources=(base + file.name, *file.sources)) for file in published)

@@ -1,4 +1,4 @@
-"""From a graph in PyTorch to an ONNX file."""
+"""Export a PyTorch module to ONNX."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ import onnx
 import torch
 from torch import nn
 
+from lipsync.arrays import Array
 from lipsync.tensors import Model
 
+from ..checkpoints.provenance import Provenance
 from ..networks.inference import fold_batch_norms
 from . import onnx_model
-from .onnx_model import Array, Provenance
 
-OPSET = 17  # all that the two nets need; far below what the oldest server reads
+OPSET = 17  # enough for the two networks, and old enough for every supported server
 
 
 def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, provenance: Provenance) -> None:
-    """Trace `graph` and write `path`: the table's names, batch and varying sizes left open.
+    """Trace `graph` and write it to `path`, with the table's tensor names, any batch size and any varying size.
 
     Args:
         model: its entry in the table.
-        graph: FP32, or halved by `graphs.halved`.
+        graph: FP32, or converted by `inference.to_half`.
         sample: inputs to trace with, batched.
         path: the file to write.
-        provenance: goes into the file.
+        provenance: recorded in the file.
 
     Raises:
         ExportError: the graph's tensors are not those of the table.
@@ -47,8 +48,8 @@ def _trace(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path) 
         for tensor in (*model.inputs, *model.outputs)
     }
     with warnings.catch_warnings(), torch.no_grad():
-        # The new exporter needs onnxscript on top. The tracing one does these two nets in two seconds,
-        # every size left open (verification holds it to that), but warns that it is the older one.
+        # The newer exporter also needs onnxscript. The tracing exporter takes two seconds for these two networks and
+        # keeps every size variable (the evaluation checks that), but it warns that it is deprecated.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             graph,

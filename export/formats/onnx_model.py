@@ -1,26 +1,23 @@
-"""An exported ONNX file, whatever it came from: named, described, checked and put in its place."""
+"""Annotate, check, load and run exported ONNX files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper
 
 from lipsync import __version__
+from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
 
+from ..checkpoints.provenance import Provenance
 from ..errors import ExportError
 
-Array = NDArray[Any]
-
-# The onnxruntime in nvcr.io/nvidia/tritonserver:24.10-py3 (1.19) reads no newer files than these.
+# The onnxruntime in nvcr.io/nvidia/tritonserver:24.10-py3 (1.19) reads files up to these versions.
 NEWEST_OPSET, NEWEST_IR = 21, 10
 
 _TYPES = {
@@ -31,32 +28,19 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """The checkpoint that an export was made from."""
-
-    sha256: str
-    stand_in: bool
-
-    @property
-    def kind(self) -> str:
-        """`stand-in` or `real`, the value of the config's `checkpoint` parameter."""
-        return "stand-in" if self.stand_in else "real"
-
-
 def annotate(proto: onnx.ModelProto, model: Model, provenance: Provenance) -> None:
-    """Describe an ONNX model in place: shapes as in the table, and where it came from.
+    """Write the table's shapes and the provenance into an ONNX model, in place.
 
     Raises:
-        ExportError: its tensors are not those of the table, or NVIDIA's container cannot read it.
+        ExportError: its tensors differ from the table, or NVIDIA's container cannot read it.
     """
-    for there, table in ((proto.graph.input, model.inputs), (proto.graph.output, model.outputs)):
-        _describe(there, table, model)
+    for values, table in ((proto.graph.input, model.inputs), (proto.graph.output, model.outputs)):
+        _set_shapes(values, table, model)
     opset = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     if opset > NEWEST_OPSET or proto.ir_version > NEWEST_IR:
         raise ExportError(
             f"{model.name}: opset {opset}, IR {proto.ir_version}; "
-            f"NVIDIA's container reads opset {NEWEST_OPSET}, IR {NEWEST_IR} at most"
+            f"NVIDIA's container reads at most opset {NEWEST_OPSET}, IR {NEWEST_IR}"
         )
     helper.set_model_props(
         proto,
@@ -69,23 +53,23 @@ def annotate(proto: onnx.ModelProto, model: Model, provenance: Provenance) -> No
 
 
 def session(path: Path) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU, as the server's: denormals count as zero.
+    """Return an onnxruntime session on the CPU that treats denormals as zero, like the server's.
 
     Raises:
         ExportError: onnxruntime cannot load the file.
     """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
-    options.log_severity_level = 4  # fatal ones; whatever fails is raised
+    options.log_severity_level = 4  # fatal errors only; all errors are raised anyway
     with _as_export_error(f"{path}: onnxruntime cannot load it"):
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def run(session: onnxruntime.InferenceSession, model: Model, inputs: Sequence[Array]) -> list[Array]:
-    """Run `inputs` (in the table's order) and give back the outputs in the table's order.
+    """Run the model and return its outputs; inputs and outputs are in the table's order.
 
     Raises:
-        ExportError: the graph cannot work on them.
+        ExportError: onnxruntime cannot run the graph on these inputs.
     """
     feeds = {tensor.name: array for tensor, array in zip(model.inputs, inputs, strict=True)}
     with _as_export_error(f"{model.name}: onnxruntime cannot run the export"):
@@ -97,16 +81,16 @@ def run(session: onnxruntime.InferenceSession, model: Model, inputs: Sequence[Ar
 def _as_export_error(message: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # onnxruntime's errors share no base of their own
+    except Exception as error:  # onnxruntime's errors have no common base class
         raise ExportError(f"{message}: {error}") from error
 
 
-def _describe(there: Sequence[onnx.ValueInfoProto], table: Sequence[Tensor], model: Model) -> None:
-    have = [(value.name, value.type.tensor_type.elem_type) for value in there]
+def _set_shapes(values: Sequence[onnx.ValueInfoProto], table: Sequence[Tensor], model: Model) -> None:
+    have = [(value.name, value.type.tensor_type.elem_type) for value in values]
     want = [(tensor.name, _TYPES[tensor.dtype]) for tensor in table]
     if have != want:
-        raise ExportError(f"{model.name}: the graph's tensors are {have}, the table's are {want}")
-    for value, tensor in zip(there, table, strict=True):
+        raise ExportError(f"{model.name}: the graph's tensors are {have}, expected {want} as in the table")
+    for value, tensor in zip(values, table, strict=True):
         shape: list[int | str] = [
             f"{tensor.name}_{axis}" if size == -1 else size for axis, size in enumerate(tensor.shape)
         ]

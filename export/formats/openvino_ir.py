@@ -1,4 +1,4 @@
-"""From an ONNX file to OpenVINO IR, for the `openvino` backend."""
+"""Convert an ONNX file to OpenVINO IR, for the `openvino` backend."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import openvino
 from lipsync import __version__
 from lipsync.tensors import Model
 
+from ..checkpoints.provenance import Provenance
 from ..errors import ExportError
 from ..variants import Precision
-from .onnx_model import Provenance
 
 
 def save(model: Model, onnx: Path, path: Path, precision: Precision, provenance: Provenance) -> None:
-    """Read the ONNX file and write `path` (.xml) with its weights (.bin) beside it; tensors keep their names.
+    """Convert the ONNX file to `path` (.xml) and a file of weights (.bin) next to it; tensors keep their names.
 
     Args:
         model: its entry in the table.
-        onnx: FP32, or with the int8 quantisers in it.
+        onnx: FP32, or quantized to int8.
         path: the file to write.
-        precision: FP16 stores the weights in half the size; a CPU computes with them in FP32 all the same.
-        provenance: goes into the file's `talking_avatar` section.
+        precision: FP16 halves the size of the stored weights; a CPU still computes in FP32.
+        provenance: recorded in the file's `talking_avatar` section.
 
     Raises:
         ExportError: OpenVINO cannot read it.
     """
     try:
         converted = openvino.Core().read_model(onnx)
-    except Exception as error:  # OpenVINO's errors share no base of their own
+    except Exception as error:  # OpenVINO's errors have no common base class
         raise ExportError(f"{model.name}: OpenVINO cannot read the graph: {error}") from error
     notes = {
         "model": model.name,

@@ -1,7 +1,7 @@
-"""From FP32 to int8: NNCF's post-training quantisation of an ONNX file.
+"""Quantize an ONNX file from FP32 to int8 with NNCF's post-training quantization.
 
-One quantised graph serves both formats: onnxruntime runs its Q/DQ pairs, and OpenVINO reads it and runs it as fast
-as one that NNCF quantised as OpenVINO IR (measured on two cores with AMX: 3.1 ms a mouth either way).
+One quantized graph serves both formats: onnxruntime runs its Q/DQ pairs, and OpenVINO runs it as fast as a graph that
+NNCF quantized as OpenVINO IR (measured on two cores with AMX: 3.1 ms per mouth either way).
 """
 
 from __future__ import annotations
@@ -16,65 +16,67 @@ from pathlib import Path
 import onnx
 
 from lipsync import tensors
+from lipsync.arrays import Batch
 from lipsync.tensors import Model
 
+from ..checkpoints.provenance import Provenance
 from ..errors import ExportError
-from ..validation.samples import Batch
 from . import onnx_model
-from .onnx_model import Provenance
 
-# What stays FP32, as patterns of node names. `/net/` is the network itself; what is around it never is int8.
-_AROUND = r"^(?!/net/).*"
+# Nodes that stay FP32, as patterns of their names. `/net/` is the network itself; nothing outside it becomes int8.
+_OUTSIDE = r"^(?!/net/).*"
 SENSITIVE: Mapping[str, tuple[str, ...]] = {
-    # The logits, whose errors go straight into the picture: with them in int8 the stand-ins reach 24 dB, without 42.
-    tensors.WAV2LIP.name: (_AROUND, r"/net/output_block/output_block\.1/.*"),
-    tensors.WAV2LIP_GAN.name: (_AROUND, r"/net/output_block/output_block\.1/.*"),
+    # The logits: their errors appear directly in the image. The stand-ins reach 24 dB with int8 logits, 42 without.
+    tensors.WAV2LIP.name: (_OUTSIDE, r"/net/output_block/output_block\.1/.*"),
+    tensors.WAV2LIP_GAN.name: (_OUTSIDE, r"/net/output_block/output_block\.1/.*"),
     tensors.S3FD.name: (
-        _AROUND,
-        r"/net/conv._3_norm/.*",  # divides by a length that int8 rounds to nothing
-        r"/net/.*_mbox_.*",  # scores and corners themselves
-        r"/net/conv1_1/.*",  # the first look at the picture; in int8 the stand-ins lost a face of three
-        # few cells, so cheap (5 of 195 GFLOP), and read by the heads for large faces: 1 to 2 % of IoU
+        _OUTSIDE,
+        r"/net/conv._3_norm/.*",  # divides by a length that int8 rounds to zero
+        r"/net/.*_mbox_.*",  # the scores and box corners
+        r"/net/conv1_1/.*",  # the first layer; in int8 the stand-ins missed one face in three
+        # few cells, so cheap (5 of 195 GFLOP); the heads for large faces read them, which costs 1 to 2 % of IoU
         r"/net/(fc6|fc7|conv6_1|conv6_2|conv7_1|conv7_2)/.*",
     ),
 }
 
 
 def save(model: Model, fp32: Path, path: Path, calibration: Sequence[Batch], provenance: Provenance) -> None:
-    """Quantise the ONNX file `fp32` to `path`: weights per channel, activations per tensor.
+    """Quantize the ONNX file `fp32` to `path`: weights per channel, activations per tensor.
 
     Args:
         model: its entry in the table.
         fp32: the FP32 export.
         path: the file to write.
-        calibration: batches of inputs that show the usual range of every value.
-        provenance: goes into the file.
+        calibration: batches of inputs that cover the usual range of every value.
+        provenance: recorded in the file.
 
     Raises:
-        ExportError: NNCF cannot quantise the graph.
+        ExportError: NNCF cannot quantize the graph.
     """
-    import nncf  # seconds to import, and only int8 needs it
+    import nncf  # takes seconds to import, and only int8 needs it
 
     nncf.set_log_level(logging.ERROR)
     feeds = [dict(zip((t.name for t in model.inputs), batch, strict=True)) for batch in calibration]
     try:
         with _quiet():
-            quantised = nncf.quantize(
+            quantized = nncf.quantize(
                 onnx.load(fp32),
                 nncf.Dataset(feeds),
                 subset_size=len(feeds),
                 ignored_scope=nncf.IgnoredScope(patterns=list(SENSITIVE[model.name]), validate=False),
                 advanced_parameters=_whole_ranges(),
             )
-    except Exception as error:  # NNCF's errors share no base of their own
-        raise ExportError(f"{model.name}: NNCF cannot quantise the graph: {error}") from error
-    onnx_model.annotate(quantised, model, provenance)
-    onnx.save(quantised, path)
+    except Exception as error:  # NNCF's errors have no common base class
+        raise ExportError(f"{model.name}: NNCF cannot quantize the graph: {error}") from error
+    onnx_model.annotate(quantized, model, provenance)
+    onnx.save(quantized, path)
 
 
 def _whole_ranges() -> object:
-    """Activations keep the widest range that any sample showed; by default NNCF takes the mean of the samples' widest,
-    and a bright picture among dark ones is cut off."""
+    """Return parameters that keep the widest range of activations in any sample.
+
+    By default NNCF averages the widest ranges of the samples, and would clip a bright image among dark ones.
+    """
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
@@ -83,6 +85,6 @@ def _whole_ranges() -> object:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """NNCF's progress bars at a terminal only: in a log they are a page of boxes."""
+    """Suppress NNCF's progress bars, unless standard output is a terminal: they would fill a page of a log."""
     with nullcontext() if sys.stdout.isatty() else redirect_stdout(io.StringIO()):
         yield

@@ -1,4 +1,4 @@
-"""From a graph in PyTorch to a TorchScript archive, for the `pytorch` backend."""
+"""Export a PyTorch module to a TorchScript archive, for the `pytorch` backend."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ import torch
 from torch import nn
 
 from lipsync import __version__
+from lipsync.arrays import Array
 from lipsync.tensors import Model
 
+from ..checkpoints.provenance import Provenance
 from ..networks.inference import fold_batch_norms
-from .onnx_model import Array, Provenance
 
-NOTES = "talking_avatar.json"  # the archive's extra file: what the export was made from
+NOTES = "talking_avatar.json"  # the archive's extra file: model, checkpoint and version of the export
 
 
 def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, provenance: Provenance) -> None:
     """Trace `graph` and save it as an archive that keeps the table's names.
 
-    The traced `forward` keeps its arguments' names, which both Triton's native `pytorch` backend and ours take the
-    inputs by; outputs are a tensor or a tuple in the table's order. Weights lie channels-last, the order in which
-    pictures come in, so a GPU needs no transposing.
+    The traced `forward` keeps its argument names; both Triton's native `pytorch` backend and ours use them to assign
+    the inputs. The outputs are a tensor or a tuple in the table's order. Weights are stored channels-last, like the
+    images, so a GPU does not have to transpose them.
 
     Args:
         model: its entry in the table.
-        graph: FP32, or halved by `graphs.halved`.
+        graph: FP32, or converted by `inference.to_half`.
         sample: inputs to trace with, batched.
         path: the file to write.
-        provenance: goes into the archive as `NOTES`.
+        provenance: recorded in the archive as `NOTES`.
     """
     folded = copy.deepcopy(graph).eval()
     fold_batch_norms(folded)
@@ -45,14 +46,14 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, pr
         "version": __version__,
     }
     with warnings.catch_warnings(), torch.no_grad():
-        # TorchScript is on its way out of PyTorch; NVIDIA's pytorch backend of 24.10 reads nothing newer.
+        # PyTorch deprecates TorchScript, but NVIDIA's pytorch backend of 24.10 reads no newer format.
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(folded, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, path, _extra_files={NOTES: json.dumps(notes)})
 
 
 def load(path: Path) -> tuple[nn.Module, dict[str, str]]:
-    """The module of an archive, on the CPU, and its `NOTES`."""
+    """Return the module of an archive, on the CPU, and its `NOTES`."""
     notes = {NOTES: ""}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,1 +1,1 @@
-"""Wav2Lip and S3FD in plain PyTorch, inference only, written from the layer lists in the design."""
+"""Wav2Lip and S3FD in plain PyTorch, for inference only."""

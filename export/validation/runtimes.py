@@ -1,4 +1,4 @@
-"""Exported files run on this machine's CPU as the server's backends run them."""
+"""Run exported files on this machine's CPU, as the server's backends do."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import openvino
 import torch
 from torch import nn
 
+from lipsync.arrays import Array, Batch
 from lipsync.tensors import Model
 
 from ..errors import ExportError
 from ..formats import onnx_model, torchscript
-from ..formats.onnx_model import Array
-from .samples import Batch
 
-Run = Callable[[Batch], list[Array]]  # a batch of inputs to a batch of outputs, both in the table's order
+Run = Callable[[Batch], list[Array]]  # from a batch of inputs to a batch of outputs, both in the table's order
 
 
 def pytorch(graph: nn.Module) -> Run:
-    """The network itself, eager: what every export is held to."""
+    """Return a run of the network itself in PyTorch, the reference for every export."""
 
     def run(batch: Batch) -> list[Array]:
         with torch.inference_mode(), _flush_denormals():
@@ -34,10 +33,10 @@ def pytorch(graph: nn.Module) -> Run:
 
 
 def load(model: Model, path: Path) -> Run:
-    """An exported file by its suffix: `.onnx`, `.pt` or `.xml`.
+    """Load an exported file by its suffix: `.onnx`, `.pt` or `.xml`.
 
     Raises:
-        ExportError: the runtime cannot load it, or it has other tensors than the table.
+        ExportError: the runtime cannot load the file, or its tensors differ from the table.
     """
     try:
         if path.suffix == ".onnx":
@@ -45,17 +44,21 @@ def load(model: Model, path: Path) -> Run:
             return lambda batch: onnx_model.run(session, model, batch)
         if path.suffix == ".pt":
             return pytorch(torchscript.load(path)[0])
-        return in_openvino(model, path)
+        return openvino_run(model, path)
     except ExportError:
         raise
-    except Exception as error:  # the runtimes' errors share no base of their own
+    except Exception as error:  # the runtimes' errors have no common base class
         raise ExportError(f"{path}: its runtime cannot load it: {error}") from error
 
 
-def in_openvino(model: Model, path: Path) -> Run:
-    """An IR, or an ONNX file as OpenVINO reads it. Raises ExportError where it lacks a tensor of the table."""
+def openvino_run(model: Model, path: Path) -> Run:
+    """Load an IR or an ONNX file into OpenVINO.
+
+    Raises:
+        ExportError: the file lacks a tensor of the table.
+    """
     properties = {
-        # else a CPU with bf16 would compute FP32 models in that
+        # without it, a CPU with bf16 would compute FP32 models in bf16
         "INFERENCE_PRECISION_HINT": "f32",
         "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
         "CPU_DENORMALS_OPTIMIZATION": True,
@@ -63,7 +66,7 @@ def in_openvino(model: Model, path: Path) -> Run:
     compiled = openvino.Core().compile_model(path, "CPU", properties)
     for tensor in (*model.inputs, *model.outputs):
         if not any(tensor.name in port.get_names() for port in (*compiled.inputs, *compiled.outputs)):
-            raise ExportError(f"{path}: has no tensor `{tensor.name}`")
+            raise ExportError(f"{path}: there is no tensor `{tensor.name}`")
     request = compiled.create_infer_request()
 
     def run(batch: Batch) -> list[Array]:

@@ -1,13 +1,13 @@
-"""Pictures, faces and speech to calibrate with, and others to verify on.
+"""Samples of images, faces and speech: some to calibrate int8 with, others to evaluate exports on.
 
-They come from media that the user names or from those that ship with the project, moved, mirrored and relit by a
-seeded generator, so that a face or two stand for many; seeded noise stands beside them. Every draw has its own
-seed: nothing that an export is calibrated with is seen again when it is verified.
+They are made from media files of the user or of the project. A seeded generator moves, mirrors and relights them, so
+that one or two faces yield many samples, and adds noise. Calibration and evaluation have different seeds, so that no
+export is evaluated on a sample that it was calibrated with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -16,194 +16,192 @@ import librosa
 import numpy as np
 import soundfile
 import torch
-from numpy.typing import NDArray
 
 from lipsync import face_detection, mel, mel_windows, tensors
-from lipsync.crop import crop
+from lipsync.arrays import Batch, Box, Floats, Image, Sets
 from lipsync.errors import InvalidInput
+from lipsync.face_crop import crop
 
 from ..errors import ExportError
-from ..formats.onnx_model import Array
+from ..files import ProgressCallback
 from ..networks.inference import S3FDGraph
 from .sample_media import Media
 
-Picture = NDArray[np.uint8]  # [H,W,3] BGR
-Batch = tuple[Array, ...]  # one batch of a net's inputs, in the table's order
-Sets = Mapping[str, Sequence[Batch]]  # the name of a set of samples to its batches
-
-SIDE = 640  # pixels, the longest side of a picture that faces are looked for in
-VIEW = (240, 320)  # height and width of a picture that the detector is calibrated with
-FRAMES = 8  # pictures that are taken of a video, evenly spread
+MAX_SIDE = 640  # pixels; larger images are scaled down before the detector runs
+VIEW_SIZE = (240, 320)  # height and width of the images that the detector is calibrated with
+FRAMES_PER_VIDEO = 8  # evenly spread
 FPS = 25.0
-_CALIBRATION, _VERIFICATION = 1, 2  # seeds
+TIMING_SIZE = (120, 160)  # height and width of the images that the detector is timed with
+_CALIBRATION_SEED, _EVALUATION_SEED = 1, 2
 _CALIBRATION_BATCH = 8
 
 
 class Samples:
-    """What the nets are calibrated and verified with.
+    """Samples for all networks.
 
     Args:
-        media: the files.
-        detector: finds the faces in the frames; the FP32 graph of the checkpoint at hand.
-        on_progress: takes a line about each picture without a face.
+        media: the files to make the samples from.
+        detector: the FP32 detector, which finds the faces in the files.
+        on_progress: takes a line about each image without a face.
     """
 
-    def __init__(self, media: Media, detector: S3FDGraph, on_progress: Callable[[str], None]) -> None:
+    def __init__(self, media: Media, detector: S3FDGraph, on_progress: ProgressCallback) -> None:
         self._media = media
         self._detector = detector
         self._on_progress = on_progress
 
     def calibration(self, net: tensors.Model) -> list[Batch]:
-        """Batches that show a net's usual range of values: mostly real ones, some noise."""
-        draw = np.random.default_rng(_CALIBRATION)
+        """Return batches that cover a network's usual range of values: mostly real samples, some noise."""
+        draw = np.random.default_rng(_CALIBRATION_SEED)
         if net is tensors.S3FD:
-            pictures = [*self._views(draw, 28), *_noise_pictures(draw, 4, *VIEW)]
-            return [(picture[None],) for picture in pictures]
-        real, noise = self._speaking(draw, 48), _noise_faces(draw, 16)
+            images = [*self._views(draw, 28), *_noise_images(draw, 4, *VIEW_SIZE)]
+            return [(image[None],) for image in images]
+        real, noise = self._crops_and_windows(draw, 48), _noise_faces(draw, 16)
         faces_, mels = (np.concatenate(pair) for pair in zip(real, noise, strict=True))
         order = draw.permutation(len(faces_))
         steps = range(0, len(order), _CALIBRATION_BATCH)
         return [(faces_[order[i : i + _CALIBRATION_BATCH]], mels[order[i : i + _CALIBRATION_BATCH]]) for i in steps]
 
-    def verification(self, net: tensors.Model) -> Sets:
-        """Sets to compare an export with its net on, in batches and pictures of several sizes."""
-        draw = np.random.default_rng(_VERIFICATION)
+    def evaluation(self, net: tensors.Model) -> Sets:
+        """Return sets for comparing an export with its network, in batches and images of several sizes."""
+        draw = np.random.default_rng(_EVALUATION_SEED)
         if net is tensors.S3FD:
-            views = [*self._pictures[:2], *self._views(draw, 4)]
-            noise = [np.stack(_noise_pictures(draw, 3, 160, 90)), np.stack(_noise_pictures(draw, 1, 96, 128))]
-            return {"pictures": [(picture[None],) for picture in views], "noise": [(batch,) for batch in noise]}
-        real, noise_ = self._speaking(draw, 16), _noise_faces(draw, 8)
-        return {"crops": _split(real, (1, 15)), "noise": _split(noise_, (3, 5))}
+            views = [*self._images[:2], *self._views(draw, 4)]
+            noise = [np.stack(_noise_images(draw, 3, 160, 90)), np.stack(_noise_images(draw, 1, 96, 128))]
+            return {"images": [(image[None],) for image in views], "noise": [(batch,) for batch in noise]}
+        real, noise_faces = self._crops_and_windows(draw, 16), _noise_faces(draw, 8)
+        return {"crops": _split(real, (1, 15)), "noise": _split(noise_faces, (3, 5))}
 
     @cached_property
-    def _pictures(self) -> list[Picture]:
-        return [_bounded(picture) for path in self._media.frames for picture in _read(path)]
+    def _images(self) -> list[Image]:
+        return [_fit(image) for path in self._media.frames for image in _read(path)]
 
     @cached_property
-    def _windows(self) -> NDArray[np.float32]:
+    def _windows(self) -> Floats:
         """FP32 [n,80,16]."""
-        return np.concatenate([_listen(path) for path in self._media.speech])
+        return np.concatenate([_mel_windows(path) for path in self._media.speech])
 
     @cached_property
-    def _faces(self) -> list[tuple[Picture, NDArray[np.int32]]]:
-        """Pictures with the box of the best face in each; the middle of those that show none."""
+    def _faces(self) -> list[tuple[Image, Box]]:
+        """Images with the box of the best face in each, or a box in the middle if there is no face."""
         found = []
-        for picture in self._pictures:
+        for image in self._images:
             with torch.inference_mode():
-                boxes, scores = self._detector(torch.from_numpy(picture[None]))
+                boxes, scores = self._detector(torch.from_numpy(image[None]))
             kept, kept_scores = face_detection.non_max_suppression(boxes.numpy(), scores.numpy())
             box = face_detection.best_face(kept[0], kept_scores[0])
-            found.append((picture, _middle(picture) if box is None else _inside(picture, box)))
+            found.append((image, _middle_box(image) if box is None else _clip(image, box)))
             if box is None:
-                self._on_progress("a picture to calibrate with shows this detector no face: its middle is taken")
+                self._on_progress("no face found in an image for calibration: using its middle")
         return found
 
-    def _speaking(self, draw: np.random.Generator, count: int) -> Batch:
-        """Crops UINT8 [count,96,96,3], moved by up to 15 % of the box, and mel windows FP32 [count,80,16]."""
+    def _crops_and_windows(self, draw: np.random.Generator, count: int) -> Batch:
+        """Return crops UINT8 [count,96,96,3], moved by up to 15 % of the box, and mel windows FP32 [count,80,16]."""
+        windows = self._windows  # before the detector runs, so that a file that is no speech fails at once
         crops = []
         for i in range(count):
-            picture, box = self._faces[i % len(self._faces)]
+            image, box = self._faces[i % len(self._faces)]
             size = np.tile(box[2:] - box[:2], 2)
-            moved = _inside(picture, (box + size * draw.uniform(-0.15, 0.15, 4)).astype(np.int32))
-            crops.append(_relit(draw, crop(picture[None], moved[None])[0]))
-        return np.stack(crops), self._windows[draw.integers(len(self._windows), size=count)]
+            moved = _clip(image, (box + size * draw.uniform(-0.15, 0.15, 4)).astype(np.int32))
+            crops.append(_relight(draw, crop(image[None], moved[None])[0]))
+        return np.stack(crops), windows[draw.integers(len(windows), size=count)]
 
-    def _views(self, draw: np.random.Generator, count: int) -> list[Picture]:
-        """Pictures UINT8 [240,320,3]: one scaled to between half and all of that, anywhere on a grey ground."""
-        height, width = VIEW
+    def _views(self, draw: np.random.Generator, count: int) -> list[Image]:
+        """Return images UINT8 [240,320,3]: a sample in 50 to 100 % of that size, at a random place on gray."""
+        height, width = VIEW_SIZE
         views = []
         for i in range(count):
-            picture = self._pictures[i % len(self._pictures)]
-            scale = draw.uniform(0.5, 1) * min(height / picture.shape[0], width / picture.shape[1])
-            small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+            image = self._images[i % len(self._images)]
+            scale = draw.uniform(0.5, 1) * min(height / image.shape[0], width / image.shape[1])
+            small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             view = np.full((height, width, 3), 127, np.uint8)
             y = draw.integers(height - small.shape[0] + 1)
             x = draw.integers(width - small.shape[1] + 1)
             view[y : y + small.shape[0], x : x + small.shape[1]] = small
-            views.append(_relit(draw, view))
+            views.append(_relight(draw, view))
         return views
 
 
 def timing(net: tensors.Model, batch: int) -> Batch:
-    """One batch to time a net with: noise, of the smallest picture that all of S3FD's maps have several cells for."""
+    """Return one batch of noise to time a network with.
+
+    The images for S3FD are the smallest for which each of its maps has several cells.
+    """
     draw = np.random.default_rng(batch)
     if net is tensors.S3FD:
-        return (np.stack(_noise_pictures(draw, batch, *TIMING_SIZE)),)
+        return (np.stack(_noise_images(draw, batch, *TIMING_SIZE)),)
     return _noise_faces(draw, batch)
 
 
-TIMING_SIZE = (120, 160)  # height and width
-
-
-def _read(path: Path) -> list[Picture]:
-    """A picture, or `FRAMES` pictures of a video.
+def _read(path: Path) -> list[Image]:
+    """Read an image, or `FRAMES_PER_VIDEO` frames of a video.
 
     Raises:
-        ExportError: it is neither.
+        ExportError: the file is neither.
     """
-    picture = cv2.imread(str(path))
-    if picture is not None:
-        return [picture.astype(np.uint8)]
+    image = cv2.imread(str(path))
+    if image is not None:
+        return [image.astype(np.uint8)]
     video = cv2.VideoCapture(str(path))
     try:
         length = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         found = []
-        for place in np.linspace(0, max(0, length - 1), FRAMES).astype(int) if length > 0 else ():
-            video.set(cv2.CAP_PROP_POS_FRAMES, float(place))
-            there, frame = video.read()
-            if there:
+        for position in np.linspace(0, max(0, length - 1), FRAMES_PER_VIDEO).astype(int) if length > 0 else ():
+            video.set(cv2.CAP_PROP_POS_FRAMES, float(position))
+            ok, frame = video.read()
+            if ok:
                 found.append(frame.astype(np.uint8))
     finally:
         video.release()
     if not found:
-        raise ExportError(f"{path}: neither a picture nor a video; it was named for calibration (--frames)")
+        raise ExportError(f"{path}: neither an image nor a video; check --frames")
     return found
 
 
-def _listen(path: Path) -> NDArray[np.float32]:
+def _mel_windows(path: Path) -> Floats:
     try:
         channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
         speech = librosa.resample(channels.mean(axis=1), orig_sr=rate, target_sr=mel.SAMPLE_RATE)
         return mel_windows.mel_windows(mel.mel_spectrogram(speech), FPS)
-    except (soundfile.SoundFileError, InvalidInput) as error:  # InvalidInput: too short
-        raise ExportError(f"{path}: no speech that can be read; it was named for calibration (--speech)") from error
+    except (soundfile.SoundFileError, InvalidInput) as error:  # InvalidInput: the recording is too short
+        raise ExportError(f"{path}: cannot be read as speech; check --speech") from error
 
 
-def _bounded(picture: Picture) -> Picture:
-    scale = SIDE / max(picture.shape[:2])
+def _fit(image: Image) -> Image:
+    scale = MAX_SIDE / max(image.shape[:2])
     if scale >= 1:
-        return picture
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA).astype(np.uint8)
 
 
-def _middle(picture: Picture) -> NDArray[np.int32]:
-    height, width = picture.shape[:2]
+def _middle_box(image: Image) -> Box:
+    height, width = image.shape[:2]
     return np.array([width // 4, height // 4, width - width // 4, height - height // 4], np.int32)
 
 
-def _inside(picture: Picture, box: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The part of a box that lies in the picture, at least 8 pixels wide and high."""
-    height, width = picture.shape[:2]
+def _clip(image: Image, box: Box) -> Box:
+    """Return the part of a box inside the image, at least 8 pixels wide and high."""
+    height, width = image.shape[:2]
     x1, y1 = np.clip(box[:2], 0, (width - 8, height - 8))
     x2, y2 = np.clip(box[2:], (x1 + 8, y1 + 8), (width, height))
     return np.array([x1, y1, x2, y2], np.int32)
 
 
-def _relit(draw: np.random.Generator, picture: Picture) -> Picture:
-    """Mirrored or not, of another contrast and brightness."""
+def _relight(draw: np.random.Generator, image: Image) -> Image:
+    """Return the image with another contrast and brightness, and mirrored or not."""
     if draw.random() < 0.5:
-        picture = picture[:, ::-1]
-    lit = picture * draw.uniform(0.7, 1.3) + draw.uniform(-20, 20)
+        image = image[:, ::-1]
+    lit = image * draw.uniform(0.7, 1.3) + draw.uniform(-20, 20)
     return np.clip(lit, 0, 255).astype(np.uint8)
 
 
 def _noise_faces(draw: np.random.Generator, count: int) -> Batch:
     shape = (count, tensors.FACE_SIZE, tensors.FACE_SIZE, 3)
-    sounds = draw.uniform(-mel.PEAK, mel.PEAK, (count, tensors.MEL_BANDS, tensors.WINDOW_COLUMNS))
-    return draw.integers(0, 256, shape, np.uint8), sounds.astype(np.float32)
+    mels = draw.uniform(-mel.PEAK, mel.PEAK, (count, tensors.MEL_BANDS, tensors.WINDOW_COLUMNS))
+    return draw.integers(0, 256, shape, np.uint8), mels.astype(np.float32)
 
 
-def _noise_pictures(draw: np.random.Generator, count: int, height: int, width: int) -> list[Picture]:
+def _noise_images(draw: np.random.Generator, count: int, height: int, width: int) -> list[Image]:
     return list(draw.integers(0, 256, (count, height, width, 3), np.uint8))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -27,13 +26,6 @@ TIMEOUT = 300.0  # seconds
 ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repository
 
 
-def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    argv = [*COMMAND, *map(str, arguments)]
-    # a proxy must not be used for our own servers, and a cached avatar would skip face detection
-    env = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": "", "AVATAR_CACHE_MIB": "0"}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT, check=False, env=env)
-
-
 def still_running(folder: Path) -> list[str]:
     """Command lines of the processes that work in this folder."""
     found = []
@@ -48,7 +40,7 @@ def still_running(folder: Path) -> list[str]:
 
 
 def test_help_explains_the_exit_status() -> None:
-    done = demo("--help")
+    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0
     assert "0 done, 1 failed, 2 wrong usage" in done.stdout
 
@@ -65,67 +57,71 @@ def test_the_official_files_are_those_of_the_exporter() -> None:
 
 @pytest.mark.parametrize("present", ["wav2lip.pth", "xception_pascalvoc.pb"])
 def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_files(
-    tmp_path: Path, present: str
+    tmp_path: Path, present: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     weights, repository = tmp_path / "weights", tmp_path / "repository"
     weights.mkdir()
     (weights / present).write_bytes(b"a part of the real ones")
-    done = demo("--weights", weights, "--repository", repository, "--out", tmp_path / "out")
-    assert done.returncode == 1
-    missing = ", ".join(name for name in registry.FILES if name != present)
-    assert f"half a set of checkpoints, missing: {missing}\n" in done.stderr
-    assert "STAND-IN" not in done.stdout + done.stderr
+    assert main(["--weights", str(weights), "--repository", str(repository), "--out", str(tmp_path / "out")]) == 1
+    shown = capfd.readouterr()
+    assert "missing: " + ", ".join(name for name in load.FILES if name != present) in shown.err
+    assert "STAND-IN" not in shown.out + shown.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["weights", present])
 
 
-def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(tmp_path: Path) -> None:
-    for name in registry.FILES:
+def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in load.FILES:
         (tmp_path / name).write_bytes(b"<html>404</html>")
-    done = demo("--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert "wav2lip.pth: a web page" in done.stderr
-    assert "STAND-IN" not in done.stdout + done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(registry.FILES)
+    where = ["--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
+    assert main([str(each) for each in where]) == 1
+    shown = capfd.readouterr()
+    assert "wav2lip.pth: a web page" in shown.err
+    assert "STAND-IN" not in shown.out + shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(load.FILES)
 
 
 def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
-    stand_in_weights: Path, repository: Path, samples: Path, tmp_path: Path
+    tiny_repository: Path,
+    samples: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    # a proxy must not be used for our own servers, and a cached avatar would skip face detection
+    for variable, value in {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "AVATAR_CACHE_MIB": "0"}.items():
+        monkeypatch.setenv(variable, value)
     speech = tmp_path / "speech.wav"
     short = ["-i", str(samples / "speech.wav"), "-t", "0.9", str(speech)]
     subprocess.run([executable(), "-v", "error", "-nostdin", *short], check=True)
-    folder, out = tmp_path / "logs", tmp_path / "out"
-    # no checkpoint in the folder itself, as on a new machine: the stand-ins have a folder of their own
-    where = ("--weights", stand_in_weights.parent, "--repository", repository, "--logs", folder, "--out", out, *ONNX)
-    done = demo(*where, "--speech", speech)
-    assert done.returncode == 0, done.stderr
-    assert "The published weights were not downloaded: their license" in done.stdout  # no terminal to ask at
-    assert "STAND-INS are used" in done.stdout
-    assert done.stdout.count(": up to date with ") == 4  # nothing is exported twice
-    assert ": exporting from " not in done.stdout
+    logs, out = tmp_path / "logs", tmp_path / "out"
+    where = ["--no-export", "--repository", tiny_repository, "--logs", logs, "--out", out, "--speech", speech]
+    assert main([str(each) for each in where]) == 0
+    shown = capfd.readouterr().out
     for stage in ("weights and export", "start Triton and gateway", "detection", "generation", "encode"):
-        assert any(line.strip().startswith(stage) and line.endswith(" s") for line in done.stdout.splitlines()), stage
-    assert "rendered with STAND-INS for s3fd, wav2lip, segmentation" in done.stdout
+        assert any(line.strip().startswith(stage) and line.endswith(" s") for line in shown.splitlines()), stage
+    assert "rendered with STAND-INS for s3fd, wav2lip, segmentation" in shown
     assert cv2.VideoCapture(str(out / "demo.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 23
     sheet = cv2.imread(str(out / "demo.png"))
     assert sheet is not None
     assert sheet.shape[1] == 6 * 320
-    assert still_running(folder) == []
+    assert still_running(logs) == []
 
 
-def test_up_serves_until_ctrl_c_and_exits_with_0(stand_in_weights: Path, repository: Path, tmp_path: Path) -> None:
+def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path: Path) -> None:
     ports = stack.Ports.free()
     numbers = ["--port", ports.gateway, "--http-port", ports.http, "--grpc-port", ports.grpc]
-    where = ["--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path, *ONNX]
+    where = ["--no-export", "--repository", tiny_repository, "--logs", tmp_path]
     argv = [*COMMAND, "up", *map(str, [*where, *numbers, "--metrics-port", ports.metrics])]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
         try:
             assert command.stdout is not None
-            said = ""
-            while f"http://127.0.0.1:{ports.gateway}/ " not in said:
+            shown = ""
+            while f"http://127.0.0.1:{ports.gateway}/ " not in shown:
                 line = command.stdout.readline()
-                assert line, said
-                said += line
+                assert line, shown
+                shown += line
             assert httpx.get(f"http://127.0.0.1:{ports.gateway}/health/ready", timeout=60).status_code == 200
             assert still_running(tmp_path)
             command.send_signal(signal.SIGINT)
@@ -136,16 +132,13 @@ def test_up_serves_until_ctrl_c_and_exits_with_0(stand_in_weights: Path, reposit
 
 
 def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(
-    stand_in_weights: Path, repository: Path, tmp_path: Path
+    tiny_repository: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = demo(
-            *("up", "--weights", stand_in_weights, "--repository", repository, "--logs", tmp_path, *ONNX),
-            *("--grpc-port", str(port)),
-        )
-    assert done.returncode == 1
-    assert f"--grpc-port {port}: the port is in use" in done.stderr
+        port = str(taken.getsockname()[1])
+        where = ["up", "--no-export", "--repository", str(tiny_repository), "--logs", str(tmp_path)]
+        assert main([*where, "--grpc-port", port]) == 1
+    assert f"--grpc-port {port}: the port is in use" in capfd.readouterr().err
     assert still_running(tmp_path) == []
 
 
@@ -189,6 +182,8 @@ def test_without_a_network_no_download_is_attempted(
     assert "there is no network" in output
     assert "STAND-INS are used" in output
     assert ": downloading" not in output
+    assert output.count(": up to date with ") == 4  # nothing is exported twice
+    assert ": exporting from " not in output
 
 
 def test_after_a_failed_download_stand_ins_are_used(
@@ -200,3 +195,12 @@ def test_after_a_failed_download_stand_ins_are_used(
     assert "no source gave it" in output.err
     assert "Continuing without the published weights" in output.out
     assert "STAND-INS are used" in output.out
+
+
+def test_without_a_terminal_the_license_has_to_be_accepted_by_the_option(
+    stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    models.prepare(stand_in_weights.parent, repository, ONNX)
+    output = capfd.readouterr().out
+    assert "The published weights were not downloaded: their license must be accepted first" in output
+    assert "STAND-INS are used" in output

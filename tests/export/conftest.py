@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from export.checkpoints.provenance import Provenance
 from export.formats import onnx_export
-from export.formats.onnx_model import Provenance
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip

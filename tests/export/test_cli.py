@@ -13,7 +13,7 @@ import pytest
 from lipsync.tensors import MODELS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("stand-ins", "models", "list", "prune", "configs")
+COMMANDS = ("weights", "stand-ins", "models", "list", "prune", "configs")
 
 
 def export(*arguments: str | Path, root: Path = ROOT, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 
 from export.errors import ExportError
-from export.variants import FASTEST_OF, ONNX_FP32, Format, Precision, Profile, Variant, resolve
+from export.variants import CPU_CANDIDATES, ONNX_FP32, Format, Precision, Profile, Variant, resolve
 
 
 def test_a_cpu_gets_the_fastest_of_several_unless_something_is_said() -> None:
-    assert resolve(Profile.CPU, None, None) == FASTEST_OF
-    assert ONNX_FP32 in FASTEST_OF
+    assert resolve(Profile.CPU, None, None) == CPU_CANDIDATES
+    assert ONNX_FP32 in CPU_CANDIDATES
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_what_is_left_out_follows_from_what_is_said(
 @pytest.mark.parametrize(
     ("profile", "format", "precision", "why"),
     [
-        (Profile.CPU, Format.TORCHSCRIPT, Precision.INT8, "torchscript has no int8"),
+        (Profile.CPU, Format.TORCHSCRIPT, Precision.INT8, "torchscript has no int8 variant"),
         (Profile.GPU, Format.OPENVINO, None, "openvino runs on CPUs only"),
         (Profile.TENSORRT, Format.OPENVINO, None, "openvino runs on CPUs only"),
         (Profile.GPU, None, Precision.INT8, "int8 is calibrated for CPUs"),

@@ -87,7 +87,7 @@ def test_concurrent_forms_are_compared_with_sequential_ones_the_mean_response_ti
 def test_a_goal_without_measurements_is_neither_met_nor_missed() -> None:
     verdict = WorkloadResult(WORKLOADS["still-480p-int8"]).verdicts()[1]
     assert (verdict.value, verdict.met) == (None, None)
-    assert verdict.text == "seconds ≤ clip's 7: not result"
+    assert verdict.text == "real time: seconds ≤ 7: not measured"
 
 
 def test_the_text_has_medians_ratios_goals_stages_memory_and_scaling(one: WorkloadResult) -> None:

@@ -14,7 +14,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from export.build import listing, versions
 from export.build import repository as repositories
-from export.build.repository import NETS, BuildOptions
+from export.build.exported_models import EXPORTED_MODELS
+from export.build.repository import BuildOptions
 from export.build.repository import build_repository as build_with
 from export.errors import ExportError
 from export.triton_config import model_config
@@ -22,7 +23,7 @@ from export.validation.sample_media import Media
 from export.variants import Format, Precision, Profile
 from lipsync.tensors import MODELS
 
-NET_NAMES = {net.model.name for net in NETS}
+EXPORTED_NAMES = {net.model.name for net in EXPORTED_MODELS}
 ONNX = BuildOptions(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
 
 
@@ -63,7 +64,7 @@ def test_a_repository_has_everything_that_triton_loads(repository: Path) -> None
     for model in MODELS:
         assert config(repository, model.name).name == model.name
         version = repository / model.name / "1"
-        if model.name in NET_NAMES:
+        if model.name in EXPORTED_NAMES:
             assert (version / "model.onnx").stat().st_size > 0
         elif config(repository, model.name).backend == "python":
             assert (version / "model.py").read_bytes() == (
@@ -77,7 +78,7 @@ def test_a_repository_has_everything_that_triton_loads(repository: Path) -> None
 def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> None:
     for model in MODELS:
         have = config(repository, model.name)
-        if model.name in NET_NAMES:
+        if model.name in EXPORTED_NAMES:
             assert have.parameters["checkpoint"].string_value == "stand-in"
             assert len(have.parameters["checkpoint_sha256"].string_value) == 64
             (version,) = versions.list_versions(repository / model.name)
@@ -92,7 +93,7 @@ def test_a_second_build_changes_nothing_and_says_so(stand_in_weights: Path, expo
     before = snapshot(exported)
     build(stand_in_weights, exported, said.append)
     assert snapshot(exported) == before
-    assert {line.split(":")[0] for line in said if "up to date" in line} == NET_NAMES
+    assert {line.split(":")[0] for line in said if "up to date" in line} == EXPORTED_NAMES
 
 
 def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
@@ -124,7 +125,7 @@ def test_only_what_is_damaged_or_old_is_made_again(stand_in_weights: Path, expor
         "segmentation/2/report.json",
     }
     assert "segmentation: exporting from xception_pascalvoc.pb" in said
-    assert [line.split(":")[0] for line in said if "and checked" in line] == ["segmentation"]
+    assert [line.split(":")[0] for line in said if "and evaluated" in line] == ["segmentation"]
 
 
 def test_models_of_other_names_are_left_alone_and_named(
@@ -193,7 +194,7 @@ def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, expor
         os.close(folder)
         other.join(60)
     assert not other.is_alive()
-    assert sum("up to date" in line for line in lines) == len(NETS)
+    assert sum("up to date" in line for line in lines) == len(EXPORTED_MODELS)
 
 
 def trained_otherwise(weights: Path, folder: Path) -> Path:
@@ -218,14 +219,11 @@ def test_a_new_export_becomes_the_next_version_and_an_older_one_comes_back_for_n
 
     said.clear()
     build(stand_in_weights, exported, said.append)
-    assert any(line.startswith("segmentation: as exported before") for line in said)
+    assert any(line.startswith("segmentation: reusing an older export") for line in said)
     assert not any("exporting" in line for line in said)
     newest = versions.list_versions(exported / "segmentation")[-1]
     assert (newest.number, newest.export) == (3, old.export)
-    assert [version.number for version in versions.list_versions(exported / "segmentation")] == [
-        2,
-        3,
-    ]  # one older is kept
+    assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2, 3]  # one older
 
 
 def test_pruning_leaves_as_many_older_versions_as_asked(
@@ -234,16 +232,16 @@ def test_pruning_leaves_as_many_older_versions_as_asked(
     build(trained_otherwise(stand_in_weights, tmp_path / "weights"), exported, said.append)
     said.clear()
     repositories.prune(exported, 0, said.append)
-    assert said == ["segmentation: version 1 removed, 0 older kept"]
+    assert said == ["segmentation: removed version 1, keeping 0 older"]
     assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2]
 
 
 def test_every_export_has_a_report_beside_it(repository: Path) -> None:
-    for net in NETS:
+    for net in EXPORTED_MODELS:
         (version,) = versions.list_versions(repository / net.model.name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())
         assert (report["model"], report["format"], report["precision"]) == (net.model.name, "onnx", "fp32")
-        assert report["judged_on_real_weights"] is False
+        assert report["evaluated_on_real_weights"] is False
         assert report["results"]
         assert all(result["passed"] for result in report["results"])
         if net.model.name != "segmentation":
@@ -255,7 +253,7 @@ def test_the_list_names_every_model_of_a_repository(repository: Path) -> None:
     text = listing.table(repository)
     for model in MODELS:
         assert f" {model.name} " in text
-    assert text.count("stand-in") == len(NETS)
+    assert text.count("stand-in") == len(EXPORTED_MODELS)
 
 
 def test_nothing_is_left_beside_the_repository(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
@@ -277,7 +275,7 @@ def test_media_that_cannot_be_used_are_named_before_anything_is_exported(
 
 def test_the_projects_own_repository_takes_only_what_its_configs_say(stand_in_weights: Path, said: list[str]) -> None:
     for options in (BuildOptions(), BuildOptions(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
-        with pytest.raises(ExportError, match="configs here are committed and of ONNX fp32 on a CPU"):
+        with pytest.raises(ExportError, match="configs here are committed and for ONNX fp32 on a CPU"):
             build(stand_in_weights, model_config.committed(), said.append, options)
 
 
@@ -291,5 +289,5 @@ def test_weights_that_are_real_are_judged_on_themselves_and_the_report_says_so(g
     for name in ("s3fd", "wav2lip", "wav2lip_gan"):
         (version,) = versions.list_versions(golden_repository / name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())
-        assert report["judged_on_real_weights"] is True
+        assert report["evaluated_on_real_weights"] is True
         assert {result["weights"] for result in report["results"]} == {"real"}

@@ -106,7 +106,7 @@ def test_the_list_shows_what_each_version_is(model: Path, tmp_path: Path) -> Non
     assert [cell["model"] for cell in cells] == ["net", "net", "plain"]
     assert [cell["version"] for cell in cells] == ["1", "2 *", ""]
     record = json.loads((model / "2" / versions.RECORD_FILE).read_text())
-    assert {**cells[1], "made": "", "MB": ""} == {
+    assert {**cells[1], "created": "", "MB": ""} == {
         "model": "net",
         "version": "2 *",
         "checkpoint": "net.pth",
@@ -116,10 +116,10 @@ def test_the_list_shows_what_each_version_is(model: Path, tmp_path: Path) -> Non
         "weights": "real",
         "MB": "",
         "export": record["export"],
-        "made": "",
+        "created": "",
     }
 
 
 def test_a_folder_without_models_cannot_be_listed(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"no model in it.*python -m export models"):
+    with pytest.raises(ExportError, match=r"no models here.*python -m export models"):
         listing.table(tmp_path)

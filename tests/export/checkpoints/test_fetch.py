@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,8 @@ import pytest
 from export.checkpoints import fetch, registry
 from export.checkpoints.download import DownloadError, RetryPolicy
 from export.checkpoints.fetch import FetchOptions, LicenseNotAccepted
+from export.checkpoints.lockfile import LOCK_FILE
+from export.checkpoints.progress import ProgressLines
 from export.checkpoints.registry import PUBLISHED, PublishedFile
 from export.errors import ExportError
 
@@ -100,8 +102,8 @@ def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> 
     return (PublishedFile("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
 
 
-def bring(folder: Path, said: list[str], files: tuple[PublishedFile, ...], choices: FetchOptions = YES) -> None:
-    fetch.fetch(folder, said.append, choices, files=files, patience=HASTY)
+def bring(folder: Path, said: list[str], files: tuple[PublishedFile, ...], options: FetchOptions = YES) -> None:
+    fetch.fetch(folder, said.append, options, files=files, policy=HASTY)
 
 
 def left(folder: Path) -> set[str]:
@@ -123,15 +125,15 @@ def test_a_file_is_downloaded_once(tmp_path: Path, said: list[str]) -> None:
         assert left(tmp_path) == {"net.pth"}
         bring(tmp_path, said, one(url, size=len(CONTENT)))
     assert len(server.asked) == 1
-    assert said[-1] == "net.pth: there, and right"
+    assert said[-1] == "net.pth: already present, checksum matches"
 
 
 @pytest.mark.parametrize(
     ("first", "why"),
     [
         (Behaviour(status=404), "404 Not Found"),
-        (Behaviour(content=PAGE, kind="text/html"), "a web page in place of the file"),
-        (Behaviour(content=PAGE), "a web page in place of the file"),
+        (Behaviour(content=PAGE, kind="text/html"), "a web page instead of the file"),
+        (Behaviour(content=PAGE), "a web page instead of the file"),
         (Behaviour(content=b"other" * 999), "another file"),
         (Behaviour(status=503), "503 Service Unavailable"),
     ],
@@ -158,8 +160,8 @@ def test_a_dead_source_is_passed_over(tmp_path: Path, said: list[str]) -> None:
 def test_a_server_that_asks_for_time_gets_it(tmp_path: Path, said: list[str]) -> None:
     with serving(Behaviour(busy=1)) as url:
         begin = time.monotonic()
-        patience = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=5)
-        fetch.fetch(tmp_path, said.append, YES, files=one(url), patience=patience)
+        policy = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=5)
+        fetch.fetch(tmp_path, said.append, YES, files=one(url), policy=policy)
     assert time.monotonic() - begin >= 1  # what Retry-After said, where it would have asked again after 0.01 s
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
@@ -168,7 +170,7 @@ def test_what_no_source_has_leaves_nothing_under_its_name(tmp_path: Path, said: 
     with (
         serving(Behaviour(content=b"wrong" * 100)) as one_url,
         serving(Behaviour(status=404)) as other,
-        pytest.raises(DownloadError, match=r"net\.pth: no source gave it: .*another file: SHA-256.*404 Not Found"),
+        pytest.raises(DownloadError, match=r"net\.pth: every source failed: .*another file: SHA-256.*404 Not Found"),
     ):
         bring(tmp_path, said, one(one_url, other))
     assert not (tmp_path / "net.pth").exists()
@@ -225,10 +227,10 @@ def test_a_file_without_a_known_hash_is_held_to_the_first_ones(tmp_path: Path, s
     with serving(server := Behaviour()) as url:
         files = one(url, sha256=None)
         bring(tmp_path, said, files)
-        held = json.loads((tmp_path / fetch.LOCK_FILE).read_text())["net.pth"]
+        held = json.loads((tmp_path / LOCK_FILE).read_text())["net.pth"]
         assert (held["sha256"], held["size"], held["source"]) == (SHA256, len(CONTENT), f"{url}/net.pth")
         (tmp_path / "net.pth").write_bytes(b"changed")
-        with pytest.raises(ExportError, match=r"net\.pth: not the file that was expected.*--replace"):
+        with pytest.raises(ExportError, match=r"net\.pth: not the expected file.*--replace"):
             bring(tmp_path, said, files)
         assert (tmp_path / "net.pth").read_bytes() == b"changed"
         server.content = CONTENT[::-1]
@@ -242,14 +244,14 @@ def test_a_file_without_a_known_hash_is_held_to_the_first_ones(tmp_path: Path, s
 def test_too_little_space_is_said_before_anything_comes(tmp_path: Path, said: list[str]) -> None:
     from export.checkpoints.download import download
 
-    with serving(Behaviour()) as url, pytest.raises(DownloadError, match=r"lacks 68 MB of free space"):
+    with serving(Behaviour()) as url, pytest.raises(DownloadError, match=r"needs 68 MB more free space"):
         download(
             one(url)[0],
             tmp_path,
-            sha256=SHA256,
+            expected=SHA256,
             on_progress=said.append,
-            progress=fetch._Lines(said.append),
-            patience=HASTY,
+            progress=ProgressLines(said.append),
+            policy=HASTY,
             free=lambda folder: 0,
         )
     assert left(tmp_path) == set()
@@ -266,8 +268,8 @@ if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 file = PublishedFile("net.pth", (url + "/net.pth",), sha256)
 try:
-    fetch.fetch(Path(folder), lambda line: print(line, flush=True), fetch.FetchOptions(accept_license=True), files=(file,),
-                  patience=RetryPolicy(rounds=2, timeout=20, pause=0.01))
+    fetch.fetch(Path(folder), lambda line: print(line, flush=True), fetch.FetchOptions(accept_license=True),
+                files=(file,), policy=RetryPolicy(rounds=2, timeout=20, pause=0.01))
 except KeyboardInterrupt:
     sys.exit("interrupted")
 except Exception as error:
@@ -288,7 +290,7 @@ def test_a_full_disk_ends_it_with_one_line_and_what_came_is_kept(tmp_path: Path,
             _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1
         assert stderr.startswith("DownloadError: ")
-        assert "what has come is kept" in stderr
+        assert "the received part is kept" in stderr
         assert 0 < (tmp_path / "net.pth.part").stat().st_size <= 500_000
         bring(tmp_path, said, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
@@ -305,7 +307,7 @@ def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
             server.pause = 0
             outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
-    assert "net.pth: there, and right" in outputs[1]
+    assert "net.pth: already present, checksum matches" in outputs[1]
     assert len(server.asked) == 1
 
 
@@ -344,7 +346,7 @@ RESTRICTED = (PublishedFile("net.pth", ("http://127.0.0.1:9/net.pth",), SHA256, 
 
 
 def test_without_a_terminal_and_without_a_yes_nothing_is_downloaded(tmp_path: Path, said: list[str]) -> None:
-    with pytest.raises(LicenseNotAccepted, match="--accept-licence"):
+    with pytest.raises(LicenseNotAccepted, match="--accept-license"):
         bring(tmp_path, said, RESTRICTED, FetchOptions())
     assert "research" in said[0]
     assert left(tmp_path) == set()
@@ -352,7 +354,7 @@ def test_without_a_terminal_and_without_a_yes_nothing_is_downloaded(tmp_path: Pa
 
 @pytest.mark.parametrize(("answer", "accepted"), [("y", True), ("n", False), ("", False)])
 def test_at_a_terminal_the_licence_is_asked_for(tmp_path: Path, answer: str, accepted: bool) -> None:
-    script = SCRIPT.replace("accept=True", "").replace("sha256)", "sha256, restricted=True)")
+    script = SCRIPT.replace("accept_license=True", "").replace("sha256)", "sha256, restricted=True)")
     with serving(server := Behaviour()) as url:
         here, there = pty.openpty()
         command = [sys.executable, "-c", script, url, str(tmp_path), SHA256, "0"]
@@ -382,9 +384,9 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
     own = hashlib.sha256((stand_in_weights / "s3fd.pth").read_bytes()).hexdigest()
     source = "https://source.example/s3fd-619a316812.pth"
 
-    def take(sha256: str, choices: FetchOptions = YES) -> None:
+    def take(sha256: str, options: FetchOptions = YES) -> None:
         files = (PublishedFile("s3fd.pth", (source,), sha256),)
-        fetch.fetch(folder, said.append, choices, files=files, given=given)
+        fetch.fetch(folder, said.append, replace(options, source_folder=given), files=files)
 
     with pytest.raises(ExportError, match=r"not the published file.*--unverified"):
         take("0" * 64)
@@ -394,9 +396,9 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
     assert left(folder) == {"s3fd.pth"}
     (folder / "s3fd.pth").unlink()
     take("0" * 64, FetchOptions(unverified=True))
-    assert json.loads((folder / fetch.LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
+    assert json.loads((folder / LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
     take("0" * 64)  # from then on it is the right one
-    assert said[-1] == "s3fd.pth: there, and right"
+    assert said[-1] == "s3fd.pth: already present, checksum matches"
 
 
 def test_a_file_given_by_hand_that_is_no_checkpoint_is_refused(tmp_path: Path, said: list[str]) -> None:
@@ -405,7 +407,7 @@ def test_a_file_given_by_hand_that_is_no_checkpoint_is_refused(tmp_path: Path, s
     (given / "s3fd.pth").write_bytes(PAGE)
     files = (PublishedFile("s3fd.pth", ("https://source.example/s3fd.pth",), "0" * 64),)
     with pytest.raises(ExportError, match="web page"):
-        fetch.fetch(folder, said.append, FetchOptions(unverified=True), files=files, given=given)
-    with pytest.raises(ExportError, match=r"no net\.pth in it"):
-        fetch.fetch(folder, said.append, YES, files=one("https://source.example"), given=given)
+        fetch.fetch(folder, said.append, FetchOptions(unverified=True, source_folder=given), files=files)
+    with pytest.raises(ExportError, match=r"no net\.pth in this folder"):
+        fetch.fetch(folder, said.append, FetchOptions(source_folder=given), files=one("https://source.example"))
     assert left(folder) == set()

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoints import load
-from export.checkpoints.load import CheckpointError, IncompleteCheckpoints, NoCheckpoints, load_s3fd, load_wav2lip
+from export.checkpoints.checkpoint_set import IncompleteCheckpoints, NoCheckpoints, find_checkpoints
+from export.checkpoints.load import CheckpointError, load_s3fd, load_wav2lip
+from export.checkpoints.registry import FILES
+from export.files import sha256
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from export.stand_ins import segmentation
@@ -89,12 +92,12 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a web page": (lambda: PAGE, "web page"),
     "an empty file": (lambda: b"", "empty"),
     "a text file": (lambda: b"version https://git-lfs.github.com/spec/v1\nsize 1\n", "not a PyTorch checkpoint"),
-    "a truncated archive": (lambda: saved({"x": torch.rand(1000)})[:2000], "truncated.* 2,000 bytes"),
+    "a truncated archive": (lambda: saved({"x": torch.rand(1000)})[:2000], "truncated.*2,000 bytes"),
     "a truncated old file": (
         lambda: saved({"x": torch.rand(1000)}, _use_new_zipfile_serialization=False)[:2000],
-        "truncated.* 2,000 bytes",
+        "truncated.*2,000 bytes",
     ),
-    "an archive of something else": (lambda: saved([1, 2]), "holds a list"),
+    "an archive of something else": (lambda: saved([1, 2]), "contains a list"),
     "another network": (lambda: saved(SMALL), "not a checkpoint of S3FD: .*missing.*1 tensors unknown \\(weight\\)"),
 }
 
@@ -164,7 +167,7 @@ def s3fd_shapes() -> dict[str, Tensor]:
 
 
 def fill(folder: Path, stand_ins: tuple[str, ...] = (), leave_out: tuple[str, ...] = ()) -> None:
-    for name in load.FILES:
+    for name in FILES:
         mark = {load.STAND_IN: MARK} if name in stand_ins else {}
         if name in leave_out:
             continue
@@ -174,37 +177,37 @@ def fill(folder: Path, stand_ins: tuple[str, ...] = (), leave_out: tuple[str, ..
             segmentation.write(folder / name, MARK if mark else "")
 
 
-def test_a_complete_folder_is_found_and_known_as_real_or_stand_in(tmp_path: Path) -> None:
+def test_a_complete_folder_is_found_and_recognized_as_real_or_stand_in(tmp_path: Path) -> None:
     fill(tmp_path)
-    assert not load.find_checkpoints(tmp_path).stand_ins
-    fill(tmp_path, stand_ins=load.FILES)
-    found = load.find_checkpoints(tmp_path)
+    assert not find_checkpoints(tmp_path).stand_ins
+    fill(tmp_path, stand_ins=FILES)
+    found = find_checkpoints(tmp_path)
     assert found.stand_ins
-    assert all(found.paths[name] == tmp_path / name for name in load.FILES)
+    assert all(found.paths[name] == tmp_path / name for name in FILES)
 
 
-def test_an_empty_folder_and_half_a_set_are_told_apart(tmp_path: Path) -> None:
+def test_an_empty_folder_and_an_incomplete_set_have_different_errors(tmp_path: Path) -> None:
     with pytest.raises(NoCheckpoints):
-        load.find_checkpoints(tmp_path)
+        find_checkpoints(tmp_path)
     fill(tmp_path, leave_out=("s3fd.pth", "wav2lip_gan.pth"))
     with pytest.raises(IncompleteCheckpoints, match=r"missing: wav2lip_gan\.pth, s3fd\.pth$"):
-        load.find_checkpoints(tmp_path)
+        find_checkpoints(tmp_path)
 
 
-@pytest.mark.parametrize("name", load.FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_one_stand_in_among_real_checkpoints_is_named(tmp_path: Path, name: str) -> None:
     fill(tmp_path, stand_ins=(name,))
-    with pytest.raises(IncompleteCheckpoints, match=f": {name}: stand-ins beside real"):
-        load.find_checkpoints(tmp_path)
+    with pytest.raises(IncompleteCheckpoints, match=f": {name}: stand-ins in one folder with real"):
+        find_checkpoints(tmp_path)
 
 
-def test_a_stand_in_is_known_under_any_name(tmp_path: Path) -> None:
+def test_a_stand_in_is_recognized_under_any_name(tmp_path: Path) -> None:
     fill(tmp_path, stand_ins=("s3fd.pth",))
     moved = (tmp_path / "s3fd.pth").rename(tmp_path / "real.pth")
     assert load.is_stand_in(moved)
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+def test_sha256_is_the_hash_of_the_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"weights")
-    assert load.sha256(path) == hashlib.sha256(b"weights").hexdigest()
+    assert sha256(path) == hashlib.sha256(b"weights").hexdigest()

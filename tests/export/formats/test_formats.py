@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+from export.checkpoints.provenance import Provenance
 from export.formats import openvino_ir, torchscript
-from export.formats.onnx_model import Provenance
 from export.networks.inference import S3FDGraph, Wav2LipGraph, to_half
 from export.validation import samples
 from export.variants import Precision

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import lipsync
+from export.checkpoints.provenance import Provenance
 from export.errors import ExportError
 from export.formats import onnx_export, onnx_model
-from export.formats.onnx_model import Provenance
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.validation import samples
 from lipsync import face_detection, tensors
@@ -113,5 +113,7 @@ def test_a_file_too_new_for_nvidias_container_is_refused(
 ) -> None:
     proto = onnx.load(wav2lip_onnx, load_external_data=False)
     proto.opset_import[0].version, proto.ir_version = opset, ir
-    with pytest.raises(ExportError, match=f"wav2lip: opset {opset}, IR {ir}; NVIDIA's container reads opset 21, IR 10"):
+    with pytest.raises(
+        ExportError, match=f"wav2lip: opset {opset}, IR {ir}; NVIDIA's container reads at most opset 21, IR 10"
+    ):
         onnx_model.annotate(proto, tensors.WAV2LIP, provenance)

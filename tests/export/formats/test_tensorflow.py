@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
+from export.build.selection import export_segmentation
+from export.checkpoints.provenance import Provenance
 from export.errors import ExportError
 from export.formats import onnx_model
-from export.formats.onnx_model import Provenance
-from export.formats.tensorflow import export_segmentation
 from lipsync import tensors
 
 CROP = 129  # the side that the test's DeepLab pads pictures to; the real one's is 513

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from export import stand_ins
-from export.checkpoints.load import FILES, find_checkpoints, load_s3fd, load_wav2lip
+from export.checkpoints.checkpoint_set import find_checkpoints
+from export.checkpoints.load import load_s3fd, load_wav2lip
+from export.checkpoints.registry import FILES
 from export.errors import ExportError
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip

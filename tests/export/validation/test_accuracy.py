@@ -1,4 +1,4 @@
-"""The bars, on answers that are off by a known amount."""
+"""The accuracy thresholds, on outputs with a known error."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 
 from export.errors import ExportError
-from export.formats.onnx_model import Array
 from export.validation import accuracy
 from export.validation.accuracy import AccuracyError, ReferenceOutputs
 from export.validation.runtimes import Run
-from export.validation.samples import Batch
 from export.variants import ONNX_FP32, Precision
 from lipsync import tensors
+from lipsync.arrays import Array, Batch
 
 MOUTHS = {"crops": [(np.full((n, 96, 96, 3), 100, np.uint8), np.zeros((n, 80, 16), np.float32)) for n in (1, 2)]}
-PICTURES = {"pictures": [(np.zeros((1, 64, 64, 3), np.uint8),)] * 2}
+IMAGES = {"images": [(np.zeros((1, 64, 64, 3), np.uint8),)] * 2}
 FACE = (100.0, 100.0, 200.0, 200.0)
 
 
@@ -28,7 +27,7 @@ def off_by(levels: int) -> Run:
 
 
 def detector(*faces: tuple[float, float, float, float], score: float = 0.9) -> Run:
-    """Finds just these in every picture."""
+    """Return a detector that finds exactly these faces in every image."""
 
     def run(batch: Batch) -> list[Array]:
         count = len(batch[0])
@@ -46,12 +45,12 @@ def mouths() -> ReferenceOutputs:
 
 
 def boxes(run: Run) -> ReferenceOutputs:
-    return ReferenceOutputs(tensors.S3FD, run, PICTURES, "stand-in")
+    return ReferenceOutputs(tensors.S3FD, run, IMAGES, "stand-in")
 
 
-def test_an_export_that_agrees_passes_every_bar() -> None:
+def test_identical_outputs_pass_every_threshold() -> None:
     (result,) = mouths().compare(echo, Precision.FP32)
-    assert (result.count, result.worst, result.score, result.passed) == (3, 0, accuracy.SAME, True)
+    assert (result.count, result.worst, result.score, result.passed) == (3, 0, accuracy.MAX_PSNR_DB, True)
     (result,) = boxes(detector(FACE)).compare(detector(FACE), Precision.FP32)
     assert (result.count, result.worst, result.score, result.passed) == (2, 0, 1, True)
 
@@ -67,7 +66,7 @@ def test_an_export_that_agrees_passes_every_bar() -> None:
         (Precision.INT8, 5, 34.2, False),
     ],
 )
-def test_mouths_are_held_to_the_bar_of_their_precision(
+def test_mouths_have_a_threshold_per_precision(
     precision: Precision, levels: int, decibels: float, passes: bool
 ) -> None:
     (result,) = mouths().compare(off_by(levels), precision)
@@ -85,55 +84,56 @@ def test_mouths_are_held_to_the_bar_of_their_precision(
         (Precision.INT8, 3, 0.942, False),
     ],
 )
-def test_boxes_are_held_to_the_bar_of_their_precision(
-    precision: Precision, moved: float, overlap: float, passes: bool
-) -> None:
+def test_boxes_have_a_threshold_per_precision(precision: Precision, moved: float, overlap: float, passes: bool) -> None:
     x1, y1, x2, y2 = FACE
     (result,) = boxes(detector(FACE)).compare(detector((x1 + moved, y1, x2 + moved, y2)), precision)
     assert result.score == pytest.approx(overlap, abs=0.001)
     assert (result.worst, result.passed) == (moved, passes)
 
 
-def test_a_face_that_is_lost_or_made_up_counts_as_no_overlap() -> None:
+def test_a_missing_or_additional_face_counts_as_no_overlap() -> None:
     other = (300.0, 300.0, 400.0, 400.0)
-    (lost,) = boxes(detector(FACE, other)).compare(detector(FACE), Precision.INT8)
-    (made_up,) = boxes(detector(FACE)).compare(detector(FACE, other), Precision.INT8)
-    for result in (lost, made_up):
-        assert result.score == pytest.approx(2 / 3)  # of three matches, one to and fro and one that fails
+    (missing,) = boxes(detector(FACE, other)).compare(detector(FACE), Precision.INT8)
+    (additional,) = boxes(detector(FACE)).compare(detector(FACE, other), Precision.INT8)
+    for result in (missing, additional):
+        assert result.score == pytest.approx(2 / 3)  # of three matches: one in each direction, and one that fails
         assert (result.lowest, result.passed) == (0, False)
 
 
-def test_a_face_that_slips_a_little_below_the_threshold_is_not_lost() -> None:
+def test_a_face_just_below_the_detection_threshold_still_counts() -> None:
     (result,) = boxes(detector(FACE, score=0.52)).compare(detector(FACE, score=0.48), Precision.INT8)
     assert result.score == 1
 
 
-def test_pictures_without_a_face_for_either_of_them_judge_nothing() -> None:
-    with pytest.raises(ExportError, match=r"s3fd: no face in any of the pictures.*--frames"):
+def test_images_without_any_face_cannot_be_evaluated() -> None:
+    with pytest.raises(ExportError, match=r"s3fd: no face found in any image.*--frames"):
         boxes(detector()).compare(detector(), Precision.FP32)
 
 
-def test_every_missed_bar_is_named_with_what_was_reached() -> None:
+def test_every_missed_threshold_is_named_with_the_score() -> None:
     results = mouths().compare(off_by(9), Precision.INT8)
     with pytest.raises(AccuracyError) as caught:
         accuracy.check_thresholds(tensors.WAV2LIP, ONNX_FP32, results)
     assert str(caught.value) == (
-        "wav2lip as onnx fp32: below its bar, not written: mouths on crops (real weights) reach 29.05 dB, 35 asked"
+        "wav2lip as onnx fp32: not accurate enough, not written: "
+        "mouths of crops (real weights) reach 29.05 dB, the threshold is 35"
     )
     accuracy.check_thresholds(tensors.WAV2LIP, ONNX_FP32, mouths().compare(echo, Precision.FP32))
 
 
-def test_other_shapes_or_types_than_the_networks_are_refused() -> None:
-    with pytest.raises(ExportError, match=r"wav2lip: `mouth` is float32 \[1, 96, 96, 3\], PyTorch's \[1, 96, 96, 3\]"):
+def test_outputs_with_other_shapes_or_types_than_the_network_are_rejected() -> None:
+    with pytest.raises(
+        ExportError, match=r"wav2lip: `mouth` is float32 \[1, 96, 96, 3\], expected UINT8 \[1, 96, 96, 3\]"
+    ):
         mouths().compare(lambda batch: [batch[0].astype(np.float32)], Precision.FP32)
     with pytest.raises(ExportError, match=r"`mouth` is uint8 \[1, 48, 96, 3\]"):
         mouths().compare(lambda batch: [batch[0][:, :48]], Precision.FP32)
 
 
-def test_values_that_are_no_numbers_are_refused() -> None:
-    def broken(batch: Batch) -> list[Array]:
+def test_values_that_are_not_finite_are_rejected() -> None:
+    def faulty(batch: Batch) -> list[Array]:
         found, scores = detector(FACE)(batch)
         return [found * np.float32("nan"), scores]
 
-    with pytest.raises(ExportError, match="s3fd: `boxes` has values that are no numbers"):
-        boxes(detector(FACE)).compare(broken, Precision.INT8)
+    with pytest.raises(ExportError, match="s3fd: `boxes` has values that are not finite"):
+        boxes(detector(FACE)).compare(faulty, Precision.INT8)

@@ -21,31 +21,31 @@ def detector(stand_in_weights: Path) -> S3FDGraph:
 
 
 @pytest.mark.parametrize("net", [tensors.WAV2LIP, tensors.S3FD], ids=lambda net: net.name)
-def test_samples_are_the_nets_tensors_the_same_every_time(net: tensors.Model, detector: S3FDGraph) -> None:
+def test_samples_fit_the_tensors_and_are_reproducible(net: tensors.Model, detector: S3FDGraph) -> None:
     first, again = (Samples(Media.shipped(), detector, print) for _ in range(2))
     batches = first.calibration(net)
     for batch, same in zip(batches, again.calibration(net), strict=True):
         for tensor, array, other in zip(net.inputs, batch, same, strict=True):
             assert tensor.accepts(array, batched=True)
             np.testing.assert_array_equal(array, other)
-    sets = first.verification(net)
+    sets = first.evaluation(net)
     assert "noise" in sets and len(sets) == 2
     for batch in (batch for batches in sets.values() for batch in batches):
         assert all(tensor.accepts(array, batched=True) for tensor, array in zip(net.inputs, batch, strict=True))
 
 
-def test_nothing_is_verified_that_was_calibrated_with(detector: S3FDGraph) -> None:
+def test_calibration_and_evaluation_share_no_sample(detector: S3FDGraph) -> None:
     samples = Samples(Media.shipped(), detector, print)
     seen = {face.tobytes() for faces, _ in samples.calibration(tensors.WAV2LIP) for face in faces}
-    judged = [
-        face.tobytes() for batches in samples.verification(tensors.WAV2LIP).values() for b in batches for face in b[0]
+    evaluated = [
+        face.tobytes() for batches in samples.evaluation(tensors.WAV2LIP).values() for b in batches for face in b[0]
     ]
     assert len(seen) == 64
-    assert len(judged) == 24
-    assert not seen & set(judged)
+    assert len(evaluated) == 24
+    assert not seen & set(evaluated)
 
 
-def test_a_video_gives_frames_from_all_of_it(detector: S3FDGraph, tmp_path: Path) -> None:
+def test_the_frames_of_a_video_are_spread_over_its_whole_length(detector: S3FDGraph, tmp_path: Path) -> None:
     path = tmp_path / "grey.avi"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     for level in range(0, 200, 2):
@@ -53,20 +53,20 @@ def test_a_video_gives_frames_from_all_of_it(detector: S3FDGraph, tmp_path: Path
     video.release()
     lines: list[str] = []
     samples = Samples(Media((path,), Media.shipped().speech), detector, lines.append)
-    pictures = [batch[0][0] for batch in samples.verification(tensors.S3FD)["pictures"][:2]]
-    assert [picture.shape for picture in pictures] == [(48, 64, 3)] * 2
-    assert pictures[1].mean() - pictures[0].mean() == pytest.approx(200 / 7, abs=4)
+    images = [batch[0][0] for batch in samples.evaluation(tensors.S3FD)["images"][:2]]
+    assert [image.shape for image in images] == [(48, 64, 3)] * 2
+    assert images[1].mean() - images[0].mean() == pytest.approx(200 / 7, abs=4)
     samples.calibration(tensors.WAV2LIP)
-    assert len(lines) == 8  # none of its frames shows a face, and it says so
-    assert "no face" in lines[0]
+    assert len(lines) == 8  # one for each frame without a face
+    assert "no face found" in lines[0]
 
 
-def test_a_file_that_is_no_picture_or_no_speech_is_named(detector: S3FDGraph, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(detector: S3FDGraph, tmp_path: Path) -> None:
     text, silence = tmp_path / "notes.txt", tmp_path / "short.wav"
-    text.write_text("no picture")
+    text.write_text("not an image")
     soundfile.write(silence, np.zeros(100, np.float32), 16000)
-    with pytest.raises(ExportError, match=r"notes\.txt: neither a picture nor a video.*--frames"):
+    with pytest.raises(ExportError, match=r"notes\.txt: neither an image nor a video.*--frames"):
         Samples(Media((text,), Media.shipped().speech), detector, print).calibration(tensors.S3FD)
     for speech in (text, silence):
-        with pytest.raises(ExportError, match=rf"{speech.name}: no speech.*--speech"):
+        with pytest.raises(ExportError, match=rf"{speech.name}: cannot be read as speech.*--speech"):
             Samples(Media(Media.shipped().frames, (speech,)), detector, print).calibration(tensors.WAV2LIP)

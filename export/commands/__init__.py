@@ -1,0 +1,1 @@
+"""The commands of `python -m export`, a module each: `HELP`, `DESCRIPTION`, `add_arguments(parser)`, `run(args)`."""

@@ -1,0 +1,34 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_repository(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--repository`."""
+    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help=text)
+
+
+def add_keep(parser: argparse.ArgumentParser) -> None:
+    """Add `--keep`."""
+    parser.add_argument(
+        "--keep",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="number of older versions of each network to keep (default: 1)",
+    )
+
+
+def print_line(line: str) -> None:
+    """Print a line of progress at once, even into a pipe."""
+    print(line, flush=True)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return number

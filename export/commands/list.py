@@ -1,0 +1,26 @@
+"""`list`: show the contents of a repository."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import add_repository
+
+HELP = "show the contents of a model repository"
+DESCRIPTION = (
+    "List models and versions (* marks the one that Triton serves), with the checkpoint and its hash, the format, the "
+    "precision, and whether the weights are real or stand-ins."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    add_repository(parser, "the model repository")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from ..build import listing
+
+    print(listing.table(args.repository))
+    return 0
