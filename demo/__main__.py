@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Post the sample as the form, and leave the video and its contact sheet in `--out`."""
     start = time.monotonic()
-    prepare(options.weights, options.repository, variant_args(options), accept_license=options.accept_license)
+    _prepare(options)
     exported = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     video, sheet = options.out / "demo.mp4", options.out / "demo.png"
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
 def up(options: argparse.Namespace) -> int:
     """Run the service until Ctrl-C; return 1 if one of its processes ends by itself."""
-    prepare(options.weights, options.repository, variant_args(options), accept_license=options.accept_license)
+    _prepare(options)
     ports = Ports(options.port, options.http_port, options.grpc_port, options.metrics_port)
     with running(options.repository, options.logs, ports, options.host) as stack:
         print(
@@ -74,6 +74,11 @@ def up(options: argparse.Namespace) -> int:
             idle.wait(0.5)
     print(f"demo: {name} ended unexpectedly, see {_shown(options.logs)}", file=sys.stderr)
     return 1
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    if not options.no_export:
+        prepare(options.weights, options.repository, variant_args(options), accept_license=options.accept_license)
 
 
 def _shown(path: Path) -> str:
@@ -108,7 +113,11 @@ def _parser() -> argparse.ArgumentParser:
         help="download missing weights without asking. This accepts that those of Wav2Lip are for research and "
         "personal use only",
     )
-    add_variant(parser.add_argument_group("format of the exported models"))
+    exported = parser.add_argument_group("exported models")
+    add_variant(exported)
+    exported.add_argument(
+        "--no-export", action="store_true", help="use the models in --repository as they are; export nothing"
+    )
     one = parser.add_argument_group("run")
     one.add_argument("--face", type=Path, default=SAMPLES / "face.png", help="image or video (default: a sample)")
     one.add_argument("--speech", type=Path, default=SAMPLES / "speech.wav", help="audio (default: a sample)")

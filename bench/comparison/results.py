@@ -145,7 +145,7 @@ class WorkloadResult:
         goals, first = self.workload.goals, self.seconds(NEW_AVATAR)
         judged = (
             _at_least("original ÷ service ≥", self.speedup, goals.speedup),
-            _at_most("seconds ≤ clip's", first, self.workload.seconds if goals.real_time else None),
+            _at_most("real time: seconds ≤", first, self.workload.seconds if goals.real_time else None),
             _at_most("same avatar ÷ (bare generator + encoder) ≤", self.cached_ratio, goals.cached_ratio),
             _at_most("concurrent ÷ sequential ≤", self.ratio(CONCURRENT, SEQUENTIAL), goals.concurrent_ratio),
             _at_most("longest wait ÷ mean wait ≤", self.unfairness, goals.unfairness),

@@ -64,7 +64,7 @@ def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_fi
     (weights / present).write_bytes(b"a part of the real ones")
     assert main(["--weights", str(weights), "--repository", str(repository), "--out", str(tmp_path / "out")]) == 1
     shown = capfd.readouterr()
-    assert "missing: " + ", ".join(name for name in load.FILES if name != present) in shown.err
+    assert "missing: " + ", ".join(name for name in registry.FILES if name != present) in shown.err
     assert "STAND-IN" not in shown.out + shown.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["weights", present])
 
@@ -72,14 +72,14 @@ def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_fi
 def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for name in load.FILES:
+    for name in registry.FILES:
         (tmp_path / name).write_bytes(b"<html>404</html>")
     where = ["--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
     assert main([str(each) for each in where]) == 1
     shown = capfd.readouterr()
     assert "wav2lip.pth: a web page" in shown.err
     assert "STAND-IN" not in shown.out + shown.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(load.FILES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(registry.FILES)
 
 
 def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
