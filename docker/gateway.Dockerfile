@@ -1,4 +1,5 @@
-# The form over HTTP: the wheel of this project with its `gateway` extra, and ffmpeg. No torch, no TensorFlow.
+# The form over HTTP: the wheel of this project with its `gateway` extra, the wheel of its client (which shares its
+# handling of shared memory), and ffmpeg. No torch, no TensorFlow.
 FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /src
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -10,7 +11,7 @@ RUN PIP="/opt/venv/bin/python -m pip" bash install.sh gateway \
     && python -m pip install --constraint requirements.lock setuptools
 # what changes at every commit comes last
 COPY . .
-RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . ./client \
     && /opt/venv/bin/python -m pip install --no-deps /wheels/*.whl
 
 FROM python:3.11.13-slim-bookworm

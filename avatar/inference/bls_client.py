@@ -1,6 +1,7 @@
-"""The models from inside Triton, by business logic scripting (BLS): the job's own requests join everybody's batches.
+"""The models from inside Triton, by business logic scripting (BLS): requests share batches with those of all callers.
 
-It imports nothing of Triton: `pb_utils` exists only inside the server and is handed in, as in `lipsync.serving`.
+Nothing of Triton is imported here: each model passes on `pb_utils`, as `lipsync.triton.pb_utils` describes it. Nor is
+tritonclient, which NVIDIA's image lacks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,92 +19,94 @@ from lipsync import tensors
 from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
-from lipsync.triton.pb_utils import PbUtils
+from lipsync.triton.pb_utils import PbUtils, TritonError
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
 from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
 from .shm_layout import TensorInput, stacked, validated
 
-# Calls under way: of one job at most five. More jobs at once wait here instead of in Triton.
+# Calls in flight; one job has at most five. Further calls wait here instead of in Triton.
 THREADS = 32
-# How long one call should take. What a net has begun cannot be called back, so this, times the calls that a job has
-# under way, is how long the nets still work for a caller who is gone.
+# How long one call should take. A network cannot be stopped within a call, so the networks may work this long, times
+# the number of the job's calls in flight, for a caller that has disconnected.
 CALL_SECONDS = 0.2
-FEWEST_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
+MIN_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
 
 _PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
 
 
 class BlsInferenceClient:
-    """Implements `Models` inside a Triton Python model. To be used from one event loop."""
+    """Implements `InferenceClient` inside a Triton Python model. For one event loop."""
 
     def __init__(self, pb_utils: PbUtils, repository: Path) -> None:
-        """`repository`: the folder that holds this model's folder and the others'."""
+        """Make a client; `repository` is the folder that contains the folders of all models."""
         self._pb, self._repository = pb_utils, repository
-        # not asyncio's own threads: calls that wait for the nets would keep pasting and reading waiting
+        # not asyncio's own threads: there, calls that wait for the networks would delay pasting and reading
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bls")
-        self._windows = _AdaptiveBatch(FEWEST_WINDOWS, WAV2LIP_BATCH)
-        self._pictures = _AdaptiveBatch(1, S3FD_BATCH)
+        self._windows = _AdaptiveBatch(MIN_WINDOWS, WAV2LIP_BATCH)
+        self._images = _AdaptiveBatch(1, S3FD_BATCH)
 
     async def check_ready(self) -> None:
-        """As `Models`. Triton serves no request before every model has loaded; one that goes later says so itself."""
+        """As `InferenceClient`. Triton serves no request before every model is loaded; later, calls of a model that was
+        unloaded fail.
+        """
 
     async def model_info(self, net: Generator) -> ModelInfo:
-        """As `Models`; read in the other models' configurations, for BLS cannot ask for them."""
-        return await asyncio.to_thread(self._about, net)
+        """As `InferenceClient`; read from the files of the models' configurations, because BLS has no call for them."""
+        return await asyncio.to_thread(self._read_info, net)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
-        """As `Models`."""
+        """As `InferenceClient`."""
         (windows,) = await self._infer(tensors.MEL_SPECTROGRAM, audio, np.array([fps]))
         return windows
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
-        """As `Models`."""
+        """As `InferenceClient`."""
 
-        async def piece(rows: slice) -> list[Array]:
+        async def call(rows: slice) -> list[Array]:
             return await self._infer(tensors.DETECT_FACES, frames[rows])
 
-        boxes, scores = await self._pictures.work(len(frames), piece)
+        boxes, scores = await self._images.run(len(frames), call)
         return boxes, scores
 
     async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
-        """As `Models`."""
+        """As `InferenceClient`."""
 
-        async def piece(rows: slice) -> list[Array]:
+        async def call(rows: slice) -> list[Array]:
             shown = frames if len(frames) == 1 else frames[rows]
             placed = boxes if len(boxes) == 1 else boxes[rows]
             return await self._infer(LIPSYNC[net], shown, placed, windows[rows])
 
-        (mouths,) = await self._windows.work(len(windows), piece)
+        (mouths,) = await self._windows.run(len(windows), call)
         return mouths
 
     async def wav2lip(self, faces: Images, windows: Floats, net: Generator) -> Images:
-        """Crops UINT8 [n,96,96,3] and their windows FP32 [n,80,16] to mouths: `lipsync` for who has cut already."""
+        """Return generated faces UINT8 [n,96,96,3] for faces that are cut out already, and windows FP32 [n,80,16]."""
 
-        async def piece(rows: slice) -> list[Array]:
+        async def call(rows: slice) -> list[Array]:
             return await self._infer(GENERATORS[net], faces[rows], windows[rows])
 
-        (mouths,) = await self._windows.work(len(windows), piece)
+        (mouths,) = await self._windows.run(len(windows), call)
         return mouths
 
     async def segment(self, image: Images) -> Labels:
-        """As `Models`."""
+        """As `InferenceClient`."""
         (labels,) = await self._infer(tensors.SEGMENTATION, image)
         return labels
 
     async def close(self) -> None:
-        """As `Models`; calls under way go on, and nobody waits for them."""
+        """As `InferenceClient`; calls in flight continue, and their results are discarded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _infer(self, model: Model, *given: TensorInput) -> list[Array]:
-        """One inference, inputs and outputs in the order of the model's tensors."""
+    async def _infer(self, model: Model, *inputs: TensorInput) -> list[Array]:
+        """Make one inference, with inputs and outputs in the order of the model's tensors."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._send, model, given)
+        return await loop.run_in_executor(self._threads, self._send, model, inputs)
 
-    def _send(self, model: Model, given: tuple[TensorInput, ...]) -> list[Array]:
+    def _send(self, model: Model, inputs: tuple[TensorInput, ...]) -> list[Array]:
         pb = self._pb
-        pairs = zip(model.inputs, given, strict=True)
+        pairs = zip(model.inputs, inputs, strict=True)
         request = pb.InferenceRequest(
             model_name=model.name,
             requested_output_names=[tensor.name for tensor in model.outputs],
@@ -112,18 +114,18 @@ class BlsInferenceClient:
             preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
         )
         try:
-            # not async_exec: up to 24.10 it may free its answer too early (python_backend, pull request 439)
+            # not async_exec: up to Triton 24.10 it may free its response too early (python_backend, pull request 439)
             response = request.exec()
-        except pb.TritonModelException as error:  # it did not get as far as to the model
+        except pb.TritonModelException as error:  # the request did not reach the model
             raise Unavailable(f"{model.name} cannot be reached") from error
         if response.has_error():
             raise _to_exception(pb, model, response.error())
-        answers = [pb.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in model.outputs]
-        return [answer.copy() for answer in answers]  # what was given lies in memory that goes with the response
+        outputs = [pb.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in model.outputs]
+        return [array.copy() for array in outputs]  # their memory is freed with the response
 
-    def _about(self, net: Generator) -> ModelInfo:
-        asked = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
-        configs = {model.name: self._config(model) for model in asked}
+    def _read_info(self, net: Generator) -> ModelInfo:
+        models = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
+        configs = {model.name: self._config(model) for model in models}
         stand_ins = tuple(name for name, text in configs.items() if _parameter(text, "checkpoint") == "stand-in")
         exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
         return ModelInfo(stand_ins, *exports)
@@ -131,51 +133,51 @@ class BlsInferenceClient:
     def _config(self, model: Model) -> str:
         try:
             return (self._repository / model.name / "config.pbtxt").read_text("utf-8")
-        except OSError:  # not in a folder beside ours: then nothing is known of it
+        except OSError:  # the model is in another folder: then nothing is known about it
             return ""
 
 
 class _AdaptiveBatch:
-    """How many rows one call takes, by how long the last ones took."""
+    """Splits rows into calls of a size that adapts to how long the last calls took."""
 
-    def __init__(self, fewest: int, most: int) -> None:
-        self._fewest, self._most = fewest, most
-        self._rows = fewest
+    def __init__(self, min_rows: int, max_rows: int) -> None:
+        self._min_rows, self._max_rows = min_rows, max_rows
+        self._rows = min_rows
 
-    async def work(self, count: int, call: Callable[[slice], Awaitable[list[Array]]]) -> list[Array]:
-        """`count` rows, a piece after the other: an output is the pieces' outputs behind each other."""
-        done: list[list[Array]] = []
+    async def run(self, count: int, call: Callable[[slice], Awaitable[list[Array]]]) -> list[Array]:
+        """Call for `count` rows, one part after the other; return the outputs of all parts, joined."""
+        parts: list[list[Array]] = []
         start = 0
         while start < count:
             rows = slice(start, min(count, start + self._rows))
-            begun = time.monotonic()
-            done.append(await call(rows))
-            self._learn(rows.stop - rows.start, time.monotonic() - begun)
+            begin = time.monotonic()
+            parts.append(await call(rows))
+            self._adapt(rows.stop - rows.start, time.monotonic() - begin)
             start = rows.stop
-        return done[0] if len(done) == 1 else [np.concatenate(parts) for parts in zip(*done, strict=True)]
+        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _learn(self, rows: int, seconds: float) -> None:
+    def _adapt(self, rows: int, seconds: float) -> None:
         fitting = int(CALL_SECONDS * rows / max(seconds, 1e-6))
-        # twice as many at most: one quick call says little
-        self._rows = max(self._fewest, min(self._most, fitting, 2 * self._rows))
+        # at most twice as many: one quick call says little
+        self._rows = max(self._min_rows, min(self._max_rows, fitting, 2 * self._rows))
 
 
-def _array(tensor: tensors.Tensor, given: TensorInput, model: Model) -> Array:
-    """One array, in C order, of the tensor's type and shape, with a batch in front where the model has one."""
-    if model.max_batch_size and isinstance(given, np.ndarray):
-        tensor.check(given, batched=True)
+def _array(tensor: tensors.Tensor, value: TensorInput, model: Model) -> Array:
+    """Return an input as one array in C order, checked against its tensor."""
+    if model.max_batch_size and isinstance(value, np.ndarray):
+        tensor.check(value, batched=True)
     else:
-        validated(tensor, given)
-    return np.ascontiguousarray(stacked(given))
+        validated(tensor, value)
+    return np.ascontiguousarray(stacked(value))
 
 
-def _to_exception(pb: PbUtils, model: Model, error: Any) -> Exception:  # noqa: ANN401 - Triton publishes no types
+def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
     code = error.code()
     if code == pb.TritonError.INVALID_ARG:
         return InvalidInput(str(error.message()))
     if "Server not ready" in str(error.message()):
         return ShuttingDown("the service is being stopped")
-    if "is not healthy" in str(error.message()):  # its process has died
+    if "is not healthy" in str(error.message()):  # the model's process has died
         return Unavailable(f"{model.name} cannot be reached")
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
         return Unavailable(f"{model.name} cannot be reached")

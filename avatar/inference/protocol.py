@@ -1,4 +1,4 @@
-"""The one small protocol through which the job reaches the models."""
+"""The protocol through which the job calls the models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lipsync.arrays import Boxes, Floats, Images, Labels
 
 from ..options import Generator
 
-Frames = Images | Sequence[Images]  # [n,H,W,3], or n pictures [H,W,3] of one size, which are gathered on the way
+Frames = Images | Sequence[Images]  # [n,H,W,3], or n images [H,W,3] of one size, which are gathered when they are sent
 
 GENERATORS = {Generator.WAV2LIP: tensors.WAV2LIP, Generator.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
 LIPSYNC = {Generator.WAV2LIP: tensors.LIPSYNC, Generator.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
@@ -19,12 +19,11 @@ LIPSYNC = {Generator.WAV2LIP: tensors.LIPSYNC, Generator.WAV2LIP_GAN: tensors.LI
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the nets were made from.
+    """What the models were exported from.
 
     Attributes:
         stand_ins: names of the models whose checkpoint is a stand-in; empty with real weights.
-        detector, segmenter: name what computes there, so that another export has another name; empty where it is
-            not known.
+        detector, segmenter: names of the exports; another export has another name. Empty where it is not known.
     """
 
     stand_ins: tuple[str, ...] = ()
@@ -36,26 +35,29 @@ class InferenceClient(Protocol):
     """The models of the repository, as `lipsync.tensors` describes them.
 
     Every call may raise `avatar.errors.Unavailable` (down, not ready, too slow) and
-    `lipsync.errors.InvalidInput` (the arrays do not fit).
+    `lipsync.errors.InvalidInput` (an array of the wrong shape or type).
     """
 
     async def check_ready(self) -> None:
         """Return when every model is ready; raise Unavailable at once when one is not."""
 
     async def model_info(self, net: Generator) -> ModelInfo:
-        """What is behind the models that are used with `net`."""
+        """Return what the models that a job with this generator uses were exported from."""
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
-        """Speech FP32 [n] (16 kHz) to mel windows FP32 [frames,80,16]."""
+        """Return the mel windows FP32 [frames,80,16] of speech FP32 [n] at 16 kHz."""
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Images UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
     async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
-        """Frames (1 or n), boxes (1 or n) and n windows (n ≤ `WAV2LIP_BATCH`) to mouths UINT8 [n,96,96,3]."""
+        """Return generated faces UINT8 [n,96,96,3] for frames (1 or n), boxes (1 or n) and n windows.
+
+        n is at most `lipsync.tensors.WAV2LIP_BATCH`.
+        """
 
     async def segment(self, image: Images) -> Labels:
-        """A picture UINT8 [H,W,3] RGB to labels INT32 [H,W]."""
+        """Return the labels INT32 [H,W] of an image UINT8 [H,W,3] RGB."""
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""

@@ -1,4 +1,4 @@
-"""Where in shared memory the large tensors of one call lie. Pure: no memory is made here."""
+"""Where in shared memory the large tensors of one call are placed. Pure functions: no memory is made here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
 
-# Tensors from this size on go through shared memory; smaller ones travel in the message as fast.
+# Tensors of this size and more use shared memory; smaller ones are as fast in the message.
 SHARED_BYTES = 64 << 10
-ALIGNED = 64  # bytes; a cache line
+ALIGNMENT = 64  # bytes; a cache line
 
-# What is sent as one tensor: an array, or arrays of one shape and type that are stacked on the way.
+# What is sent as one tensor: an array, or arrays of one shape and type, which are stacked when they are sent.
 TensorInput = Array | Sequence[Array]
 
 
@@ -29,59 +29,59 @@ class Span:
 
 @dataclass(frozen=True)
 class Layout:
-    """Places of a call's tensors; None for one that travels in the message.
+    """Spans of a call's tensors; None for one that is sent in the message.
 
     Attributes:
-        size: bytes of the region that all of it takes; 0 where nothing is large.
+        size: bytes of the region that they take together; 0 where no tensor is large.
     """
 
     inputs: tuple[Span | None, ...]
-    answer: Span | None
+    output: Span | None
     size: int
 
 
-def plan_layout(model: Model, given: Sequence[TensorInput], answer: tuple[int, ...] | None) -> Layout:
-    """Places for inputs, in the model's order, and for its only output of shape `answer`, where that is known.
+def plan_layout(model: Model, inputs: Sequence[TensorInput], output_shape: tuple[int, ...] | None) -> Layout:
+    """Place inputs, in the model's order, and the model's only output, where its shape is known in advance.
 
     Raises:
-        InvalidInput: an array does not fit its tensor.
+        InvalidInput: an array of the wrong shape or type.
     """
     size = 0
 
-    def place(nbytes: int) -> Span | None:
+    def span(nbytes: int) -> Span | None:
         nonlocal size
         if nbytes < SHARED_BYTES:
             return None
-        begin = size
-        size += -(-nbytes // ALIGNED) * ALIGNED
-        return Span(begin, nbytes)
+        offset = size
+        size += -(-nbytes // ALIGNMENT) * ALIGNMENT
+        return Span(offset, nbytes)
 
-    inputs = tuple(place(validated(*pair).nbytes) for pair in zip(model.inputs, given, strict=True))
-    output = place(math.prod(answer) * np.dtype(model.outputs[0].numpy).itemsize) if answer else None
-    return Layout(inputs, output, size)
+    spans = tuple(span(validated(*pair).nbytes) for pair in zip(model.inputs, inputs, strict=True))
+    output_bytes = math.prod(output_shape) * np.dtype(model.outputs[0].numpy).itemsize if output_shape else 0
+    return Layout(spans, span(output_bytes), size)
 
 
-def validated(tensor: Tensor, given: TensorInput) -> Array:
-    """An array of the shape and type that is sent: of arrays that are yet to be stacked, not their values.
+def validated(tensor: Tensor, value: TensorInput) -> Array:
+    """Return an array of the shape and type that is sent. For arrays to be stacked, its values are not theirs.
 
     Raises:
-        InvalidInput: it does not fit the tensor.
+        InvalidInput: the shape or type is not the tensor's.
     """
-    array = given if isinstance(given, np.ndarray) else np.empty(0)
-    if not isinstance(given, np.ndarray) and len({(each.shape, each.dtype) for each in given}) == 1:
-        array = np.broadcast_to(given[0], (len(given), *given[0].shape))
+    array = value if isinstance(value, np.ndarray) else np.empty(0)
+    if not isinstance(value, np.ndarray) and len({(each.shape, each.dtype) for each in value}) == 1:
+        array = np.broadcast_to(value[0], (len(value), *value[0].shape))
     tensor.check(array)
     return array
 
 
-def write(given: TensorInput, there: Array) -> None:
-    """Copy, once, what is given."""
-    if isinstance(given, np.ndarray):
-        np.copyto(there, given)
+def write(value: TensorInput, target: Array) -> None:
+    """Write an input to `target`, with one copy."""
+    if isinstance(value, np.ndarray):
+        np.copyto(target, value)
     else:
-        np.stack(given, out=there)
+        np.stack(value, out=target)
 
 
-def stacked(given: TensorInput) -> Array:
-    """What is given as one array; stacked only if it is not one yet."""
-    return given if isinstance(given, np.ndarray) else np.stack(given)
+def stacked(value: TensorInput) -> Array:
+    """Return an input as one array, stacked only if it is several."""
+    return value if isinstance(value, np.ndarray) else np.stack(value)

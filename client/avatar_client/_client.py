@@ -1,4 +1,4 @@
-"""The client: one object a server."""
+"""The client: one object per server."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from . import _messages, _models, _options
 from ._connection import READY_SECONDS, Connection
 from ._errors import Cancelled, ServerError, from_rpc_error
 from ._infer import InferCaller
+from ._kserve import InferRequest
 from ._live import LiveSession
-from ._messages import InputTensor, Message
+from ._messages import InputTensor
 from ._models import Boxes, Floats, Images
 from ._options import File, LiveOptions, RenderOptions
 from ._render import RenderStream
 from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SPEECH_FILE
-from ._shared_memory import SharedMemoryPool
+from ._shared_memory import GrpcRegionRegistry, SharedMemoryPool
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -29,7 +30,7 @@ Net = Literal["wav2lip", "wav2lip_gan"]
 
 
 class AvatarClient:
-    """Calls one server's models over gRPC. Any thread may use it; nothing is connected before the first call.
+    """Calls one server's models over gRPC. Thread-safe; it connects at the first call.
 
     Every call raises AvatarClientError: `InvalidRequest` (the input), `Unavailable` (the server is not reachable, not
     ready, busy, or does not respond), `ServerError` (a defect of the server) or `Cancelled`. A call that could not be
@@ -37,35 +38,36 @@ class AvatarClient:
     """
 
     def __init__(self, address: str, *, timeout: float = 120.0, retries: int = 2, shared_memory: bool = True) -> None:
-        """Made for `with`, or `close` at the end.
+        """Make a client. Use it in a `with` block, or call `close` at the end.
 
         Args:
             address: host:port of Triton's gRPC.
-            timeout: seconds for a call, its repetitions included; of a stream, for the first answer, and then between
-                two of them.
+            timeout: seconds for a call, including its repetitions; of a stream, until the first response and then
+                between two responses.
             retries: how many times a call may be repeated.
-            shared_memory: False sends everything by gRPC; True, large arrays through memory that both see, where the
-                server is on this machine.
+            shared_memory: True sends large arrays through shared memory where the server is on the same machine;
+                False sends everything by gRPC.
 
         Raises:
-            ValueError: a value that makes no sense.
+            ValueError: an invalid value.
         """
         if address.startswith(("http://", "https://")) or not address:
             raise ValueError(f"host:port of Triton's gRPC expected, got {address!r}")
         if not timeout > 0 or retries < 0:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
         self._connection = Connection.connect(address, timeout, retries)
-        memory = SharedMemoryPool(self._connection.stub) if shared_memory and sys.platform == "linux" else None
+        use_memory = shared_memory and sys.platform == "linux"
+        memory = SharedMemoryPool(GrpcRegionRegistry(self._connection.stub)) if use_memory else None
         self._infer = InferCaller(self._connection, memory).infer
         self._streams: weakref.WeakSet[RenderStream | LiveSession] = weakref.WeakSet()
-        # also where nobody closes it: what the server maps for us would stay
-        self._let_go = weakref.finalize(self, _release, self._connection, memory)
+        # also where `close` is never called: the server would keep its mappings of our memory
+        self._finalizer = weakref.finalize(self, _release, self._connection, memory)
 
     def close(self) -> None:
-        """Cancel what is under way and let go of the connection and the shared memory."""
+        """Cancel the streams in flight, close the connection, and release the shared memory."""
         for stream in list(self._streams):
             stream.cancel()
-        self._let_go()
+        self._finalizer()
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +78,7 @@ class AvatarClient:
         self.close()
 
     def is_ready(self, *models: str) -> bool:
-        """Whether the server, and each of the named models, says within two seconds that it is ready."""
+        """Return whether the server, and each of the named models, says within two seconds that it is ready."""
         stub = self._connection.stub
         try:
             if not stub.ServerReady(pb.ServerReadyRequest(), timeout=READY_SECONDS).ready:
@@ -87,12 +89,12 @@ class AvatarClient:
             return False
 
     def api_version(self) -> str:
-        """The version of the server's tensors, such as `1.0`; this client was written from `protocol.API_VERSION`.
+        """Return the version of the server's tensors, such as `1.0`; this client was written for `_schema.API_VERSION`.
 
-        Where the first number differs, something that callers rely on is another one.
+        Where the first number differs, the server has changed something that callers rely on.
 
         Raises:
-            AvatarClientError: the server cannot be asked, or says none.
+            AvatarClientError: the server does not answer, or has no version.
         """
         asked = pb.ModelConfigRequest(name=AVATAR.name)
         try:
@@ -102,46 +104,46 @@ class AvatarClient:
         except ValueError:
             raise Cancelled("the client was closed") from None
         if "api_version" not in config.parameters:
-            raise ServerError(f"{self._connection.address} serves models without a version")
+            raise ServerError(f"{self._connection.address} serves models without an API version")
         return str(config.parameters["api_version"].string_value)
 
     def render(self, face: File, audio: File, /, **chosen: Unpack[RenderOptions]) -> RenderStream:
-        """A video of the face speaking: progress and the video's bytes, as they are made.
+        """Render a video of the face speaking: progress and the video's bytes come while they are made.
 
-        Both files are given by position: `face=` is the option, whose lips move.
+        Both files are given by position, because `face=` is the option that selects a face.
 
         Args:
-            face: a picture or a video, its bytes or its path.
-            audio: a recording, its bytes or its path.
+            face: an image or a video, its bytes or its path.
+            audio: an audio file, its bytes or its path.
             chosen: the form's options, such as `background="White"`, `pads=(0, 20, 0, 0)`, `smooth=False`, and
                 `background_file`, bytes or a path.
 
         Raises:
-            TypeError: there is no such option, or its value is of no type that stands for text.
+            TypeError: an unknown option, or a value of a type that cannot become text.
         """
         texts = _options.with_type(_options.texts(chosen, _options.RENDER_NAMES), face)
-        backdrop = chosen.get("background_file")
+        background_file = chosen.get("background_file")
 
-        def request() -> Message:
+        def request() -> InferRequest:
             files = [
                 _messages.file_tensor(FACE_FILE, _options.read(face)),
                 _messages.file_tensor(SPEECH_FILE, _options.read(audio)),
             ]
-            return _messages.request(AVATAR.name, [*files, *_option_inputs(texts, backdrop)])
+            return _messages.request(AVATAR.name, [*files, *_option_inputs(texts, background_file)])
 
-        rendering = RenderStream(self._connection, request)
-        self._streams.add(rendering)
-        return rendering
+        stream = RenderStream(self._connection, request)
+        self._streams.add(stream)
+        return stream
 
     def live(self, face: File, /, **chosen: Unpack[LiveOptions]) -> LiveSession:
-        """Begin a live session, and wait until the server has.
+        """Start a live session, and wait until the server has prepared it.
 
-        It is over when nothing is sent for ten seconds: in a pause, send silence.
+        The server ends a session that sends nothing for ten seconds: send silence during a pause.
 
         Args:
-            face: a picture or a short video, its bytes or its path.
-            chosen: the form's options but those of the encoder and of a video's background, and `format`: what frames
-                come as, `bgr`, `jpeg` or `mouth`.
+            face: an image or a short video, its bytes or its path.
+            chosen: the form's options except `quality` and `background_video`, and `format`: the format of the frames,
+                `bgr`, `jpeg` or `mouth`.
 
         Raises:
             TypeError: as `render`.
@@ -156,7 +158,7 @@ class AvatarClient:
         return session
 
     def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
-        """Faces of pictures, in calls of four.
+        """Detect the faces of images, in calls of four.
 
         Args:
             frames: UINT8 [n,H,W,3] BGR.
@@ -171,11 +173,11 @@ class AvatarClient:
         return _models.detect_faces(self._infer, frames)
 
     def mel(self, audio: Floats, fps: float = 25.0) -> Floats:
-        """Speech as mel windows, one a frame.
+        """Return the mel windows of speech, one per frame.
 
         Args:
             audio: FP32 [n], 16 kHz mono, full scale ±1; NaN and infinities count as 0.
-            fps: frames a second.
+            fps: frames per second.
 
         Returns:
             FP32 [frames,80,16].
@@ -186,7 +188,7 @@ class AvatarClient:
         return _models.mel(self._infer, audio, fps)
 
     def lipsync(self, frames: Images, boxes: Boxes, mel: Floats, model: Net = "wav2lip") -> Images:
-        """Mouths that say what the windows sound like, in calls of 32.
+        """Generate the faces that speak what the windows contain, in calls of 32.
 
         Args:
             frames: UINT8 [n,H,W,3] BGR, or one that serves all windows.
@@ -195,25 +197,25 @@ class AvatarClient:
             model: the generator.
 
         Returns:
-            UINT8 [n,96,96,3] BGR, each to be brought to its box's size; `paste` does that.
+            UINT8 [n,96,96,3] BGR; `paste` scales each to its box.
 
         Raises:
-            AvatarClientError: as `detect_faces`; `InvalidRequest` also for a box that is empty or outside.
-            ValueError: there is no such generator.
+            AvatarClientError: as `detect_faces`; `InvalidRequest` also for a box that is empty or outside its frame.
+            ValueError: an unknown generator.
         """
         if model not in LIPSYNC:
             raise ValueError(f"model: one of {', '.join(LIPSYNC)} expected, got {model!r}")
         return _models.lipsync(self._infer, LIPSYNC[model], frames, boxes, mel)
 
     def paste(self, frames: Images, boxes: Boxes, mouths: Images) -> Images:
-        """Mouths put back over their boxes.
+        """Paste generated faces over their boxes.
 
         Args:
             frames, boxes: as `lipsync`.
             mouths: UINT8 [n,96,96,3] BGR.
 
         Returns:
-            UINT8 [n,H,W,3] BGR, new ones.
+            UINT8 [n,H,W,3] BGR, in new memory.
 
         Raises:
             AvatarClientError: as `lipsync`.
@@ -221,9 +223,9 @@ class AvatarClient:
         return _models.paste(self._infer, frames, boxes, mouths)
 
 
-def _option_inputs(texts: dict[str, str], backdrop: File | None) -> list[InputTensor]:
-    """The inputs beside face and speech. Raises OSError."""
-    files = [] if backdrop is None else [_messages.file_tensor(BACKGROUND_FILE, _options.read(backdrop))]
+def _option_inputs(texts: dict[str, str], background_file: File | None) -> list[InputTensor]:
+    """Return the inputs other than face and speech. Raises OSError where the background cannot be read."""
+    files = [] if background_file is None else [_messages.file_tensor(BACKGROUND_FILE, _options.read(background_file))]
     return [*files, *(_messages.text_tensor(*each) for each in texts.items())]
 
 

@@ -1,4 +1,4 @@
-"""The way to one server: gRPC channels, and how often and how soon a call is repeated."""
+"""The connection to one server: gRPC channels, and how often and how soon a call is repeated."""
 
 from __future__ import annotations
 
@@ -6,98 +6,90 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import grpc
 import grpc.aio
-from tritonclient.grpc import service_pb2 as pb
-from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from . import _kserve
 from ._errors import Cancelled, from_rpc_error
+from ._kserve import AsyncChannel, AsyncStreamCall, Channel, InferCall, InferRequest, StreamCall, Stub
 
-CHANNEL = (
+T = TypeVar("T")
+
+CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),  # no limit: frames of any size
     ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),  # a proxy that is set for downloads is not the way to an inference server
-    # a server that comes back is found within two seconds instead of two minutes
+    ("grpc.enable_http_proxy", 0),  # a proxy that is set for downloads does not lead to an inference server
+    # a server that restarts is found within two seconds instead of two minutes
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
-    # a peer that vanished is noticed also where a call waits without end; Triton hangs up on pings under five
-    # minutes apart
+    # detects a server that vanished also where a call waits without a limit; Triton closes connections whose pings come
+    # less than five minutes apart
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 20_000),
 )
-READY_SECONDS = 2.0  # a server that takes longer to say that it is ready is not
-STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
-FIRST_PAUSE = 0.2  # seconds before a call is repeated; twice that before it is the next time, and so on
-
-Stub = Any  # of the generated service, which has no types
+READY_SECONDS = 2.0  # a server that takes longer to say that it is ready is not ready
+FIRST_PAUSE = 0.2  # seconds before a call is repeated; each further pause is twice as long
 
 
 @dataclass(frozen=True)
 class Connection:
-    """A channel, its stub, and what holds for every call over it."""
+    """A channel, its stub, and what applies to every call over it."""
 
     address: str
     timeout: float
     retries: int
-    channel: Any
+    channel: Channel
     stub: Stub
 
     @classmethod
     def connect(cls, address: str, timeout: float, retries: int) -> Connection:
-        """Nothing is connected before the first call."""
-        channel = grpc.insecure_channel(address, CHANNEL)
-        return cls(address, timeout, retries, channel, GRPCInferenceServiceStub(channel))
+        """Make a channel, which connects at the first call."""
+        channel: Channel = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        return cls(address, timeout, retries, channel, _kserve.make_stub(channel))
 
     def retry_state(self) -> RetryState:
-        """For one call."""
+        """Return the counter of one call's attempts."""
         return RetryState(self)
 
-    def stream(self, requests: Iterator[Any]) -> Any:  # noqa: ANN401 - gRPC has no types
-        """A ModelStreamInfer call, to be iterated.
+    def stream(self, requests: Iterator[InferRequest]) -> StreamCall:
+        """Start a ModelStreamInfer call.
 
         Raises:
             Cancelled: the channel is closed.
         """
-        return self._begin(self.stub.ModelStreamInfer, requests)
+        return _start(lambda: self.stub.ModelStreamInfer(requests))
 
-    def stream_one(self, request: Any) -> Any:  # noqa: ANN401
-        """A ModelStreamInfer call with this one request. Raises as `stream`."""
-        return self._begin(_answers(self.channel), request)
+    def stream_one(self, request: InferRequest) -> StreamCall:
+        """Start a ModelStreamInfer call with this one request. Raises as `stream`."""
+        return _start(lambda: _kserve.stream_one(self.channel, request))
 
-    def infer(self, request: Any, seconds: float) -> Any:  # noqa: ANN401
-        """A ModelInfer call, a future. Raises as `stream`."""
-        return self._begin(self.stub.ModelInfer.future, request, timeout=seconds)
+    def infer(self, request: InferRequest, seconds: float) -> InferCall:
+        """Start a ModelInfer call with a deadline. Raises as `stream`."""
+        return _start(lambda: self.stub.ModelInfer.future(request, timeout=seconds))
 
-    def _begin(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:  # noqa: ANN401
-        try:
-            return call(*args, **more)
-        except ValueError:
-            raise Cancelled("the client was closed") from None
+    def async_channel(self) -> AsyncChannel:
+        """Return a channel of the running event loop."""
+        channel: AsyncChannel = grpc.aio.insecure_channel(self.address, CHANNEL_OPTIONS)
+        return channel
 
-    def async_channel(self) -> Any:  # noqa: ANN401
-        """An asyncio channel of the running event loop."""
-        return grpc.aio.insecure_channel(self.address, CHANNEL)
-
-    def stream_one_async(self, channel: Any, request: Any) -> Any:  # noqa: ANN401
-        """As `answers`, over a channel of the running event loop."""
-        return _answers(channel)(request)
+    def stream_one_async(self, channel: AsyncChannel, request: InferRequest) -> AsyncStreamCall:
+        """As `stream_one`, over a channel of the running event loop."""
+        return _kserve.stream_one_async(channel, request)
 
 
-def _answers(channel: Any) -> Any:  # noqa: ANN401
-    """ModelStreamInfer as a call with one request, which on the wire it is: gRPC sends that with the call itself.
-
-    A stream of one would be sent by another thread or task, and when the call fails meanwhile, asyncio's reports that
-    it could not send, in place of the reason.
-    """
-    return channel.unary_stream(STREAM, pb.ModelInferRequest.SerializeToString, pb.ModelStreamInferResponse.FromString)
+def _start(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except ValueError:
+        raise Cancelled("the client was closed") from None
 
 
 class RetryState:
-    """Counts the tries of one call, all of them within the connection's timeout.
+    """Counts the attempts of one call, all of them within the connection's timeout.
 
-    Only UNAVAILABLE is tried again: a call that the server has taken on, and may still be at, is not sent twice.
+    Only UNAVAILABLE is tried again: a call that the server has accepted, and may still work on, is not sent twice.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -107,14 +99,14 @@ class RetryState:
 
     @property
     def seconds_left(self) -> float:
-        """For the next try, more than none."""
+        """Seconds for the next attempt, more than 0."""
         return max(0.001, self._end - time.monotonic())
 
-    def pause(self, error: Any) -> float:  # noqa: ANN401 - a grpc.RpcError
-        """Seconds until the next try, not the same for all clients of a server that comes back.
+    def pause(self, error: grpc.RpcError) -> float:
+        """Return the seconds until the next attempt, random so that the clients of a restarted server do not coincide.
 
         Raises:
-            AvatarClientError: there is none.
+            AvatarClientError: what `error` means, where no attempt is left.
         """
         if error.code() == grpc.StatusCode.UNAVAILABLE and self._pauses:
             seconds = self._pauses.pop(0) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,22 +1,21 @@
-"""What can go wrong with a call, each with the HTTP status that means the same.
+"""The errors of calls, each with the HTTP status that means the same.
 
     AvatarClientError
-    ├── InvalidRequest       4xx    the input; the same again is refused again
-    ├── Unavailable   503    not reached, not ready, busy, or silent for too long; a later call may do
-    ├── ServerError        500    a defect of the server, or an answer that cannot be read
-    └── Cancelled     499    given up by this side
+    ├── InvalidRequest  4xx    the input is invalid; the same request would be rejected again
+    ├── Unavailable     503    not reachable, not ready, busy, or no response in time; a later call may succeed
+    ├── ServerError     500    a defect of the server, or a response that cannot be read
+    └── Cancelled       499    cancelled by this side
 
-Files that cannot be read or written raise OSError, and names that no function knows TypeError or ValueError, as ever.
+Files that cannot be read or written raise OSError, and unknown names raise TypeError or ValueError, as usual.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import grpc
 
-RETRY_AFTER = 5.0  # seconds, where the server says nothing of it
+RETRY_AFTER = 5.0  # seconds, where the server does not say it
 _STATUS = re.compile(r"([45]\d\d) (.*)", re.DOTALL)
 
 
@@ -35,17 +34,17 @@ class AvatarClientError(Exception):
 
 
 class InvalidRequest(AvatarClientError):
-    """The input does not do, as the message says."""
+    """The input is invalid, as the message says."""
 
     def __init__(self, message: str, code: int = 400) -> None:
         super().__init__(message, code)
 
 
 class Unavailable(AvatarClientError):
-    """The server cannot be reached, is not ready or too busy, or did not answer in time.
+    """The server is not reachable, not ready or too busy, or did not respond in time.
 
     Attributes:
-        retry_after: seconds after which another try makes sense.
+        retry_after: seconds after which another attempt makes sense.
     """
 
     def __init__(self, message: str, code: int = 503, retry_after: float = RETRY_AFTER) -> None:
@@ -54,7 +53,7 @@ class Unavailable(AvatarClientError):
 
 
 class ServerError(AvatarClientError):
-    """The server failed, or gave an answer that is none."""
+    """The server failed, or sent a response that cannot be read."""
 
 
 class Cancelled(AvatarClientError):
@@ -65,7 +64,7 @@ class Cancelled(AvatarClientError):
 
 
 def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> AvatarClientError:
-    """The error that an HTTP status means."""
+    """Return the error that an HTTP status means."""
     if code == 503:
         return Unavailable(message, code, retry_after)
     if code == 499:
@@ -74,25 +73,25 @@ def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> Av
 
 
 def from_stream_error(text: str) -> AvatarClientError:
-    """The error in a stream: `400 face_file: not a picture`. Triton's own have no number in front."""
-    said = _STATUS.fullmatch(text)
-    return from_status(int(said[1]), said[2]) if said else ServerError(text)
+    """Return the error in a stream: `400 face_file: not a picture`. Triton's own errors have no number in front."""
+    match = _STATUS.fullmatch(text)
+    return from_status(int(match[1]), match[2]) if match else ServerError(text)
 
 
-def from_rpc_error(error: Any, address: str) -> AvatarClientError:  # noqa: ANN401 - gRPC has no types
-    """The error that the gRPC status of a call to `address` means."""
-    status, said = error.code(), error.details() or "no reason given"
+def from_rpc_error(error: grpc.RpcError, address: str) -> AvatarClientError:
+    """Return the error that the gRPC status of a call to `address` means."""
+    status, details = error.code(), error.details() or "no reason given"
     if status == grpc.StatusCode.INVALID_ARGUMENT:
-        return InvalidRequest(said)
+        return InvalidRequest(details)
     if status == grpc.StatusCode.UNAVAILABLE:
-        return Unavailable(f"{address} cannot be reached: {said}")
+        return Unavailable(f"{address} cannot be reached: {details}")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return no_response(address)
     if status == grpc.StatusCode.CANCELLED:
-        return Cancelled(f"the call was cancelled: {said}")
-    return ServerError(said)
+        return Cancelled(f"the call was cancelled: {details}")
+    return ServerError(details)
 
 
 def no_response(address: str) -> AvatarClientError:
-    """Nothing was heard in time."""
+    """Return the error that no response came in time."""
     return Unavailable(f"{address} did not answer in time")

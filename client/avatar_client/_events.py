@@ -1,4 +1,4 @@
-"""What comes out of the two streaming models."""
+"""What the two streaming models send."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from ._errors import ServerError
 
+JsonObject = Mapping[str, Any]  # of the server's; its values are converted while they are read
+
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` frames have left the stage; `total` is None while it is not known."""
+    """`done` of `total` frames have passed the stage; `total` is None while it is not known."""
 
     stage: str
     done: int
@@ -25,20 +27,20 @@ class Progress:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next bytes of the video; a player can begin with the first."""
+    """The next bytes of the video; a player can start with the first."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The video is whole.
+    """The video is complete.
 
     Attributes:
-        frames: pictures in it.
+        frames: number of frames in it.
         fps: its exact frame rate.
         duration: seconds.
-        without_face: of the frames, those in which no face was found.
+        without_face: number of frames in which no face was found.
         seconds: time spent in each stage; stages overlap, so the sum may exceed the whole.
         stand_ins: models that ran on stand-in checkpoints; empty with real weights.
         container: `mp4`, or `webm` for a video with an alpha channel.
@@ -53,16 +55,16 @@ class Summary:
     container: str
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> Summary:
-        """From the server's JSON object."""
+    def of(cls, data: JsonObject) -> Summary:
+        """Read the server's JSON object."""
         return cls(
-            frames=int(told["frames"]),
-            fps=Fraction(told["fps"]),
-            duration=float(told["duration"]),
-            without_face=int(told.get("without_face", 0)),
-            seconds={str(stage): float(seconds) for stage, seconds in told.get("seconds", {}).items()},
-            stand_ins=tuple(told.get("stand_ins", ())),
-            container=str(told.get("container", "mp4")),
+            frames=int(data["frames"]),
+            fps=Fraction(data["fps"]),
+            duration=float(data["duration"]),
+            without_face=int(data.get("without_face", 0)),
+            seconds={str(stage): float(seconds) for stage, seconds in data.get("seconds", {}).items()},
+            stand_ins=tuple(data.get("stand_ins", ())),
+            container=str(data.get("container", "mp4")),
         )
 
 
@@ -71,14 +73,14 @@ Event = Progress | Chunk | Summary
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """A live session that the server has begun.
+    """A live session that the server has started.
 
     Attributes:
-        fps: frames a second of speech.
+        fps: frames per second of speech.
         width, height: of a frame, in pixels.
-        frames: pictures in the avatar: 1 for a still.
-        latency: seconds of speech that a frame needs after its own time, before it can be made.
-        format: what frames come as, `bgr`, `jpeg` or `mouth`.
+        frames: number of frames of the avatar: 1 for an image.
+        latency: seconds of speech after a frame's own time that the server needs before it can make the frame.
+        format: the format of the frames, `bgr`, `jpeg` or `mouth`.
     """
 
     fps: Fraction
@@ -89,15 +91,15 @@ class SessionInfo:
     format: str
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> SessionInfo:
-        """From the server's JSON object."""
+    def of(cls, data: JsonObject) -> SessionInfo:
+        """Read the server's JSON object."""
         return cls(
-            fps=Fraction(told["fps"]),
-            width=int(told["width"]),
-            height=int(told["height"]),
-            frames=int(told["frames"]),
-            latency=float(told["latency"]),
-            format=str(told.get("format", "bgr")),
+            fps=Fraction(data["fps"]),
+            width=int(data["width"]),
+            height=int(data["height"]),
+            frames=int(data["frames"]),
+            latency=float(data["latency"]),
+            format=str(data.get("format", "bgr")),
         )
 
 
@@ -107,9 +109,9 @@ class Frame:
 
     Attributes:
         index: 0 for the first.
-        image: UINT8 [H,W,3] BGR: the frame, or, as `mouth`, what of it is inside its box; None where it is a JPEG.
+        image: UINT8 [H,W,3] BGR: the frame, or, in the format `mouth`, the inside of its box; None for a JPEG.
         jpeg: the frame as a JPEG, or None.
-        box: x1 y1 x2 y2 of its face in pixels, x2 and y2 exclusive; all 0 where it shows none.
+        box: x1 y1 x2 y2 of its face in pixels, x2 and y2 exclusive; all 0 where the frame shows none.
     """
 
     index: int
@@ -120,23 +122,29 @@ class Frame:
 
 @dataclass(frozen=True)
 class LiveSummary:
-    """A live session's speech has ended: frames made, seconds of speech, frames in which no face was found."""
+    """The end of a live session.
+
+    Attributes:
+        frames: number of frames made.
+        duration: seconds of speech.
+        without_face: number of frames in which no face was found.
+    """
 
     frames: int
     duration: float
     without_face: int
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> LiveSummary:
-        """From the server's JSON object."""
-        return cls(int(told["frames"]), float(told["duration"]), int(told.get("without_face", 0)))
+    def of(cls, data: JsonObject) -> LiveSummary:
+        """Read the server's JSON object."""
+        return cls(int(data["frames"]), float(data["duration"]), int(data.get("without_face", 0)))
 
 
 T = TypeVar("T", Summary, SessionInfo, LiveSummary)
 
 
 def parse_json(kind: type[T], text: str) -> T:
-    """What the server told as JSON.
+    """Return what the server sent as JSON.
 
     Raises:
         ServerError: it cannot be read.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are complete or not there."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import BinaryIO
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write a file under another name beside `path`; leaving the block without an error gives it its own.
+    """Write a file under a temporary name in the same folder; rename it when the block ends without an error.
 
-    What is no regular file (a pipe, `/dev/null`) is written as it is, for a rename would put a file in its place.
+    What is not a regular file (a pipe, `/dev/null`) is written directly, because a rename would replace it.
 
     Raises:
-        OSError: it cannot be written there. This is found out at the begin.
+        OSError: the file cannot be written. This is found out before the block starts.
     """
-    target = Path(os.path.realpath(path))  # not the symbolic link, but what it means
+    target = Path(os.path.realpath(path))  # the file that a symbolic link points to, not the link
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if target.exists() and not target.is_file():
-        with target.open("wb") as there:
-            yield there
+        with target.open("wb") as file:
+            yield file
         return
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
@@ -37,7 +37,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _open(part: Path, path: str) -> BinaryIO:
-    """A new file; an error names the path that was asked for."""
+    """Open a new file; an error names the path that the caller gave."""
     try:
         return part.open("xb")
     except OSError as error:

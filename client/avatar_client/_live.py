@@ -1,4 +1,4 @@
-"""A live session: a face once, then speech as it is spoken, frames out."""
+"""A live session: a face once, then speech while it is spoken in, frames out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from . import _errors, _messages
 from ._connection import Connection
-from ._errors import AvatarClientError, Cancelled, ServerError
+from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError
 from ._events import Frame, LiveSummary, SessionInfo, parse_json
-from ._messages import InputTensor, Message
+from ._kserve import InferRequest, InferResponse, StreamResponse
+from ._messages import InputTensor
 from ._models import check
 from ._response_reader import ResponseReader
 from ._schema import LIVE, MIN_SAMPLES, SAMPLE_RATE
@@ -25,67 +26,68 @@ from ._schema import LIVE, MIN_SAMPLES, SAMPLE_RATE
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LONGEST_PIECE = 10 * SAMPLE_RATE  # samples of one request; the server takes three times as many
+MAX_PIECE = 10 * SAMPLE_RATE  # samples of one request; the server accepts three times as many
 Samples = NDArray[np.float32] | NDArray[np.int16]
 
 
 class LiveSession:
-    """One session under way. One thread sends and ends, the same or another one takes the frames.
+    """One live session. One thread sends the speech and ends it; the same or another one takes the frames.
 
-    Leaving a `with` block by an error, or without `end`, cancels it; after `end` the rest may be taken outside, too.
-    An error ends the session: it is raised where frames are taken, and again where more is sent.
+    Leaving a `with` block by an error, or without `end`, cancels the session; after `end`, the remaining frames may
+    also be taken outside of the block. An error ends the session: it is raised where frames are taken, and again where
+    more speech is sent.
 
     Attributes:
-        info: what the server said of it.
-        summary: what it said at its end; None before.
+        info: what the server said when the session started.
+        summary: what the server said at its end; None before.
     """
 
     info: SessionInfo
 
     def __init__(self, connection: Connection, face: Sequence[InputTensor]) -> None:
-        """Made by `AvatarClient.live`; waits for the server to begin it."""
+        """Made by `AvatarClient.live`; waits for the server to start the session."""
         self.summary: LiveSummary | None = None
         self._connection = connection
         self._id = secrets.randbelow(2**63 - 1) + 1
         self._error: AvatarClientError | None = None
         self._lock = threading.Lock()  # pieces are sent in order, and none after the end
-        self._ended = self._cancelled = self._over = False
-        self._requests: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._inbox = ResponseReader(connection.stream(iter(self._requests.get, None)))
+        self._speech_ended = self._cancelled = self._stream_ended = False
+        self._requests: queue.SimpleQueue[InferRequest | None] = queue.SimpleQueue()
+        self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
         self._frames: list[Frame] = []
         self._put(face, start=True)
         try:
-            self.info = self._begun()
+            self.info = self._wait_for_start()
         except BaseException:
             self.cancel()
             raise
 
     def send(self, samples: Samples) -> None:
-        """Speak on. It does not wait for the frames.
+        """Send the next part of the speech, without waiting for its frames.
 
         Args:
-            samples: 16 kHz mono, 320 (20 ms) or more; FP32 [n] with full scale ±1, or INT16 [n]. Much at once is sent
+            samples: 16 kHz mono, at least 320 (20 ms); FP32 [n] with full scale ±1, or INT16 [n]. A long part is sent
                 in pieces.
 
         Raises:
-            InvalidRequest: it is another type, or too short.
+            InvalidRequest: another type, or too few samples.
             AvatarClientError: the session has failed.
             RuntimeError: the speech has ended.
         """
         pieces = _pieces(samples)
         if len(samples) < MIN_SAMPLES:
             name = pieces[0].name if pieces else "audio"
-            raise _errors.InvalidRequest(f"{name}: {MIN_SAMPLES} samples or more expected, got {len(samples)}")
+            raise InvalidRequest(f"{name}: at least {MIN_SAMPLES} samples expected, got {len(samples)}")
         with self._lock:
             self._check_open()
             for piece in pieces:
                 self._put([piece])
 
     def end(self, samples: Samples | None = None) -> None:
-        """The speech is over: the frames that are still to come, come, and then `summary`. Again, it does nothing.
+        """End the speech: the remaining frames follow, and then `summary`. A second call does nothing.
 
         Args:
-            samples: the last of it, as `send` takes them, and as few as there are.
+            samples: the last part of the speech, as `send` takes it, but of any length.
 
         Raises:
             InvalidRequest: they are of another type.
@@ -93,9 +95,9 @@ class LiveSession:
         """
         pieces = [] if samples is None else _pieces(samples)
         with self._lock:
-            if not self._ended:
+            if not self._speech_ended:
                 self._check_open()
-                self._ended = True
+                self._speech_ended = True
                 *others, last = pieces or [InputTensor("pcm", "INT16", (0,), b"")]
                 for piece in others:
                     self._put([piece])
@@ -103,24 +105,24 @@ class LiveSession:
                 self._requests.put(None)
 
     def frames(self, *, block: bool = True) -> Iterator[Frame]:
-        """The frames that have come and, unless `block` is False, those to come, to the speech's end.
+        """Yield the frames that were received and, unless `block` is False, wait for more until the session ends.
 
         Raises:
-            AvatarClientError: the session has failed; `Unavailable` also where, after `end`, nothing is heard for the
-                client's timeout.
+            AvatarClientError: the session has failed; `Unavailable` also where, after `end`, no response comes within
+                the client's timeout.
         """
-        while not self._over:
-            # before the end it is for the caller to say something
-            patience = self._connection.timeout if self._ended else None
+        while not self._stream_ended:
+            # before the end of the speech, the next response may depend on what the caller sends
+            seconds = self._connection.timeout if self._speech_ended else None
             try:
-                message = self._take(patience if block else 0.0)
+                message = self._take(seconds if block else 0.0)
             except TimeoutError:
                 if not block:
                     return
                 self.cancel()
                 self._error = _errors.no_response(self._connection.address)
                 raise self._error from None
-            self._understand(message)
+            self._handle(message)
             while self._frames:
                 yield self._frames.pop(0)
 
@@ -128,10 +130,10 @@ class LiveSession:
         return self.frames()
 
     def cancel(self) -> None:
-        """Have the server stop, from any thread. Who takes frames gets `Cancelled`."""
+        """Cancel the session, from any thread. Taking frames then raises `Cancelled`."""
         self._cancelled = True
-        self._inbox.close()
-        self._requests.put(None)  # not before: that alone would be an orderly end
+        self._reader.close()
+        self._requests.put(None)  # last, because on its own it would end the stream in an orderly way
 
     close = cancel
 
@@ -141,60 +143,61 @@ class LiveSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error or not self._ended:
+        if error or not self._speech_ended:
             self.cancel()
 
     def __del__(self) -> None:
-        if hasattr(self, "_inbox"):
+        if hasattr(self, "_reader"):
             self.cancel()
 
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
         self._requests.put(_messages.request(LIVE.name, inputs, parameters=parameters))
 
-    def _begun(self) -> SessionInfo:
+    def _wait_for_start(self) -> SessionInfo:
         while True:
             try:
                 message = self._take(self._connection.timeout)
             except TimeoutError:
                 raise _errors.no_response(self._connection.address) from None
             if message is None:
-                raise ServerError(f"{self._connection.address} ended the session before it began")
-            texts = _messages.texts(_messages.answer(message))
+                raise ServerError(f"{self._connection.address} ended the session before it started")
+            texts = _messages.texts(_messages.unwrap(message))
             if "session" in texts:
                 return parse_json(SessionInfo, texts["session"])
 
     def _check_open(self) -> None:
         if self._error:
             raise self._error
-        if self._ended or self._cancelled:
+        if self._speech_ended or self._cancelled:
             raise RuntimeError("the speech has ended")
 
-    def _take(self, seconds: float | None) -> Message | None:
-        """The next answer, None at the end. Raises TimeoutError."""
+    def _take(self, seconds: float | None) -> StreamResponse | None:
+        """Return the next response, None at the end. Raises TimeoutError."""
         try:
-            return self._inbox.take(seconds)
+            return self._reader.take(seconds)
         except grpc.RpcError as error:
             if self.summary:  # nothing is missing
                 return None
-            raised = Cancelled("the session was cancelled") if self._cancelled else None
-            self._error = raised or _errors.from_rpc_error(error, self._connection.address)
+            cancelled = Cancelled("the session was cancelled") if self._cancelled else None
+            self._error = cancelled or _errors.from_rpc_error(error, self._connection.address)
             raise self._error from error
 
-    def _understand(self, message: Message | None) -> None:
+    def _handle(self, message: StreamResponse | None) -> None:
+        """Read a response; None is the stream's end."""
         try:
             if message is not None:
-                self._read(_messages.answer(message))
+                self._read(_messages.unwrap(message))
                 return
-            self._over = True
+            self._stream_ended = True
             if self.summary is None:
                 raise ServerError(f"{self._connection.address} ended the session before the speech")
         except AvatarClientError as error:
-            self._error, self._over = error, True
+            self._error, self._stream_ended = error, True
             self.cancel()
             raise
 
-    def _read(self, response: Message) -> None:
+    def _read(self, response: InferResponse) -> None:
         texts, arrays = _messages.texts(response), _messages.arrays(response)
         if "index" in arrays:
             image, jpeg = arrays.get("frame"), arrays.get("jpeg")
@@ -206,13 +209,11 @@ class LiveSession:
 
 
 def _pieces(samples: Samples) -> list[InputTensor]:
-    """What is said, in requests of a length that the server takes. Raises InvalidRequest for another type."""
-    whole = isinstance(samples, np.ndarray) and samples.dtype == np.int16
-    name, dtype = ("pcm", "INT16") if whole else ("audio", "FP32")
+    """Return speech as inputs of a length that the server accepts. Raises InvalidRequest for another type."""
+    is_pcm = isinstance(samples, np.ndarray) and samples.dtype == np.int16
+    name, dtype = ("pcm", "INT16") if is_pcm else ("audio", "FP32")
     check(name, dtype, (-1,), samples)
     if not len(samples):
         return []
-    return [
-        _messages.array_tensor(name, dtype, piece)
-        for piece in np.array_split(samples, -(-len(samples) // LONGEST_PIECE))
-    ]
+    pieces = np.array_split(samples, -(-len(samples) // MAX_PIECE))
+    return [_messages.array_tensor(name, dtype, piece) for piece in pieces]

@@ -1,19 +1,18 @@
-"""KServe's protobuf messages: requests built, answers read. Nothing is sent here."""
+"""KServe's protobuf messages: build requests, read responses. Nothing is sent here."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
 from ._errors import ServerError, from_stream_error
+from ._kserve import InferRequest, InferResponse, StreamResponse
 from ._schema import NUMPY, Array
 
-Message = Any  # a protobuf of tritonclient's, which has no types
 _LENGTH = struct.Struct("<I")  # of each element of a BYTES tensor, in front of it
 
 
@@ -24,6 +23,11 @@ class Span:
     region: str
     offset: int
     nbytes: int
+
+    def parameters(self) -> dict[str, str | int]:
+        """Return the parameters that put a tensor there."""
+        offset = {"shared_memory_offset": self.offset} if self.offset else {}
+        return {"shared_memory_region": self.region, "shared_memory_byte_size": self.nbytes, **offset}
 
 
 @dataclass(frozen=True)
@@ -37,18 +41,18 @@ class InputTensor:
 
 
 def text_tensor(name: str, value: str) -> InputTensor:
-    """A BYTES tensor [1]."""
+    """Return a BYTES tensor [1]."""
     data = value.encode()
     return InputTensor(name, "BYTES", (1,), _LENGTH.pack(len(data)) + data)
 
 
 def file_tensor(name: str, data: bytes) -> InputTensor:
-    """A UINT8 tensor [n]."""
+    """Return a UINT8 tensor [n]."""
     return InputTensor(name, "UINT8", (len(data),), data)
 
 
 def array_tensor(name: str, dtype: str, array: Array) -> InputTensor:
-    """A tensor of the array's shape, its bytes in the message."""
+    """Return a tensor of the array's shape, with its bytes in the message."""
     return InputTensor(name, dtype, array.shape, array.tobytes())
 
 
@@ -57,39 +61,45 @@ def request(
     inputs: Iterable[InputTensor],
     outputs: Mapping[str, Span | None] | None = None,
     parameters: Mapping[str, bool | int] | None = None,
-) -> Message:
-    """A ModelInferRequest. `outputs`: those that are wanted (all, where it is None), and where in shared memory."""
-    made = pb.ModelInferRequest(model_name=model)
+) -> InferRequest:
+    """Build a ModelInferRequest.
+
+    Args:
+        model: its name.
+        inputs: in any order.
+        outputs: those that are requested (all, where it is None), and where in shared memory each is written.
+        parameters: of the request.
+    """
+    message = pb.ModelInferRequest(model_name=model)
     for sent in inputs:
-        tensor = made.inputs.add(name=sent.name, datatype=sent.dtype, shape=sent.shape)
+        tensor = message.inputs.add(name=sent.name, datatype=sent.dtype, shape=sent.shape)
         if isinstance(sent.data, Span):
-            _put(tensor.parameters, sent.data)
+            _set(tensor, sent.data.parameters())
         else:
-            made.raw_input_contents.append(sent.data)
-    for name, place in (outputs or {}).items():
-        wanted = made.outputs.add(name=name)
-        if place:
-            _put(wanted.parameters, place)
-    for name, value in (parameters or {}).items():
+            message.raw_input_contents.append(sent.data)
+    for name, span in (outputs or {}).items():
+        _set(message.outputs.add(name=name), span.parameters() if span else {})
+    _set(message, parameters or {})
+    built: InferRequest = message
+    return built
+
+
+def _set(message: pb.ModelInferRequest, parameters: Mapping[str, bool | int | str]) -> None:
+    """Set the parameters of a request, or of one of its tensors."""
+    for name, value in parameters.items():
         if isinstance(value, bool):
-            made.parameters[name].bool_param = value
+            message.parameters[name].bool_param = value
+        elif isinstance(value, int):
+            message.parameters[name].int64_param = value
         else:
-            made.parameters[name].int64_param = value
-    return made
+            message.parameters[name].string_param = value
 
 
-def _put(parameters: Any, place: Span) -> None:  # noqa: ANN401 - a protobuf map
-    parameters["shared_memory_region"].string_param = place.region
-    parameters["shared_memory_byte_size"].int64_param = place.nbytes
-    if place.offset:
-        parameters["shared_memory_offset"].int64_param = place.offset
-
-
-def shape_of(response: Message, name: str) -> tuple[int, ...]:
-    """An output's shape.
+def shape_of(response: InferResponse, name: str) -> tuple[int, ...]:
+    """Return an output's shape.
 
     Raises:
-        ServerError: it is not there.
+        ServerError: the response lacks it.
     """
     for output in response.outputs:
         if output.name == name:
@@ -97,17 +107,17 @@ def shape_of(response: Message, name: str) -> tuple[int, ...]:
     raise ServerError(f"{response.model_name} answered without {name}")
 
 
-def arrays(response: Message) -> dict[str, Array]:
-    """The numeric outputs of a ModelInferResponse by name, in memory of their own.
+def arrays(response: InferResponse) -> dict[str, Array]:
+    """Return the numeric outputs of a response by name, in memory of their own.
 
     Raises:
-        ServerError: their bytes do not fit their shape.
+        ServerError: their bytes do not match their shape.
     """
     return {name: _array(name, dtype, shape, raw) for name, dtype, shape, raw in _outputs(response) if dtype != "BYTES"}
 
 
-def texts(response: Message) -> dict[str, str]:
-    """The BYTES outputs [1] of a ModelInferResponse by name."""
+def texts(response: InferResponse) -> dict[str, str]:
+    """Return the BYTES outputs [1] of a response by name."""
     return {
         name: raw[_LENGTH.size :].decode(errors="replace")
         for name, dtype, _, raw in _outputs(response)
@@ -115,19 +125,19 @@ def texts(response: Message) -> dict[str, str]:
     }
 
 
-def answer(message: Message) -> Message:
-    """The ModelInferResponse in a ModelStreamInferResponse.
+def unwrap(message: StreamResponse) -> InferResponse:
+    """Return the response in a message of a stream.
 
     Raises:
-        AvatarClientError: it holds an error in its place.
+        AvatarClientError: the message holds an error in its place.
     """
     if message.error_message:
         raise from_stream_error(message.error_message)
     return message.infer_response
 
 
-def _outputs(response: Message) -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
-    """Name, type, shape and bytes of each output; one in shared memory has none here."""
+def _outputs(response: InferResponse) -> Iterable[tuple[str, str, tuple[int, ...], bytes]]:
+    """Yield name, type, shape and bytes of each output; one in shared memory has no bytes in the message."""
     for output, raw in zip(response.outputs, response.raw_output_contents):  # noqa: B905 - the latter may be fewer
         yield output.name, output.datatype, tuple(output.shape), raw
 

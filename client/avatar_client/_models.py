@@ -1,7 +1,7 @@
-"""The parts of the job, in calls of the sizes that the models take. Pure but for the calls.
+"""The single models, in calls of the sizes that they accept.
 
-Pieces of `lipsync` and `face_paste` carry only the rectangle that holds their boxes, with the boxes moved into it: the
-arithmetic is the same, and of a frame that is all but a twentieth.
+Calls of `lipsync` and `face_paste` send only the rectangle that contains their boxes, with the boxes moved into it: the
+result is the same, and the rectangle is often a twentieth of the frame.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ FRAMES_SHAPE, MOUTHS_SHAPE = (-1, -1, -1, 3), (-1, FACE_SIZE, FACE_SIZE, 3)
 
 
 class Infer(Protocol):
-    """As `calls.Calls.infer`."""
+    """As `InferCaller.infer`."""
 
-    def __call__(self, model: Model, *given: Array, answer: tuple[int, ...] | None = None) -> list[Array]:
-        """One inference."""
+    def __call__(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
+        """Make one inference."""
 
 
 def detect_faces(infer: Infer, frames: Images) -> tuple[Floats, Floats]:
     """As `AvatarClient.detect_faces`."""
     check("frames", "UINT8", FRAMES_SHAPE, frames)
     boxes, scores = np.zeros((len(frames), FACES, 4), np.float32), np.zeros((len(frames), FACES), np.float32)
-    for part in _pieces(len(frames), MAX_FRAMES):
+    for part in _batches(len(frames), MAX_FRAMES):
         boxes[part], scores[part] = infer(DETECT_FACES, frames[part])
     return boxes, scores
 
@@ -63,9 +63,9 @@ def lipsync(infer: Infer, model: Model, frames: Images, boxes: Boxes, windows: F
     check("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), windows)
     _check_pairs(frames, boxes, len(windows))
     mouths = np.empty((len(windows), FACE_SIZE, FACE_SIZE, 3), np.uint8)
-    for part in _pieces(len(windows), MAX_WINDOWS):
-        faces, moved, _ = _closest(_of(frames, part), _of(boxes, part))
-        (mouths[part],) = infer(model, faces, moved, windows[part], answer=mouths[part].shape)
+    for part in _batches(len(windows), MAX_WINDOWS):
+        faces, moved, _ = _crop_to_boxes(_rows(frames, part), _rows(boxes, part))
+        (mouths[part],) = infer(model, faces, moved, windows[part], output_shape=mouths[part].shape)
     return mouths
 
 
@@ -74,18 +74,18 @@ def paste(infer: Infer, frames: Images, boxes: Boxes, mouths: Images) -> Images:
     check("mouths", "UINT8", MOUTHS_SHAPE, mouths)
     _check_pairs(frames, boxes, len(mouths))
     pasted = np.array(np.broadcast_to(frames, (len(mouths), *frames.shape[1:])))
-    for part in _pieces(len(mouths), MAX_WINDOWS):
-        faces, moved, (rows, columns) = _closest(_of(frames, part), _of(boxes, part))
+    for part in _batches(len(mouths), MAX_WINDOWS):
+        faces, moved, (rows, columns) = _crop_to_boxes(_rows(frames, part), _rows(boxes, part))
         place = pasted[part, rows, columns]
-        (place[:],) = infer(FACE_PASTE, faces, moved, mouths[part], answer=place.shape)
+        (place[:],) = infer(FACE_PASTE, faces, moved, mouths[part], output_shape=place.shape)
     return pasted
 
 
 def check(name: str, dtype: str, shape: tuple[int, ...], array: Array) -> None:
-    """Refuse an array of another type or shape, in the server's words; -1 is any length.
+    """Reject an array of another type or shape, with the server's sentence; -1 stands for any length.
 
     Raises:
-        InvalidRequest: it does not fit.
+        InvalidRequest: the array does not match.
     """
     have = np.shape(array)
     fits = len(have) == len(shape) and all(want in (-1, side) for want, side in zip(shape, have, strict=True))
@@ -95,7 +95,7 @@ def check(name: str, dtype: str, shape: tuple[int, ...], array: Array) -> None:
 
 
 def _check_pairs(frames: Images, boxes: Boxes, count: int) -> None:
-    """Refuse what would be cut wrong: the server only sees the rectangle."""
+    """Reject counts and boxes that do not match: the server sees only the rectangle, and could not detect them."""
     check("frames", "UINT8", FRAMES_SHAPE, frames)
     check("boxes", "INT32", (-1, 4), boxes)
     for name, have in (("frames", len(frames)), ("boxes", len(boxes))):
@@ -106,21 +106,21 @@ def _check_pairs(frames: Images, boxes: Boxes, count: int) -> None:
     bad = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height) | (x1 >= x2) | (y1 >= y2)
     if bad.any():
         n = int(np.argmax(bad))
-        raise InvalidRequest(f"boxes[{n}]: {boxes[n].tolist()} is empty or outside the {width}x{height} picture")
+        raise InvalidRequest(f"boxes[{n}]: {boxes[n].tolist()} is empty or outside the {width}x{height} image")
 
 
-def _closest(frames: Images, boxes: Boxes) -> tuple[Images, Boxes, tuple[slice, slice]]:
-    """The rectangle that holds the boxes cut out of every frame, the boxes in it, its rows and columns."""
+def _crop_to_boxes(frames: Images, boxes: Boxes) -> tuple[Images, Boxes, tuple[slice, slice]]:
+    """Return every frame cut to the rectangle that contains the boxes, the boxes in it, and its rows and columns."""
     left, top = boxes[:, :2].min(axis=0)
     right, bottom = boxes[:, 2:].max(axis=0)
     moved = (boxes - np.array((left, top, left, top))).astype(np.int32)
     return frames[:, top:bottom, left:right], moved, (slice(top, bottom), slice(left, right))
 
 
-def _of(array: Array, part: slice) -> Array:
-    """A piece's rows; the only row serves every piece."""
+def _rows(array: Array, part: slice) -> Array:
+    """Return a batch's rows; an only row serves every batch."""
     return array if len(array) == 1 else array[part]
 
 
-def _pieces(count: int, most: int) -> Iterator[slice]:
-    return (slice(begin, min(begin + most, count)) for begin in range(0, count, most))
+def _batches(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))

@@ -1,5 +1,4 @@
-"""What a caller may choose, as the service's form has it. What the values mean is the service's business, and in its
-documentation: here they only become the form's text."""
+"""The options of the service's form. The service's documentation says what they mean; here they only become text."""
 
 from __future__ import annotations
 
@@ -7,14 +6,14 @@ import os
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 
 from ._schema import BACKGROUND_FILE, FACE_TYPE
 
-File = bytes | str | os.PathLike[str]  # what is in a file, or its path
-# Text as it is; True as `true`; 25.0 as `25`; (0, 20, 0, 0) as `0,20,0,0`; None as if it were not given.
+File = bytes | str | os.PathLike[str]  # the content of a file, or its path
+# Text is sent as it is, True as `true`, 25.0 as `25`, (0, 20, 0, 0) as `0,20,0,0`; None is not sent.
 Value = str | int | float | Fraction | tuple[int, ...] | None
 
 
@@ -49,7 +48,7 @@ class RenderOptions(CommonOptions, total=False):
 
 
 class LiveOptions(CommonOptions, total=False):
-    """Options of a live session. `format` is what frames come as: `bgr`, `jpeg`, or `mouth` for their box only."""
+    """Options of a live session. `format` is the format of the frames: `bgr`, `jpeg`, or `mouth` for their box only."""
 
     format: Value
 
@@ -58,23 +57,23 @@ RENDER_NAMES = frozenset(RenderOptions.__optional_keys__)
 LIVE_NAMES = frozenset(LiveOptions.__optional_keys__)
 
 
-def texts(given: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
-    """Options by name as the form's text, without `background_file`, which is none.
+def texts(given: Mapping[str, object], names: frozenset[str]) -> dict[str, str]:
+    """Return options by name as the form's text, without `background_file`, which is a file.
 
     Raises:
-        TypeError: a name that is not among `names`, or a value of a type that stands for no text.
+        TypeError: a name that is not among `names`, or a value of a type that cannot become text.
     """
     if unknown := sorted(set(given) - names):
-        raise TypeError(f"no option is called {', '.join(unknown)}; there are {', '.join(sorted(names))}")
+        raise TypeError(f"unknown option {', '.join(unknown)}; the options are {', '.join(sorted(names))}")
     chosen = {name: value for name, value in given.items() if value is not None and name != BACKGROUND_FILE}
     return {name: text(name, value) for name, value in chosen.items()}
 
 
 def text(name: str, value: object) -> str:
-    """One option's value as text.
+    """Return one option's value as text.
 
     Raises:
-        TypeError: it is of a type that stands for no text.
+        TypeError: it is of a type that cannot become text.
     """
     if isinstance(value, str):
         return value
@@ -90,13 +89,13 @@ def text(name: str, value: object) -> str:
 
 
 def with_type(chosen: Mapping[str, str], face: File) -> dict[str, str]:
-    """The options with `avatarFileType` as the form's callers give it: the extension of the face's path, if any."""
+    """Return the options with `avatarFileType`, as the form's callers send it: the extension of the face's path."""
     suffix = "" if isinstance(face, bytes) else Path(face).suffix.removeprefix(".")
     return ({FACE_TYPE: suffix} if suffix else {}) | dict(chosen)
 
 
 def read(file: File) -> bytes:
-    """What is in a file.
+    """Return the content of a file.
 
     Raises:
         OSError: it cannot be read.

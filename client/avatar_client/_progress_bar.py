@@ -1,4 +1,4 @@
-"""How far it is, on one line of a terminal; anywhere else a line a stage."""
+"""The progress on one line of a terminal; elsewhere one line per stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _CLEAR = "\r\x1b[K"
 
 
 class ProgressBar:
-    """Shows the stage that began last, for the stages overlap, and the last one is how far the whole is."""
+    """Shows the stage that started last: the stages overlap, and the last one shows the progress of the whole."""
 
     def __init__(self, out: TextIO, *, quiet: bool = False) -> None:
-        """`quiet`: show nothing."""
+        """Write to `out`; `quiet` shows nothing."""
         self._out = out
         self._quiet = quiet
         self._live = not quiet and out.isatty()
@@ -24,7 +24,7 @@ class ProgressBar:
         self._drawn = float("-inf")
 
     def show(self, stage: str, done: int, total: int | None) -> None:
-        """`done` of `total` are through the stage."""
+        """Show that `done` of `total` have passed the stage."""
         if self._quiet:
             return
         new = stage not in self._stages
@@ -42,20 +42,20 @@ class ProgressBar:
             print(f"{_CLEAR}{line(stage, done, total, now - self._begin)[:width]}", end="", file=self._out, flush=True)
 
     def clear(self) -> None:
-        """Leave the line empty for what is said next."""
+        """Clear the line for the next output."""
         if self._live and self._stages:
             print(_CLEAR, end="", file=self._out, flush=True)
 
 
 def line(stage: str, done: int, total: int | None, seconds: float) -> str:
-    """`encode [######------------------]  32/125   4 s`."""
+    """Return a line such as `encode [######------------------]  32/125   4 s`."""
     filled = CELLS * min(done, total) // total if total else 0
     bar = f"[{'#' * filled}{'-' * (CELLS - filled)}] " if total else ""
     return f"{stage:<9} {bar}{counted(done)}{f'/{counted(total)}' if total else ''}  {seconds:.0f} s"
 
 
 def counted(number: int) -> str:
-    """Frames as they are; bytes, of which there are more, in thousands or millions."""
+    """Return a number of frames as it is, and a number of bytes, which is larger, in thousands or millions."""
     if number < 100_000:
         return str(number)
     return f"{number / 1e6:.1f}M" if number >= 1_000_000 else f"{number / 1e3:.0f}k"

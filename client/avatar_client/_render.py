@@ -1,4 +1,4 @@
-"""A whole video, as it is made."""
+"""One video, received while it is made."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -20,51 +20,51 @@ from ._connection import Connection
 from ._errors import AvatarClientError, Cancelled, ServerError
 from ._events import Chunk, Event, Progress, Summary, parse_json
 from ._files import atomic_write
-from ._messages import Message
+from ._kserve import AsyncChannel, AsyncStreamCall, InferRequest, InferResponse, StreamResponse
 from ._response_reader import ResponseReader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-BOTH = "a rendering is iterated by `for` or by `async for`, not by both"
+BOTH = "a RenderStream is iterated by `for` or by `async for`, not by both"
 
 
 class RenderStream:
-    """One video under way: an iterator, and an async iterator, of its events, once.
+    """One video in progress: an iterator, or an async iterator, over its events.
 
-    `Progress` and `Chunk` come in any order, and `Summary` at the end; the chunks in a row are the video. The call
-    begins with the first step. Leaving a `with` or `async with` block cancels it, as does letting go of it.
+    `Progress` and `Chunk` come in any order, and `Summary` at the end; the chunks, joined, are the video. The call
+    starts with the first step. It is cancelled when a `with` or `async with` block ends, or the object is deleted.
 
     The files are read at the first step. Each step may raise AvatarClientError: `InvalidRequest` (a file, an option, an
     image without a face), `Unavailable` (also where no response comes within the client's timeout), `ServerError` or
     `Cancelled`; the first step also OSError.
 
     Attributes:
-        summary: the last event, once it has come.
+        summary: the last event, once it was received.
     """
 
-    def __init__(self, connection: Connection, request: Callable[[], Message]) -> None:
-        """Made by `AvatarClient.render`. `request` reads the files."""
+    def __init__(self, connection: Connection, make_request: Callable[[], InferRequest]) -> None:
+        """Made by `AvatarClient.render`. `make_request` reads the files."""
         self.summary: Summary | None = None
         self._connection = connection
-        self._make_request = request
-        self._request: Message = None
-        self._tries = connection.retry_state()
+        self._make_request = make_request
+        self._request: InferRequest | None = None
+        self._retry_state = connection.retry_state()
         self._events: deque[Event] = deque()
-        self._heard = self._over = False
-        self._lock = threading.Lock()  # of what follows: `cancel` may come from anywhere
+        self._responded = self._ended = False
+        self._lock = threading.Lock()  # of what follows: any thread may call `cancel`
         self._cancelled = False
-        self._inbox: ResponseReader | None = None  # iterated by `for`
-        self._loop: asyncio.AbstractEventLoop | None = None  # iterated by `async for`, there
-        self._channel: Any = None
-        self._call: Any = None
+        self._reader: ResponseReader | None = None  # of the iteration by `for`
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the iteration by `async for`
+        self._channel: AsyncChannel | None = None
+        self._call: AsyncStreamCall | None = None
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[Progress], None] | None = None) -> Summary:
-        """Write the video to `path`, which is whole or not touched. `progress` takes each step.
+        """Write the video to `path`; if it fails, `path` stays as it was. `progress` is called with each step.
 
         Raises:
-            AvatarClientError: there is no video.
-            OSError: it cannot be written (found out before anything is sent), or a file cannot be read.
+            AvatarClientError: the video could not be rendered.
+            OSError: `path` cannot be written (found out before anything is sent), or an input file cannot be read.
         """
         self._check_new()
         with self, atomic_write(path) as file:
@@ -73,26 +73,26 @@ class RenderStream:
                     file.write(event.data)
                 elif isinstance(event, Progress) and progress:
                     progress(event)
-        return self._whole()
+        return self._complete_summary()
 
     def read(self) -> bytes:
-        """The whole video. Raises as `save`."""
+        """Return the whole video. Raises as `save`."""
         self._check_new()
         with self:
             return b"".join(event.data for event in self if isinstance(event, Chunk))
 
     def cancel(self) -> None:
-        """Have the server stop, from any thread. The next step raises `Cancelled`, unless all had come."""
+        """Cancel the work on the server, from any thread. The next step raises `Cancelled`, unless all was received."""
         with self._lock:
             self._cancelled = True
-            inbox, call, loop = self._inbox, self._call, self._loop
-        if inbox:
-            inbox.close()
+            reader, call, loop = self._reader, self._call, self._loop
+        if reader:
+            reader.close()
         if call and loop:
-            if _running() is loop:
+            if _running_loop() is loop:
                 call.cancel()
             else:
-                with suppress(RuntimeError):  # that loop has ended, and the call with it
+                with suppress(RuntimeError):  # the loop has ended, and the call with it
                     loop.call_soon_threadsafe(call.cancel)
 
     close = cancel
@@ -104,9 +104,9 @@ class RenderStream:
         if self._loop:
             raise RuntimeError(BOTH)
         while not self._events:
-            if self._over:
+            if self._ended:
                 raise StopIteration
-            self._understand(self._receive())
+            self._handle(self._receive())
         return self._events.popleft()
 
     def __enter__(self) -> Self:
@@ -121,16 +121,16 @@ class RenderStream:
         return self
 
     async def __anext__(self) -> Event:
-        if self._inbox:
+        if self._reader:
             raise RuntimeError(BOTH)
         while not self._events:
-            if self._over:
-                await self._leave()
+            if self._ended:
+                await self._close_channel()
                 raise StopAsyncIteration
             try:
-                self._understand(await self._receive_here())
+                self._handle(await self._receive_async())
             except BaseException:
-                await self._leave()
+                await self._close_channel()
                 raise
         return self._events.popleft()
 
@@ -141,36 +141,35 @@ class RenderStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cancel()
-        await self._leave()
+        await self._close_channel()
 
     def __del__(self) -> None:
         if hasattr(self, "_call"):
             self.cancel()
 
-    def _receive(self) -> Message | None:
-        """The next answer, or None at the end; as long as none has come the call may be made again."""
+    def _receive(self) -> StreamResponse | None:
+        """Return the next response, or None at the end. Until the first response, the call may be repeated."""
         while True:
             try:
-                if self._inbox is None:
-                    self._begin(self._read_files())
-                inbox = self._inbox
-                return inbox.take(self._patience()) if inbox else None
+                if self._reader is None:
+                    self._start(self._read_files())
+                reader = self._reader
+                return reader.take(self._seconds()) if reader else None
             except (TimeoutError, grpc.RpcError) as error:
-                if self.summary:  # whatever it is, nothing is missing
+                if self.summary:  # whatever the error is, nothing is missing
                     return None
                 if not isinstance(error, grpc.RpcError):
                     self.cancel()
                     raise _errors.no_response(self._connection.address) from None
                 time.sleep(self._pause(error))
-                self._inbox = None
+                self._reader = None
 
-    async def _receive_here(self) -> Message | None:
+    async def _receive_async(self) -> StreamResponse | None:
         """As `_receive`, in the running event loop."""
         while True:
             try:
-                if self._call is None:
-                    self._begin_here(await asyncio.to_thread(self._read_files))
-                return await self._read_here(self._call)
+                call = self._call or self._start_async(await asyncio.to_thread(self._read_files))
+                return await self._read_async(call)
             except (asyncio.TimeoutError, grpc.RpcError, Cancelled) as error:
                 if self.summary:
                     return None
@@ -181,106 +180,106 @@ class RenderStream:
                 await asyncio.sleep(self._pause(error))
                 self._call = None
 
-    async def _read_here(self, call: Any) -> Message | None:  # noqa: ANN401
-        """As `Inbox.take`. Not by `wait_for`, which before Python 3.12 may swallow that the task is cancelled."""
+    async def _read_async(self, call: AsyncStreamCall) -> StreamResponse | None:
+        """As `ResponseReader.take`. Without `wait_for`, which before Python 3.12 may swallow a cancellation."""
         step = asyncio.ensure_future(call.read())
         try:
-            came, _ = await asyncio.wait((step,), timeout=self._patience())
+            done, _ = await asyncio.wait((step,), timeout=self._seconds())
         finally:
-            step.cancel()  # and with it the call; nothing, where it is done
-            ended = await asyncio.gather(step, return_exceptions=True)
-        message: Any = ended[0]
-        if not came:
+            step.cancel()  # cancels the call, too; does nothing where the step is done
+            (message,) = await asyncio.gather(step, return_exceptions=True)
+        if not done:
             raise asyncio.TimeoutError
         if isinstance(message, asyncio.CancelledError):  # the call, by `cancel`
-            raise self._given_up()
+            raise self._cancelled_error()
         if isinstance(message, BaseException):
             raise message
         return None if message is grpc.aio.EOF else message
 
     def _check_new(self) -> None:
-        if self._inbox or self._call or self._over:
-            raise RuntimeError("the whole video is asked for, but some of it was taken before")
+        if self._reader or self._call or self._ended:
+            raise RuntimeError("the whole video was requested, but a part of it was already taken")
 
-    def _read_files(self) -> Message:
+    def _read_files(self) -> InferRequest:
         if self._request is None:
             self._request = self._make_request()
-            self._tries = self._connection.retry_state()  # from now on
+            self._retry_state = self._connection.retry_state()  # its time starts now
         return self._request
 
-    def _begin(self, request: Message) -> None:
+    def _start(self, request: InferRequest) -> None:
         with self._lock:
             if self._cancelled:
-                raise self._given_up()
-            self._inbox = ResponseReader(self._connection.stream_one(request))
+                raise self._cancelled_error()
+            self._reader = ResponseReader(self._connection.stream_one(request))
 
-    def _begin_here(self, request: Message) -> None:
+    def _start_async(self, request: InferRequest) -> AsyncStreamCall:
         with self._lock:
             if self._cancelled:
-                raise self._given_up()
+                raise self._cancelled_error()
             if self._channel is None:
                 self._loop = asyncio.get_running_loop()
                 self._channel = self._connection.async_channel()
             self._call = self._connection.stream_one_async(self._channel, request)
+            return self._call
 
-    def _patience(self) -> float:
-        return self._connection.timeout if self._heard else self._tries.seconds_left
+    def _seconds(self) -> float:
+        return self._connection.timeout if self._responded else self._retry_state.seconds_left
 
-    def _pause(self, error: Any) -> float:  # noqa: ANN401 - a grpc.RpcError
-        """Seconds until the call is made again; raises what `error` means where it may not be."""
+    def _pause(self, error: grpc.RpcError) -> float:
+        """Return the seconds until the call is repeated; raise what `error` means where it may not be repeated."""
         if self._cancelled:
-            raise self._given_up() from None
-        if self._heard:
+            raise self._cancelled_error() from None
+        if self._responded:
             raise _errors.from_rpc_error(error, self._connection.address) from error
-        return self._tries.pause(error)
+        return self._retry_state.pause(error)
 
-    def _understand(self, message: Message | None) -> None:
-        """Take the events out of an answer; None is the stream's end."""
-        self._heard = True
-        self._request = None  # it holds both files
+    def _handle(self, message: StreamResponse | None) -> None:
+        """Read the events of a response; None is the stream's end."""
+        self._responded = True
+        self._request = None  # it holds both files in memory
         try:
             if message is None:
-                self._over = True
-                self._whole()
+                self._ended = True
+                self._complete_summary()
             else:
-                self._events.extend(_events(_messages.answer(message)))
+                self._events.extend(_events(_messages.unwrap(message)))
         except AvatarClientError:
-            self._over = True
+            self._ended = True
             self.cancel()
             raise
         for event in self._events:
             if isinstance(event, Summary):
                 self.summary = event
 
-    def _whole(self) -> Summary:
+    def _complete_summary(self) -> Summary:
         if self.summary is None:
-            raise ServerError(f"{self._connection.address} ended the video before it was whole")
+            raise ServerError(f"{self._connection.address} ended the video before it was complete")
         return self.summary
 
-    def _given_up(self) -> Cancelled:
-        return Cancelled("the rendering was cancelled")
+    def _cancelled_error(self) -> Cancelled:
+        return Cancelled("the render was cancelled")
 
-    async def _leave(self) -> None:
+    async def _close_channel(self) -> None:
         channel, self._channel = self._channel, None
         if channel:
             await channel.close()
 
 
-def _events(response: Message) -> list[Event]:
-    """What one answer tells: one of the three, or nothing where it is only the last one's flag."""
+def _events(response: InferResponse) -> list[Event]:
+    """Return the events of a response: usually one; none where it is only the final flag."""
     texts, arrays = _messages.texts(response), _messages.arrays(response)
-    found: list[Event] = []
+    events: list[Event] = []
     if "stage" in texts:
         done, total = (int(arrays[name][0]) if name in arrays else -1 for name in ("done", "total"))
-        found.append(Progress(texts["stage"], max(done, 0), None if total < 0 else total))
+        events.append(Progress(texts["stage"], max(done, 0), None if total < 0 else total))
     if "video" in arrays:
-        found.append(Chunk(arrays["video"].tobytes()))
+        events.append(Chunk(arrays["video"].tobytes()))
     if "summary" in texts:
-        found.append(parse_json(Summary, texts["summary"]))
-    return found
+        events.append(parse_json(Summary, texts["summary"]))
+    return events
 
 
-def _running() -> asyncio.AbstractEventLoop | None:
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

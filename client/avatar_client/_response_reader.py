@@ -1,40 +1,39 @@
-"""A stream's answers, read by a thread, so that who takes them may wait a bounded time, or not at all."""
+"""Reads a stream's responses in a thread, so that their consumer can wait a limited time, or not at all."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
 
-from ._messages import Message
+from ._kserve import StreamCall, StreamResponse
 
-AHEAD = 8  # answers that wait here; beyond them gRPC's flow control holds the server back
+BUFFER_SIZE = 8  # responses that wait here; beyond them gRPC's flow control slows the server down
 
 
 class ResponseReader:
-    """The answers to one call, in order."""
+    """The responses to one call, in order."""
 
-    def __init__(self, call: Any) -> None:  # noqa: ANN401 - gRPC has no types
-        """The call may be iterated by nobody else."""
+    def __init__(self, call: StreamCall) -> None:
+        """Start to read; nothing else may iterate the call."""
         self._call = call
         self._changed = threading.Condition()
-        self._messages: deque[Message] = deque()
+        self._messages: deque[StreamResponse] = deque()
         self._error: Exception | None = None
-        self._over = self._closed = False
+        self._ended = self._closed = False
         threading.Thread(target=self._read, name="avatar-client-reader", daemon=True).start()
 
-    def take(self, seconds: float | None) -> Message | None:
-        """The next answer, or None when there are no more.
+    def take(self, seconds: float | None) -> StreamResponse | None:
+        """Return the next response, or None when there are no more.
 
         Args:
-            seconds: to wait for it; None: as long as it takes.
+            seconds: to wait for it; None waits without a limit.
 
         Raises:
-            TimeoutError: it has not come.
-            grpc.RpcError: the call has failed, or was cancelled.
+            TimeoutError: none came in time.
+            grpc.RpcError: the call failed, or was cancelled.
         """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._messages or self._over, seconds):
+            if not self._changed.wait_for(lambda: self._messages or self._ended, seconds):
                 raise TimeoutError
             if self._messages:
                 self._changed.notify_all()
@@ -44,7 +43,7 @@ class ResponseReader:
             return None
 
     def close(self) -> None:
-        """Cancel the call, if it has not ended; what has come and was not taken is dropped."""
+        """Cancel the call if it has not ended, and drop the responses that were not taken."""
         with self._changed:
             self._closed = True
             self._messages.clear()
@@ -56,15 +55,15 @@ class ResponseReader:
         try:
             for message in self._call:
                 self._put(message)
-        except Exception as raised:  # whoever takes the answers gets it
+        except Exception as raised:  # `take` raises it
             error = raised
         with self._changed:
-            self._error, self._over = error, True
+            self._error, self._ended = error, True
             self._changed.notify_all()
 
-    def _put(self, message: Message) -> None:
+    def _put(self, message: StreamResponse) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: len(self._messages) < AHEAD or self._closed)
+            self._changed.wait_for(lambda: len(self._messages) < BUFFER_SIZE or self._closed)
             if not self._closed:
                 self._messages.append(message)
                 self._changed.notify_all()

@@ -1,7 +1,7 @@
-"""Names, types and bounds of the public models that are called here.
+"""Names, types and limits of the public models that the client calls.
 
-Their source is `lipsync/tensors.py` of the service, which is not installed where this client is: a test of the
-project holds this table to that one.
+Their source is `lipsync/tensors.py` of the service, which is not installed with the client: a test of the project
+compares the two.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-API_VERSION = "1.0"  # of the service's table that this one was written from
+API_VERSION = "1.0"  # of the service's table that this table was written from
 
-SAMPLE_RATE = 16_000  # of all speech that goes in as samples
+SAMPLE_RATE = 16_000  # Hz, of all speech that is sent as samples
 FACE_SIZE = 96  # pixels; the side of a mouth
 MEL_BANDS, WINDOW_COLUMNS = 80, 16  # of one mel window
-FACES = 16  # faces a frame that are found at most
+FACES = 16  # faces that are detected per frame, at most
 MAX_FRAMES = 4  # of one `detect_faces` call
 MAX_WINDOWS = 32  # of one `lipsync` call
-MIN_SAMPLES = 320  # of a piece of live speech: 20 ms
+MIN_SAMPLES = 320  # of one request of a live session: 20 ms
 
 Array = NDArray[Any]
 NUMPY: dict[str, type[np.generic]] = {
@@ -35,7 +35,7 @@ NUMPY: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class Model:
-    """One public model: its tensors' types by name, in its own order."""
+    """One public model: the types of its tensors by name, in the model's order."""
 
     name: str
     inputs: Mapping[str, str]
@@ -44,16 +44,16 @@ class Model:
 
 DETECT_FACES = Model("detect_faces", {"frames": "UINT8"}, {"boxes": "FP32", "scores": "FP32"})
 MEL_SPECTROGRAM = Model("mel_spectrogram", {"audio": "FP32", "fps": "FP64"}, {"mel": "FP32"})
-_SPEAKING = {"frames": "UINT8", "boxes": "INT32", "mel": "FP32"}
+_LIPSYNC_INPUTS = {"frames": "UINT8", "boxes": "INT32", "mel": "FP32"}
 LIPSYNC = {  # by the generator's name
-    "wav2lip": Model("lipsync", _SPEAKING, {"mouths": "UINT8"}),
-    "wav2lip_gan": Model("lipsync_gan", _SPEAKING, {"mouths": "UINT8"}),
+    "wav2lip": Model("lipsync", _LIPSYNC_INPUTS, {"mouths": "UINT8"}),
+    "wav2lip_gan": Model("lipsync_gan", _LIPSYNC_INPUTS, {"mouths": "UINT8"}),
 }
 FACE_PASTE = Model("face_paste", {"frames": "UINT8", "boxes": "INT32", "mouths": "UINT8"}, {"frames": "UINT8"})
 
 FACE_FILE, SPEECH_FILE, BACKGROUND_FILE, FACE_TYPE = "face_file", "audio_file", "background_file", "avatarFileType"
-_LOOKS = {FACE_TYPE: "BYTES", "background": "BYTES", BACKGROUND_FILE: "UINT8"}
-_CHOICES = (
+_AVATAR_INPUTS = {FACE_TYPE: "BYTES", "background": "BYTES", BACKGROUND_FILE: "UINT8"}
+_OPTIONS = (
     *("model", "face", "no_face", "detection", "blend", "pads", "smooth", "box", "length", "fps", "resize_factor"),
     *("rotate", "crop", "max_height", "background_edge"),
 )
@@ -61,8 +61,8 @@ AVATAR = Model(
     "avatar",
     {
         **{FACE_FILE: "UINT8", SPEECH_FILE: "UINT8"},
-        **_LOOKS,
-        **dict.fromkeys((*_CHOICES, "quality", "background_video"), "BYTES"),
+        **_AVATAR_INPUTS,
+        **dict.fromkeys((*_OPTIONS, "quality", "background_video"), "BYTES"),
     },
     {"stage": "BYTES", "done": "INT32", "total": "INT32", "video": "UINT8", "summary": "BYTES"},
 )
@@ -70,8 +70,8 @@ LIVE = Model(
     "live",
     {
         **{FACE_FILE: "UINT8", "audio": "FP32", "pcm": "INT16", "format": "BYTES"},
-        **_LOOKS,
-        **dict.fromkeys(_CHOICES, "BYTES"),
+        **_AVATAR_INPUTS,
+        **dict.fromkeys(_OPTIONS, "BYTES"),
     },
     {"session": "BYTES", "index": "INT32", "frame": "UINT8", "jpeg": "UINT8", "box": "INT32", "summary": "BYTES"},
 )

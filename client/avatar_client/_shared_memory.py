@@ -1,212 +1,165 @@
-"""Memory that this process and a server on its machine both see.
-
-A region is a file of /dev/shm that is made here and mapped by the server; then its name goes, so that nothing of it
-stays there, whatever ends this process. A server that cannot open it is on another machine, or in another container:
-it refuses, and calls go without.
-"""
+"""Shared memory for calls from threads: makes files and calls the server, as `RegionPool` decides."""
 
 from __future__ import annotations
 
-import errno
-import mmap
-import os
-import secrets
 import threading
 import time
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Protocol
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
-from ._connection import READY_SECONDS, Stub
-from ._schema import Array
+from ._connection import READY_SECONDS
+from ._kserve import Stub
+from .region_file import boot_seconds, is_expired, make_file, remove_expired, remove_name
+from .region_pool import MAX_BYTES, REGION_TTL, NewRegion, Region, RegionPool
 
-FOLDER = Path("/dev/shm")  # noqa: S108 - where the server's shm_open looks
 PREFIX = "avatar-client-"
-MAX_BYTES = 256 << 20  # of all regions of a client
-# Seconds that a region is used for. Each has the end of its time in its name, and what is older belongs to a process
-# that was killed: the next client has the server let go of it.
-REGION_TTL = 600.0
-REFUSAL_DELAY = 60.0  # seconds until a server that refused is asked again: it may be another one by then
-RETRY_DELAY = 1.0  # the same for one that did not answer, or forgot for the first time
-CLOSE_TRIES, CLOSE_PAUSE = 10, 0.1  # and seconds between them, to unregister what the server still uses
-_GONE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+CLOSE_TRIES, CLOSE_PAUSE = 10, 0.1  # attempts, and seconds between them, to unregister what the server still uses
+_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+_OUTCOME_UNKNOWN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
-@dataclass(frozen=True, eq=False)
-class Region:
-    """Memory for one call at a time: UINT8 [size], under `name` at the server, to be used until `retires`."""
+class RegionRegistry(Protocol):
+    """What the pool asks of the server. No method raises."""
 
-    name: str
-    memory: NDArray[np.uint8]
-    expires_at: float
+    def register(self, name: str, size: int) -> bool | None:
+        """Have the server map the file `name` of /dev/shm: whether it did, None where it did not answer."""
 
-    def array(self, offset: int, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-        """The bytes from `offset` on as an array: a view."""
-        return np.ndarray(shape, dtype, self.memory.data, offset)
+    def unregister(self, name: str) -> bool:
+        """Have the server release a region: whether it has none of that name now; False while calls use it."""
+
+    def registered(self) -> list[str]:
+        """Return the names of all regions, those of other clients too; empty where the server did not answer."""
 
 
 class SharedMemoryPool:
-    """Regions, made when a call needs one and none is free, and kept for later ones. Any thread may use it."""
+    """Regions of shared memory, made when a call needs one and kept for later calls. Thread-safe."""
 
-    def __init__(self, stub: Stub) -> None:
-        self._stub = stub
-        self._lock = threading.Lock()  # of what follows; never held while the server is asked
-        self._idle: list[Region] = []
-        self._held: dict[str, int] = {}  # bytes of each region that the server may know
-        self._stuck: set[str] = set()  # of them, those that it would not let go of yet
-        self._not_before = self._swept = self._forgot = float("-inf")
-        self._closed = False
+    def __init__(
+        self,
+        registry: RegionRegistry,
+        max_bytes: int = MAX_BYTES,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        """Make an empty pool; see `RegionPool` for its limits."""
+        self._registry, self._clock = registry, clock or boot_seconds
+        # a client has no limit for the time of a call; most clients make one call at a time
+        self._regions = RegionPool(PREFIX, REGION_TTL, max_bytes=max_bytes, evict_smaller=True, clock=self._clock)
+        self._lock = threading.Lock()  # of `_regions`; never held while the server is called
 
     def acquire(self, size: int) -> Region | None:
-        """A region of at least `size` bytes that nobody else uses, for `give_back` or `drop`; None: go without."""
-        size = _size_class(size)
-        now = _boot_seconds()
-        name = f"{PREFIX}{int(now + 2 * REGION_TTL) + 1}-{secrets.token_hex(16)}"  # twice: a call may begin at its end
+        """Return a region of at least `size` bytes for one call, to be passed to `release` or `discard`.
+
+        None where the call has to do without: the server does not see our memory, or the pool's limits are reached.
+        """
         with self._lock:
-            if self._closed or now < self._not_before:
-                return None
-            fit = [each for each in self._idle if each.memory.nbytes >= size and now < each.expires_at]
-            chosen = min(fit, key=lambda each: each.memory.nbytes, default=None)
-            unused = [each for each in self._idle if each.expires_at <= now] if chosen else self._idle
-            self._idle = [each for each in self._idle if each is not chosen and each not in unused]
-            stuck, self._stuck = self._stuck, set()
-            if room := not chosen and sum(self._held.values()) + size <= MAX_BYTES:
-                self._held[name] = size
-        for old in [*(each.name for each in unused), *stuck]:  # too small ones make room for the next
-            self._unregister(old)
-        return self._make(name, size, now + REGION_TTL) if room else chosen
+            plan = self._regions.acquire(size)
+            stuck = () if self._regions.paused else self._regions.stuck
+        for name in (*plan.unregister, *stuck):
+            self._unregister(name)
+        return self._make(plan.new) if plan.new else plan.region
 
     def release(self, region: Region) -> None:
-        """The call has its answer, and has copied what it wants to keep."""
+        """Keep a region: its call has its response, and has copied what it needs."""
         with self._lock:
-            if not self._closed:
-                self._idle.append(region)
-                return
-        self.discard(region)
+            kept = self._regions.release(region)
+        if not kept:
+            self._unregister(region.name)
 
     def discard(self, region: Region) -> None:
-        """The call ended in any other way: the server may yet write there, so nobody else gets it."""
+        """Unregister a region whose call ended in any other way: the server may still write to it."""
         self._unregister(region.name)
 
     def invalidate(self) -> None:
-        """The server no longer knows what was registered: it restarted, or is another one."""
-        now = _boot_seconds()
+        """Unregister all idle regions: the server has forgotten them, because it restarted or is another one."""
         with self._lock:
-            again = now - self._forgot < REFUSAL_DELAY
-            self._forgot, self._not_before = now, now + (REFUSAL_DELAY if again else RETRY_DELAY)
-            idle, self._idle = self._idle, []
-        for region in idle:
-            self._unregister(region.name)
+            names, _ = self._regions.forgotten()
+        for name in names:
+            self._unregister(name)
 
     def close(self) -> None:
-        """Unregister all. What the server still uses after a second is left to its time's end."""
+        """Unregister all regions. What the server still uses after a second stays until its time is over."""
         with self._lock:
-            self._closed = True
-            self._idle.clear()
+            self._regions.close()
         for n in range(CLOSE_TRIES):
             if n:
                 time.sleep(CLOSE_PAUSE)
-            if all([self._unregister(name) for name in tuple(self._held)]):
+            if all([self._unregister(name) for name in self._regions.held]):
                 return
 
-    def _make(self, name: str, size: int, retires: float) -> Region | None:
+    def _make(self, new: NewRegion) -> Region | None:
         try:
-            memory = _make_file(name, size)
+            memory = make_file(new.name, new.size)
         except OSError:
-            self._refused(name)
+            with self._lock:
+                self._regions.rejected(new.name)
             return None
-        ask = pb.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
         try:
-            self._stub.SystemSharedMemoryRegister(ask, timeout=READY_SECONDS)
-        except grpc.RpcError as error:
-            if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
-                self._not_before = _boot_seconds() + RETRY_DELAY  # it may be registered all the same
-                self._unregister(name)
-            else:
-                self._refused(name)
-            return None
+            answer = self._registry.register(new.name, new.size)
         finally:
-            (FOLDER / name).unlink(missing_ok=True)
-        if retires - self._swept > REGION_TTL:
-            self._swept = retires
-            self._sweep()
-        return Region(name, memory, retires)
-
-    def _refused(self, name: str) -> None:
+            remove_name(new.name)
         with self._lock:
-            self._not_before = _boot_seconds() + REFUSAL_DELAY
-            del self._held[name]
+            if answer is None:
+                self._regions.unanswered()
+            elif not answer:
+                self._regions.rejected(new.name)
+            region = self._regions.registered(new, memory) if answer else None
+            sweep = region is not None and self._regions.sweep_due(new)
+        if answer is None:
+            self._unregister(new.name)
+        if sweep:
+            self._sweep()
+        return region
 
     def _unregister(self, name: str) -> bool:
-        """Whether the server has no such region any more."""
-        try:
-            self._stub.SystemSharedMemoryUnregister(_named(name), timeout=READY_SECONDS)
-        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel is closed
-            if isinstance(error, grpc.RpcError) and error.code() not in _GONE:
-                with self._lock:
-                    self._stuck.add(name)
-                return False
+        done = self._registry.unregister(name)
         with self._lock:
-            self._held.pop(name, None)
-        return True
+            return self._regions.unregistered(name, done) is None
 
     def _sweep(self) -> None:
-        """Remove what clients left that were killed."""
-        now = _boot_seconds()
-        with suppress(grpc.RpcError):
-            known = self._stub.SystemSharedMemoryStatus(
-                pb.SystemSharedMemoryStatusRequest(), timeout=READY_SECONDS
-            ).regions
-            for name in filter(lambda name: _is_over(name, now), known):
-                self._stub.SystemSharedMemoryUnregister(_named(name), timeout=READY_SECONDS)
-        for path in FOLDER.glob(f"{PREFIX}*"):
-            if _is_over(path.name, now):
-                with suppress(OSError):  # another's sweep was first, or it is another user's
-                    path.unlink()
+        """Remove what killed processes left."""
+        now = self._clock()
+        for name in self._registry.registered():
+            if is_expired(name, PREFIX, now):
+                self._registry.unregister(name)
+        remove_expired(PREFIX, now)
 
 
-def _named(name: str) -> Any:  # noqa: ANN401 - a protobuf
-    return pb.SystemSharedMemoryUnregisterRequest(name=name)
+class GrpcRegionRegistry:
+    """Implements `RegionRegistry` over gRPC."""
 
+    def __init__(self, stub: Stub) -> None:
+        self._stub = stub
 
-def _make_file(name: str, size: int) -> NDArray[np.uint8]:
-    """A new file of /dev/shm, mapped: UINT8 [size]. The mapping ends with the last array over it.
+    def register(self, name: str, size: int) -> bool | None:
+        """As `RegionRegistry`."""
+        request = pb.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
+        try:
+            self._stub.SystemSharedMemoryRegister(request, timeout=READY_SECONDS)
+        except grpc.RpcError as error:
+            return None if error.code() in _OUTCOME_UNKNOWN else False
+        except ValueError:  # the channel is closed
+            return None
+        return True
 
-    Raises:
-        OSError: there is no /dev/shm, or too little room in it.
-    """
-    room = os.statvfs(FOLDER)
-    if room.f_bavail * room.f_frsize - size < room.f_blocks * room.f_frsize // 2:
-        raise OSError(errno.ENOSPC, f"{FOLDER} is small or full")  # others live there too
-    path = FOLDER / name
-    file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-    try:
-        os.posix_fallocate(file, 0, size)  # or a full /dev/shm would kill whoever writes, by SIGBUS
-        return np.frombuffer(mmap.mmap(file, size), np.uint8)
-    except BaseException:
-        path.unlink()
-        raise
-    finally:
-        os.close(file)
+    def unregister(self, name: str) -> bool:
+        """As `RegionRegistry`."""
+        try:
+            self._stub.SystemSharedMemoryUnregister(
+                pb.SystemSharedMemoryUnregisterRequest(name=name), timeout=READY_SECONDS
+            )
+        except grpc.RpcError as error:
+            return error.code() in _UNREACHABLE  # a server that is gone has released it
+        except ValueError:  # the channel is closed
+            return True
+        return True
 
-
-def _size_class(size: int) -> int:
-    """A size rounded up, by a quarter at most, so that calls of about the same size use the same regions."""
-    step = max(1 << 18, 1 << max(0, size.bit_length() - 3))
-    return -(-size // step) * step
-
-
-def _boot_seconds() -> float:
-    """Seconds since the machine started: the same clock in all of its containers, and nobody sets it."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _is_over(name: str, now: float) -> bool:
-    end = name.removeprefix(PREFIX).partition("-")[0]
-    return name.startswith(PREFIX) and end.isdecimal() and int(end) < now
+    def registered(self) -> list[str]:
+        """As `RegionRegistry`."""
+        try:
+            status = self._stub.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest(), timeout=READY_SECONDS)
+        except (grpc.RpcError, ValueError):
+            return []
+        return list(status.regions)

@@ -111,7 +111,7 @@ async def test_not_when_something_had_come(client: AvatarClient, server: FakeSer
         async for _ in client.render(FACE, SPEECH):
             pass
     server.avatar = breaks(fake.answer(video=b"half"))
-    with pytest.raises(ServerError, match="before it was whole"):
+    with pytest.raises(ServerError, match="before it was complete"):
         async for _ in client.render(FACE, SPEECH):
             pass
     assert server.streams == 2

@@ -11,7 +11,8 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from avatar_client import AvatarClient, InvalidRequest
-from avatar_client._shared_memory import FOLDER, PREFIX
+from avatar_client._shared_memory import PREFIX
+from avatar_client.region_file import FOLDER
 from embedded.server import Triton
 from lipsync import tensors
 from lipsync.face_crop import crop, paste

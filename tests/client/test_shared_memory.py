@@ -14,8 +14,10 @@ import pytest
 
 from avatar_client import AvatarClient, InvalidRequest, _shared_memory
 from avatar_client._schema import DETECT_FACES
-from avatar_client._shared_memory import FOLDER, PREFIX, REGION_TTL, SharedMemoryPool
+from avatar_client._shared_memory import PREFIX
+from avatar_client.region_file import FOLDER
 from tests.client.fake_server import FakeServer
+from tests.support.region_registry import FakeClock
 
 CLIENT = Path(__file__).parents[2] / "client"
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 120, 160, 3), np.uint8)
@@ -23,17 +25,12 @@ BOXES = np.array([[10, 10, 150, 110]], np.int32)
 WINDOWS = np.ones((3, 80, 16), np.float32)
 
 
-class Clock:
-    """In the place of the machine's."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = _shared_memory._boot_seconds()
-        monkeypatch.setattr(_shared_memory, "_boot_seconds", lambda: self.now)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """The clock of the clients that a test makes."""
+    made = FakeClock()
+    monkeypatch.setattr(_shared_memory, "boot_seconds", made)
+    return made
 
 
 def files() -> list[str]:
@@ -56,7 +53,7 @@ def test_large_arrays_go_through_memory_small_ones_in_the_message(client: Avatar
     assert (many.shared, many.answer_shared) == ({"mel"}, True)
 
 
-def test_a_region_is_used_again_and_let_go_at_the_end(client: AvatarClient, server: FakeServer) -> None:
+def test_a_region_is_used_again_and_unregistered_at_the_end(client: AvatarClient, server: FakeServer) -> None:
     for _ in range(5):
         client.detect_faces(FRAMES)
     assert shared(server) == [True] * 5
@@ -82,7 +79,7 @@ def test_no_file_has_a_name_while_it_is_used(client: AvatarClient, server: FakeS
 
 
 def test_a_server_that_refuses_is_not_asked_for_a_minute(
-    client: AvatarClient, server: FakeServer, clock: Clock
+    client: AvatarClient, server: FakeServer, clock: FakeClock
 ) -> None:
     server.shares = False
     want = client.detect_faces(FRAMES)[0]
@@ -95,7 +92,7 @@ def test_a_server_that_refuses_is_not_asked_for_a_minute(
     assert (server.registrations, shared(server)) == (2, [False, False, True])
 
 
-def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
+def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeServer, clock: FakeClock) -> None:
     want = client.detect_faces(FRAMES)[0]
     server.regions.clear()  # as a restart leaves it
     np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
@@ -104,7 +101,9 @@ def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeSe
     assert shared(server) == [True, False, True]
 
 
-def test_one_that_forgets_again_and_again_is_left_alone(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
+def test_one_that_forgets_repeatedly_is_left_alone(
+    client: AvatarClient, server: FakeServer, clock: FakeClock
+) -> None:
     for _ in range(2):
         client.detect_faces(FRAMES)
         server.regions.clear()
@@ -142,7 +141,7 @@ def test_calls_at_the_same_time_have_regions_of_their_own(client: AvatarClient, 
     assert not server.regions
 
 
-def test_a_region_that_the_server_still_uses_is_let_go_later(client: AvatarClient, server: FakeServer) -> None:
+def test_a_region_that_the_server_still_uses_is_unregistered_later(client: AvatarClient, server: FakeServer) -> None:
     client.detect_faces(FRAMES)
     (name,) = server.in_use = set(server.regions)
     client.detect_faces(np.zeros((4, 600, 600, 3), np.uint8))
@@ -150,46 +149,6 @@ def test_a_region_that_the_server_still_uses_is_let_go_later(client: AvatarClien
     server.in_use.clear()
     client.close()
     assert not server.regions
-
-
-def test_a_region_is_not_used_beyond_its_time(client: AvatarClient, server: FakeServer, clock: Clock) -> None:
-    client.detect_faces(FRAMES)
-    (old,) = server.regions
-    clock.now += REGION_TTL + 1
-    client.detect_faces(FRAMES)
-    assert old not in server.regions and len(server.regions) == 1
-
-
-def test_what_killed_clients_left_is_removed_when_its_time_is_over(client: AvatarClient, server: FakeServer) -> None:
-    now = int(_shared_memory._boot_seconds())
-    old, new, others = f"{PREFIX}1-test", f"{PREFIX}{now + 1000}-test", "somebody-elses"
-    server.regions |= dict.fromkeys((old, new, others), np.zeros(1, np.uint8))
-    for name in (old, new):
-        (FOLDER / name).touch()
-    try:
-        client.detect_faces(FRAMES)
-        assert old not in server.regions and {new, others} <= set(server.regions)
-        assert files() == [new]
-    finally:
-        for name in (old, new):
-            (FOLDER / name).unlink(missing_ok=True)
-
-
-def test_more_than_its_bound_is_not_held(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shared_memory, "MAX_BYTES", 1 << 20)
-    with AvatarClient(server.address) as client:
-        pool = client._let_go.peek()[2][1]  # type: ignore[index]
-        assert isinstance(pool, SharedMemoryPool)
-        first = pool.acquire(600_000)
-        assert first and pool.acquire(600_000) is None
-        pool.release(first)
-        assert pool.acquire(600_000) is first
-
-
-def test_a_file_that_does_not_fit_is_not_made() -> None:
-    with pytest.raises(OSError, match="small or full"):
-        _shared_memory._make_file(f"{PREFIX}1-too-large", 1 << 45)
-    assert not files()
 
 
 SCRIPT = """

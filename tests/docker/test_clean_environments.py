@@ -78,17 +78,20 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, made as the image makes it."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), ".", cwd=source)
-    (made,) = wheels.iterdir()
-    return made
+def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheels of the project and of its client, built as the image builds them."""
+    folder = tmp_path_factory.mktemp("wheels")
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".", "./client", cwd=source)
+    assert len(list(folder.iterdir())) == 2
+    (client,) = folder.glob("talking_avatar_client-*.whl")
+    (project,) = set(folder.iterdir()) - {client}
+    return project, client
 
 
 @pytest.fixture(scope="module")
-def python(wheel: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def python(wheels: tuple[Path, Path], source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of the gateway's image."""
+    wheel, client = wheels
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         needed = virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
@@ -97,7 +100,7 @@ def python(wheel: Path, source: Path, tmp_path_factory: pytest.TempPathFactory) 
     pip = (*PIP, "--python", str(made))
     # the image's own script: without an index it ends well only where all that it asks for is there, as in the lock
     run("bash", "docker/install.sh", "gateway", cwd=source, PIP=" ".join(pip))
-    run(*pip, "install", "--no-deps", str(wheel), cwd=source)
+    run(*pip, "install", "--no-deps", str(wheel), str(client), cwd=source)
     run(*pip, "install", f"{wheel}[gateway]", cwd=source)  # what its metadata ask for is there, too
     return made
 
@@ -115,7 +118,7 @@ def test_the_gateways_image_knows_no_torch_and_no_tensorflow(python: Path, tmp_p
 
 
 def test_the_gateways_image_runs_the_installed_wheel(python: Path, tmp_path: Path) -> None:
-    said = run(python, "-c", "import gateway, avatar, lipsync; print(gateway.__file__)", cwd=tmp_path)
+    said = run(python, "-c", "import gateway, avatar, avatar_client, lipsync; print(gateway.__file__)", cwd=tmp_path)
     assert Path(said.strip()).is_relative_to(python.parents[1])
 
 
@@ -140,7 +143,7 @@ def test_the_images_health_check_tells_a_good_gateway_from_none(clean_gateway: G
     assert name == "python"
     port = str(Settings.model_fields["port"].default)
     for there, status in ((clean_gateway.url.rpartition(":")[2], 0), ("1", 1)):
-        command = [python, *(argument.replace(port, there) for argument in arguments)]
+        command = [str(python), *(argument.replace(port, there) for argument in arguments)]
         assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == status
 
 

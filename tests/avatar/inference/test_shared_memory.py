@@ -13,22 +13,14 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from avatar.errors import Unavailable
 from avatar.inference.grpc_client import GrpcInferenceClient
-from avatar.inference.shared_memory import (
-    FOLDER,
-    PREFIX,
-    REFUSAL_DELAY,
-    REGION_TTL,
-    RETRY_DELAY,
-    SharedMemoryPool,
-    boot_seconds,
-    make_file,
-    size_class,
-)
-from avatar.inference.shm_layout import SHARED_BYTES
+from avatar.inference.shared_memory import PREFIX, SharedMemoryPool
 from avatar.options import Generator
 from avatar.testing import FakeInference
+from avatar_client.region_file import FOLDER, boot_seconds
+from avatar_client.region_pool import REGION_TTL
 from embedded.server import Triton
 from lipsync.errors import InvalidInput
+from tests.support.region_registry import AsyncFakeRegistry, FakeRegistry
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -37,64 +29,21 @@ FRAMES = RANDOM.randint(0, 256, (3, 160, 200, 3)).astype(np.uint8)
 WINDOWS = RANDOM.standard_normal((16, 80, 16)).astype(np.float32)
 
 
-class Server:
-    """Implements `avatar.inference.shared_memory.Server`: what it registers it looks for, as Triton does."""
-
-    def __init__(self) -> None:
-        self.regions: set[str] = set()
-        self.in_use: set[str] = set()
-        self.answer: bool | None = True
-        self.asked = 0
-        self.ever: list[str] = []
-        self.gate, self.reached = asyncio.Event(), asyncio.Event()
-        self.gate.set()
-        self.closed = False
-
-    async def register(self, name: str, size: int) -> bool | None:
-        self.asked += 1
-        assert (FOLDER / name).stat().st_size == size
-        self.reached.set()
-        await self.gate.wait()
-        if self.answer is not False:
-            self.regions.add(name)
-            self.ever.append(name)
-        return self.answer
-
-    async def unregister(self, name: str) -> bool:
-        if name not in self.in_use:
-            self.regions.discard(name)
-        return name not in self.in_use
-
-    async def registered(self) -> list[str]:
-        return sorted(self.regions)
-
-    async def close(self) -> None:
-        self.closed = True
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = boot_seconds()
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def registry() -> FakeRegistry:
+    return FakeRegistry()
 
 
 @pytest.fixture
-def server() -> Server:
-    return Server()
+async def server(registry: FakeRegistry) -> AsyncFakeRegistry:
+    return AsyncFakeRegistry(registry)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-async def pool(server: Server, clock: Clock) -> AsyncIterator[SharedMemoryPool]:
-    made = SharedMemoryPool(server, longest=60, most_bytes=8 * MIB, clock=clock)
+async def pool(registry: FakeRegistry, server: AsyncFakeRegistry) -> AsyncIterator[SharedMemoryPool]:
+    made = SharedMemoryPool(server, longest_call=60, max_bytes=8 * MIB)
     yield made
-    server.in_use.clear()
+    registry.in_use.clear()
     await made.close()
     assert server.closed
 
@@ -106,64 +55,9 @@ async def until(done: Callable[[], Awaitable[object]], seconds: float = 60) -> N
             await asyncio.sleep(0.02)
 
 
-async def until_forgotten(server: Server, name: str) -> None:
-    async def forgotten() -> bool:
-        return name not in server.regions
-
-    await until(forgotten)
-
-
-async def test_a_region_given_back_serves_the_next_call(pool: SharedMemoryPool, server: Server) -> None:
-    first = await pool.acquire(2 * MIB)
-    assert first is not None
-    pool.release(first)
-    assert await pool.acquire(MIB) is first
-    assert server.asked == 1
-
-
-async def test_a_region_serves_one_call_at_a_time(pool: SharedMemoryPool) -> None:
-    regions = [region for region in [await pool.acquire(MIB) for _ in range(3)] if region]
-    assert len({region.name for region in regions}) == 3
-    for n, region in enumerate(regions):
-        region.memory[:] = n
-    assert [set(region.memory.tolist()) for region in regions] == [{0}, {1}, {2}]
-
-
-async def test_the_name_of_a_region_is_gone_when_the_server_has_it(pool: SharedMemoryPool) -> None:
-    region = await pool.acquire(MIB)
-    assert region is not None
-    assert not (FOLDER / region.name).exists()
-
-
-async def test_beyond_its_bounds_a_call_goes_without(pool: SharedMemoryPool) -> None:
-    assert await pool.acquire(6 * MIB)
-    assert await pool.acquire(6 * MIB) is None
-    assert await pool.acquire(9 * MIB) is None
-    assert await pool.acquire(MIB)
-
-
-async def test_too_small_regions_make_room_for_a_larger_one(pool: SharedMemoryPool) -> None:
-    small = [region for region in [await pool.acquire(2 * MIB) for _ in range(4)] if region]
-    for region in small:
-        pool.release(region)
-    await until(lambda: pool.acquire(7 * MIB))
-
-
-async def test_dropped_memory_is_nobodys_while_the_server_uses_it(pool: SharedMemoryPool, server: Server) -> None:
-    cancelled = await pool.acquire(6 * MIB)
-    assert cancelled is not None
-    server.in_use.add(cancelled.name)
-    pool.discard(cancelled)
-    for _ in range(10):
-        assert await pool.acquire(6 * MIB) is None  # and it counts
-        await asyncio.sleep(0.01)
-    server.in_use.clear()
-    await until_forgotten(server, cancelled.name)
-    another = await pool.acquire(6 * MIB)
-    assert another is not None and another.name != cancelled.name
-
-
-async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: SharedMemoryPool, server: Server) -> None:
+async def test_a_cancelled_acquire_leaves_its_region_to_the_next(
+    pool: SharedMemoryPool, registry: FakeRegistry, server: AsyncFakeRegistry
+) -> None:
     server.gate.clear()
     task = asyncio.create_task(pool.acquire(MIB))
     await server.reached.wait()
@@ -174,104 +68,8 @@ async def test_a_cancelled_take_leaves_its_region_to_the_next(pool: SharedMemory
     await until(server.registered)
     await asyncio.sleep(0.05)
     region = await pool.acquire(MIB)
-    assert region is not None and {region.name} == server.regions
+    assert region is not None and {region.name} == registry.regions
     assert not (FOLDER / region.name).exists()
-
-
-async def test_a_server_that_refuses_is_asked_again_after_a_while(
-    pool: SharedMemoryPool, server: Server, clock: Clock
-) -> None:
-    server.answer = False
-    assert await pool.acquire(MIB) is None
-    server.answer = True
-    assert await pool.acquire(MIB) is None
-    assert server.asked == 1
-    clock.now += REFUSAL_DELAY + 1
-    assert await pool.acquire(MIB)
-
-
-async def test_a_server_that_forgets_again_and_again_is_left_alone(
-    pool: SharedMemoryPool, server: Server, clock: Clock
-) -> None:
-    region = await pool.acquire(MIB)
-    assert region is not None
-    pool.release(region)
-    pool.invalidate()
-    clock.now += RETRY_DELAY + 0.1
-    another = await pool.acquire(MIB)
-    assert another is not None and another is not region
-    await until_forgotten(server, region.name)
-    pool.discard(another)
-    pool.invalidate()
-    clock.now += RETRY_DELAY + 0.1
-    assert await pool.acquire(MIB) is None
-
-
-async def test_what_may_have_been_registered_without_an_answer_is_unregistered(
-    pool: SharedMemoryPool, server: Server
-) -> None:
-    server.answer = None
-    assert await pool.acquire(MIB) is None
-    (name,) = server.ever
-    await until_forgotten(server, name)
-
-
-async def test_a_region_is_made_anew_when_its_time_is_over(
-    pool: SharedMemoryPool, server: Server, clock: Clock
-) -> None:
-    region = await pool.acquire(MIB)
-    assert region is not None
-    pool.release(region)
-    clock.now += REGION_TTL + 1
-    another = await pool.acquire(MIB)
-    assert another is not None and another is not region
-    await until_forgotten(server, region.name)
-
-
-async def test_what_killed_processes_left_is_removed_when_its_time_is_over(
-    pool: SharedMemoryPool, server: Server
-) -> None:
-    left, new = f"{PREFIX}1-test-{id(server)}", f"{PREFIX}{int(boot_seconds()) + 1000}-test-{id(server)}"
-    others = {"somebody-elses", new}
-    server.regions |= {left, *others}
-    for name in (left, new):
-        (FOLDER / name).touch()
-    try:
-        assert await pool.acquire(MIB)
-        await until_forgotten(server, left)
-        await until(lambda: asyncio.to_thread(lambda: not names([left])))
-        assert others <= server.regions
-        assert names([new]) == [new]
-    finally:
-        for name in (left, new):
-            (FOLDER / name).unlink(missing_ok=True)
-
-
-async def test_closing_unregisters_all_those_in_use_too(server: Server) -> None:
-    pool = SharedMemoryPool(server, longest=60)
-    regions = [await pool.acquire(MIB) for _ in range(3)]
-    given, dropped, _ = regions
-    assert given and dropped
-    pool.release(given)
-    server.in_use.add(dropped.name)
-    pool.discard(dropped)
-    asyncio.get_running_loop().call_later(0.2, server.in_use.clear)
-    await pool.close()
-    assert not server.regions
-    assert await pool.acquire(MIB) is None
-
-
-def test_a_file_that_does_not_fit_is_not_made() -> None:
-    name = f"{PREFIX}{int(boot_seconds())}-too-large"
-    with pytest.raises(OSError, match="small or full"):
-        make_file(name, 1 << 45)
-    assert not (FOLDER / name).exists()
-
-
-@pytest.mark.parametrize("size", [1, SHARED_BYTES, MIB, MIB + 1, 8_122_368, 100 * MIB - 1])
-def test_a_size_class_holds_its_sizes_without_much_waste(size: int) -> None:
-    assert size <= size_class(size) <= max(size * 1.25, 1 << 18)
-    assert size_class(size_class(size)) == size_class(size)
 
 
 @asynccontextmanager
