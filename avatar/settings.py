@@ -1,97 +1,98 @@
-"""The settings of the job, whichever face it has: read once, validated, frozen. Nothing else reads the environment."""
+"""The settings of the job, for the gateway and for Triton: read once, validated, frozen.
+
+No other module of this package reads the environment.
+"""
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from lipsync.triton.cpu import usable_cores
+
 from .limits import Limits
 
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024
+# Earlier names of variables, accepted for one release. If both are set, the new name counts.
+OLD_NAMES: Mapping[str, str] = {
+    "AVATAR_TRITON": "AVATAR_TRITON_URL",
+    "AVATAR_MAX_WAITING": "AVATAR_MAX_QUEUED",
+    "AVATAR_LIVE_MIB": "AVATAR_LIVE_MEMORY_MIB",
+}
 
 
 class BadSetting(ValueError):
-    """One or more settings do not do; the message is one line that names each by its variable."""
+    """One or more settings are invalid. The message is one line that names each by its variable."""
 
 
 def _writable_folder(path: Path) -> Path:
     if not path.is_dir():
-        raise ValueError("there is no such folder")
+        raise ValueError("the folder does not exist")
     if not os.access(path, os.W_OK | os.X_OK):
-        raise ValueError("the folder cannot be written to")
+        raise ValueError("the folder is not writable")
     return path.resolve()
 
 
-def _cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    # Affinity knows nothing of a container's quota: with `--cpus 2` it still shows all of the machine.
-    cores = len(os.sched_getaffinity(0))
-    try:
-        limit, period = quota.read_text().split()
-        return max(1, min(cores, math.ceil(int(limit) / int(period))))
-    except (OSError, ValueError):  # there is no quota: no such file, or it says "max"
-        return cores
-
-
-def _jobs_at_once() -> int:
-    # A job waits for Triton most of its time, and two at once already let frames of different forms
-    # share a batch; beyond the cores, more jobs only make each other slower.
-    return max(2, _cores())
+def _default_max_jobs() -> int:
+    # A job waits for Triton most of the time, and two concurrent jobs are enough for their frames to share a batch;
+    # more jobs than cores only slow each other down.
+    return max(2, usable_cores())
 
 
 class JobSettings(BaseSettings):
-    """What every face of the job is told: arguments first, then `AVATAR_…` variables, then the defaults."""
+    """The settings of every job: from arguments, else from `AVATAR_…` variables, else the defaults."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
 
     work_dir: Annotated[Path, AfterValidator(_writable_folder)] = Field(
         default_factory=lambda: Path(tempfile.gettempdir()),
-        description="Existing folder for the requests' temporary files.",
+        description="Existing folder for the temporary files of requests.",
         json_schema_extra={"shown": "the system's temporary folder"},
     )
     cache_mib: int = Field(
         512,
         ge=0,
-        description="Most that is kept of avatars seen before (where their faces are, how they look before another "
-        "background), in MiB on disk, a quarter of it in memory too; 0 keeps nothing.",
+        description="Size of the avatar cache on disk in MiB (detected faces, replaced backgrounds). A quarter of it "
+        "is also held in memory. 0 disables the cache.",
     )
     cache_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / f"talking-avatar-cache-{os.geteuid()}",
-        description="Folder for it, shared by all processes of a machine; made if it is missing, for its owner alone.",
+        description="Folder of the cache, shared by all processes of a machine; created if missing.",
         json_schema_extra={"shown": "`talking-avatar-cache-UID` in the system's temporary folder"},
     )
-    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted file, in bytes, for each of them.")
-    max_megapixels: float = Field(100, gt=0, le=178, description="Largest accepted picture or video frame.")
+    max_upload_bytes: int = Field(512 * MIB, ge=1, description="Largest accepted size of each file, in bytes.")
+    max_megapixels: float = Field(100, gt=0, le=178, description="Largest accepted image or video frame.")
     work_megapixels: float = Field(
         8.3,
         ge=0.1,
         le=100,
-        description="Larger pictures and video frames are scaled down to this; 8.3 is 3840x2160. The face detector "
-        "takes 0.5 GB of memory for each.",
+        description="Larger images and video frames are scaled down to this; 8.3 is 3840x2160. The face detector takes "
+        "0.5 GB of memory for each megapixel.",
     )
-    max_speech_seconds: int = Field(3600, ge=1, le=86400, description="Longest accepted speech.")
-    max_frames: int = Field(216_000, ge=1, le=2_000_000, description="Most frames of a result: its length x its rate.")
+    max_speech_seconds: int = Field(3600, ge=1, le=86400, description="Longest accepted audio, in seconds.")
+    max_frames: int = Field(216_000, ge=1, le=2_000_000, description="Most frames of a result (its length x its rate).")
     max_fps: int = Field(240, ge=1, le=1000, description="Highest accepted frame rate of a video.")
     max_jobs: int = Field(
-        default_factory=_jobs_at_once,
+        default_factory=_default_max_jobs,
         ge=1,
-        description="Jobs that run at once; the others wait in order.",
+        description="Jobs that run at the same time; others wait in order.",
         json_schema_extra={"shown": "the number of cores, at least 2"},
     )
-    max_waiting: int = Field(32, ge=0, description="Requests that may wait; one more is answered 503.")
+    max_queued: int = Field(32, ge=0, description="Requests that may wait; one more is rejected with 503.")
 
     @property
     def limits(self) -> Limits:
-        """What the job refuses as too much."""
+        """Return the limits of a job."""
         return Limits(
             max_pixels=int(self.max_megapixels * 1e6),
             max_work_pixels=int(self.work_megapixels * 1e6),
@@ -102,30 +103,30 @@ class JobSettings(BaseSettings):
 
 
 class LiveSettings(JobSettings):
-    """What the model `live` is told beyond that."""
+    """The settings of the model `live`: those of the job, and its own."""
 
     live_sessions: int = Field(
-        default_factory=lambda: 2 * _cores(),
+        default_factory=lambda: 2 * usable_cores(),
         ge=1,
-        description="Live sessions at once, of each instance of the model; one more is refused.",
+        description="Live sessions at the same time per instance of the model; one more is rejected.",
         json_schema_extra={"shown": "twice the number of cores"},
     )
-    live_mib: int = Field(
-        1024, ge=1, description="Most that the pictures of all live sessions of an instance may take in memory, in MiB."
+    live_memory_mib: int = Field(
+        1024, ge=1, description="Memory that the frames of all live sessions of an instance may take together, in MiB."
     )
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the documentation: environment variable, default as text, meaning."""
+    """One setting, for the documentation: environment variable, default as text, description."""
 
     variable: str
     default: str
-    about: str
+    description: str
 
 
 def described(settings: type[BaseSettings], left_out: Iterable[str] = ()) -> tuple[Setting, ...]:
-    """What --help prints and the documents are held to."""
+    """Return the settings of a class, for `--help` and the documentation."""
     return tuple(_setting(settings, name) for name in settings.model_fields if name not in left_out)
 
 
@@ -137,7 +138,7 @@ def _setting(settings: type[BaseSettings], name: str) -> Setting:
 
 
 def variable_of(name: str) -> str:
-    """The environment variable of a setting: `port` is `AVATAR_PORT`."""
+    """Return the environment variable of a setting: `AVATAR_PORT` for `port`."""
     return PREFIX + name.upper()
 
 
@@ -146,12 +147,30 @@ def _explain(error: ErrorDetails) -> str:
     return f"{variable_of(str(error['loc'][0]))}: {reason} (got {str(error['input'])[:80]!r})"
 
 
-Kind = TypeVar("Kind", bound=BaseSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
-def load(kind: type[Kind], **given: Any) -> Kind:  # noqa: ANN401 - validated by pydantic
-    """Settings from the environment, with those of `given` that are not None on top. Raises BadSetting."""
+def load(settings_class: type[S], **given: object) -> S:
+    """Return the settings from the environment, with those of `given` that are not None on top. Raises BadSetting."""
+    values: dict[str, object] = {name: os.environ[old] for name, old in _old_names(settings_class).items()}
+    values |= {name: value for name, value in given.items() if value is not None}
     try:
-        return kind(**{name: value for name, value in given.items() if value is not None})
+        return settings_class.model_validate(values)  # which also reads the environment
     except ValidationError as error:
         raise BadSetting("; ".join(_explain(item) for item in error.errors(include_url=False))) from None
+
+
+def warn_of_old_names(settings_class: type[BaseSettings], log: logging.Logger) -> None:
+    """Log a warning for each variable of this class that is set by its old name."""
+    for name, old in _old_names(settings_class).items():
+        log.warning("%s is the old name of %s and will be removed in the next release", old, variable_of(name))
+
+
+def _old_names(settings_class: type[BaseSettings]) -> dict[str, str]:
+    """Return the settings that are given by an old variable only, each with that variable."""
+    names = {variable_of(name): name for name in settings_class.model_fields}
+    return {
+        names[new]: old
+        for old, new in OLD_NAMES.items()
+        if new in names and os.environ.get(old) and not os.environ.get(new)
+    }

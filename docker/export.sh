@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# The `export` service: checkpoints to the model repository, and the end. Which checkpoints, in this order:
-#   1. the files that were put into WEIGHTS (on the host: weights/);
-#   2. with AVATAR_ACCEPT_LICENCE=yes the published ones, downloaded into CHECKPOINTS once: the Wav2Lip weights are for
-#      research and personal use only, and nobody but the person who runs this can accept that;
-#   3. stand-ins, which it says loudly.
-# EXPORT_PROFILE, EXPORT_FORMAT and EXPORT_PRECISION are handed on where they are set; the exporter has its defaults.
+# The `export` service: build the model repository from checkpoints, then exit. It uses, in this order:
+#   1. the files in WEIGHTS (on the host: weights/);
+#   2. with AVATAR_ACCEPT_LICENSE=yes the published checkpoints, downloaded once into CHECKPOINTS. The Wav2Lip weights are
+#      for research and personal use only, so the operator has to accept their license;
+#   3. stand-ins, after a loud warning.
+# EXPORT_PROFILE, EXPORT_FORMAT and EXPORT_PRECISION are passed on if they are set; otherwise the exporter's defaults apply.
 set -euo pipefail
 given=${WEIGHTS:-/weights}
 kept=${CHECKPOINTS:-/var/lib/avatar/checkpoints}
 repository=${REPOSITORY:-/models/repository}
+accept=${AVATAR_ACCEPT_LICENSE:-}
+if [ -z "$accept" ] && [ -n "${AVATAR_ACCEPT_LICENCE:-}" ]; then
+    echo "export: AVATAR_ACCEPT_LICENCE is an old name, accepted until 0.2; use AVATAR_ACCEPT_LICENSE" >&2
+    accept=$AVATAR_ACCEPT_LICENCE
+fi
 
-holds_one() {
+has_checkpoint() {
     local file
     for file in wav2lip.pth wav2lip_gan.pth s3fd.pth xception_pascalvoc.pb; do
         if [ -e "$1/$file" ]; then return 0; fi
@@ -18,19 +23,19 @@ holds_one() {
     return 1
 }
 
-case ${AVATAR_ACCEPT_LICENCE:-} in
+case $accept in
     '' | yes) ;;
-    *) echo "export: AVATAR_ACCEPT_LICENCE is '$AVATAR_ACCEPT_LICENCE'; only 'yes' accepts the licence" >&2; exit 2 ;;
+    *) echo "export: AVATAR_ACCEPT_LICENSE is '$accept'; use 'yes' to accept the license, or leave it empty" >&2; exit 2 ;;
 esac
 
-if holds_one "$given"; then
+if has_checkpoint "$given"; then
     weights=$given
-elif [ "${AVATAR_ACCEPT_LICENCE:-}" = yes ]; then
+elif [ "$accept" = yes ]; then
     weights=$kept/published
-    python -m export weights --dir "$weights" --accept-licence
+    python -m export weights --dir "$weights" --accept-license
 else
-    echo "!! No weights in weights/ and AVATAR_ACCEPT_LICENCE is not 'yes': STAND-INS are used. The service runs, the"
-    echo "!! nets are made up: the face is found by its colour, the mouth only darkens with loudness. README: Docker."
+    echo "!! No weights in weights/, and AVATAR_ACCEPT_LICENSE is not 'yes': using STAND-INS. The service runs, but its"
+    echo "!! results are made up: faces are found by their color, and the mouth only darkens with loudness."
     weights=$kept/stand-ins
     python -m export stand-ins --weights "$weights"
 fi

@@ -6,21 +6,22 @@ Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from avatar.settings import BadSetting
+from avatar.settings import BadSetting, warn_of_old_names
 
 from . import logging_config
-from .settings import SETTINGS, load
+from .settings import SETTINGS, Settings, load
 
 _STATUS = "Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 a setting is invalid."
 
 
 def _parser() -> argparse.ArgumentParser:
     width = max(len(setting.variable) for setting in SETTINGS)
-    rows = [f"  {row.variable:<{width}}  {row.about} Default: {row.default}" for row in SETTINGS]
+    rows = [f"  {row.variable:<{width}}  {row.description} Default: {row.default}" for row in SETTINGS]
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
         description="Serve the talking-avatar form over HTTP. The models run in Triton.",
@@ -31,7 +32,9 @@ def _parser() -> argparse.ArgumentParser:
     # No types and defaults here: the settings validate the values and hold the defaults.
     parser.add_argument("--host", help="address to listen on (AVATAR_HOST)")
     parser.add_argument("--port", help="port to listen on (AVATAR_PORT)")
-    parser.add_argument("--triton", metavar="HOST:PORT", help="Triton's gRPC address (AVATAR_TRITON)")
+    parser.add_argument(
+        "--triton", dest="triton_url", metavar="HOST:PORT", help="gRPC address of Triton (AVATAR_TRITON_URL)"
+    )
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (AVATAR_LOG_LEVEL)")
     return parser
 
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from . import server  # here, because it loads the whole application: --help and usage errors need not wait
 
     logging_config.configure(settings.log_level, settings.log_format)
+    warn_of_old_names(Settings, logging.getLogger("gateway"))
     try:
         listener = server.listen(settings.host, settings.port)
     except OSError as error:

@@ -97,10 +97,10 @@ async def _service(
     workspace = Workspace(settings.work_dir)
     await asyncio.to_thread(workspace.open)
     client = models or GrpcInferenceClient(
-        settings.triton, settings.triton_timeout, shared_memory=settings.triton_shared_memory == "auto"
+        settings.triton_url, settings.triton_timeout, shared_memory=settings.triton_shared_memory == "auto"
     )
     job = render or partial(render_avatar, cache=await asyncio.to_thread(_open_cache, settings, metrics))
-    jobs = Admission(settings.max_jobs, settings.max_waiting)
+    jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
         yield Service(settings, client, job, workspace, jobs)

@@ -1,8 +1,8 @@
-"""Every setting of the gateway: the job's, and its own."""
+"""The settings of the gateway: those of the job, and its own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -15,41 +15,43 @@ def _lower(value: object) -> object:
 
 
 class Settings(JobSettings):
-    """The gateway's settings: arguments first, then `AVATAR_…` variables, then the defaults."""
+    """The settings of the gateway: from arguments, else from `AVATAR_…` variables, else the defaults."""
 
-    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - as the original
-    port: int = Field(16000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    triton: str = Field(
+    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - as in the original
+    port: int = Field(16000, ge=0, le=65535, description="Port to listen on; 0 selects a free port.")
+    triton_url: str = Field(
         "127.0.0.1:8001",
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
-        description="Triton's gRPC address, host:port.",
+        description="gRPC address of Triton, host:port.",
     )
-    triton_timeout: float = Field(120.0, gt=0, le=3600, description="Seconds that one call to Triton may take.")
+    triton_timeout: float = Field(120.0, gt=0, le=3600, description="Timeout of one call to Triton, in seconds.")
     triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(_lower)] = Field(
         "auto",
-        description="`auto`: frames go through shared memory where Triton is on this machine and can see it, else by "
-        "gRPC; `off`: always by gRPC.",
+        description="`auto`: frames are sent through shared memory if Triton runs on this machine and can open it, "
+        "otherwise in gRPC messages. `off`: always in gRPC messages.",
     )
-    strict_form: bool = Field(False, description="Whether a form with a field that is not documented is refused.")
-    upload_timeout: float = Field(60.0, gt=0, le=3600, description="Seconds an upload may pause before it is given up.")
+    strict_form: bool = Field(False, description="Whether a form with an unknown field is rejected.")
+    upload_timeout: float = Field(
+        60.0, gt=0, le=3600, description="Seconds without data after which an upload is aborted."
+    )
     shutdown_grace: float = Field(
-        20.0, ge=0, le=3600, description="Seconds that running jobs get to finish when the gateway is stopped."
+        20.0, ge=0, le=3600, description="Seconds that running jobs have to finish when the gateway is stopped."
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="Least severe level logged."
+        "info", description="Lowest level that is logged."
     )
-    log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object a line.")
+    log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object per line.")
 
     @property
     def max_form_bytes(self) -> int:
-        """Largest accepted body: all three files, and room for the text fields and the multipart framing."""
+        """Return the largest accepted body: three files, and 1 MiB for the text fields and the multipart framing."""
         return 3 * self.max_upload_bytes + MIB
 
 
-# What --help prints and the README is held to.
+# For --help and the documentation.
 SETTINGS = described(Settings)
 
 
-def load(**given: Any) -> Settings:  # noqa: ANN401 - validated by Settings itself
-    """Settings from the environment, with those of `given` that are not None on top. Raises BadSetting."""
+def load(**given: object) -> Settings:
+    """Return the settings from the environment, with those of `given` that are not None on top. Raises BadSetting."""
     return load_settings(Settings, **given)

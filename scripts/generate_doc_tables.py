@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from avatar.form.fields import OPTION_FIELDS
-from avatar.settings import LiveSettings, Setting, described
+from avatar.settings import OLD_NAMES, LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
 from lipsync.tensors import API_VERSION, AVATAR, LIVE, MODELS, Model, Tensor
@@ -21,13 +21,8 @@ REFERENCE = ROOT / "docs" / "reference"
 COMMAND = ".venv/bin/python scripts/generate_doc_tables.py"
 NOTICE = f"<!-- Generated from the code by `{COMMAND}`. Do not edit. -->"
 CHOSEN = {option.name for option in OPTION_FIELDS}
-# Names of earlier builds, accepted for one release.
-OLD_SETTINGS = {
-    "AVATAR_TRITON": "AVATAR_TRITON_URL",
-    "AVATAR_MAX_WAITING": "AVATAR_MAX_QUEUED",
-    "AVATAR_LIVE_MIB": "AVATAR_LIVE_MEMORY_MIB",
-    "AVATAR_ACCEPT_LICENCE": "AVATAR_ACCEPT_LICENSE",
-}
+# Names of earlier builds, accepted for one release; the last one is a variable of docker/export.sh.
+OLD_SETTINGS = {**OLD_NAMES, "AVATAR_ACCEPT_LICENCE": "AVATAR_ACCEPT_LICENSE"}
 OLD_METRICS = {"avatar_jobs_refused_total": "avatar_jobs_rejected_total"}
 
 
@@ -126,7 +121,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[str]) -> str:
 
 
 def _settings(settings: Iterable[Setting]) -> str:
-    rows = (f"| `{each.variable}` | {each.default} | {each.about} |" for each in settings)
+    rows = (f"| `{each.variable}` | {each.default} | {each.description} |" for each in settings)
     return _table(("variable", "default", "meaning"), rows)
 
 

@@ -28,7 +28,7 @@ from ..inference.bls_client import BlsInferenceClient
 from ..request import Background
 from ..resources.cache import open_cache
 from ..resources.workspace import Workspace
-from ..settings import MIB, LiveSettings, load
+from ..settings import MIB, LiveSettings, load, warn_of_old_names
 from .inputs import open_workspace, write_form
 from .live_avatar import FORMATS, LiveAvatar, prepare
 from .live_session import NO_SESSION, LiveSession
@@ -52,6 +52,7 @@ class LiveModel:
         """
         log_to_triton(pb_utils, tensors.LIVE)
         self._settings = load(LiveSettings)
+        warn_of_old_names(LiveSettings, logger)
         use_one_blas_thread()
         mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa imports and compiles in its first call
         self._sessions: dict[int | str, LiveSession] = {}
@@ -124,7 +125,7 @@ class LiveModel:
             TooLarge: more than all sessions together may have.
             Busy: other sessions have reserved too much of it.
         """
-        budget = self._settings.live_mib * MIB
+        budget = self._settings.live_memory_mib * MIB
         if size > budget:
             sizes = f"its frames take {size >> 20} MiB, at most {budget >> 20} are allowed"
             raise TooLarge(f"{FACE_FILE}: too large for a live session: {sizes}; send fewer frames, or set max_height")

@@ -208,7 +208,7 @@ class LiveSession:
         if speech is not None:
             frames = speech.size / SAMPLE_RATE * float(avatar.fps)
             size = frames * avatar.images[0].nbytes
-            if avatar.frame_format == "bgr" and size > self._settings.live_mib * MIB:
+            if avatar.frame_format == "bgr" and size > self._settings.live_memory_mib * MIB:
                 # Triton holds responses that the caller does not read, and never releases that memory.
                 raise InvalidField("audio", "too many frames in one request; send shorter pieces, or use jpeg or mouth")
             windows += list(mel.feed(speech))

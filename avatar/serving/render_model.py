@@ -24,7 +24,7 @@ from ..request import AvatarRequest
 from ..resources.admission import Admission
 from ..resources.cache import Cache, open_cache
 from ..resources.workspace import Workspace
-from ..settings import MIB, JobSettings, load
+from ..settings import MIB, JobSettings, load, warn_of_old_names
 from ..streams import cancel_and_wait
 from .inputs import open_workspace, write_form
 from .request import StreamRequest
@@ -48,10 +48,11 @@ class RenderModel:
         """
         log_to_triton(pb_utils, AVATAR)
         self._settings = load(JobSettings)
+        warn_of_old_names(JobSettings, logger)
         self._runner = RequestRunner(pb_utils, AVATAR)
         self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
-        self._admission = Admission(self._settings.max_jobs, self._settings.max_waiting)
+        self._admission = Admission(self._settings.max_jobs, self._settings.max_queued)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> None:

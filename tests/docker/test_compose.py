@@ -10,7 +10,7 @@ import pytest
 from jsonschema.validators import validator_for
 
 import lipsync
-from avatar.settings import LiveSettings, variable_of
+from avatar.settings import OLD_NAMES, LiveSettings, variable_of
 from export.triton_config.profiles import ENGINE_CACHE
 from gateway.settings import SETTINGS, Settings
 from tests.support.dockerfiles import (
@@ -144,7 +144,7 @@ def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias
     defaults = Settings.model_fields
     assert SERVICES["gateway"]["ports"] == [f"{defaults['port'].default}:{defaults['port'].default}"]
     assert defaults["host"].default == "0.0.0.0"  # noqa: S104 - what a container needs
-    host, port = SERVICES["gateway"]["environment"]["AVATAR_TRITON"].split(":")
+    host, port = SERVICES["gateway"]["environment"]["AVATAR_TRITON_URL"].split(":")
     assert port in step(DOCKERFILES["triton"], "EXPOSE").words()
     for name in ("triton", "triton-cpu"):
         assert host in SERVICES[name]["networks"]["default"]["aliases"]
@@ -152,15 +152,15 @@ def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias
 
 def test_the_gateways_variables_are_its_settings_and_their_values_do() -> None:
     environment = SERVICES["gateway"]["environment"]
-    assert set(environment) <= {setting.variable for setting in SETTINGS}
+    assert environment.keys() - OLD_NAMES.keys() <= {setting.variable for setting in SETTINGS}
     given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
-    assert Settings(**given).triton == "triton:8001"
+    assert Settings(**given).triton_url == "triton:8001"
 
 
 @pytest.mark.parametrize("name", ["triton", "triton-cpu"])
 def test_tritons_variables_are_the_settings_of_its_jobs_and_sessions(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert set(environment) <= set(map(variable_of, LiveSettings.model_fields))
+    assert environment.keys() - OLD_NAMES.keys() <= set(map(variable_of, LiveSettings.model_fields))
     assert set(environment.values()) == {""}  # so each has its own default
     # one value counts for both faces of the job
     of_both = {variable for variable in environment if variable in {setting.variable for setting in SETTINGS}}

@@ -104,7 +104,9 @@ def test_the_same_packages_are_pinned_for_triton_as_for_everyone() -> None:
     for requirement in re.findall(r'"(.+?)"', wanted[1]):
         assert requirement in pinned
     # and for our openvino backend, which stands in the image in place of NVIDIA's
-    assert re.search(r'"(openvino==[\d.]+)"', (ROOT / "pyproject.toml").read_text())[1] in pinned
+    openvino = re.search(r'"(openvino==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert openvino
+    assert openvino[1] in pinned
 
 
 class Script:
@@ -177,18 +179,27 @@ def test_half_a_set_of_weights_is_an_error_that_names_what_is_missing(script: Sc
 @pytest.mark.parametrize("file", OFFICIAL)
 def test_weights_that_were_put_there_are_taken(script: Script, file: str) -> None:
     (script.weights / file).write_bytes(b"weights")
-    (call,) = script.calls(AVATAR_ACCEPT_LICENCE="yes")
+    (call,) = script.calls(AVATAR_ACCEPT_LICENSE="yes")
     assert call[:5] == ["-m", "export", "models", "--weights", str(script.weights)]
 
 
-def test_only_who_accepts_the_licence_gets_the_published_weights(script: Script) -> None:
+def test_the_published_weights_are_downloaded_only_if_the_license_is_accepted(script: Script) -> None:
     published = str(script.folder / "kept" / "published")
-    fetch, make = script.calls(AVATAR_ACCEPT_LICENCE="yes")
-    assert fetch == ["-m", "export", "weights", "--dir", published, "--accept-licence"]
+    fetch, make = script.calls(AVATAR_ACCEPT_LICENSE="yes")
+    assert fetch == ["-m", "export", "weights", "--dir", published, "--accept-license"]
     assert make[:5] == ["-m", "export", "models", "--weights", published]
-    stand_ins, _ = script.calls(AVATAR_ACCEPT_LICENCE="")
+    stand_ins, _ = script.calls(AVATAR_ACCEPT_LICENSE="")
     assert stand_ins[2] == "stand-ins"
-    assert script.run(AVATAR_ACCEPT_LICENCE="no").returncode == 2
+    assert script.run(AVATAR_ACCEPT_LICENSE="no").returncode == 2
+
+
+def test_the_old_name_of_the_license_variable_is_accepted_with_a_warning(script: Script) -> None:
+    fetch, _ = script.calls(AVATAR_ACCEPT_LICENCE="yes")
+    assert fetch[2] == "weights"
+    rejected = script.run(AVATAR_ACCEPT_LICENCE="yes", AVATAR_ACCEPT_LICENSE="no")  # the new name counts
+    assert rejected.returncode == 2
+    assert "old name" not in rejected.stderr
+    assert "old name" in script.run(AVATAR_ACCEPT_LICENCE="yes").stderr
 
 
 def test_options_are_handed_on_only_where_they_are_set(script: Script) -> None:
@@ -205,7 +216,7 @@ def test_the_exporter_takes_every_flag_of_the_script(command: str) -> None:
     )
     assert shown.returncode == 0, shown.stderr
     flags = {
-        "weights": ["--dir", "--accept-licence"],
+        "weights": ["--dir", "--accept-license"],
         "models": ["--weights", "--repository", "--profile", "--format", "--precision"],
         "stand-ins": ["--weights"],
     }

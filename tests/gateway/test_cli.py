@@ -86,7 +86,7 @@ def test_help_lists_every_option_and_setting(work: Path) -> None:
     ("arguments", "settings", "named"),
     [
         (("--port", "70000"), {}, "AVATAR_PORT"),
-        (("--triton", "nowhere"), {}, "AVATAR_TRITON"),
+        (("--triton", "nowhere"), {}, "AVATAR_TRITON_URL"),
         ((), {"AVATAR_MAX_JOBS": "none"}, "AVATAR_MAX_JOBS"),
     ],
 )

@@ -12,7 +12,7 @@ from avatar.testing import FakeInference
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
-from tests.support.gateway_fakes import DownModels, FakeRender, Serve, eventually, form
+from tests.support.gateway_fakes import DownModels, FakeRender, Serve, eventually, form, service_of
 from tests.support.media import find_square, tone, write_still, write_wav
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -88,10 +88,10 @@ async def test_models_that_are_down_are_counted(serve: Serve) -> None:
 
 async def test_jobs_that_run_and_wait_and_are_refused_are_told(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
-    async with serve(max_jobs=1, max_waiting=1) as client:
+    async with serve(max_jobs=1, max_queued=1) as client:
         posts = [asyncio.create_task(client.post("/", files=form())) for _ in range(2)]
         await render.reached(1)
-        jobs = client._transport.app.state.service.jobs
+        jobs = service_of(client).jobs
         await eventually(lambda: jobs.queued == 1)
         assert (await client.post("/", files=form())).status_code == 503
         samples = await read(client)

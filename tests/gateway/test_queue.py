@@ -8,11 +8,11 @@ import pytest
 
 from avatar.errors import Busy, ShuttingDown
 from avatar.resources.admission import Admission
-from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers
+from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers, service_of
 
 
 def in_line(client: httpx.AsyncClient) -> int:
-    return client._transport.app.state.service.jobs.queued
+    return service_of(client).jobs.queued
 
 
 async def post(client: httpx.AsyncClient, face: bytes) -> bytes:
@@ -45,7 +45,7 @@ async def test_no_more_jobs_run_than_may_and_the_others_follow(serve: Serve, ren
 
 async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
-    async with serve(max_jobs=1, max_waiting=1) as client:
+    async with serve(max_jobs=1, max_queued=1) as client:
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(2)]
         await render.reached(1)
         await eventually(lambda: in_line(client) == 1)

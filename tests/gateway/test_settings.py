@@ -1,10 +1,11 @@
-import os
+import logging
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from avatar.settings import BadSetting, _cores
+from avatar.settings import OLD_NAMES, BadSetting, LiveSettings, warn_of_old_names
+from avatar.settings import load as load_settings
 from gateway.settings import SETTINGS, Settings, load
 
 
@@ -12,11 +13,13 @@ from gateway.settings import SETTINGS, Settings, load
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for setting in SETTINGS:
         monkeypatch.delenv(setting.variable, raising=False)
+    for old in OLD_NAMES:
+        monkeypatch.delenv(old, raising=False)
 
 
-def test_the_defaults_are_the_originals_port_and_tritons_grpc_port() -> None:
+def test_the_defaults_are_the_original_port_and_the_grpc_port_of_triton() -> None:
     settings = load()
-    assert (settings.host, settings.port, settings.triton) == ("0.0.0.0", 16000, "127.0.0.1:8001")  # noqa: S104
+    assert (settings.host, settings.port, settings.triton_url) == ("0.0.0.0", 16000, "127.0.0.1:8001")  # noqa: S104
     assert settings.max_upload_bytes == 512 * 1024 * 1024
     assert settings.max_jobs >= 2
     assert settings.work_dir.is_dir()
@@ -24,7 +27,7 @@ def test_the_defaults_are_the_originals_port_and_tritons_grpc_port() -> None:
 
 def test_every_setting_is_documented() -> None:
     assert [row.variable for row in SETTINGS] == [f"AVATAR_{name.upper()}" for name in Settings.model_fields]
-    assert all(row.about.endswith(".") and row.default not in ("", "PydanticUndefined") for row in SETTINGS)
+    assert all(row.description.endswith(".") and row.default not in ("", "PydanticUndefined") for row in SETTINGS)
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -33,18 +36,18 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert (load().port, load().work_dir) == (17000, tmp_path)
 
 
-def test_arguments_come_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arguments_override_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVATAR_PORT", "17000")
     assert load(port="18000", host=None).port == 18000
 
 
-def test_the_log_level_may_be_shouted() -> None:
+def test_the_log_level_may_be_upper_case() -> None:
     assert load(log_level="WARNING").log_level == "warning"
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVATAR_TRITON", "")
-    assert load().triton == "127.0.0.1:8001"
+    monkeypatch.setenv("AVATAR_TRITON_URL", "")
+    assert load().triton_url == "127.0.0.1:8001"
 
 
 @pytest.mark.parametrize(
@@ -52,14 +55,14 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     [
         ("port", "65536"),
         ("port", "http"),
-        ("triton", "triton"),
-        ("triton", "http://triton:8001"),
+        ("triton_url", "triton"),
+        ("triton_url", "http://triton:8001"),
         ("triton_timeout", "0"),
         ("triton_shared_memory", "on"),
         ("work_dir", "/no/such/folder"),
         ("max_upload_bytes", "0"),
         ("max_jobs", "0"),
-        ("max_waiting", "-1"),
+        ("max_queued", "-1"),
         ("shutdown_grace", "-1"),
         ("upload_timeout", "soon"),
         ("log_level", "loud"),
@@ -80,17 +83,55 @@ def test_all_bad_values_are_named_together() -> None:
         load(port="-1", log_level="loud")
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
-        load().port = 1
+        load().port = 1  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
-    ("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None), ("", None)]
+    ("old", "new", "value"),
+    [
+        ("AVATAR_TRITON", "triton_url", "triton:9001"),
+        ("AVATAR_MAX_WAITING", "max_queued", 7),
+    ],
 )
-def test_jobs_at_once_follow_a_containers_quota(tmp_path: Path, quota: str, cores: int | None) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    machine = len(os.sched_getaffinity(0))
-    assert _cores(file) == (cores or machine)
-    assert _cores(tmp_path / "missing") == machine
+def test_an_old_name_is_accepted_and_the_new_name_overrides_it(
+    monkeypatch: pytest.MonkeyPatch, old: str, new: str, value: str | int
+) -> None:
+    monkeypatch.setenv(old, str(value))
+    assert getattr(load(), new) == value
+    other = "other:9001" if isinstance(value, str) else 8
+    monkeypatch.setenv(f"AVATAR_{new.upper()}", str(other))
+    assert getattr(load(), new) == other
+    assert getattr(load(**{new: value}), new) == value
+
+
+def test_an_old_name_of_a_live_setting_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVATAR_LIVE_MIB", "99")
+    assert load_settings(LiveSettings).live_memory_mib == 99
+
+
+def test_an_invalid_value_of_an_old_name_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVATAR_MAX_WAITING", "many")
+    with pytest.raises(BadSetting, match=r"^AVATAR_MAX_QUEUED: .*'many'"):
+        load()
+
+
+def test_old_names_are_logged_once_per_variable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = logging.getLogger("test")
+    monkeypatch.setenv("AVATAR_MAX_WAITING", "")
+    warn_of_old_names(Settings, log)
+    assert caplog.messages == []
+    monkeypatch.setenv("AVATAR_MAX_WAITING", "7")
+    monkeypatch.setenv("AVATAR_LIVE_MIB", "99")  # of another class
+    warn_of_old_names(Settings, log)
+    (message,) = caplog.messages
+    assert message == "AVATAR_MAX_WAITING is the old name of AVATAR_MAX_QUEUED and will be removed in the next release"
+
+
+def test_every_old_name_has_a_setting() -> None:
+    settings = {f"AVATAR_{name.upper()}" for kind in (Settings, LiveSettings) for name in kind.model_fields}
+    assert set(OLD_NAMES.values()) <= settings
+    assert not OLD_NAMES.keys() & settings

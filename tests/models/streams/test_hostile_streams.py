@@ -513,7 +513,7 @@ def test_of_a_piece_only_its_speech_is_kept(served: Served, face: bytes, sequenc
 
 
 def test_the_crops_of_a_tiny_video_count_too(served: Served, sequence: int, tmp_path: Path) -> None:
-    frames = LiveSettings().live_mib * (1 << 20) // (96 * 96 * 3) + 1
+    frames = LiveSettings().live_memory_mib * (1 << 20) // (96 * 96 * 3) + 1
     loop = ["-vf", f"loop={frames}:1"]
     video = write_video(tmp_path / "tiny.mp4", np.zeros((1, 16, 16, 3), np.uint8), extra=loop).read_bytes()
     asked = live(sequence, "first", start=True, face_file=video, avatarFileType="mp4", box="0,16,0,16")
