@@ -1,4 +1,4 @@
-# Checkpoints to a model repository, once: torch, TensorFlow and the quantisers live here and nowhere else.
+# Builds the model repository from checkpoints. Only this image has torch, TensorFlow and the quantizers.
 FROM python:3.11.13-slim-bookworm AS build
 WORKDIR /src
 # The CPU build of torch is a tenth of the CUDA one, and exporting needs no GPU.
@@ -18,7 +18,7 @@ COPY export export
 COPY model_repository model_repository
 COPY samples samples
 COPY docker/export.sh ./
-# numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
+# numba caches compiled code next to its source, which is read-only here; without another folder it raises an error
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     NUMBA_CACHE_DIR=/tmp/numba \

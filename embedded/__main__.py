@@ -1,7 +1,4 @@
-"""`python -m embedded`: Triton in the foreground until Ctrl-C or SIGTERM.
-
-Exit status: 0 stopped as asked, 1 failed, 2 wrong usage.
-"""
+"""`python -m embedded`: run Triton in the foreground until Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,25 +10,26 @@ from pathlib import Path
 from .errors import EmbeddedError
 from .server import Triton
 
+EPILOG = "Exit status: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 wrong usage."
 DEFAULT_LOG = Path("build/triton.log")
 MAX_PORT = 65_535
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line and return the exit status."""
     args = _parser().parse_args(argv)
-    # SIGTERM ends the same way as Ctrl-C; both are set, since a shell's `&` starts us with SIGINT ignored
+    # SIGTERM has the same effect as Ctrl-C. SIGINT is set too, because a shell's `&` starts processes that ignore it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         _serve(args)
     except KeyboardInterrupt:
-        _say("stopped")
+        _print_line("stopped")
         return 0
     except (EmbeddedError, OSError) as error:
         print(f"embedded: {error}", file=sys.stderr)
         return 1
-    return 1  # not reached: the server ends only by an error
+    return 1  # not reached: waiting ends with an exception
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -43,40 +41,52 @@ def _serve(args: argparse.Namespace) -> None:
         args.log,
         args.threads,
         poll=args.poll,
-        on_progress=_say,
+        on_progress=_print_line,
     )
-    _say(f"starting Triton on {args.repository}, log in {args.log}")
+    _print_line(f"starting Triton with {args.repository}, log in {args.log}")
     with triton:
-        _say(
+        _print_line(
             f"ready: gRPC {triton.grpc_address}, HTTP http://{triton.http_address}, "
             f"metrics http://{triton.metrics_address}/metrics"
         )
         try:
             triton.wait()
         except KeyboardInterrupt:
-            _say("stopping")
+            _print_line("stopping, waiting for requests in flight")
             raise
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m embedded",
-        description="Run NVIDIA's Triton server, from its PyPI wheel, on 127.0.0.1 until Ctrl-C.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Run NVIDIA's Triton server from its PyPI wheel on 127.0.0.1, until Ctrl-C or SIGTERM.",
+        epilog=EPILOG,
     )
-    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="model repository")
-    for name, port in (("http", 8000), ("grpc", 8001), ("metrics", 8002)):
+    parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="model repository to serve")
+    for name, label, port in (("http", "HTTP", 8000), ("grpc", "gRPC", 8001), ("metrics", "Prometheus metrics", 8002)):
         parser.add_argument(
-            f"--{name}-port", type=_port, default=port, metavar="N", help=f"{name} port; 0 finds a free one"
+            f"--{name}-port",
+            type=_port,
+            default=port,
+            metavar="N",
+            help=f"port for {label}; 0 chooses a free port (default: {port})",
         )
-    parser.add_argument("--log", type=Path, default=DEFAULT_LOG, metavar="FILE", help="the server's log, written anew")
-    parser.add_argument("--threads", type=_at_least_one, metavar="N", help="threads of one model (default: all cores)")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        default=DEFAULT_LOG,
+        metavar="FILE",
+        help=f"log file of the server, overwritten at each start (default: {DEFAULT_LOG})",
+    )
+    parser.add_argument(
+        "--threads", type=_positive_int, metavar="N", help="threads per model (default: all cores of this process)"
+    )
     parser.add_argument(
         "--poll",
-        type=_at_least_one,
+        type=_positive_int,
         metavar="SECONDS",
-        help="look at the repository again every so often and load what is new there, such as a new export's version "
-        "(default: never)",
+        help="check the repository for changes every SECONDS and load them, such as the version of a new export "
+        "(default: load once, at the start)",
     )
     return parser
 
@@ -84,18 +94,18 @@ def _parser() -> argparse.ArgumentParser:
 def _port(text: str) -> int:
     port = int(text)
     if not 0 <= port <= MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{port} is not a port: 0 to {MAX_PORT}")
+        raise argparse.ArgumentTypeError(f"{port} is not a port; use 0 to {MAX_PORT}")
     return port
 
 
-def _at_least_one(text: str) -> int:
+def _positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"{number} is too small; use at least 1")
     return number
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""How the server is called: its arguments and its environment. Pure functions."""
+"""The server's command line and environment. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from lipsync.triton.cpu import THREADS_VARIABLE
 from .installation import Installation
 from .ports import HOST, Ports
 
-EXIT_SECONDS = 10  # for requests in flight when the server is stopped
+EXIT_SECONDS = 10  # that the server waits for requests in flight when it is stopped
 
 
 def arguments(
-    parts: Installation, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
+    installation: Installation, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
 ) -> list[str]:
-    """The server's command line; with `poll` the repository is looked at again every so many seconds."""
+    """Return the server's command line; with `poll` it checks the repository for changes every `poll` seconds."""
     control = ["poll", f"--repository-poll-secs={poll}"] if poll else ["none"]
     return [
-        str(parts.server),
+        str(installation.server),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         f"--model-control-mode={control[0]}",
         *control[1:],
-        # the configs are complete, and completing would start every Python model twice
+        # the configs are complete; auto-completion would start every Python model twice
         "--disable-auto-complete-config",
         "--exit-on-error=true",
         "--strict-readiness=true",
@@ -41,17 +41,17 @@ def arguments(
     ]
 
 
-def environment(parts: Installation, threads: int, base: Mapping[str, str]) -> dict[str, str]:
-    """The server's environment, grown from `base`.
+def environment(installation: Installation, threads: int, base: Mapping[str, str]) -> dict[str, str]:
+    """Return the server's environment: `base` with changes.
 
-    The stub is an embedded Python: it finds the shared library of the running Python by
-    LD_LIBRARY_PATH, and the running virtual environment by the first `python3` on PATH.
+    The stub embeds Python: it finds the shared library of the running Python through LD_LIBRARY_PATH, and the running
+    virtual environment through the first `python3` on PATH.
     """
-    grown = {name: value for name, value in base.items() if name != "PYTHONHOME"}
-    libraries = [str(parts.libpython), str(parts.libraries), base.get("LD_LIBRARY_PATH", "")]
-    grown["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
-    grown["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
-    grown["PYTHONUNBUFFERED"] = "1"  # what a model prints stands in the log at once
-    grown[THREADS_VARIABLE] = str(threads)
-    grown["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime would report over the network how it is used
-    return grown
+    variables = {name: value for name, value in base.items() if name != "PYTHONHOME"}
+    libraries = [str(installation.libpython), str(installation.libraries), base.get("LD_LIBRARY_PATH", "")]
+    variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
+    variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])
+    variables["PYTHONUNBUFFERED"] = "1"  # what a model prints appears in the log at once
+    variables[THREADS_VARIABLE] = str(threads)
+    variables["ORT_DISABLE_TELEMETRY"] = "1"  # without it, onnxruntime reports its use over the network
+    return variables

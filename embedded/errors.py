@@ -1,32 +1,32 @@
-"""What can go wrong around the server.
+"""The errors of the embedded server.
 
 EmbeddedError
-├── MissingPart       this machine cannot run the wheel; the message says what to install
-├── BadRepository     the model repository is not there, or has no model
-├── PortBusy          a port is taken; the message names the port and its flag
-├── StartFailed       the server did not become ready; the message names the model and its reason
-└── ServerDied        the server ended without being asked to
+├── MissingDependency       this machine cannot run the server; the message says what to install
+├── BadRepository     the model repository does not exist or has no models
+├── PortBusy          a port is in use; the message names the port and its flag
+├── StartFailed       the server did not become ready; the message names the model and the reason
+└── ServerDied        the running server ended by itself
 """
 
 
 class EmbeddedError(Exception):
-    """Base of every error raised by this package; the message is meant for the operator."""
+    """Base of this package's errors; the message is for the operator."""
 
 
 class MissingDependency(EmbeddedError):
-    """Something that the wheel needs is not on this machine."""
+    """Something that the server needs is missing on this machine."""
 
 
 class BadRepository(EmbeddedError):
-    """There is nothing to serve."""
+    """The repository does not exist or has no models."""
 
 
 class PortBusy(EmbeddedError):
-    """Another process listens where the server should."""
+    """Another process listens on a requested port."""
 
 
 class StartFailed(EmbeddedError):
-    """The server ended, or was ended, before every model was ready."""
+    """The server ended, or was stopped, before every model was ready."""
 
 
 class ServerDied(EmbeddedError):

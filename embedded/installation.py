@@ -1,4 +1,7 @@
-"""What the wheel needs from the machine, looked for before anything is started."""
+"""Find the server's installation, and check that this machine can run it.
+
+Only the standard library is imported: `scripts/setup.sh` uses this module before any package is installed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Installation:
-    """Where the parts of the server lie.
+    """The paths of the server's parts.
 
     Attributes:
         server: the `tritonserver` binary.
@@ -37,10 +40,10 @@ class Installation:
 
 
 def find_installation() -> Installation:
-    """Everything that a start needs.
+    """Return the paths of everything that a start needs.
 
     Raises:
-        MissingPart: the first thing that is missing, with the command that installs it.
+        MissingDependency: names the first missing part, and the command that installs it.
     """
     libpython = check_machine()
     site = _site_packages()
@@ -55,36 +58,36 @@ def find_installation() -> Installation:
 
 
 def check_machine() -> Path:
-    """What pip cannot bring; the folder of the running Python's shared library. `make setup` asks it first.
+    """Check what pip cannot install, and return the folder of the running Python's shared library.
 
     Raises:
-        MissingPart: the first thing that is missing, with the command that installs it.
+        MissingDependency: names the first missing part, and the command that installs it.
     """
     check_platform(platform.system(), platform.machine(), platform.libc_ver())
     return find_libpython(_libpython_folders())
 
 
 def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:
-    """Raise MissingPart where the wheel's binaries cannot run."""
+    """Raise MissingDependency if the wheel's binaries cannot run on this system."""
     if (system, machine) != ("Linux", "x86_64"):
-        raise MissingDependency(f"the wheel's Triton runs on Linux x86-64 only, this is {system} {machine}: use Docker")
+        raise MissingDependency(f"the Triton wheel supports Linux x86-64 only, this is {system} {machine}; use Docker")
     name, version = libc
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if name != "glibc" or numbers < MIN_GLIBC:
         raise MissingDependency(
-            f"the wheel's Triton needs glibc 2.35 or newer, this is {name or 'another libc'} {version}: "
+            f"the Triton wheel needs glibc 2.35 or newer, this is {name or 'another libc'} {version}; "
             "use Debian 12, Ubuntu 22.04 or newer, or Docker"
         )
 
 
 def find_libpython(folders: Iterable[Path]) -> Path:
-    """The first of the folders that holds the running Python's shared library.
+    """Return the first of the folders that holds the running Python's shared library.
 
-    Only the library of the very Python that runs will do: with another build of the same version
-    (Debian's beside a pyenv one) the stub dies in the standard library.
+    It must be the library of the running Python: with another build of the same version (Debian's in place of a
+    pyenv one) the stub crashes in the standard library.
 
     Raises:
-        MissingPart: none of them holds it.
+        MissingDependency: no folder holds it.
     """
     name = f"libpython{PYTHON}.so.1.0"
     for folder in folders:
@@ -96,7 +99,7 @@ def find_libpython(folders: Iterable[Path]) -> Path:
 def _libpython_folders() -> list[Path]:
     library = Path(sysconfig.get_config_var("LIBDIR") or "")
     architecture = sysconfig.get_config_var("MULTIARCH") or ""
-    # the last one: a relocated Python still names the folder it was built in as LIBDIR
+    # the last folder is for a relocated Python, whose LIBDIR is still the folder in which it was built
     return [library, library / architecture, Path(sys.base_prefix) / "lib"]
 
 
@@ -106,7 +109,7 @@ def _install_libpython() -> str:
     if ".pyenv" in Path(sys.base_prefix).parts or "PYENV_ROOT" in os.environ:
         version = platform.python_version()
         return f'PYTHON_CONFIGURE_OPTS="--enable-shared" pyenv install --force {version}'
-    return f"use a Python that was built with --enable-shared, such as `uv python install {PYTHON}` brings"
+    return f"use a Python that was built with --enable-shared, such as the one from `uv python install {PYTHON}`"
 
 
 def _site_packages() -> Path:

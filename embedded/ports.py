@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: free ones found, wished ones checked before the server is started."""
+"""Choose ports on 127.0.0.1: check the requested ones and find free ones, before the server starts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from .errors import PortBusy
 
 HOST = "127.0.0.1"
-# below the kernel's ephemeral range (32768 and up): no outgoing connection takes one of these
-# between our look and the server's bind, which comes only after the models are loaded
+# below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes one of these between the check
+# and the server's bind, which follows only after the models are loaded
 _FREE_RANGE = range(20_000, 32_000)
 
 
@@ -25,10 +25,10 @@ class Ports:
 
 
 def choose(requested: Mapping[str, int]) -> Ports:
-    """Keep the wished ports (keys `http`, `grpc`, `metrics`), replace each 0 by a free one.
+    """Return the requested ports (keys `http`, `grpc`, `metrics`), each 0 replaced by a free port.
 
     Raises:
-        PortBusy: a wished port is taken, or wished twice.
+        PortBusy: a requested port is in use, or requested twice.
     """
     chosen: dict[str, int] = {}
     for name, port in requested.items():
@@ -42,9 +42,9 @@ def choose(requested: Mapping[str, int]) -> Ports:
 
 
 def is_free(port: int) -> bool:
-    """Whether nothing listens on 127.0.0.1:port."""
+    """Return whether nothing listens on 127.0.0.1:port."""
     with socket.socket() as probe:
-        # a closed connection that lingers does not count as busy, a listener does
+        # so that a closed connection in TIME_WAIT does not count as in use; a listener still does
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -54,15 +54,19 @@ def is_free(port: int) -> bool:
 
 
 def check_port_free(flag: str, port: int, taken: Collection[int] = ()) -> None:
-    """Raise PortBusy, naming `flag`, where somebody listens on `port` or it is among `taken`."""
+    """Raise PortBusy, naming `flag`, if a process listens on `port` or it is among `taken`."""
     if port in taken:
         raise PortBusy(f"{flag} {port}: two services cannot share one port")
     if not is_free(port):
-        raise PortBusy(f"{flag} {port}: the port is in use; stop what listens there or choose another")
+        raise PortBusy(f"{flag} {port}: the port is in use; stop the process that uses it or choose another port")
 
 
 def find_free(taken: Collection[int] = ()) -> int:
-    """A port on which nobody listens, none of `taken`. Raises PortBusy where there is none."""
+    """Return a free port that is not among `taken`.
+
+    Raises:
+        PortBusy: there is none.
+    """
     for port in random.SystemRandom().sample(_FREE_RANGE, 1000):
         if port not in taken and is_free(port):
             return port

@@ -1,4 +1,4 @@
-"""The server's process, its guard and their folder: started together, gone together."""
+"""The server's process, its watchdog and their temporary folder, created and removed together."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .errors import EmbeddedError
 
 
 class ServerProcess:
-    """One run of the server in a session of its own, so that a terminal's Ctrl-C reaches only its owner."""
+    """One run of the server, in its own session, so that a terminal's Ctrl-C reaches only the owner."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="embedded-triton-"))
-        self.shm_prefix = f"{self.folder.name}-"  # unique, as the folder is
+        self.shm_prefix = f"{self.folder.name}-"  # unique, like the folder
         self._server: subprocess.Popen[bytes] | None = None
-        self._guard = _start_guard(self.shm_prefix, self.folder)
+        self._watchdog = _start_watchdog(self.shm_prefix, self.folder)
 
     @property
     def pid(self) -> int:
-        """The server's process id, which is its process group's too."""
+        """Return the server's process id, which is also the id of its process group."""
         if self._server is None:
             raise EmbeddedError("the server is not running")
         return self._server.pid
 
     def start(self, argv: list[str], env: dict[str, str], log: BinaryIO) -> None:
-        """Start the server with its output in `log`."""
+        """Start the server, and write its output to `log`."""
         self._server = subprocess.Popen(
             argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-        self._tell_guard(f"watch {self._server.pid}")
+        self._notify_watchdog(f"watch {self._server.pid}")
 
     def exit_status(self, timeout: float = 0) -> int | None:
-        """The server's exit status (negative: a signal), None while it runs after `timeout` seconds."""
+        """Return the server's exit status (negative: a signal), or None if it still runs after `timeout` seconds."""
         if self._server is None:
             return None
         with suppress(subprocess.TimeoutExpired):
@@ -47,33 +47,33 @@ class ServerProcess:
         return None
 
     def stop(self, timeout: float) -> None:
-        """Ask the server to stop, kill what is left after `timeout` seconds, and clean up."""
+        """Stop the server with SIGTERM, kill what still runs after `timeout` seconds, and clean up."""
         try:
             if self._server is not None and self._server.poll() is None:
                 self._server.send_signal(signal.SIGTERM)
                 self.exit_status(timeout)
-        finally:  # also when the wait is interrupted
+        finally:  # even if the wait is interrupted
             self.kill()
 
     def kill(self) -> None:
-        """Kill the server and its stubs at once, and clean up. Does nothing the second time."""
+        """Kill the server and its stubs, and clean up. A second call has no effect."""
         if self._server is not None:
             watchdog.kill_group(self._server.pid)
             self._server.wait()
         watchdog.remove_leftovers(self.shm_prefix, self.folder)
-        self._tell_guard("done")
-        if self._guard.stdin and not self._guard.stdin.closed:
-            self._guard.stdin.close()
-        self._guard.wait()
+        self._notify_watchdog("done")
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            self._watchdog.stdin.close()
+        self._watchdog.wait()
 
-    def _tell_guard(self, message: str) -> None:
-        if self._guard.stdin and not self._guard.stdin.closed:
-            with suppress(BrokenPipeError):  # without a guard, only our own death goes unguarded
-                self._guard.stdin.write(f"{message}\n".encode())
-                self._guard.stdin.flush()
+    def _notify_watchdog(self, message: str) -> None:
+        if self._watchdog.stdin and not self._watchdog.stdin.closed:
+            with suppress(BrokenPipeError):  # if the watchdog has died, the server still works
+                self._watchdog.stdin.write(f"{message}\n".encode())
+                self._watchdog.stdin.flush()
 
 
-def _start_guard(prefix: str, folder: Path) -> subprocess.Popen[bytes]:
+def _start_watchdog(prefix: str, folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-I", "-S", watchdog.__file__, prefix, str(folder)],
         stdin=subprocess.PIPE,

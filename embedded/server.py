@@ -1,4 +1,4 @@
-"""NVIDIA's Triton server out of its PyPI wheel, as a context manager.
+"""NVIDIA's Triton server from its PyPI wheel, as a context manager.
 
 with Triton(Path("build/repository")) as triton:
     client = InferenceServerClient(triton.grpc_address)
@@ -21,26 +21,26 @@ from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
 from .process import ServerProcess
 from .startup_log import StartupLog
 
-START_SECONDS = 300.0  # the nets of the repository load in a few; a cold disk takes its time
-STOP_SECONDS = command_line.EXIT_SECONDS + 10.0  # requests in flight first, then the models one by one
+START_SECONDS = 300.0  # the models load in a few seconds, but a cold disk can be slow
+STOP_SECONDS = command_line.EXIT_SECONDS + 10.0  # for requests in flight, then for the models, which unload one by one
 _POLL_SECONDS = 0.05
-_SAY_SECONDS = 3.0
+_PROGRESS_SECONDS = 3.0
 
 
 class Triton:
-    """One Triton server on 127.0.0.1 for one model repository, ready when every model is ready.
+    """A Triton server on 127.0.0.1 for one model repository; it is ready when every model is ready.
 
     Args:
         repository: the model repository.
-        http_port, grpc_port, metrics_port: 0 finds a free port.
-        log: file for the server's log, written anew; by default it goes with the server's own
-            temporary folder when the server stops.
-        threads: threads of one model's session; by default every core that this process may use.
-        poll: seconds after which the server looks at the repository again and loads what has changed there; by
-            default it never does.
+        http_port, grpc_port, metrics_port: 0 chooses a free port.
+        log: file for the server's log, overwritten; by default a file in the temporary folder, removed when the
+            server stops.
+        threads: threads per model; by default the number of cores that this process may use.
+        poll: seconds between checks of the repository for changes, which the server then loads; by default there are
+            no checks.
         on_progress: takes a line of progress every few seconds while models load.
-        start_timeout, stop_timeout: seconds; after them the server is killed.
-        env: variables for the server, and so for its Python models, beside those of this process.
+        start_timeout, stop_timeout: seconds, after which the server is killed.
+        env: environment variables for the server and its Python models, added to those of this process.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Triton:
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._repository = repository
-        self._wished = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._log = log
         self._poll = poll
         self._threads = threads or usable_cores()
@@ -72,27 +72,27 @@ class Triton:
 
     @property
     def http_address(self) -> str:
-        """`127.0.0.1:PORT` of HTTP."""
+        """Return `127.0.0.1:PORT` of HTTP."""
         return f"{ports.HOST}:{self._ports.http}"
 
     @property
     def grpc_address(self) -> str:
-        """`127.0.0.1:PORT` of gRPC."""
+        """Return `127.0.0.1:PORT` of gRPC."""
         return f"{ports.HOST}:{self._ports.grpc}"
 
     @property
     def metrics_address(self) -> str:
-        """`127.0.0.1:PORT` of the Prometheus metrics."""
+        """Return `127.0.0.1:PORT` of the Prometheus metrics."""
         return f"{ports.HOST}:{self._ports.metrics}"
 
     @property
     def log_path(self) -> Path:
-        """What the server says; in a folder that goes with it, where none was named."""
+        """Return the path of the server's log; a default log is removed when the server stops."""
         return self._log_path
 
     @property
     def pid(self) -> int:
-        """Process id of the running server."""
+        """Return the process id of the running server."""
         if self._process is None:
             raise EmbeddedError("the server is not running")
         return self._process.pid
@@ -101,36 +101,36 @@ class Triton:
         """Start the server and return when every model is ready.
 
         Raises:
-            MissingPart, BadRepository, PortBusy: found before anything is started.
-            StartFailed: a model did not load, the server ended, or the time is over; it is stopped then.
+            MissingDependency, BadRepository, PortBusy: raised before anything is started.
+            StartFailed: a model did not load, the server ended, or the start timed out; the server is then stopped.
         """
         if self._process is not None:
             raise EmbeddedError("the server is running already")
-        parts = installation.find_installation()
+        found = installation.find_installation()
         models = find_models(self._repository)
-        self._ports = ports.choose(self._wished)
+        self._ports = ports.choose(self._requested)
         process = ServerProcess()
         try:
             self._log_path = self._log or process.folder / "triton.log"
-            backends = backend_directory.build_backends(process.folder, parts)
+            backends = backend_directory.build_backends(process.folder, found)
             argv = command_line.arguments(
-                parts, self._repository, backends, self._ports, process.shm_prefix, self._poll
+                found, self._repository, backends, self._ports, process.shm_prefix, self._poll
             )
-            env = command_line.environment(parts, self._threads, os.environ | self._env)
+            env = command_line.environment(found, self._threads, os.environ | self._env)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             with self._log_path.open("wb") as log:
                 process.start(argv, env, log)
             self._wait_until_ready(process, models)
-        except BaseException:  # Ctrl-C too: nothing stays behind
+        except BaseException:  # Ctrl-C too, so that nothing is left running
             process.stop(self._stop_timeout)
             raise
         self._process = process
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the server's end, or return after `timeout` seconds.
+        """Wait until the server ends, or return after `timeout` seconds.
 
         Raises:
-            ServerDied: it ended by itself; the message says how and what it said last.
+            ServerDied: the server ended by itself; the message has its exit status and its last error.
         """
         if self._process is None:
             raise EmbeddedError("the server is not running")
@@ -138,10 +138,10 @@ class Triton:
         while deadline is None or time.monotonic() < deadline:
             status = self._process.exit_status(timeout=min(1.0, timeout or 1.0))
             if status is not None:
-                raise ServerDied(f"Triton ended by itself ({_how(status)}){self._last_words(StartupLog())}")
+                raise ServerDied(f"Triton ended by itself ({_describe_exit(status)}){self._last_error(StartupLog())}")
 
     def stop(self) -> None:
-        """Stop the server and remove everything that it left; does nothing when it is not running."""
+        """Stop the server and remove its files and shared memory. Has no effect if it is not running."""
         process, self._process = self._process, None
         if process is not None:
             process.stop(self._stop_timeout)
@@ -157,49 +157,49 @@ class Triton:
 
     def _wait_until_ready(self, process: ServerProcess, models: list[str]) -> None:
         state = StartupLog()
-        begin = said = time.monotonic()
+        begin = reported = time.monotonic()
         with self._log_path.open(errors="replace") as log:
             while True:
                 status = process.exit_status(timeout=_POLL_SECONDS)
                 state.read(log)
-                if status is not None:  # after a model's failure too, when it has tried the others
-                    ended = f"Triton ended before it was ready ({_how(status)}){_words(state)}"
-                    raise StartFailed(_failures(state) or ended)
+                if status is not None:  # also if a model failed, after the server has tried the others
+                    ended = f"Triton ended before it was ready ({_describe_exit(status)}){_error_of(state)}"
+                    raise StartFailed(_describe_failures(state) or ended)
                 if self._is_ready():
                     return
                 now = time.monotonic()
                 if now - begin > self._start_timeout:
-                    why = _failures(state) or _waiting(state, models)
+                    why = _describe_failures(state) or _describe_loading(state, models)
                     raise StartFailed(f"not ready after {self._start_timeout:g} s; {why}")
-                if now - said > _SAY_SECONDS:
-                    self._on_progress(_waiting(state, models))
-                    said = now
+                if now - reported > _PROGRESS_SECONDS:
+                    self._on_progress(_describe_loading(state, models))
+                    reported = now
 
     def _is_ready(self) -> bool:
-        # the metrics service is the last that the server starts
-        return _answers(self._ports.http, "/v2/health/ready") and _answers(self._ports.metrics, "/metrics")
+        # the server starts the metrics service last
+        return _is_serving(self._ports.http, "/v2/health/ready") and _is_serving(self._ports.metrics, "/metrics")
 
-    def _last_words(self, state: StartupLog) -> str:
+    def _last_error(self, state: StartupLog) -> str:
         with self._log_path.open(errors="replace") as log:
             state.read(log)
-        return _words(state)
+        return _error_of(state)
 
 
 def find_models(repository: Path) -> list[str]:
-    """Names of the models in a repository.
+    """Return the names of the models in a repository.
 
     Raises:
-        BadRepository: no such folder, or no model in it.
+        BadRepository: the folder does not exist or has no models.
     """
     if not repository.is_dir():
-        raise BadRepository(f"{repository}: no such folder; `python -m export models` makes a model repository")
+        raise BadRepository(f"{repository}: no such folder; build a model repository with `python -m export models`")
     models = sorted(config.parent.name for config in repository.glob("*/config.pbtxt"))
     if not models:
-        raise BadRepository(f"{repository}: no model in it; `python -m export models` makes a model repository")
+        raise BadRepository(f"{repository}: no models here; build a model repository with `python -m export models`")
     return models
 
 
-def _answers(port: int, path: str) -> bool:
+def _is_serving(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(ports.HOST, port, timeout=5)
     try:
         connection.request("GET", path)
@@ -210,19 +210,19 @@ def _answers(port: int, path: str) -> bool:
         connection.close()
 
 
-def _failures(state: StartupLog) -> str:
+def _describe_failures(state: StartupLog) -> str:
     return "; ".join(f"model {model} does not load: {reason}" for model, reason in state.failed.items())
 
 
-def _waiting(state: StartupLog, models: list[str]) -> str:
+def _describe_loading(state: StartupLog, models: list[str]) -> str:
     waiting = [model for model in models if model not in state.loaded and model not in state.failed]
     line = f"{len(state.loaded)} of {len(models)} models loaded, waiting for {', '.join(waiting) or 'the server'}"
     return f"{line}; failed: {', '.join(state.failed)}" if state.failed else line
 
 
-def _words(state: StartupLog) -> str:
+def _error_of(state: StartupLog) -> str:
     return f": {state.last_error}" if state.last_error else ""
 
 
-def _how(status: int) -> str:
+def _describe_exit(status: int) -> str:
     return f"signal {-status}" if status < 0 else f"exit status {status}"

@@ -1,14 +1,13 @@
-"""Triton configurations: from the table of tensors to the ModelConfig protobuf to `config.pbtxt`.
+"""Generate Triton configurations: from the table of tensors to the ModelConfig protobuf to `config.pbtxt`.
 
-What a model's tensors are stands in `lipsync.tensors`, what it runs on in `RUNTIMES` here, and how the nets are
-served on which machine in `profiles`.
+`lipsync.tensors` defines the tensors of each model, `runtimes` what it runs on, and `profiles` how the networks are
+served on each kind of machine.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -21,103 +20,21 @@ from ..errors import ExportError
 from ..files import atomic_write
 from ..variants import ONNX_FP32, Format, Profile, Variant
 from .profiles import ENGINE_CACHE, PROFILES, ServingProfile, Size, TensorRT
+from .runtimes import RUNTIMES, Ensemble, NetworkRuntime, PythonRuntime, Step
 
 CONFIG_FILE = "config.pbtxt"
 _HEADER = "# Generated from lipsync/tensors.py by `python -m export configs`. Change it there, not here.\n"
 
 
-@dataclass(frozen=True)
-class NetworkRuntime:
-    """A neural network; what serves it is its variant's backend, and how is its profile's `Service`."""
-
-
-@dataclass(frozen=True)
-class PythonRuntime:
-    """A `model.py` on the Python backend: one process, always on the CPU.
-
-    Attributes:
-        idle_seconds: of a model with sequences, how long a session may be silent before its place is another's.
-        sessions: how many sessions Triton lets into one instance; the model itself refuses earlier, and says why.
-        beside_gpu: instances where a GPU computes the nets: what is left then is bound by Python's lock.
-    """
-
-    idle_seconds: int = 0
-    sessions: int = 0
-    instances_with_gpu: int = 1
-
-
-@dataclass(frozen=True)
-class Step:
-    """One model of an ensemble; both maps go from the model's own tensor name to the ensemble's."""
-
-    model: Model
-    inputs: Mapping[str, str]
-    outputs: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Models chained inside Triton, in the order of the data."""
-
-    steps: tuple[Step, ...]
-
-
-Runtime = NetworkRuntime | PythonRuntime | Ensemble
-
-# NVIDIA's native openvino backend takes full batches only, unless it may fill them up (docs/adr/0010); its own
-# default of several streams would share the cores among copies of the net.
+# NVIDIA's native openvino backend runs only full batches, unless it may pad them (docs/adr/0010). Its default of many
+# streams would split the cores among copies of the network.
 _BACKEND_PARAMETERS: Mapping[Format, Mapping[str, str]] = {
     Format.OPENVINO: {"ENABLE_BATCH_PADDING": "YES", "NUM_STREAMS": "1"},
 }
 
-_CROP = Step(tensors.FACE_CROP, {"frames": "frames", "boxes": "boxes", "mel": "mel"}, {"faces": "faces"})
-
-
-def _speak(net: Model) -> Step:
-    return Step(net, {"face": "faces", "mel": "mel"}, {"mouth": "mouths"})
-
-
-RUNTIMES: Mapping[str, Runtime] = {
-    "mel_spectrogram": PythonRuntime(),
-    "s3fd": NetworkRuntime(),
-    "face_nms": PythonRuntime(),
-    "detect_faces": Ensemble(
-        (
-            Step(tensors.S3FD, {"image": "frames"}, {"boxes": "candidates", "scores": "candidate_scores"}),
-            Step(
-                tensors.FACE_NMS,
-                {"boxes": "candidates", "scores": "candidate_scores"},
-                {"boxes": "boxes", "scores": "scores"},
-            ),
-        )
-    ),
-    "face_crop": PythonRuntime(),
-    "wav2lip": NetworkRuntime(),
-    "wav2lip_gan": NetworkRuntime(),
-    "lipsync": Ensemble((_CROP, _speak(tensors.WAV2LIP))),
-    "lipsync_gan": Ensemble((_CROP, _speak(tensors.WAV2LIP_GAN))),
-    "face_paste": PythonRuntime(),
-    "lipsync_clip": Ensemble(
-        (
-            Step(tensors.MEL_SPECTROGRAM, {"audio": "audio", "fps": "fps"}, {"mel": "mel"}),
-            _CROP,
-            _speak(tensors.WAV2LIP),
-            Step(
-                tensors.FACE_PASTE,
-                {"frames": "frames", "boxes": "boxes", "mouths": "mouths"},
-                {"frames": "result"},
-            ),
-        )
-    ),
-    "segmentation": NetworkRuntime(),
-    "avatar": PythonRuntime(),
-    # more than a session may be silent: Triton counts from a request, the model from its answer, which takes time
-    "live": PythonRuntime(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, instances_with_gpu=4),
-}
-
 
 def committed() -> Path:
-    """The project's `model_repository/`, beside this package whatever the working directory is.
+    """Return the project's `model_repository/`, which is next to this package.
 
     Raises:
         ExportError: the package was installed without it.
@@ -125,8 +42,8 @@ def committed() -> Path:
     folder = Path(__file__).parents[2] / "model_repository"
     if not folder.is_dir():
         raise ExportError(
-            f"{folder} is missing: the Python models stand there. Run from a checkout of the project "
-            "(pip install -e .), not from an installed copy of its packages alone"
+            f"{folder} is missing, and with it the Python models; run this from a checkout of the project "
+            "(pip install -e .), not from an installed copy of its packages"
         )
     return folder
 
@@ -138,13 +55,13 @@ def config(
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
 ) -> pb.ModelConfig:
-    """The Triton configuration of a model of the table.
+    """Return the Triton configuration of a model of the table.
 
     Args:
         model: one of `lipsync.tensors.MODELS`.
-        parameters: strings that go into the configuration's `parameters`.
-        variant: what the model was exported as; counts for nets only. The tensors are the same in all of them.
-        profile: the machine that a net is served on.
+        parameters: strings to add to the configuration's `parameters`.
+        variant: the exported variant, for networks only. All variants have the same tensors.
+        profile: the kind of machine that serves the model.
 
     Raises:
         KeyError: the model has no entry in `RUNTIMES`.
@@ -156,24 +73,11 @@ def config(
     result.output.extend(pb.ModelOutput(name=t.name, data_type=_type(t), dims=t.shape) for t in model.outputs)
     match RUNTIMES[model.name]:
         case NetworkRuntime():
-            _run_net(result, model, variant, PROFILES[profile][model.name])
-        case PythonRuntime() as python:
-            count = 1 if profile is Profile.CPU else python.instances_with_gpu
-            result.backend = "python"
-            result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
-            if model.streams:
-                result.model_transaction_policy.decoupled = True
-            if model.sequences:
-                result.sequence_batching.max_sequence_idle_microseconds = python.idle_seconds * 1_000_000
-                result.sequence_batching.oldest.max_candidate_sequences = python.sessions
+            _set_network(result, model, variant, PROFILES[profile][model.name])
+        case PythonRuntime() as runtime:
+            _set_python(result, model, runtime, profile)
         case Ensemble(steps):
-            result.platform = "ensemble"
-            result.ensemble_scheduling.step.extend(
-                pb.ModelEnsembling.Step(
-                    model_name=step.model.name, model_version=-1, input_map=step.inputs, output_map=step.outputs
-                )
-                for step in steps
-            )
+            _set_ensemble(result, steps)
     result.parameters[tensors.API_VERSION_PARAMETER].string_value = tensors.API_VERSION
     for key, value in (parameters or {}).items():
         result.parameters[key].string_value = value
@@ -187,13 +91,13 @@ def render(
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
 ) -> str:
-    """The text of a model's `config.pbtxt`; arguments and errors as `config`."""
+    """Return the text of a model's `config.pbtxt`; arguments and errors as in `config`."""
     message = config(model, parameters, variant=variant, profile=profile)
     return _HEADER + str(text_format.MessageToString(message, as_utf8=True))
 
 
 def write(repository: Path) -> list[Path]:
-    """Write every model's `config.pbtxt` into `repository`; give back the files that changed."""
+    """Write every model's `config.pbtxt` into `repository`, and return the files that changed."""
     return [path for model in tensors.MODELS if (path := write_one(model, repository))]
 
 
@@ -205,7 +109,7 @@ def write_one(
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
 ) -> Path | None:
-    """Write one model's `config.pbtxt` into `repository`, by a rename; give back the file if it changed."""
+    """Write one model's `config.pbtxt` into `repository` by a rename, and return the file if it changed."""
     path = repository / model.name / CONFIG_FILE
     text = render(model, parameters, variant=variant, profile=profile)
     if path.is_file() and path.read_text("utf-8") == text:
@@ -216,38 +120,64 @@ def write_one(
 
 
 def differences(repository: Path) -> str:
-    """A unified diff from the configs in `repository` to what `write` would put there; empty when equal."""
+    """Return a unified diff from the configs in `repository` to what `write` would write; empty if they are equal."""
     lines: list[str] = []
     for model in tensors.MODELS:
         path = repository / model.name / CONFIG_FILE
-        there = path.read_text("utf-8").splitlines() if path.is_file() else []
+        current = path.read_text("utf-8").splitlines() if path.is_file() else []
         name = f"{repository.name}/{model.name}/{CONFIG_FILE}"
-        wanted = render(model).splitlines()
-        lines += difflib.unified_diff(there, wanted, name, f"{name} (generated)", lineterm="")
+        expected = render(model).splitlines()
+        lines += difflib.unified_diff(current, expected, name, f"{name} (generated)", lineterm="")
     return "\n".join(lines)
 
 
-def _run_net(result: pb.ModelConfig, model: Model, variant: Variant, service: ServingProfile) -> None:
+def _set_network(result: pb.ModelConfig, model: Model, variant: Variant, serving: ServingProfile) -> None:
     result.backend = variant.format.backend
     result.default_model_filename = variant.format.file
-    if model.max_batch_size and service.max_batch_size:
-        result.max_batch_size = max(model.max_batch_size, service.max_batch_size)
-    kind = pb.ModelInstanceGroup.Kind.Value(service.kind)
-    result.instance_group.add(kind=kind, count=service.instances)
-    if service.queue_delay_us is not None:
-        result.dynamic_batching.max_queue_delay_microseconds = service.queue_delay_us
-        result.dynamic_batching.preferred_batch_size.extend(service.preferred)
+    if model.max_batch_size and serving.max_batch_size:
+        result.max_batch_size = max(model.max_batch_size, serving.max_batch_size)
+    kind = pb.ModelInstanceGroup.Kind.Value(serving.kind)
+    result.instance_group.add(kind=kind, count=serving.instances)
+    if serving.queue_delay_us is not None:
+        result.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
+        result.dynamic_batching.preferred_batch_size.extend(serving.preferred)
     for key, value in _BACKEND_PARAMETERS.get(variant.format, {}).items():
         result.parameters[key].string_value = value
-    if service.tensorrt:
-        _accelerate(result, service.tensorrt)
-    for batch in service.warm_up:
+    if serving.tensorrt:
+        _accelerate(result, serving.tensorrt)
+    _add_warm_up(result, model, serving)
+
+
+def _add_warm_up(result: pb.ModelConfig, model: Model, serving: ServingProfile) -> None:
+    """Add runs on zeros, which Triton makes before the model is ready."""
+    for batch in serving.warm_up:
         sample = result.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
         for tensor in model.inputs:
-            shape = service.sizes.get(tensor.name, tensor.shape)
+            shape = serving.sizes.get(tensor.name, tensor.shape)
             sample.inputs[tensor.name].CopyFrom(
                 pb.ModelWarmup.Input(data_type=_type(tensor), dims=shape, zero_data=True)
             )
+
+
+def _set_python(result: pb.ModelConfig, model: Model, runtime: PythonRuntime, profile: Profile) -> None:
+    result.backend = "python"
+    count = 1 if profile is Profile.CPU else runtime.instances_with_gpu
+    result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
+    if model.streams:
+        result.model_transaction_policy.decoupled = True
+    if model.sequences:
+        result.sequence_batching.max_sequence_idle_microseconds = runtime.idle_seconds * 1_000_000
+        result.sequence_batching.oldest.max_candidate_sequences = runtime.sessions
+
+
+def _set_ensemble(result: pb.ModelConfig, steps: Sequence[Step]) -> None:
+    result.platform = "ensemble"
+    result.ensemble_scheduling.step.extend(
+        pb.ModelEnsembling.Step(
+            model_name=step.model.name, model_version=-1, input_map=step.inputs, output_map=step.outputs
+        )
+        for step in steps
+    )
 
 
 def _accelerate(result: pb.ModelConfig, tensorrt: TensorRT) -> None:
@@ -268,7 +198,7 @@ def _accelerate(result: pb.ModelConfig, tensorrt: TensorRT) -> None:
 
 
 def _shapes(sizes: Mapping[str, Size]) -> str:
-    """As onnxruntime reads them: `face:1x96x96x3,mel:1x80x16`."""
+    """Return shapes in onnxruntime's notation: `face:1x96x96x3,mel:1x80x16`."""
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes.items())
 
 

@@ -1,6 +1,6 @@
-"""How the nets are served on each kind of machine: instances, batches, waiting, accelerators, warm-up.
+"""How the networks are served on each kind of machine: instances, batches, queue delays, accelerators, warm-up.
 
-One description a profile and net; `configs` makes ModelConfig protobufs of it.
+There is one `ServingProfile` per profile and network; `model_config` turns it into a ModelConfig protobuf.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from lipsync import tensors
 
 from ..variants import Profile
 
-# Where TensorRT keeps the engines that it has built: the build takes minutes, and is for one GPU and one file.
+# Where TensorRT caches its engines. Building one takes minutes, and it fits one kind of GPU and one model file.
 ENGINE_CACHE = "/var/cache/talking-avatar/tensorrt"
 Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TensorRT:
-    """onnxruntime's TensorRT accelerator: FP16 engines, built at the first load and kept in `ENGINE_CACHE`.
+    """onnxruntime's TensorRT accelerator: FP16 engines, built at the first load and cached in `ENGINE_CACHE`.
 
     Attributes:
-        smallest, usual, largest: input name to its shape, batch included, that the engine is built for; what lies
-            outside is another engine, so minutes in the middle of serving.
+        smallest, usual, largest: input name to the shape (with batch) that the engine is built for. A shape outside
+            this range needs another engine, which takes minutes while requests wait.
+        workspace_bytes: GPU memory that TensorRT may use while it builds an engine.
     """
 
     smallest: Mapping[str, Size]
@@ -35,17 +36,17 @@ class TensorRT:
 
 @dataclass(frozen=True)
 class ServingProfile:
-    """How one net is served.
+    """How one network is served.
 
     Attributes:
-        kind: where its instances run.
-        instances: on each device.
-        max_batch_size: the most rows of one run; never less than the table's, which callers rely on. None: the table's.
-        preferred: batch sizes that the batcher sends off at once.
-        queue_delay_us: how long requests wait for others to share their batch with; None where a net does not batch.
-        warm_up: batch sizes that are run with zeros before the model calls itself ready.
-        sizes: input name to shape in those runs, where the table's shape varies.
-        tensorrt: the accelerator, where there is one.
+        kind: the device of its instances.
+        instances: number of instances per device.
+        max_batch_size: largest batch of one run, at least the table's, which callers rely on. None means the table's.
+        preferred: batch sizes that the batcher runs without further delay.
+        queue_delay_us: how long a request waits for others to join its batch; None if the network does not batch.
+        warm_up: batch sizes that are run on zeros before the model is ready.
+        sizes: input name to shape in the warm-up, for inputs whose shape varies.
+        tensorrt: the accelerator, if there is one.
     """
 
     kind: Literal["KIND_CPU", "KIND_GPU"]
@@ -62,18 +63,18 @@ def _faces(batch: int) -> dict[str, Size]:
     return {tensor.name: (batch, *tensor.shape) for tensor in tensors.WAV2LIP.inputs}
 
 
-_SMALL_PICTURE = {"image": (240, 320, 3)}
+_SMALL_IMAGE = {"image": (240, 320, 3)}
 
-# One wav2lip window is 8 GFLOP (3 to 45 ms on two CPU cores), so 2 ms of waiting for company cost little and fill
-# batches. A batch of s3fd is full sooner and each picture longer. One instance: a net fills all cores by itself, and
-# Triton's default of two would share them and double the memory.
+# One wav2lip window is 8 GFLOP (3 to 45 ms on two CPU cores), so a queue delay of 2 ms costs little and fills batches.
+# s3fd has smaller batches and takes longer per image. One instance: a network uses all cores by itself; Triton's
+# default of two instances would split them and double the memory.
 _CPU = {
-    tensors.S3FD.name: ServingProfile("KIND_CPU", queue_delay_us=1000, sizes=_SMALL_PICTURE),
+    tensors.S3FD.name: ServingProfile("KIND_CPU", queue_delay_us=1000, sizes=_SMALL_IMAGE),
     tensors.WAV2LIP.name: ServingProfile("KIND_CPU", queue_delay_us=2000, warm_up=(1, tensors.WAV2LIP_BATCH)),
     tensors.SEGMENTATION.name: ServingProfile("KIND_CPU", sizes={"image": (384, 512, 3)}),
 }
-# On a GPU a window is under 0.1 ms, so only large batches fill it: 256 gave twice the frames of 32 on an H100. Two
-# instances: one copies while the other computes. A window's wait is worth the few batches that it lasts.
+# On a GPU a window takes less than 0.1 ms, so only large batches use it fully: on an H100 batches of 256 gave twice the
+# frames per second of batches of 32. Two instances: one copies while the other computes.
 _WAV2LIP_GPU = ServingProfile(
     "KIND_GPU",
     instances=2,
@@ -83,7 +84,7 @@ _WAV2LIP_GPU = ServingProfile(
     warm_up=(1, 16, 32, 64, 128, 256),
 )
 _S3FD_GPU = ServingProfile(
-    "KIND_GPU", instances=2, max_batch_size=16, queue_delay_us=1000, warm_up=(1, 4, 16), sizes=_SMALL_PICTURE
+    "KIND_GPU", instances=2, max_batch_size=16, queue_delay_us=1000, warm_up=(1, 4, 16), sizes=_SMALL_IMAGE
 )
 _SEGMENTATION_GPU = ServingProfile("KIND_GPU", sizes={"image": (384, 512, 3)})
 _GPU = {
@@ -108,7 +109,7 @@ _TENSORRT = {
         warm_up=(1, 256),
         tensorrt=TensorRT(_faces(1), _faces(64), _faces(256)),
     ),
-    # one picture a form, of any size: engines for it would be built for ever
+    # one image of any size per request, so TensorRT would build a new engine for almost every request
     tensors.SEGMENTATION.name: _SEGMENTATION_GPU,
 }
 

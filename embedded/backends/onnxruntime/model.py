@@ -1,8 +1,8 @@
-"""Triton backend `onnxruntime`, served by the Python backend: NVIDIA's wheel carries no native one.
+"""Triton backend `onnxruntime`, run by the Python backend, because NVIDIA's wheel has no native one.
 
-It takes the native backend's names, so that one repository serves both: the file (`model.onnx`, or
-`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`. On a GPU it takes
-onnxruntime's CUDA provider; the accelerators of `--profile tensorrt` are NVIDIA's container's alone.
+It uses the names of the native backend, so that one repository works with both: the file (`model.onnx`, or
+`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`. On a GPU it uses
+onnxruntime's CUDA provider; the accelerators of `--profile tensorrt` work only in NVIDIA's container.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Session:
         if not path.is_file():
             raise ValueError(f"{path} is missing")
         self._session = onnxruntime.InferenceSession(path, _options(config), providers=[provider])
-        self._shrink_arena = onnxruntime.RunOptions()  # else the session keeps the most that it ever needed
+        self._shrink_arena = onnxruntime.RunOptions()  # otherwise the session keeps its peak memory
         device = "cpu:0" if isinstance(provider, str) else f"gpu:{provider[1]['device_id']}"
         self._shrink_arena.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
@@ -39,7 +39,7 @@ class Session:
     def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         try:
             outputs: list[Array] = self._session.run(requested, feeds, self._shrink_arena if large else None)
-        except InvalidArgument as error:  # shapes that the graph does not take
+        except InvalidArgument as error:  # the graph does not accept these shapes
             raise InvalidInput(_sentence(error)) from None
         return outputs
 
@@ -52,17 +52,17 @@ class TritonPythonModel:
             config.check(session)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._batching = BatchExecutor(pb_utils, config, session)
+        self._executor = BatchExecutor(pb_utils, config, session)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
-        return self._batching.execute(requests)
+        return self._executor.execute(requests)
 
 
 def _provider(args: Mapping[str, str]) -> Provider:
     if args["model_instance_kind"] != "GPU":
         return "CPUExecutionProvider"
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise ValueError("KIND_GPU asked, but this onnxruntime is the CPU's; install onnxruntime-gpu in its place")
+        raise ValueError("KIND_GPU is configured, but this onnxruntime supports only CPUs; install onnxruntime-gpu")
     return ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
 
 
@@ -70,14 +70,14 @@ def _options(config: BackendConfig) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = config.number("intra_op_thread_count", threads_per_model())
     options.inter_op_num_threads = config.number("inter_op_thread_count", 1)
-    options.log_severity_level = 3  # errors; warnings about the graph belong to the exporter
-    # idle threads of one model must not spin on the cores that another one needs
+    options.log_severity_level = 3  # errors only; warnings about the graph are for the exporter
+    # idle threads of one model must not spin on cores that another model needs
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # a net of mostly zero weights makes denormals, which slow a CPU ten times
+    # networks with mostly zero weights produce denormals, which slow a CPU down ten times
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     return options
 
 
 def _sentence(error: Exception) -> str:
-    """`[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : text` to `text`, its first line."""
+    """Return the first line of `text` from `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : text`."""
     return str(error).split(" : ", 3)[-1].splitlines()[0]

@@ -1,9 +1,9 @@
-"""Triton backend `openvino`, served by the Python backend: NVIDIA's wheel carries no native one.
+"""Triton backend `openvino`, run by the Python backend, because NVIDIA's wheel has no native one.
 
-It takes the native backend's names, so that one repository serves both: the file (`model.xml`, or
+It uses the names of the native backend, so that one repository works with both: the file (`model.xml`, or
 `default_model_filename`) and the parameters `INFERENCE_NUM_THREADS`, `NUM_STREAMS`, `PERFORMANCE_HINT` and
-`HINT_BF16`. What the native one does otherwise (docs/adr/0010): batches are run as large as they come, not filled
-up to `max_batch_size`, and FP32 stays FP32 on CPUs that have bf16.
+`HINT_BF16`. Two differences from the native one (docs/adr/0010): batches are not padded to `max_batch_size`,
+and FP32 networks run in FP32 even on CPUs with bf16.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# by being imported, OpenVINO reports over the network that it is used; without its reporter it does not
+# OpenVINO reports its use over the network on import, unless its reporter cannot be imported
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 import openvino
 import triton_python_backend_utils as pb_utils
@@ -43,11 +43,11 @@ class Compiled:
             shape = self._shapes[name]
             if not shape.compatible(openvino.PartialShape(list(array.shape))):
                 raise InvalidInput(f"{name}: {shape.to_string()} expected, got {list(array.shape)}")
-        # no copy on the way in; out of it there is one, since the request's buffers serve the next run
+        # inputs are not copied; outputs are, because the next run reuses the request's buffers
         tensors = {name: openvino.Tensor(np.ascontiguousarray(array), True) for name, array in feeds.items()}
         self._request.infer(tensors)
         outputs = [self._request.get_tensor(name).data.copy() for name in requested]
-        if large:  # else the network keeps the most that it ever needed
+        if large:  # otherwise the network keeps its peak memory
             self._request = None
             self._compiled.release_memory()
             self._request = self._compiled.create_infer_request()
@@ -62,17 +62,17 @@ class TritonPythonModel:
             config.check(compiled)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._batching = BatchExecutor(pb_utils, config, compiled)
+        self._executor = BatchExecutor(pb_utils, config, compiled)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
-        return self._batching.execute(requests)
+        return self._executor.execute(requests)
 
 
 def _properties(config: BackendConfig) -> dict[str, object]:
     properties: dict[str, object] = {
-        # a CPU with bf16 would else compute FP32 networks in it: 25 dB for mouths instead of 90
+        # otherwise a CPU with bf16 would run FP32 networks in bf16: 25 dB for mouths instead of 90
         "INFERENCE_PRECISION_HINT": "bf16" if config.parameter("HINT_BF16").lower() == "yes" else "f32",
-        "CPU_DENORMALS_OPTIMIZATION": True,  # weights of mostly zeros make denormals, which slow a CPU ten times
+        "CPU_DENORMALS_OPTIMIZATION": True,  # mostly zero weights produce denormals, which slow a CPU down ten times
         "PERFORMANCE_HINT": config.parameter("PERFORMANCE_HINT").upper() or "LATENCY",
     }
     if threads := config.number("INFERENCE_NUM_THREADS", threads_per_model()):

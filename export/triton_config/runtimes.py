@@ -1,0 +1,93 @@
+"""What each model of the table runs on: a network's backend, Python, or an ensemble of other models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lipsync import tensors
+from lipsync.tensors import Model
+
+
+@dataclass(frozen=True)
+class NetworkRuntime:
+    """A neural network; its variant decides the backend, its `ServingProfile` the rest."""
+
+
+@dataclass(frozen=True)
+class PythonRuntime:
+    """A `model.py` on the Python backend: one process, always on the CPU.
+
+    Attributes:
+        idle_seconds: for a model with sequences, how long a session may be silent before Triton reuses its slot.
+        sessions: how many sessions Triton admits per instance; the model itself rejects earlier, with a reason.
+        instances_with_gpu: instances if a GPU runs the networks; then Python's lock limits the remaining work.
+    """
+
+    idle_seconds: int = 0
+    sessions: int = 0
+    instances_with_gpu: int = 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model of an ensemble; both maps are from the model's tensor names to the ensemble's."""
+
+    model: Model
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """A chain of models inside Triton, in the order of the data."""
+
+    steps: tuple[Step, ...]
+
+
+Runtime = NetworkRuntime | PythonRuntime | Ensemble
+
+_CROP = Step(tensors.FACE_CROP, {"frames": "frames", "boxes": "boxes", "mel": "mel"}, {"faces": "faces"})
+
+
+def _wav2lip(network: Model) -> Step:
+    return Step(network, {"face": "faces", "mel": "mel"}, {"mouth": "mouths"})
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    "mel_spectrogram": PythonRuntime(),
+    "s3fd": NetworkRuntime(),
+    "face_nms": PythonRuntime(),
+    "detect_faces": Ensemble(
+        (
+            Step(tensors.S3FD, {"image": "frames"}, {"boxes": "candidates", "scores": "candidate_scores"}),
+            Step(
+                tensors.FACE_NMS,
+                {"boxes": "candidates", "scores": "candidate_scores"},
+                {"boxes": "boxes", "scores": "scores"},
+            ),
+        )
+    ),
+    "face_crop": PythonRuntime(),
+    "wav2lip": NetworkRuntime(),
+    "wav2lip_gan": NetworkRuntime(),
+    "lipsync": Ensemble((_CROP, _wav2lip(tensors.WAV2LIP))),
+    "lipsync_gan": Ensemble((_CROP, _wav2lip(tensors.WAV2LIP_GAN))),
+    "face_paste": PythonRuntime(),
+    "lipsync_clip": Ensemble(
+        (
+            Step(tensors.MEL_SPECTROGRAM, {"audio": "audio", "fps": "fps"}, {"mel": "mel"}),
+            _CROP,
+            _wav2lip(tensors.WAV2LIP),
+            Step(
+                tensors.FACE_PASTE,
+                {"frames": "frames", "boxes": "boxes", "mouths": "mouths"},
+                {"frames": "result"},
+            ),
+        )
+    ),
+    "segmentation": NetworkRuntime(),
+    "avatar": PythonRuntime(),
+    # Triton counts from a request, the model from its later response, so Triton gets the longer time
+    "live": PythonRuntime(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, instances_with_gpu=4),
+}
