@@ -1,4 +1,4 @@
-"""What a running job tells its caller: progress, and at the end the result."""
+"""The events of a running job: progress, chunks of a streamed result, and at the end the result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` frames have left the stage; `total` is None while it is not known."""
+    """`done` of `total` frames have passed the stage; `total` is None while it is unknown."""
 
     stage: str
     done: int
@@ -19,24 +19,24 @@ class Progress:
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next bytes of a result that is streamed; the first one is enough for a player to begin."""
+    """The next bytes of a streamed result; a player can start with the first chunk."""
 
     data: bytes
 
 
 @dataclass(frozen=True)
 class RenderResult:
-    """The finished job.
+    """The result of a finished job.
 
     Attributes:
-        path: the mp4 (or, with an alpha channel, the WebM), in the request's folder; None where it was streamed.
+        path: the MP4 (with an alpha channel, the WebM) in the request's folder; None if the result was streamed.
         container: `mp4` or `webm`.
-        frames: pictures in it, `ceil(duration · fps)`.
-        fps: its exact frame rate.
-        duration: seconds.
-        seconds: time spent in each stage; stages overlap, so the sum may exceed the whole.
-        stand_ins: models that ran on stand-in checkpoints; empty with real weights.
-        without_face: of the frames, those in which no face was found.
+        frames: number of frames, `ceil(duration · fps)`.
+        fps: the exact frame rate.
+        duration: length in seconds.
+        seconds: time of each stage; stages overlap, so the sum may exceed the total.
+        stand_ins: names of the models that ran on stand-in checkpoints; empty with real weights.
+        without_face: number of frames in which no face was found.
     """
 
     path: Path | None

@@ -1,4 +1,4 @@
-"""The job's input, validated and frozen."""
+"""The validated, frozen request of a job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LOGGABLE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Background(Enum):
-    """The named values of the form's `background`; each colour is true RGB in the result."""
+    """The named values of the form's `background`; each color is true RGB in the result."""
 
     FROM_INPUT = "From Input"
     WHITE = "White"
@@ -28,7 +28,7 @@ class Background(Enum):
 
     @property
     def rgb(self) -> RGB | None:
-        """The colour, or None where there is none."""
+        """Return the color, or None if the value is not a color."""
         return _COLORS.get(self)
 
 
@@ -43,27 +43,27 @@ _COLORS: dict[Background, RGB] = {
 
 @dataclass(frozen=True)
 class Color:
-    """Any other colour, `#rrggbb` in the form."""
+    """Any other color, `#rrggbb` in the form."""
 
     rgb: RGB
 
 
 @dataclass(frozen=True)
 class AvatarRequest:
-    """One job.
+    """One request.
 
     Attributes:
-        face: the picture or video, a file inside `folder`.
-        speech: the recording, a file inside `folder`.
-        still: whether the caller takes `face` for a picture. Its content decides; where that may be either (GIF),
-            this does.
-        background: for stills; for videos only with the option `background_video`.
-        folder: the request's own folder; whoever made it removes it when the answer is sent.
-        options: what else the caller chose.
-        limits: what is refused as too much.
-        background_file: a picture to be put behind the person, instead of `background`; a file inside `folder`.
-        id: names the request in log lines.
-        streamed: whether the result comes in chunks, as it is made, instead of a file.
+        face_path: the image or video of the avatar, a file inside `folder`.
+        audio_path: the audio, a file inside `folder`.
+        is_still: whether the caller calls the file at `face_path` an image. The content of the file decides; this
+            matters only for a GIF, which can be either.
+        background: the background of a still; of a video only with the option `background_video`.
+        folder: the request's own folder; its creator deletes it after the response is sent.
+        options: the caller's other choices.
+        limits: limits of the input and of the result.
+        background_file: an image to use as the background instead of `background`; a file inside `folder`.
+        id: the id of the request in log lines.
+        streamed: whether the result is sent in chunks while it is encoded, instead of a file.
     """
 
     face_path: Path
@@ -79,5 +79,5 @@ class AvatarRequest:
 
 
 def choose_id(given: str | None) -> str:
-    """The caller's own id if it can stand in a log line as it is, otherwise a new one."""
+    """Return the caller's id if it is safe in a log line, otherwise a new one."""
     return given if given is not None and _LOGGABLE_ID.fullmatch(given) else uuid.uuid4().hex

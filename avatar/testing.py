@@ -1,4 +1,4 @@
-"""Models without nets, for tests: the real arithmetic around them, and an instant in place of each net."""
+"""A fake inference client for tests: real arithmetic before and after the networks, no networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from lipsync.arrays import Boxes, Floats, Images, Labels
+from lipsync.arrays import Boxes, Floats, Image, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.face_crop import crop
 from lipsync.mel import mel_spectrogram
@@ -22,37 +22,44 @@ from .options import Generator
 Box = tuple[float, float, float, float]
 
 
-def face_in_the_middle(picture: Images) -> Box:
-    """A face in the middle of any picture."""
-    height, width = picture.shape[:2]
+def face_in_the_middle(image: Image) -> Box:
+    """Return a box in the middle of any image."""
+    height, width = image.shape[:2]
     return (width * 0.25, height * 0.25, width * 0.75, height * 0.75)
 
 
 class FakeInference:
-    """Implements `Models`. Every call first waits for its gate, if it has one, then fails if it is told to.
+    """Implements `InferenceClient`. Each call waits for its gate, if any, then raises its failure, if any.
 
     Attributes:
-        calls: how often each method was called.
-        running, most_running: calls of each method under way, now and at most.
-        frames: pictures that detection has been given.
-        nets: generators that `lipsync` was asked for.
-        mouths: windows that `lipsync` has been given.
-        sent: bytes of pictures that `lipsync` has been given.
-        gates: a method's name to an event that its calls wait for.
-        failures: a method's name to what its calls raise.
+        calls: number of calls of each method.
+        running, max_running: calls of each method in progress, now and at most.
+        frame_count: images passed to `detect_faces`.
+        generators: generators that `lipsync` was called with.
+        window_count: windows passed to `lipsync`.
+        bytes_sent: bytes of images passed to `lipsync`.
+        gates: the event that calls of a method wait for, by its name.
+        failures: the error that calls of a method raise, by its name.
     """
 
     def __init__(
         self,
-        face: Callable[[Images], Box | None] = face_in_the_middle,
+        face: Callable[[Image], Box | None] = face_in_the_middle,
         *,
         darken: bool = False,
         stand_ins: Iterable[str] = (),
         failures: Mapping[str, Exception] | None = None,
         export: str = "",
     ) -> None:
-        """`face` finds the face in a picture; `darken` blackens the lower half of a mouth as its window is loud;
-        `export` names the nets, for caches."""
+        """Prepare the client.
+
+        Args:
+            face: returns the box of the face in an image, or None.
+            darken: whether the lower half of a mouth gets darker with the loudness of its window.
+            stand_ins: what `model_info` returns as stand-ins.
+            failures: the error that calls of a method raise, by its name.
+            export: identifies the models, for caches.
+        """
         self._export = export
         self._face, self._darken, self._stand_ins = face, darken, tuple(stand_ins)
         self.failures = dict(failures or {})
@@ -65,22 +72,22 @@ class FakeInference:
         self.closed = False
 
     async def check_ready(self) -> None:
-        """As `Models`."""
+        """As in `InferenceClient`."""
         async with self._call("check_ready"):
             pass
 
     async def model_info(self, net: Generator) -> ModelInfo:
-        """As `Models`."""
+        """As in `InferenceClient`."""
         async with self._call("model_info"):
             return ModelInfo(self._stand_ins, self._export, self._export)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
-        """As `Models`, with the real arithmetic."""
+        """As in `InferenceClient`, with the real arithmetic."""
         async with self._call("mel_windows"):
             return await asyncio.to_thread(lambda: mel_windows(mel_spectrogram(audio), fps))
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
-        """As `Models`; the only face of each picture is the one that `face` finds."""
+        """As in `InferenceClient`; each image has one face at most, the one that `face` returns."""
         self.frame_count += len(frames)
         async with self._call("detect_faces"):
             if len(frames) > S3FD_BATCH:
@@ -93,7 +100,7 @@ class FakeInference:
             return boxes, scores
 
     async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
-        """As `Models`; a mouth is the crop itself, or darkened."""
+        """As in `InferenceClient`; a mouth is the crop itself, or darkened."""
         frames = np.asarray(frames)
         self.generators.add(net)
         self.window_count += len(windows)
@@ -105,13 +112,13 @@ class FakeInference:
             return darkened(mouths, windows) if self._darken else mouths
 
     async def segment(self, image: Images) -> Labels:
-        """As `Models`; red pixels are a person, by the rule of the stand-in checkpoint."""
+        """As in `InferenceClient`; red pixels are a person, as for the stand-in checkpoint."""
         async with self._call("segment"):
             red, blue = image[:, :, 0].astype(np.int32), image[:, :, 2].astype(np.int32)
             return np.where(red - blue > 40, PERSON, 0).astype(np.int32)
 
     async def close(self) -> None:
-        """As `Models`."""
+        """As in `InferenceClient`."""
         self.closed = True
 
     @asynccontextmanager
@@ -131,7 +138,7 @@ class FakeInference:
 
 
 def darkened(mouths: Images, windows: Floats) -> Images:
-    """Crops UINT8 [n,96,96,3] whose lower half is as dark as their window FP32 [n,80,16] is loud."""
+    """Darken the lower half of crops UINT8 [n,96,96,3] by the loudness of their windows FP32 [n,80,16]."""
     loudness = np.clip(windows.mean(axis=(1, 2)) / 8 + 0.5, 0, 1)
     result = mouths.copy()
     lower = result[:, result.shape[1] // 2 :]
