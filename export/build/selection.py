@@ -41,10 +41,22 @@ class VariantSelector:
         media: the files for calibration and evaluation.
         folder: a folder to work in.
         on_progress: takes one line of progress at a time.
+        builder: builds the variants of a network.
+        batches: the batch sizes at which the chosen variant is timed.
     """
 
-    def __init__(self, checkpoints: CheckpointSet, media: Media, folder: Path, on_progress: ProgressCallback) -> None:
+    def __init__(
+        self,
+        checkpoints: CheckpointSet,
+        media: Media,
+        folder: Path,
+        on_progress: ProgressCallback,
+        *,
+        builder: type[VariantBuilder] = VariantBuilder,
+        batches: Sequence[int] = timing.BATCHES,
+    ) -> None:
         self._checkpoints, self._media, self._folder, self._on_progress = checkpoints, media, folder, on_progress
+        self._builder_type, self._batches = builder, batches
         self._twin_results: dict[tuple[str, Variant], list[Result]] = {}
         self._twins: dict[str, VariantBuilder] = {}
         self._rankings: dict[str, list[Variant]] = {}
@@ -71,7 +83,7 @@ class VariantSelector:
             builder.build(chosen).rename(target)
         finally:
             shutil.rmtree(self._folder / f"{model.name}-{provenance.kind}", ignore_errors=True)
-        return Report(model, chosen, results, times, size, timing.machine())
+        return Report(model, chosen, results, times, size, timing.machine(), self._batches)
 
     def _choose(
         self, model: Model, builder: VariantBuilder, candidates: Sequence[Variant]
@@ -120,7 +132,7 @@ class VariantSelector:
             runs = {NETWORK: timed.network(), "onnxruntime fp32": timed.run(ONNX_FP32)}
             if chosen != ONNX_FP32:
                 runs[str(chosen)] = timed.run(chosen)
-            self._times[network.name, chosen] = timing.time_runs(model, runs)
+            self._times[network.name, chosen] = timing.time_runs(model, runs, self._batches)
         return self._times[network.name, chosen]
 
     def _timed_builder(self, model: Model, builder: VariantBuilder) -> VariantBuilder:
@@ -138,7 +150,7 @@ class VariantSelector:
     def _builder(
         self, model: Model, graph: Wav2LipGraph | S3FDGraph, provenance: Provenance, weights: str
     ) -> VariantBuilder:
-        return VariantBuilder(
+        return self._builder_type(
             model,
             graph,
             provenance,

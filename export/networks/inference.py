@@ -1,8 +1,8 @@
-"""The graphs that are exported: each net with the arithmetic around it, tensor for tensor as in the table.
+"""The exported graphs: each network with the arithmetic before and after it, so that its tensors are the table's.
 
-Both take and give batches (`N` first) of the tensors that `lipsync.tensors` lists for the model. `halved` makes
-them compute their nets in FP16; what comes in and goes out stays as it is. Nothing in them is bound to the device
-or the sizes that they are traced with.
+Inputs and outputs are batches (`N` first) of the model's tensors in `lipsync.tensors`. `to_half` makes the networks
+compute in FP16; inputs and outputs stay the same. A traced graph depends neither on the device nor on the sizes of the
+trace.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Graph = TypeVar("Graph", bound="Wav2LipGraph | S3FDGraph")
 
 
 class Wav2LipGraph(nn.Module):
-    """Wav2Lip from pictures to pictures."""
+    """Wav2Lip, from images to images."""
 
-    visible: Tensor  # FP32 [1,96,1,1]: 1 in the rows that the net may see of the picture to change
+    visible: Tensor  # FP32 [1,96,1,1]: 1 in the rows of the crop that the network may use, 0 in those it generates
 
     def __init__(self, net: Wav2Lip) -> None:
         super().__init__()
@@ -38,16 +38,16 @@ class Wav2LipGraph(nn.Module):
         self.register_buffer("visible", visible)
 
     def forward(self, face: Tensor, mel: Tensor) -> Tensor:
-        """Crops UINT8 [N,96,96,3] BGR and mel windows FP32 [N,80,16] to mouths UINT8 [N,96,96,3] BGR."""
-        picture = face.float() / WHITE
-        # the copy without its lower half comes before the picture itself
-        stacked = torch.cat((picture * self.visible, picture), dim=3).permute(0, 3, 1, 2)
+        """Return mouths UINT8 [N,96,96,3] BGR for crops UINT8 [N,96,96,3] BGR and mel windows FP32 [N,80,16]."""
+        image = face.float() / WHITE
+        # first the copy without its lower half, then the image itself
+        stacked = torch.cat((image * self.visible, image), dim=3).permute(0, 3, 1, 2)
         mouth: Tensor = self.net(mel.unsqueeze(1).to(self.dtype), stacked.to(self.dtype))
         return (mouth.float() * WHITE).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 class S3FDGraph(nn.Module):
-    """S3FD from pictures to candidate boxes; `lipsync.face_detection.decode_boxes` is the same decoding in NumPy."""
+    """S3FD, from images to candidate boxes; `lipsync.face_detection.decode_boxes` is the same decoding in NumPy."""
 
     means: Tensor  # FP32 [3]
     padding: Tensor  # FP32 [1,1024,5]: zeros behind the last cell, so that there is enough to choose from
@@ -60,11 +60,11 @@ class S3FDGraph(nn.Module):
         self.register_buffer("padding", torch.zeros(1, CANDIDATES, 5))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The best candidates of pictures UINT8 [N,H,W,3] BGR, before NMS.
+        """Return the best candidates for images UINT8 [N,H,W,3] BGR, before NMS.
 
         Returns:
-            boxes FP32 [N,1024,4] (x1 y1 x2 y2, pixels) and scores FP32 [N,1024], best first. Where a
-            picture has fewer candidates the last ones are boxes of zeros with score 0.
+            boxes FP32 [N,1024,4] (x1 y1 x2 y2, pixels) and scores FP32 [N,1024], best first. If an
+            image has fewer candidates, the rest are boxes of zeros with score 0.
         """
         rgb = image.flip(3).float() - self.means
         maps = self.net(rgb.permute(0, 3, 1, 2).to(self.dtype))
@@ -80,9 +80,9 @@ class S3FDGraph(nn.Module):
 
 
 def to_half(graph: Graph) -> Graph:
-    """A copy whose net computes in FP16. Softmax, boxes, the channel norms' sums and all scaling stay in FP32.
+    """Return a copy whose network computes in FP16. Softmax, boxes, channel norm sums and scaling stay in FP32.
 
-    Batch norms are folded before, in FP32: variances and their epsilon of 1e-5 are too small for FP16.
+    Batch norms are folded first, in FP32: variances and their epsilon of 1e-5 are too small for FP16.
     """
     half = copy.deepcopy(graph)
     half.eval()
@@ -95,16 +95,16 @@ def to_half(graph: Graph) -> Graph:
 def fold_batch_norms(graph: nn.Module) -> None:
     """Fold each batch norm into the convolution before it, in place.
 
-    The exporter folds those after plain convolutions itself, but not those after transposed ones,
-    where most of Wav2Lip's time goes.
+    The ONNX exporter itself folds those after plain convolutions, but not those after transposed convolutions, which
+    take most of Wav2Lip's time.
     """
     for block in graph.modules():
         if not isinstance(block, nn.Sequential):
             continue
-        for place, (layer, norm) in enumerate(zip(list(block), list(block)[1:], strict=False)):
+        for position, (layer, norm) in enumerate(zip(list(block), list(block)[1:], strict=False)):
             if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
                 _fold(layer, norm)
-                block[place + 1] = nn.Identity()
+                block[position + 1] = nn.Identity()
 
 
 def _fold(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
@@ -123,10 +123,10 @@ def _fold(layer: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> None:
 
 
 def _decode(stride: int, score: Tensor, regression: Tensor) -> tuple[Tensor, Tensor]:
-    """One map's boxes FP32 [N,h·w,4] and scores FP32 [N,h·w], from score [N,2,h,w] and regression [N,4,h,w]."""
-    # softmax over two channels is a logistic of their difference
+    """Return one map's boxes FP32 [N,h·w,4] and scores FP32 [N,h·w], from score [N,2,h,w] and regression [N,4,h,w]."""
+    # softmax over two channels is the logistic function of their difference
     scores = torch.sigmoid(score[:, 1] - score[:, 0]).flatten(1)
-    # counted, not `arange`: tracing would keep the device that this runs on
+    # cumsum, not `arange`: tracing would record the current device
     rows = (torch.ones_like(score[0, 0, :, 0]).cumsum(0) - 0.5) * stride
     columns = (torch.ones_like(score[0, 0, 0]).cumsum(0) - 0.5) * stride
     side = float(face_detection.PRIOR_SIDE * stride)

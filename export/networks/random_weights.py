@@ -1,7 +1,7 @@
-"""Networks filled with seeded random weights: what an export is judged and timed on besides stand-ins.
+"""Networks with seeded random weights, on which exports are evaluated and timed in addition to stand-ins.
 
-The rule is that of the golden data (`tests/golden`): every tensor is filled from its own name, so anyone can
-rebuild it, and the tests that compare with the golden data hold it.
+The rule is that of the golden data (`tests/golden`): the values of a tensor depend only on its name, so that everybody
+can reproduce them. The tests that compare with the golden data check it.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def wav2lip() -> Wav2Lip:
-    """Wav2Lip, in eval mode."""
+    """Return Wav2Lip in eval mode."""
     return _filled(Wav2Lip)
 
 
 def s3fd() -> S3FD:
-    """S3FD, in eval mode; it finds "faces" of all sizes in any picture."""
+    """Return S3FD in eval mode; it finds "faces" of all sizes in any image."""
     return _filled(S3FD)
 
 
 def fill(name: str, like: Tensor) -> Tensor:
-    """Random values for the tensor `name`, of the shape and type of `like`.
+    """Return random values for the tensor `name`, of the shape and type of `like`.
 
-    Normal noise n from the CRC-32 of the name. Convolutions: n / sqrt(fan-in), times 10 in S3FD's heads and 2 in
-    the last layer of Wav2Lip; running variances: 1 + 0.1·|n|; running means: 0.1·n; other weights: 1 + 0.1·n;
-    biases: 0.05·n.
+    The source is normal noise n, seeded with the CRC-32 of the name. Convolutions: n / sqrt(fan-in), times 10 in
+    S3FD's heads and 2 in the last layer of Wav2Lip; running variances: 1 + 0.1·|n|; running means: 0.1·n; other
+    weights: 1 + 0.1·n; biases: 0.05·n.
     """
     if name.endswith("num_batches_tracked"):
         return torch.zeros_like(like)

@@ -1,4 +1,4 @@
-"""S3FD: a picture to face scores and boxes at six scales (Zhang et al., 2017)."""
+"""S3FD, a network from images to face scores and boxes at six scales (Zhang et al., 2017)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Maps = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution with ReLU; its `head`, if it has one, gives a score and a regression map.
+    """A convolution with ReLU; its `head`, if it has one, outputs a score map and a regression map.
 
     Attributes:
-        pool: whether the map is halved by max-pooling before it.
-        normed: whether the head sees the map with its channels scaled to a learnt length.
-        backgrounds: background channels of the head's scores; the largest counts.
+        pool: whether max-pooling halves the map before the convolution.
+        normed: whether the channels are scaled to a learned length before the head.
+        backgrounds: number of background channels in the head's scores; the largest counts.
     """
 
     name: str
@@ -47,7 +47,7 @@ LAYERS: tuple[Layer, ...] = (
     Layer("conv5_1", 512, 512, pool=True),
     Layer("conv5_2", 512, 512),
     Layer("conv5_3", 512, 512, head="conv5_3_norm", normed=True),  # stride 16
-    Layer("fc6", 512, 1024, padding=3, pool=True),  # so the map grows by four cells
+    Layer("fc6", 512, 1024, padding=3, pool=True),  # so this map is four cells larger
     Layer("fc7", 1024, 1024, kernel=1, padding=0, head="fc7"),  # stride 32
     Layer("conv6_1", 1024, 256, kernel=1, padding=0),
     Layer("conv6_2", 256, 512, stride=2, head="conv6_2"),  # stride 64
@@ -58,20 +58,20 @@ HEADS: tuple[Layer, ...] = tuple(layer for layer in LAYERS if layer.head)
 
 
 class ChannelNorm(nn.Module):
-    """Scales each cell's channels to length 1, then each channel by a learnt weight."""
+    """Scale each cell's channels to length 1, then each channel by a learned weight."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N,C,h,w] to the same shape; the sum over squares is FP32 whatever `x` is, FP16 ends at 65504."""
+        """Return [N,C,h,w] for [N,C,h,w]. The sum of squares is always FP32, because FP16 ends at 65504."""
         length = x.float().square().sum(dim=1, keepdim=True).sqrt() + 1e-10
         return (x / length).to(x.dtype) * self.weight.view(1, -1, 1, 1)
 
 
 class S3FD(nn.Module):
-    """The detector, with the tensor names of the published checkpoint. Inference only."""
+    """The detector, with the tensor names of the published checkpoint, for inference only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,13 +85,13 @@ class S3FD(nn.Module):
                 self.add_module(f"{layer.head}_mbox_loc", nn.Conv2d(layer.outputs, 4, 3, 1, 1))
 
     def forward(self, image: Tensor) -> Maps:
-        """Score every cell of the six maps.
+        """Compute the score and regression maps at six scales.
 
         Args:
             image: FP32 [N,3,H,W], RGB minus (104, 117, 123), H and W at least 32.
 
         Returns:
-            Twelve maps, score FP32 [N,2,h,w] (background, face) and regression FP32 [N,4,h,w] in turn,
+            Twelve maps: alternately score FP32 [N,2,h,w] (background, face) and regression FP32 [N,4,h,w],
             for strides 4, 8, 16, 32, 64, 128. No softmax; `lipsync.face_detection.decode_boxes` decodes them.
         """
         maps: list[Tensor] = []
@@ -105,9 +105,9 @@ class S3FD(nn.Module):
         return tuple(maps)
 
     def _head(self, layer: Layer, x: Tensor) -> tuple[Tensor, Tensor]:
-        seen = self.get_submodule(layer.head)(x) if layer.normed else x
-        score = self.get_submodule(f"{layer.head}_mbox_conf")(seen)
+        features = self.get_submodule(layer.head)(x) if layer.normed else x
+        score = self.get_submodule(f"{layer.head}_mbox_conf")(features)
         if layer.backgrounds > 1:
             background = score[:, : layer.backgrounds].amax(dim=1, keepdim=True)
             score = torch.cat((background, score[:, layer.backgrounds :]), dim=1)
-        return score, self.get_submodule(f"{layer.head}_mbox_loc")(seen)
+        return score, self.get_submodule(f"{layer.head}_mbox_loc")(features)

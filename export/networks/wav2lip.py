@@ -1,4 +1,4 @@
-"""Wav2Lip: a mel window and a face to the same face with lips that fit (Prajwal et al., 2020)."""
+"""Wav2Lip, a network from a mel window and a face to the face with matching lips (Prajwal et al., 2020)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Step = int | tuple[int, int]
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the tables below: a convolution, then batch norm, then ReLU.
+    """One layer of the tables below: convolution, batch norm, ReLU.
 
     `residual` adds the input before the ReLU; `up` is a transposed convolution.
     """
@@ -56,7 +56,7 @@ AUDIO_ENCODER: tuple[Layer, ...] = (
     _conv(256, 512, padding=0),
     _conv(512, 512, kernel=1, padding=0),
 )
-# each block's input is the one before's output with the kept face features of that size appended
+# the input of each block is the output of the previous one, with the face features of the same size appended
 FACE_DECODER: tuple[tuple[Layer, ...], ...] = (
     (_conv(512, 512, kernel=1, padding=0),),
     (Layer("up", 1024, 512, padding=0), _residual(512)),
@@ -80,13 +80,13 @@ class Block(nn.Module):
         self.residual = layer.kind == "residual"
 
     def forward(self, x: Tensor) -> Tensor:
-        """FP32 [N,inputs,h,w] to [N,outputs,h',w']."""
+        """Return FP32 [N,outputs,h',w'] for FP32 [N,inputs,h,w]."""
         y = self.conv_block(x)
         return torch.relu(y + x if self.residual else y)
 
 
 class Wav2Lip(nn.Module):
-    """The generator, with the tensor names of the published checkpoints. Inference only."""
+    """The generator, with the tensor names of the published checkpoints, for inference only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,11 +99,11 @@ class Wav2Lip(nn.Module):
         """Generate mouths.
 
         Args:
-            mel: FP32 [N,1,80,16], one window a face, in ±4.
-            face: FP32 [N,6,96,96] in 0…1: the crop BGR with its lower half zero, then the whole crop.
+            mel: FP32 [N,1,80,16] from -4 to 4, one window per face.
+            face: FP32 [N,6,96,96] from 0 to 1: the BGR crop with its lower half zero, then the whole crop.
 
         Returns:
-            FP32 [N,3,96,96] BGR in 0…1.
+            FP32 [N,3,96,96] BGR from 0 to 1.
         """
         features = []
         x = face

@@ -28,10 +28,11 @@ class Report:
 
     Attributes:
         results: the comparisons with the FP32 network, one per set of samples and set of weights.
-        milliseconds: name of a runtime to milliseconds per frame at each of `BATCHES`, all timed in one run; empty if
+        milliseconds: name of a runtime to milliseconds per frame at each of `batches`, all timed in one run; empty if
             the timing was left out.
         size: bytes of the exported files.
         machine: the processor on which the export was timed.
+        batches: the timed batch sizes.
     """
 
     model: Model
@@ -40,6 +41,7 @@ class Report:
     milliseconds: Mapping[str, Sequence[float]]
     size: int
     machine: str
+    batches: Sequence[int] = BATCHES
 
     def to_json(self) -> dict[str, object]:
         """Return all facts in plain types."""
@@ -52,7 +54,7 @@ class Report:
             "int8_instructions": int8_instructions(),
             "evaluated_on_real_weights": self._has_real_weights(),
             "results": [asdict(result) | {"passed": result.passed} for result in self.results],
-            "batches": list(BATCHES),
+            "batches": list(self.batches),
             "milliseconds_per_frame": {name: list(values) for name, values in self.milliseconds.items()},
         }
 
@@ -88,7 +90,7 @@ class Report:
             [name, *(f"{value:.1f} (×{first / value:.1f})" for value, first in zip(values, base, strict=True))]
             for name, values in self.milliseconds.items()
         ]
-        return _table(rows, ["ms per frame", *(f"batch {batch}" for batch in BATCHES)])
+        return _table(rows, ["ms per frame", *(f"batch {batch}" for batch in self.batches)])
 
     def _timing_note(self) -> str:
         height, width = samples.TIMING_SIZE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lipsync.arrays import Batch
@@ -20,13 +20,13 @@ _CPU = Path("/proc/cpuinfo")
 _VNNI, _AMX = ("avx512_vnni", "avx_vnni"), ("amx_int8",)
 
 
-def time_runs(model: Model, runs: Mapping[str, Run]) -> dict[str, list[float]]:
-    """Return milliseconds per frame of each run at each of `BATCHES`.
+def time_runs(model: Model, runs: Mapping[str, Run], batches: Sequence[int] = BATCHES) -> dict[str, list[float]]:
+    """Return milliseconds per frame of each run at each of the batch sizes.
 
     The runs take turns at each batch size, so that changes of the machine's speed affect all of them.
     """
     best: dict[str, list[float]] = {name: [] for name in runs}
-    for size in BATCHES:
+    for size in batches:
         batch = samples.timing(model, size)
         times = {name: seconds(run, batch) for name, run in runs.items()}
         for name, value in times.items():

@@ -1,4 +1,4 @@
-"""The two networks with the golden fill, and their exports: made once, they cost ten seconds."""
+"""The two networks with the golden weights, and their exports, which take ten seconds and are made once."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def inference() -> object:
 
 
 class Spy(nn.Module):
-    """Keeps what it is given and answers with what it is told."""
+    """Record the inputs and return a given output, or that of a given function."""
 
     def __init__(self, answer: object) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ def test_wav2lip_gives_the_golden_mouths(wav2lip_graph: Wav2LipGraph) -> None:
         assert np.abs(mouths.astype(int) - golden["mouths"]).max() <= 1
 
 
-def test_wav2lip_sees_the_crop_without_its_lower_half_and_then_the_whole_crop() -> None:
+def test_the_input_of_wav2lip_is_the_crop_without_its_lower_half_and_then_the_whole_crop() -> None:
     spy = Spy(lambda mel, face: face[:, 3:])
     face, mel = noise(2, 96, 96, 3), torch.rand(2, 80, 16)
     Wav2LipGraph(spy)(face, mel)
@@ -55,7 +55,7 @@ def test_wav2lip_sees_the_crop_without_its_lower_half_and_then_the_whole_crop() 
     torch.testing.assert_close(seen[:, 3:], channels_first)
 
 
-def test_a_mouth_is_truncated_to_grey_levels_not_rounded() -> None:
+def test_a_mouth_is_truncated_to_gray_levels_not_rounded() -> None:
     levels = torch.tensor([0.0, 0.9 / 255, 127.999 / 255, 254.9 / 255, 1.0])
     answer = levels.repeat(96 * 96 * 3 // 5 + 1)[: 96 * 96 * 3].reshape(1, 3, 96, 96)
     mouth = Wav2LipGraph(Spy(answer))(noise(1, 96, 96, 3), torch.zeros(1, 80, 16))
@@ -87,8 +87,8 @@ def test_s3fd_decodes_like_the_reference_in_numpy(s3fd_graph: S3FDGraph) -> None
     np.testing.assert_allclose(boxes[alone], wanted[alone], atol=1e-2, rtol=1e-4)
 
 
-def test_s3fd_sees_rgb_minus_the_means_in_their_odd_order() -> None:
-    spy = Spy(maps_of_a_blank_picture())
+def test_the_input_of_s3fd_is_rgb_minus_the_means_in_their_unusual_order() -> None:
+    spy = Spy(maps_of_a_blank_image())
     image = noise(1, 32, 64, 3)
     S3FDGraph(spy)(image)
     (seen,) = spy.seen
@@ -97,8 +97,8 @@ def test_s3fd_sees_rgb_minus_the_means_in_their_odd_order() -> None:
     torch.testing.assert_close(seen[0], torch.stack((red - 104, green - 117, blue - 123)))
 
 
-def test_a_picture_with_few_cells_is_padded_with_zeros() -> None:
-    boxes, scores = S3FDGraph(Spy(maps_of_a_blank_picture()))(noise(1, 32, 64, 3))
+def test_the_candidates_of_a_small_image_are_padded_with_zeros() -> None:
+    boxes, scores = S3FDGraph(Spy(maps_of_a_blank_image()))(noise(1, 32, 64, 3))
     assert boxes.shape == (1, CANDIDATES, 4)
     cells = 6  # one of each map
     assert bool((scores[0, :cells] == 0.5).all())
@@ -106,7 +106,7 @@ def test_a_picture_with_few_cells_is_padded_with_zeros() -> None:
     assert not boxes[0, cells:].any()
 
 
-def test_folding_leaves_no_batch_norm_and_the_same_answers(wav2lip_graph: Wav2LipGraph) -> None:
+def test_folding_removes_all_batch_norms_and_keeps_the_outputs(wav2lip_graph: Wav2LipGraph) -> None:
     folded = copy.deepcopy(wav2lip_graph)
     fold_batch_norms(folded)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
@@ -116,17 +116,17 @@ def test_folding_leaves_no_batch_norm_and_the_same_answers(wav2lip_graph: Wav2Li
     assert (folded(*sample).int() - wav2lip_graph(*sample).int()).abs().max() <= 1
 
 
-def maps_of_a_blank_picture() -> tuple[Tensor, ...]:
+def maps_of_a_blank_image() -> tuple[Tensor, ...]:
     return tuple(torch.zeros(1, channels, 1, 1) for _ in face_detection.STRIDES for channels in (2, 4))
 
 
-def test_a_halved_graph_keeps_batch_norms_whose_variance_fp16_cannot_tell_from_zero(
+def test_in_fp16_batch_norms_with_a_tiny_variance_still_work(
     wav2lip_graph: Wav2LipGraph,
 ) -> None:
     graph = copy.deepcopy(wav2lip_graph)
     for module in graph.net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # what comes in is small by the same factor, so the net computes what it did
+            # the inputs shrink by the same factor, so the network's outputs stay the same
             module.running_var.mul_(1e-8)
             module.running_mean.mul_(1e-4)
             module.eps = 1e-13
@@ -134,7 +134,7 @@ def test_a_halved_graph_keeps_batch_norms_whose_variance_fp16_cannot_tell_from_z
         if "conv_block.0" in name:
             parameter.mul_(1e-4)
     with np.load(GOLDEN / "wav2lip.npz") as golden:
-        inputs = (torch.from_numpy(golden["faces"][:2]), torch.from_numpy(golden["mel"][:2]))
+        inputs = (torch.from_numpy(golden["faces"][:1]), torch.from_numpy(golden["mel"][:1]))  # FP16 is slow on a CPU
     whole, half = graph(*inputs).int(), to_half(graph)(*inputs).int()
     assert (whole - half).abs().max() <= 4
-    assert whole.float().std() > 5  # a mouth, not one grey
+    assert whole.float().std() > 5  # an image of a mouth, not a single gray level
