@@ -19,7 +19,8 @@ from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
 from .inference.protocol import Frames, ModelInfo
 from .options import Generator
 
-Box = tuple[float, float, float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
+FaceFinder = Callable[[Image], Box | None]  # of UINT8 [H,W,3] BGR
 
 
 def face_in_the_middle(image: Image) -> Box:
@@ -44,7 +45,7 @@ class FakeInference:
 
     def __init__(
         self,
-        face: Callable[[Image], Box | None] = face_in_the_middle,
+        face: FaceFinder = face_in_the_middle,
         *,
         darken: bool = False,
         stand_ins: Iterable[str] = (),

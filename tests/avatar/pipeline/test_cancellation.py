@@ -25,6 +25,7 @@ from lipsync.boxes import SMOOTHING
 from lipsync.tensors import S3FD_BATCH
 from tests.support.media import (
     children,
+    file_of,
     find_square,
     moving_square,
     names,
@@ -114,7 +115,7 @@ async def test_the_frames_in_memory_are_bounded_if_the_model_is_slow(jobs: dict[
     models.gates["lipsync"].set()
     rendered = await task
     assert models.frame_count == rendered.frames == 300
-    rendered.path.unlink()
+    file_of(rendered).unlink()
 
 
 async def test_the_first_frame_is_encoded_before_the_last_one_is_decoded(jobs: dict[str, AvatarRequest]) -> None:
@@ -175,7 +176,7 @@ async def test_a_stopped_ffmpeg_does_not_block_the_event_loop(
     assert not task.done()
     resumed.cancel()
     signal_child(argument, signal.SIGCONT)
-    (await task).path.unlink()
+    file_of(await task).unlink()
 
 
 async def test_frames_are_piped_and_the_result_is_the_only_new_file(jobs: dict[str, AvatarRequest]) -> None:
@@ -185,15 +186,15 @@ async def test_frames_are_piped_and_the_result_is_the_only_new_file(jobs: dict[s
         async for event in events:
             seen |= names(jobs["video"].folder) - sent
             if isinstance(event, RenderResult):
-                assert seen == {event.path.name, "speech.f32"}  # the second one is deleted by now
-                event.path.unlink()
+                assert seen == {file_of(event).name, "speech.f32"}  # the second one is deleted by now
+                file_of(event).unlink()
 
 
 async def test_log_lines_of_a_job_have_its_request_id(
     jobs: dict[str, AvatarRequest], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "avatar")
-    (await run(jobs["still"], FakeInference())).path.unlink()
+    file_of(await run(jobs["still"], FakeInference())).unlink()
     with pytest.raises(Unavailable):
         await run(jobs["video"], FakeInference(failures={"lipsync": Unavailable("gone")}))
     requests = [vars(record)["request_id"] for record in caplog.records if record.name == "avatar"]

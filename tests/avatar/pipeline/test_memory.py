@@ -1,4 +1,7 @@
-"""A long clip needs the memory of a short one. Here small and short; `make test-long` runs ten minutes of 1080p."""
+"""A long clip takes no more memory than a short one.
+
+`make test` runs it on small, short clips, `make test-long` on ten minutes of 1080p.
+"""
 
 import json
 import os
@@ -34,27 +37,27 @@ async def main(folder, options):
                 return event.frames
 
 frames = asyncio.run(main(Path(sys.argv[1]), json.loads(sys.argv[2])))
-peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+peaks = [resource.getrusage(process).ru_maxrss for process in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 print(json.dumps([frames, *peaks]))
 """
 
 
 def peaks(folder: Path, seconds: int, options: dict[str, str]) -> tuple[int, int]:
-    """KiB that the job itself, and the largest ffmpeg that it started, had at most."""
+    """Return the peak memory of the job, and of the largest ffmpeg that it started, in KiB."""
     folder.mkdir()
-    lasting = f"d={seconds}"
-    ffmpeg("-f", "lavfi", "-i", f"testsrc2=s={SIZE}:r=25:{lasting}", "-preset", "ultrafast", str(folder / "face.mp4"))
-    ffmpeg("-f", "lavfi", "-i", f"anoisesrc=a=0.1:{lasting}", "-b:a", "32k", str(folder / "speech.mp3"))
+    duration = f"d={seconds}"
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=s={SIZE}:r=25:{duration}", "-preset", "ultrafast", str(folder / "face.mp4"))
+    ffmpeg("-f", "lavfi", "-i", f"anoisesrc=a=0.1:{duration}", "-b:a", "32k", str(folder / "speech.mp3"))
     command = [sys.executable, "-c", JOB, str(folder), json.dumps(options)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     frames, own, child = json.loads(done.stdout)
-    assert abs(frames - 25 * seconds) <= 4  # an mp3 is a little longer
+    assert abs(frames - 25 * seconds) <= 4  # an MP3 is a little longer
     return own, child
 
 
 @pytest.mark.parametrize("options", [{}, {"no_face": "keep"}], ids=str)
-def test_a_long_clip_needs_the_memory_of_a_short_one(tmp_path: Path, options: dict[str, str]) -> None:
+def test_a_long_clip_takes_the_memory_of_a_short_one(tmp_path: Path, options: dict[str, str]) -> None:
     short, long = [peaks(tmp_path / str(seconds), seconds, options) for seconds in (SHORT, LONG)]
     print(f"{options}: job {short[0] >> 10} MiB at {SHORT} s, {long[0] >> 10} MiB at {LONG} s of {SIZE};", end=" ")
     print(f"ffmpeg {short[1] >> 10} and {long[1] >> 10} MiB")

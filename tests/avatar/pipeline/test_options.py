@@ -1,22 +1,23 @@
 """The effect of the options on the result."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from avatar.errors import InvalidField
 from avatar.events import RenderResult
 from avatar.options import Blend, ExtendMode, Generator, NoFace, Options, Quality, TrimMode
 from avatar.testing import FakeInference
-from lipsync.arrays import Floats
+from lipsync.arrays import Boxes, Floats, Image, Images
 from tests.support.media import (
     RATE,
     Frames,
     ffmpeg,
+    file_of,
     find_square,
     frame_rate,
     moving_square,
@@ -47,13 +48,13 @@ async def still(folder: Path, options: Options, models: FakeInference | None = N
 
 async def test_the_rest_of_a_longer_video_is_kept_with_silence(tmp_path: Path) -> None:
     result = await video(tmp_path, moving_square(60), Options(trim=TrimMode.KEEP))
-    assert result.frames == len(read_video(result.path)) == 60
+    assert result.frames == len(read_video(file_of(result))) == 60
     assert result.duration == 2.4
-    sound = read_sound(result.path)
+    sound = read_sound(file_of(result))
     assert abs(len(sound) / RATE - 2.4) < 0.1
     assert np.abs(sound[:RATE]).max() > 0.2
     assert np.abs(sound[RATE + 2000 :]).max() < 0.01
-    away = np.abs(read_video(result.path)[59].astype(int) - moving_square(60)[59]).mean(axis=2)
+    away = np.abs(read_video(file_of(result))[59].astype(int) - moving_square(60)[59]).mean(axis=2)
     assert np.median(away) <= 2
 
 
@@ -66,7 +67,7 @@ async def test_the_mouth_is_closed_after_the_audio(tmp_path: Path) -> None:
     result = await video(
         tmp_path, moving_square(60), Options(trim=TrimMode.KEEP), models=FakeInference(find_square, darken=True)
     )
-    frames = read_video(result.path)
+    frames = read_video(file_of(result))
     square = find_square(moving_square(60)[50])
     assert square
     lower = frames[50][int(square[3]) - 8 : int(square[3]) - 2, int(square[0]) + 4 : int(square[2]) - 4]
@@ -84,7 +85,7 @@ async def test_frames_without_a_face_are_unchanged_and_counted(tmp_path: Path) -
     models = FakeInference(find_square, darken=True)
     result = await video(tmp_path, frames, Options(no_face=NoFace.KEEP), 2.4, models)
     assert (result.frames, result.without_face) == (60, 30)
-    shown = read_video(result.path)
+    shown = read_video(file_of(result))
     assert np.abs(shown[35].astype(int) - frames[35]).mean() < 2
     assert np.abs(shown[10].astype(int) - frames[10]).max() > 60
     assert models.window_count == 30
@@ -101,8 +102,10 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
     class Speaking(FakeInference):
         """A darker face with an open mouth."""
 
-        async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Generator) -> Frames:
-            mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, np.min(frames))
+        async def lipsync(
+            self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, net: Generator
+        ) -> Images:
+            mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, np.min(np.asarray(frames)))
             mouths[:, 62:80, 32:64] = 0
             return mouths
 
@@ -110,7 +113,7 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
     difference = {}
     for blend in Blend:
         result = await still(tmp_path, Options(blend=blend, pads=(0, 0, 0, 0)), whole)
-        frame = read_video(result.path)[12].astype(int)
+        frame = read_video(file_of(result))[12].astype(int)
         difference[blend] = np.abs(frame[:121, :161] - moving_square(1, 161, 121)[0]).mean(axis=2)
     upper, mouth, edge = (
         (slice(22, 50), slice(42, 118)),
@@ -125,13 +128,13 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
 @pytest.mark.parametrize("fps", ["30", "24000/1001", "12.5"])
 async def test_a_still_has_the_selected_frame_rate(tmp_path: Path, fps: str) -> None:
     result = await still(tmp_path, Options(fps=Fraction(fps)))
-    assert frame_rate(result.path) == float(Fraction(fps))
+    assert frame_rate(file_of(result)) == float(Fraction(fps))
     assert result.frames == -(-Fraction(fps) // 1)
 
 
 async def test_a_still_is_cropped_and_rotated_like_a_video(tmp_path: Path) -> None:
     result = await still(tmp_path, Options(rotate=True, crop=(0, 100, 0, -1), box=(0, 50, 0, 50)))
-    assert read_video(result.path).shape[1:3] == (100, 122)
+    assert read_video(file_of(result)).shape[1:3] == (100, 122)
 
 
 async def test_a_crop_outside_the_image_is_rejected(tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ async def test_a_crop_outside_the_image_is_rejected(tmp_path: Path) -> None:
 
 async def test_the_maximum_height_is_that_of_the_result(tmp_path: Path) -> None:
     result = await video(tmp_path, moving_square(5, 320, 240), Options(max_height=120))
-    assert read_video(result.path).shape[1:3] == (120, 160)
+    assert read_video(file_of(result)).shape[1:3] == (120, 160)
 
 
 async def test_quality_levels_differ_in_size(tmp_path: Path) -> None:
@@ -149,7 +152,7 @@ async def test_quality_levels_differ_in_size(tmp_path: Path) -> None:
     noisy = np.random.RandomState(0).randint(0, 80, (25, 120, 160, 3)).astype(np.uint8) + moving_square(25) // 2
     for quality in Quality:
         result = await video(tmp_path, noisy, Options(quality=quality, box=(10, 90, 10, 90)))
-        sizes[quality] = result.path.stat().st_size
+        sizes[quality] = file_of(result).stat().st_size
     assert sizes[Quality.SMALL] < sizes[Quality.STANDARD] < sizes[Quality.HIGH]
 
 
@@ -157,7 +160,7 @@ async def test_the_aspect_of_pixels_that_are_not_square_is_kept(tmp_path: Path) 
     face = write_video(tmp_path / "face.mp4", moving_square(5), extra=["-vf", "setsar=4/3"])
     job = request(tmp_path, face, write_wav(tmp_path / "speech.wav", tone(0.5)), still=False)
     result = await run(job, FakeInference(find_square))
-    about = ffmpeg("-i", str(result.path), "-map", "0:v", "-c", "copy", "-f", "framecrc", "pipe:1").decode()
+    about = ffmpeg("-i", str(file_of(result)), "-map", "0:v", "-c", "copy", "-f", "framecrc", "pipe:1").decode()
     assert "#sar 0: 4/3" in about
 
 

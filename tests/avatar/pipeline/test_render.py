@@ -1,8 +1,9 @@
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from avatar.generation.chunks import CHUNK_FRAMES
 from avatar.limits import Limits
 from avatar.options import Generator
 from avatar.request import Background
-from avatar.testing import FakeInference, darkened
-from lipsync.arrays import Floats
+from avatar.testing import Box, FaceFinder, FakeInference, darkened, face_in_the_middle
+from lipsync.arrays import Boxes, Floats, Image, Images
 from lipsync.boxes import pad, smooth
 from lipsync.face_crop import crop, paste
 from lipsync.mel import mel_spectrogram
@@ -24,6 +25,7 @@ from tests.support.media import (
     RATE,
     Frames,
     ffmpeg,
+    file_of,
     find_square,
     frame_count,
     frame_rate,
@@ -45,11 +47,11 @@ ODD = 16_213  # samples; 1.0133125 s, a whole number of frames at no rate
 class Recorder(FakeInference):
     """Records the windows and the mouths of each call of `lipsync`."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, face: FaceFinder = face_in_the_middle, *, darken: bool = False) -> None:
+        super().__init__(face, darken=darken)
         self.recorded: list[tuple[Floats, Frames]] = []
 
-    async def lipsync(self, frames: Frames, boxes: NDArray[np.int32], windows: Floats, net: Generator) -> Frames:
+    async def lipsync(self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, net: Generator) -> Images:
         mouths = await super().lipsync(frames, boxes, windows, net)
         self.recorded.append((windows, mouths))
         return mouths
@@ -67,6 +69,10 @@ class Recorder(FakeInference):
             assert len(starts) == 1
             clip[starts[0]] = mouths
         return np.concatenate([clip[start] for start in range(0, len(windows), CHUNK_FRAMES)])
+
+
+def fixed_box(box: Box, image: Image) -> Box:
+    return box
 
 
 def speech(folder: Path, samples: int = ODD) -> Path:
@@ -104,9 +110,9 @@ def true_boxes(frames: Frames) -> NDArray[np.int32]:
 @pytest.mark.parametrize("fps", ["24000/1001", "25", "30000/1001", "12.5", "60000/1001"])
 async def test_the_video_is_as_long_as_the_audio(tmp_path: Path, fps: str) -> None:
     result = await video(tmp_path, FakeInference(), moving_square(90), fps)
-    assert result.frames == len(read_video(result.path)) == frame_count(ODD, Fraction(fps))
+    assert result.frames == len(read_video(file_of(result))) == frame_count(ODD, Fraction(fps))
     assert result.fps == Fraction(fps)
-    assert frame_rate(result.path) == float(Fraction(fps))
+    assert frame_rate(file_of(result)) == float(Fraction(fps))
     assert result.duration == ODD / RATE
 
 
@@ -124,14 +130,14 @@ async def test_a_result_with_too_many_frames_is_rejected_before_a_model_is_calle
 @pytest.mark.parametrize("samples", [3200, 3201, 16_000, 16_001])
 async def test_a_still_has_25_frames_per_second(tmp_path: Path, samples: int) -> None:
     result = await still(tmp_path, FakeInference(), samples)
-    assert result.frames == len(read_video(result.path)) == frame_count(samples, Fraction(25))
-    assert frame_rate(result.path) == 25
+    assert result.frames == len(read_video(file_of(result))) == frame_count(samples, Fraction(25))
+    assert frame_rate(file_of(result)) == 25
 
 
 async def test_the_result_is_in_the_folder_of_the_request(tmp_path: Path) -> None:
     result = await still(tmp_path, FakeInference())
-    assert result.path.parent == tmp_path
-    assert names(tmp_path) == {"face.png", "speech.wav", result.path.name}
+    assert file_of(result).parent == tmp_path
+    assert names(tmp_path) == {"face.png", "speech.wav", file_of(result).name}
 
 
 async def test_a_still_is_detected_once_and_sent_once_per_chunk(tmp_path: Path) -> None:
@@ -147,7 +153,7 @@ async def test_a_video_shorter_than_the_speech_is_looped(tmp_path: Path) -> None
     result = await video(tmp_path, models, moving_square(7))
     source = read_video(tmp_path / "face.mp4")
     boxes = true_boxes(source)
-    frames = read_video(result.path)
+    frames = read_video(file_of(result))
     assert len(frames) == 26
     assert models.frame_count == 7
     order = np.arange(26) % 7
@@ -159,7 +165,7 @@ async def test_a_video_too_long_to_be_kept_is_decoded_again(tmp_path: Path) -> N
     models = FakeInference(find_square)
     result = await video(tmp_path, models, moving_square(76, 640, 480), samples=RATE * 4)  # 70 MB decoded
     assert models.frame_count == 76
-    source, frames = read_video(tmp_path / "face.mp4"), read_video(result.path)
+    source, frames = read_video(tmp_path / "face.mp4"), read_video(file_of(result))
     assert len(frames) == 100
     boxes = true_boxes(source)
     for n in (0, 75, 76, 99):
@@ -212,7 +218,7 @@ async def test_only_the_rectangle_around_the_faces_is_sent(tmp_path: Path) -> No
 async def test_mouths_are_pasted_in_their_boxes_and_the_rest_is_unchanged(tmp_path: Path) -> None:
     models = FakeInference(find_square, darken=True)
     result = await video(tmp_path, models, moving_square(26))
-    source, frames = read_video(tmp_path / "face.mp4"), read_video(result.path)
+    source, frames = read_video(tmp_path / "face.mp4"), read_video(file_of(result))
     boxes = true_boxes(source)
     rule = mel_windows(mel_spectrogram(tone(ODD / RATE)), 25.0)
     windows = rule[np.minimum(np.arange(26), len(rule) - 1)]
@@ -229,7 +235,7 @@ async def test_the_last_pixels_of_an_odd_side_are_repeated(tmp_path: Path, size:
     result = await still(tmp_path, FakeInference(), size=size)
     picture = moving_square(1, *size)[0]
     wanted = np.pad(picture, ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge")
-    frame = read_video(result.path)[0]
+    frame = read_video(file_of(result))[0]
     assert frame.shape == wanted.shape
     (away,) = outside(frame[None], np.array([[40, 30, 121, 101]]))
     assert np.abs(frame.astype(int) - wanted)[away].mean() < 2
@@ -244,7 +250,7 @@ async def test_the_audio_is_complete(tmp_path: Path, rate: int) -> None:
     result = await run(
         request(tmp_path, face, write_wav(tmp_path / "s.wav", samples, rate), still=True), FakeInference()
     )
-    sound = read_sound(result.path, rate)
+    sound = read_sound(file_of(result), rate)
     assert len(samples) <= len(sound) < len(samples) + 2048  # AAC has frames of 1024 samples
     assert np.corrcoef(sound[: len(samples)], samples)[0, 1] > 0.99
     assert not np.abs(sound[len(samples) + 64 :]).max(initial=0) > 0.1
@@ -257,7 +263,7 @@ async def test_nan_and_infinities_become_silence_in_the_result(tmp_path: Path) -
     damaged[9000], damaged[9001] = np.inf, -np.inf
     face = write_still(tmp_path / "face.png")
     result = await run(request(tmp_path, face, write_wav(tmp_path / "s.wav", damaged), still=True), FakeInference())
-    sound = read_sound(result.path)
+    sound = read_sound(file_of(result))
     assert np.abs(sound[4500:7500]).max() < 0.02
     assert np.corrcoef(sound[9100:16_000], samples[9100:])[0, 1] > 0.99
 
@@ -266,34 +272,34 @@ async def test_silent_audio_is_accepted(tmp_path: Path) -> None:
     face, quiet = write_still(tmp_path / "face.png"), write_wav(tmp_path / "s.wav", np.zeros(RATE, np.float32))
     result = await run(request(tmp_path, face, quiet, still=True), FakeInference())
     assert result.frames == 25
-    assert not read_sound(result.path).any()
+    assert not read_sound(file_of(result)).any()
 
 
 async def test_audio_shorter_than_a_window_is_followed_by_silence(tmp_path: Path) -> None:
     result = await still(tmp_path, FakeInference(), samples=800)
-    assert result.frames == len(read_video(result.path)) == 5
-    assert len(read_sound(result.path)) >= 3200
+    assert result.frames == len(read_video(file_of(result))) == 5
+    assert len(read_sound(file_of(result))) >= 3200
 
 
 async def test_the_result_is_h264_and_aac_with_the_index_first(tmp_path: Path) -> None:
     result = await still(tmp_path, FakeInference())
-    about = ffmpeg("-i", str(result.path), "-c", "copy", "-f", "framecrc", "pipe:1").decode()
+    about = ffmpeg("-i", str(file_of(result)), "-c", "copy", "-f", "framecrc", "pipe:1").decode()
     assert "#codec_id 0: h264" in about
     assert "#codec_id 1: aac" in about
-    data = result.path.read_bytes()
+    data = file_of(result).read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
 
 
 async def test_stand_ins_are_named_in_the_result(tmp_path: Path) -> None:
     result = await still(tmp_path, FakeInference(stand_ins=("wav2lip", "s3fd")))
     assert result.stand_ins == ("wav2lip", "s3fd")
-    assert b"stand-in checkpoints: wav2lip, s3fd" in result.path.read_bytes()
+    assert b"stand-in checkpoints: wav2lip, s3fd" in file_of(result).read_bytes()
 
 
 async def test_real_weights_leave_no_note(tmp_path: Path) -> None:
     result = await still(tmp_path, FakeInference())
     assert result.stand_ins == ()
-    assert b"stand-in" not in result.path.read_bytes()
+    assert b"stand-in" not in file_of(result).read_bytes()
 
 
 async def test_the_stages_are_timed(tmp_path: Path) -> None:
@@ -307,9 +313,10 @@ async def test_a_new_background_has_its_true_color_in_the_result(tmp_path: Path,
     models = FakeInference()
     face = write_still(tmp_path / "face.png")
     result = await run(request(tmp_path, face, speech(tmp_path), still=True, background=color), models)
-    frame = read_video(result.path)[10]
+    frame = read_video(file_of(result))[10]
     corner = frame[2:12, 140:158, ::-1].reshape(-1, 3)  # RGB; nothing in the picture is red enough for a person
     assert models.calls["segment"] == 1
+    assert color.rgb is not None
     np.testing.assert_allclose(np.median(corner, axis=0), color.rgb, atol=3)
 
 
@@ -328,7 +335,7 @@ async def test_a_still_without_a_face_is_rejected(tmp_path: Path) -> None:
 async def test_a_box_outside_the_image_is_no_face(tmp_path: Path) -> None:
     for box in ((-50.0, 10.0, -10.0, 50.0), (500.0, 10.0, 600.0, 50.0), (20.0, 30.0, 20.0, 60.0)):
         with pytest.raises(FaceNotFound):
-            await still(tmp_path, FakeInference(lambda picture, box=box: box))
+            await still(tmp_path, FakeInference(partial(fixed_box, box)))
 
 
 async def test_a_video_with_one_frame_without_a_face_is_rejected(tmp_path: Path) -> None:
@@ -366,7 +373,7 @@ async def test_concurrent_jobs_have_the_same_results_as_single_ones(tmp_path: Pa
         folder.mkdir()
         frames = moving_square(10 + n, 160 + 16 * n, 120)
         result = await video(folder, FakeInference(find_square, darken=True), frames, samples=ODD + 1000 * n)
-        return read_video(result.path)
+        return read_video(file_of(result))
 
     alone = [await job(n, "alone") for n in range(4)]
     concurrent = await asyncio.gather(*(job(n, "concurrent") for n in range(4)))
