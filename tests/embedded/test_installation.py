@@ -1,4 +1,4 @@
-"""The launcher's parts that need no server."""
+"""The parts of the launcher that need no server."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 from embedded import backend_directory, command_line, installation, ports
 from embedded.errors import MissingDependency, PortBusy
 from embedded.startup_log import StartupLog
-from lipsync.triton.cpu import usable_cores
+from lipsync.triton.cpu import THREADS_VARIABLE, usable_cores
 
 NAMES = ("http", "grpc", "metrics")
 
 
 @pytest.mark.parametrize(
-    ("system_name", "machine", "libc", "said"),
+    ("system_name", "machine", "libc", "message"),
     [
         ("Darwin", "arm64", ("", ""), "Linux x86-64 only, this is Darwin arm64"),
         ("Linux", "aarch64", ("glibc", "2.36"), "Linux x86-64 only"),
@@ -26,15 +26,15 @@ NAMES = ("http", "grpc", "metrics")
         ("Linux", "x86_64", ("", ""), "glibc 2.35 or newer, this is another libc"),
     ],
 )
-def test_a_machine_that_cannot_run_the_wheel_is_told_so(
-    system_name: str, machine: str, libc: tuple[str, str], said: str
+def test_a_machine_that_cannot_run_the_wheel_is_rejected(
+    system_name: str, machine: str, libc: tuple[str, str], message: str
 ) -> None:
-    with pytest.raises(MissingDependency, match=said):
+    with pytest.raises(MissingDependency, match=message):
         installation.check_platform(system_name, machine, libc)
 
 
 @pytest.mark.parametrize("version", ["2.35", "2.36", "3.0"])
-def test_a_machine_that_can_run_the_wheel_passes(version: str) -> None:
+def test_a_machine_that_can_run_the_wheel_is_accepted(version: str) -> None:
     installation.check_platform("Linux", "x86_64", ("glibc", version))
 
 
@@ -46,12 +46,12 @@ def test_the_first_folder_with_the_shared_library_is_taken(tmp_path: Path) -> No
     assert installation.find_libpython(folders) == folders[1]
 
 
-def test_a_missing_shared_library_is_named_with_what_brings_it(tmp_path: Path) -> None:
+def test_a_missing_shared_library_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
     with pytest.raises(MissingDependency, match=rf"libpython{installation.PYTHON}\.so.*(install|--enable-shared)"):
         installation.find_libpython([tmp_path])
 
 
-def test_the_backend_directory_holds_the_stub_beside_the_python_backend(tmp_path: Path) -> None:
+def test_the_backend_directory_holds_the_python_backend_and_its_stub(tmp_path: Path) -> None:
     parts = installation.find_installation()
     backends = backend_directory.build_backends(tmp_path, parts)
     python = backends / "python"
@@ -64,15 +64,15 @@ def test_the_backend_directory_holds_the_stub_beside_the_python_backend(tmp_path
 def test_the_environment_puts_the_running_python_first() -> None:
     parts = installation.find_installation()
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/opt/lib", "PYTHONHOME": "/elsewhere", "LANG": "C"}
-    grown = command_line.environment(parts, 3, base)
-    assert grown["LD_LIBRARY_PATH"].split(":") == [str(parts.libpython), str(parts.libraries), "/opt/lib"]
-    assert grown["PATH"].split(":") == [str(Path(sys.executable).parent), "/usr/bin"]
-    assert grown["LANG"] == "C"
-    assert "PYTHONHOME" not in grown
-    assert grown[command_line.THREADS_VARIABLE] == "3"
+    variables = command_line.environment(parts, 3, base)
+    assert variables["LD_LIBRARY_PATH"].split(":") == [str(parts.libpython), str(parts.libraries), "/opt/lib"]
+    assert variables["PATH"].split(":") == [str(Path(sys.executable).parent), "/usr/bin"]
+    assert variables["LANG"] == "C"
+    assert "PYTHONHOME" not in variables
+    assert variables[THREADS_VARIABLE] == "3"
 
 
-def test_wished_ports_are_kept_and_zeros_become_free_ones() -> None:
+def test_requested_ports_are_kept_and_zeros_become_free_ports() -> None:
     chosen = ports.choose({"http": 0, "grpc": 0, "metrics": 0})
     assert len({chosen.http, chosen.grpc, chosen.metrics}) == 3
     again = ports.choose({"http": chosen.http, "grpc": 0, "metrics": chosen.metrics})
@@ -80,15 +80,15 @@ def test_wished_ports_are_kept_and_zeros_become_free_ones() -> None:
     assert all(ports.is_free(port) for port in (again.http, again.grpc, again.metrics))
 
 
-def test_a_listener_on_all_addresses_makes_a_port_busy() -> None:
-    with socket.create_server(("0.0.0.0", 0)) as busy:  # noqa: S104  the case that is tested
+def test_a_port_with_a_listener_on_all_addresses_is_in_use() -> None:
+    with socket.create_server(("0.0.0.0", 0)) as busy:  # noqa: S104 - the case under test
         port = busy.getsockname()[1]
         assert not ports.is_free(port)
         with pytest.raises(PortBusy, match=f"--metrics-port {port}"):
             ports.choose({"http": 0, "grpc": 0, "metrics": port})
 
 
-def test_one_port_for_two_services_is_refused() -> None:
+def test_one_port_for_two_services_is_rejected() -> None:
     port = ports.choose(dict.fromkeys(NAMES, 0)).http
     with pytest.raises(PortBusy, match=f"--grpc-port {port}: two services"):
         ports.choose({"http": port, "grpc": port, "metrics": 0})
@@ -108,7 +108,7 @@ def test_without_a_quota_the_affinity_counts(tmp_path: Path, quota: str) -> None
     assert usable_cores(file) == usable_cores(tmp_path / "none") >= 1
 
 
-def test_the_log_tells_what_loads_what_is_ready_and_what_failed(tmp_path: Path) -> None:
+def test_the_log_shows_which_models_load_are_ready_or_have_failed(tmp_path: Path) -> None:
     path = tmp_path / "triton.log"
     with path.open("w") as written, path.open() as read:
         log = StartupLog()
@@ -128,7 +128,7 @@ def test_the_log_tells_what_loads_what_is_ready_and_what_failed(tmp_path: Path) 
         assert log.failed == {"b": 'ValueError: "no"'}
 
 
-def test_the_last_error_is_kept_for_a_server_that_dies() -> None:
+def test_the_last_error_is_kept_in_case_the_server_ends() -> None:
     log = StartupLog()
     log.feed("/x/tritonserver: error while loading shared libraries: libfoo.so: cannot open")
     assert log.last_error == ""

@@ -92,7 +92,7 @@ def test_requests_that_want_different_outputs_share_a_run_and_get_their_own_rows
     assert _runs(call, "lookup") - before < 24
 
 
-def test_a_request_that_the_graph_refuses_does_not_spoil_its_neighbours(call: Caller) -> None:
+def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Caller) -> None:
     def ask(i: int) -> None:
         inputs = {"row": np.full((1, 1), i if i % 4 else 1000, np.int64)}
         if i % 4:
@@ -107,7 +107,7 @@ def test_a_request_that_the_graph_refuses_does_not_spoil_its_neighbours(call: Ca
     _at_once(ask, 16)
 
 
-def test_shapes_that_the_graph_refuses_are_the_callers_mistake(call: Caller) -> None:
+def test_shapes_that_the_graph_rejects_are_an_error_of_the_caller(call: Caller) -> None:
     wide = np.zeros((1, 5), np.float32)
     status, message = refusal(call, "loose", {"x": wide, "y": wide})
     assert status == "StatusCode.INVALID_ARGUMENT"
@@ -115,7 +115,7 @@ def test_shapes_that_the_graph_refuses_are_the_callers_mistake(call: Caller) -> 
     assert "\n" not in message
 
 
-def test_a_failure_inside_the_graph_is_told_in_the_log_only(call: Caller, log: Path) -> None:
+def test_a_failure_inside_the_graph_is_reported_in_the_log_only(call: Caller, log: Path) -> None:
     three, two = _numbers(3), _numbers(2)
     answer = refusal(call, "unbatched", {"x": three["x"], "y": two["y"]})
     assert answer == ("StatusCode.INTERNAL", "internal error in unbatched")
@@ -124,8 +124,8 @@ def test_a_failure_inside_the_graph_is_told_in_the_log_only(call: Caller, log: P
     assert "broadcast" in lines[0]
 
 
-def test_threads_come_from_the_launcher_unless_the_model_says_its_own_number(triton_of_models: Triton) -> None:
-    # the session's own thread is the stub's, the others are made for it
+def test_threads_come_from_the_launcher_unless_the_model_has_its_own_number(triton_of_models: Triton) -> None:
+    # the session also uses the stub's thread; the others are its own
     threads = {name: _threads_of(triton_of_models, name) for name in ("arithmetic", "four_threads")}
     assert threads["four_threads"] - threads["arithmetic"] == 4 - LAUNCHER_THREADS
 
@@ -186,7 +186,7 @@ def _ask_for_four_threads(config: pb.ModelConfig) -> None:
 
 
 def _threads_of(triton: Triton, model: str) -> int:
-    """Threads of the process that runs a model: the server's child whose command line names it."""
+    """Return the number of threads of a model's process: the child of the server whose command line names it."""
     for children in Path(f"/proc/{triton.pid}/task").glob("*/children"):
         for child in children.read_text().split():
             if f"/{model}/1/" in Path(f"/proc/{child}/cmdline").read_text():

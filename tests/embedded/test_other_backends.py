@@ -30,14 +30,16 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 class Arithmetic(torch.nn.Module):
-    """`x` and `y` [n,w] to their sum and their difference, as the ONNX model of `tiny_models`."""
+    """Return the sum and the difference of `x` and `y` [n,w], like the ONNX model of `tiny_models`."""
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return x + y, x - y
 
 
-def add(repository: Path, backend: str, name: str = "", *, open_width: bool = True, **parameters: str) -> Path:
-    """The arithmetic for a backend, its width open in the config and, if `open_width`, in an IR; returns the file."""
+def add(
+    repository: Path, backend: str, name: str = "", *, open_width: bool = True, parameters: dict[str, str] | None = None
+) -> Path:
+    """Add the arithmetic for a backend, variable in width in the config and (`open_width`) in an IR; return the file."""
     onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
     folder = onnx.parent
     config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
@@ -45,7 +47,7 @@ def add(repository: Path, backend: str, name: str = "", *, open_width: bool = Tr
     config.dynamic_batching.max_queue_delay_microseconds = 50_000
     for tensor in (*config.input, *config.output):
         tensor.dims[0] = -1
-    for key, value in parameters.items():
+    for key, value in (parameters or {}).items():
         config.parameters[key].string_value = value
     (folder.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
     path = folder / FILES[backend]
@@ -57,7 +59,8 @@ def add(repository: Path, backend: str, name: str = "", *, open_width: bool = Tr
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.save(torch.jit.trace(Arithmetic(), (torch.ones(2, 4), torch.ones(2, 4))), path)
+            traced = torch.jit.trace(Arithmetic(), (torch.ones(2, 4), torch.ones(2, 4)))  # type: ignore[no-untyped-call]
+            torch.jit.save(traced, path)
     onnx.unlink()
     return path
 
@@ -67,7 +70,7 @@ def triton_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trito
     repository = tmp_path_factory.mktemp("models")
     for backend in BACKENDS:
         add(repository, backend)
-        add(repository, backend, f"{backend}_three", **{THREADS[backend]: "3"})
+        add(repository, backend, f"{backend}_three", parameters={THREADS[backend]: "3"})
     add(repository, "openvino", "openvino_fixed", open_width=False)
     with Triton(repository, threads=1) as triton:
         yield triton
@@ -100,7 +103,7 @@ def test_only_the_wanted_outputs_are_sent(call: Caller, backend: str) -> None:
 
 
 @every_backend
-def test_requests_at_once_share_runs_and_get_their_own_rows(call: Caller, backend: str) -> None:
+def test_concurrent_requests_share_runs_and_get_their_own_rows(call: Caller, backend: str) -> None:
     def ask(i: int) -> None:
         inputs = numbers(1 + i % 3, start=100 * i)
         barrier.wait()
@@ -114,7 +117,7 @@ def test_requests_at_once_share_runs_and_get_their_own_rows(call: Caller, backen
     assert sum(call.batches(backend).values()) - before < 12
 
 
-def test_shapes_that_a_module_refuses_are_the_callers_mistake(call: Caller) -> None:
+def test_shapes_that_a_module_rejects_are_an_error_of_the_caller(call: Caller) -> None:
     status, message = refusal(call, "pytorch", {"x": numbers(1, 4)["x"], "y": numbers(1, 5)["y"]})
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message.startswith("pytorch: x [1, 4], y [1, 5]: The size of tensor a (4) must match")
@@ -122,7 +125,7 @@ def test_shapes_that_a_module_refuses_are_the_callers_mistake(call: Caller) -> N
     np.testing.assert_array_equal(call("pytorch", numbers(1))["sum"], numbers(1)["x"] * 3)
 
 
-def test_shapes_that_an_ir_does_not_have_are_the_callers_mistake(call: Caller) -> None:
+def test_shapes_that_an_ir_does_not_have_are_an_error_of_the_caller(call: Caller) -> None:
     status, message = refusal(call, "openvino_fixed", numbers(2, 5))
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message == "openvino_fixed: x: [?,4] expected, got [2, 5]"
@@ -130,20 +133,20 @@ def test_shapes_that_an_ir_does_not_have_are_the_callers_mistake(call: Caller) -
 
 
 @every_backend
-def test_large_inputs_are_run_too_and_leave_the_net_as_it_was(call: Caller, backend: str) -> None:
+def test_large_inputs_run_and_do_not_change_the_network(call: Caller, backend: str) -> None:
     large = numbers(3, 1 << 20)
     np.testing.assert_array_equal(call(backend, large)["difference"], -large["x"])
     np.testing.assert_array_equal(call(backend, numbers(1))["sum"], numbers(1)["x"] * 3)
 
 
 @every_backend
-def test_a_missing_file_is_said_by_name(tmp_path: Path, backend: str) -> None:
+def test_a_missing_file_is_reported_by_name(tmp_path: Path, backend: str) -> None:
     add(tmp_path, backend).unlink()
     with pytest.raises(StartFailed, match=rf"model {backend} does not load: .*{FILES[backend]} is missing"):
         Triton(tmp_path).start()
 
 
-def test_a_name_that_the_network_lacks_is_said(tmp_path: Path) -> None:
+def test_a_name_that_the_network_lacks_is_reported(tmp_path: Path) -> None:
     add(tmp_path, "openvino")
     path = tmp_path / "openvino" / "config.pbtxt"
     path.write_text(path.read_text().replace('"sum"', '"total"'))
@@ -152,7 +155,7 @@ def test_a_name_that_the_network_lacks_is_said(tmp_path: Path) -> None:
 
 
 @every_backend
-def test_a_parameter_that_is_no_number_is_said_by_name(tmp_path: Path, backend: str) -> None:
-    add(tmp_path, backend, **{THREADS[backend]: "many"})
+def test_a_parameter_that_is_no_number_is_reported_by_name(tmp_path: Path, backend: str) -> None:
+    add(tmp_path, backend, parameters={THREADS[backend]: "many"})
     with pytest.raises(StartFailed, match=rf"parameter {THREADS[backend]}: a number expected, got 'many'"):
         Triton(tmp_path).start()

@@ -1,4 +1,4 @@
-"""Starting and stopping the server: what it takes, what it says, what it leaves."""
+"""Starting and stopping the server: its requirements, its messages, and its clean-up."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import tiny_models
 from tests.support.triton_calls import caller
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 as /proc/net shows it, and mapped to IPv6
-PATIENCE = 30.0  # seconds until a test gives up waiting
+TIMEOUT = 30.0  # seconds until a test gives up waiting
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The temporary folder that the server is given."""
+    """The temporary folder of the server."""
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)  # what tempfile remembers of TMPDIR
+    monkeypatch.setattr("tempfile.tempdir", None)  # the value of TMPDIR that tempfile has cached
     return folder
 
 
@@ -50,7 +50,7 @@ def _regions(prefix: str) -> list[str]:
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
@@ -93,7 +93,7 @@ def test_a_stopped_server_starts_again(models: Path) -> None:
     for _ in range(2):
         with triton, caller(triton.grpc_address) as call:
             assert call.client.is_model_ready("arithmetic")
-    triton.stop()  # a second stop is nothing
+    triton.stop()  # a second stop has no effect
     with pytest.raises(EmbeddedError, match="not running"):
         _ = triton.pid
 
@@ -105,7 +105,7 @@ def test_the_log_goes_to_the_given_file(models: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
-def test_a_busy_port_is_named_with_its_flag_before_anything_is_started(models: Path, room: Path, name: str) -> None:
+def test_a_port_in_use_is_named_with_its_flag_before_anything_is_started(models: Path, room: Path, name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(PortBusy, match=rf"^--{name}-port {port}: .*in use"):
@@ -114,13 +114,13 @@ def test_a_busy_port_is_named_with_its_flag_before_anything_is_started(models: P
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])
-def test_a_repository_without_models_is_refused(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_repository_without_models_is_rejected(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "models")
     with pytest.raises(BadRepository, match=r"models: no .*python -m export models"):
         Triton(tmp_path / "models").start()
 
 
-def test_a_broken_net_is_named_with_its_reason_and_nothing_stays(models: Path, room: Path) -> None:
+def test_a_broken_net_is_named_with_its_reason_and_nothing_remains(models: Path, room: Path) -> None:
     tiny_models.add_arithmetic(models, "broken").write_bytes(b"junk")
     with pytest.raises(StartFailed, match=r"^model broken does not load: .*Protobuf parsing failed") as failed:
         Triton(models).start()
@@ -145,14 +145,14 @@ def test_every_model_that_does_not_load_is_named(models: Path) -> None:
     assert "arithmetic" not in message
 
 
-def test_a_model_that_never_finishes_loading_is_given_up_and_named(models: Path, room: Path) -> None:
+def test_a_model_that_never_finishes_loading_times_out_and_is_named(models: Path, room: Path) -> None:
     tiny_models.add_python(models, "endless", "import time\nwhile True: time.sleep(1)")
     with pytest.raises(StartFailed, match=r"not ready after 3 s; 1 of 2 models loaded, waiting for endless"):
         Triton(models, start_timeout=3, stop_timeout=1).start()
     assert not _folders(room)
 
 
-def test_progress_names_the_models_that_are_waited_for(models: Path) -> None:
+def test_progress_names_the_models_that_are_still_loading(models: Path) -> None:
     slow = "import time\nclass TritonPythonModel:\n    def initialize(self, args): time.sleep(5)"
     tiny_models.add_python(models, "slow", slow)
     lines: list[str] = []
@@ -160,18 +160,18 @@ def test_progress_names_the_models_that_are_waited_for(models: Path) -> None:
         assert "1 of 2 models loaded, waiting for slow" in lines
 
 
-def test_a_server_that_dies_is_noticed(models: Path) -> None:
+def test_the_end_of_a_server_is_noticed(models: Path) -> None:
     with Triton(models) as triton:
-        triton.wait(timeout=0.1)  # as long as it runs, waiting raises nothing
+        triton.wait(timeout=0.1)  # while the server runs, waiting raises no error
         os.kill(triton.pid, signal.SIGKILL)
         with pytest.raises(ServerDied, match="signal 9"):
-            triton.wait(timeout=PATIENCE)
+            triton.wait(timeout=TIMEOUT)
 
 
 def test_a_server_that_does_not_stop_is_killed_with_its_models(models: Path, room: Path) -> None:
     with Triton(models, stop_timeout=0.2) as triton:
         group, (folder,) = triton.pid, _folders(room)
-        os.kill(group, signal.SIGSTOP)  # it will hear no SIGTERM
+        os.kill(group, signal.SIGSTOP)  # it will not process SIGTERM
     assert not watchdog.group_runs(group)
     assert not _regions(folder.name)
     assert not _folders(room)
@@ -194,7 +194,7 @@ def test_a_server_does_not_outlive_a_killed_owner(models: Path, room: Path) -> N
 
 
 def _listeners() -> dict[int, set[str]]:
-    """Addresses (hexadecimal, as the kernel shows them) that something listens on, by port."""
+    """Return the addresses of all listeners by port, in the kernel's hexadecimal notation."""
     found: dict[int, set[str]] = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

@@ -1,4 +1,4 @@
-"""Nothing reports to anybody how it is used."""
+"""No runtime reports its use over the network."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ EXPORTER = "import export.validation.runtimes, export.formats.openvino_ir, nncf,
 
 
 @pytest.mark.parametrize("code", [BACKEND, EXPORTER], ids=["openvino backend", "exporter"])
-def test_the_runtimes_are_imported_without_their_reporters(code: str, tmp_path: Path) -> None:
-    # each of them leaves an identity in the home folder before it reports anything
+def test_the_runtimes_are_imported_without_their_telemetry(code: str, tmp_path: Path) -> None:
+    # each of them writes an identity into the home folder before it reports anything
     code += "\nimport sys\nassert sys.modules.get('openvino_telemetry') is None"
     environment = {name: value for name, value in os.environ.items() if name not in ("CI", "NNCF_CI")}
     done = subprocess.run(

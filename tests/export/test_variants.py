@@ -6,7 +6,7 @@ from export.errors import ExportError
 from export.variants import CPU_CANDIDATES, ONNX_FP32, Format, Precision, Profile, Variant, resolve
 
 
-def test_a_cpu_gets_the_fastest_of_several_unless_something_is_said() -> None:
+def test_a_cpu_has_several_candidates_by_default() -> None:
     assert resolve(Profile.CPU, None, None) == CPU_CANDIDATES
     assert ONNX_FP32 in CPU_CANDIDATES
 
@@ -24,7 +24,7 @@ def test_a_cpu_gets_the_fastest_of_several_unless_something_is_said() -> None:
         (Profile.TENSORRT, None, None, Variant(Format.ONNX, Precision.FP16)),
     ],
 )
-def test_what_is_left_out_follows_from_what_is_said(
+def test_a_missing_format_or_precision_follows_from_the_other_options(
     profile: Profile, format: Format | None, precision: Precision | None, wanted: Variant
 ) -> None:
     assert resolve(profile, format, precision) == (wanted,)
@@ -40,7 +40,7 @@ def test_what_is_left_out_follows_from_what_is_said(
         (Profile.TENSORRT, Format.TORCHSCRIPT, None, "tensorrt is an accelerator of onnxruntime"),
     ],
 )
-def test_what_does_not_go_together_is_refused_with_the_reason(
+def test_options_that_cannot_be_combined_are_rejected_with_the_reason(
     profile: Profile, format: Format | None, precision: Precision | None, why: str
 ) -> None:
     with pytest.raises(ExportError, match=why):

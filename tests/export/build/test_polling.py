@@ -1,4 +1,4 @@
-"""New exports while a Triton that polls the repository is answering."""
+"""New exports are published while Triton polls the repository and answers requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from export.files import atomic_write
 from tests.support import tiny_models
 from tests.support.triton_calls import Caller, caller
 
-SECONDS = 60.0  # to wait for a new version; a poll comes every second
+SECONDS = 60.0  # until a test gives up waiting for a new version; Triton polls every second
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def call(repository: Path) -> Iterator[Caller]:
 
 
 class Calling:
-    """Calls without a pause, from another thread, until the block ends; keeps every different answer."""
+    """Send calls without pause from another thread until the block ends, and keep every distinct answer."""
 
     def __init__(self, call: Caller) -> None:
         self._call, self._over, self.failed = call, threading.Event(), list[Exception]()
@@ -77,7 +77,7 @@ def stage(repository: Path, name: str) -> Path:
 
 
 def other_arithmetic(repository: Path) -> onnx.ModelProto:
-    """The model, but its `sum` is a product: 1 for two ones, where a sum is 2."""
+    """Return the model with a product as its `sum`: 1 for two ones instead of 2."""
     proto = onnx.load(repository / "arithmetic" / "1" / "model.onnx")
     first = next(node for node in proto.graph.node if node.output[0] == "sum")
     first.CopyFrom(helper.make_node("Mul", ["x", "y"], ["sum"]))
@@ -103,7 +103,7 @@ def test_a_new_version_of_another_format_is_served_without_a_call_failing(reposi
         onnx.save(other_arithmetic(repository), repository.parent / "other.onnx")
         openvino.save_model(openvino.Core().read_model(repository.parent / "other.onnx"), staged / "model.xml")
         versions.publish(staged, repository / "arithmetic")
-        # the longest that the new version can stand under the old config; its server has polled by then
+        # the longest time that the new version can have the old config; the server has polled by then
         time.sleep(2.5)
         changed = text_format.Parse(config.read_text(), pb.ModelConfig())
         changed.backend, changed.default_model_filename = "openvino", "model.xml"

@@ -33,14 +33,14 @@ def build(weights: Path, repository: Path, on_progress: Callable[[str], None], o
 
 @pytest.fixture
 def exported(repository: Path, tmp_path: Path) -> Path:
-    """A copy of the session's repository, free to be changed."""
+    """A copy of the session's repository, which a test may change."""
     copy = tmp_path / "repository"
     shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=link_nets)
     return copy
 
 
 def link_nets(source: str, target: str) -> None:
-    """Copy a file; a net of 150 MB is linked, so whoever changes it in the copy unlinks it first."""
+    """Copy a file. Networks (150 MB) are linked, so a test must unlink one before it changes it in the copy."""
     if source.endswith(".onnx"):
         os.link(source, target)
     else:
@@ -48,7 +48,7 @@ def link_nets(source: str, target: str) -> None:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
@@ -75,7 +75,7 @@ def test_a_repository_has_everything_that_triton_loads(repository: Path) -> None
     assert not list(repository.rglob("*.part"))
 
 
-def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> None:
+def test_the_config_of_each_network_names_its_checkpoint(repository: Path) -> None:
     for model in MODELS:
         have = config(repository, model.name)
         if model.name in EXPORTED_NAMES:
@@ -89,30 +89,34 @@ def test_each_nets_config_says_which_checkpoint_it_runs_on(repository: Path) -> 
         assert have == model_config.config(model)
 
 
-def test_a_second_build_changes_nothing_and_says_so(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+def test_a_second_build_changes_nothing_and_reports_that(
+    stand_in_weights: Path, exported: Path, lines: list[str]
+) -> None:
     before = snapshot(exported)
-    build(stand_in_weights, exported, said.append)
+    build(stand_in_weights, exported, lines.append)
     assert snapshot(exported) == before
-    assert {line.split(":")[0] for line in said if "up to date" in line} == EXPORTED_NAMES
+    assert {line.split(":")[0] for line in lines if "up to date" in line} == EXPORTED_NAMES
 
 
-def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
-    build(stand_in_weights, exported, said.append)
-    assert "STAND-INS, NOT THE PUBLISHED WEIGHTS" in said[0]
-    assert str(stand_in_weights) in said[0]
+def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, lines: list[str]) -> None:
+    build(stand_in_weights, exported, lines.append)
+    assert "STAND-INS, NOT THE PUBLISHED WEIGHTS" in lines[0]
+    assert str(stand_in_weights) in lines[0]
 
 
-def test_only_what_is_damaged_or_old_is_made_again(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+def test_only_damaged_or_outdated_files_are_written_again(
+    stand_in_weights: Path, exported: Path, lines: list[str]
+) -> None:
     wanted = config(exported, "s3fd")
     damaged = exported / "segmentation" / "1" / "model.onnx"
     damaged.unlink()
     damaged.write_bytes(b"half a fil")
-    (exported / "face_nms" / "1" / "model.py").write_text("# an older one\n")
+    (exported / "face_nms" / "1" / "model.py").write_text("# an older version\n")
     (exported / "s3fd" / "config.pbtxt").write_text('name: "s3fd"\n')
     (exported / "lipsync" / "config.pbtxt").unlink()
     shutil.rmtree(exported / "lipsync" / "1")
     before = snapshot(exported)
-    build(stand_in_weights, exported, said.append)
+    build(stand_in_weights, exported, lines.append)
     assert config(exported, "s3fd") == wanted
     assert (exported / "segmentation" / "2" / "model.onnx").stat().st_size > 100
     after = snapshot(exported)
@@ -124,22 +128,24 @@ def test_only_what_is_damaged_or_old_is_made_again(stand_in_weights: Path, expor
         "segmentation/2/model.onnx",
         "segmentation/2/report.json",
     }
-    assert "segmentation: exporting from xception_pascalvoc.pb" in said
-    assert [line.split(":")[0] for line in said if "and evaluated" in line] == ["segmentation"]
+    assert "segmentation: exporting from xception_pascalvoc.pb" in lines
+    assert [line.split(":")[0] for line in lines if "and evaluated" in line] == ["segmentation"]
 
 
-def test_models_of_other_names_are_left_alone_and_named(
-    stand_in_weights: Path, exported: Path, said: list[str]
+def test_models_of_other_names_are_reported_and_not_touched(
+    stand_in_weights: Path, exported: Path, lines: list[str]
 ) -> None:
-    stranger = exported / "my_model" / "config.pbtxt"
-    stranger.parent.mkdir()
-    stranger.write_text('name: "my_model"\n')
-    build(stand_in_weights, exported, said.append)
-    assert stranger.read_text() == 'name: "my_model"\n'
-    assert any(line.startswith("my_model: not one of this project's models") for line in said)
+    unknown = exported / "my_model" / "config.pbtxt"
+    unknown.parent.mkdir()
+    unknown.write_text('name: "my_model"\n')
+    build(stand_in_weights, exported, lines.append)
+    assert unknown.read_text() == 'name: "my_model"\n'
+    assert any(line.startswith("my_model: not one of this project's models") for line in lines)
 
 
-def test_half_a_set_of_weights_names_what_is_missing(stand_in_weights: Path, tmp_path: Path) -> None:
+def test_an_incomplete_set_of_weights_is_rejected_with_the_missing_names(
+    stand_in_weights: Path, tmp_path: Path
+) -> None:
     half = tmp_path / "half"
     shutil.copytree(stand_in_weights, half, copy_function=os.link)
     (half / "s3fd.pth").unlink()
@@ -161,7 +167,7 @@ def test_real_weights_and_stand_ins_do_not_mix(golden_weights: Path, stand_in_we
 
 
 def test_a_broken_checkpoint_keeps_the_older_export(
-    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+    stand_in_weights: Path, exported: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     weights = tmp_path / "weights"
     shutil.copytree(stand_in_weights, weights, copy_function=os.link)
@@ -171,17 +177,17 @@ def test_a_broken_checkpoint_keeps_the_older_export(
     broken.write_bytes(content[: len(content) // 2])
     before = snapshot(exported)
     with pytest.raises(ExportError, match=r"wav2lip\.pth"):
-        build(weights, exported, said.append)
+        build(weights, exported, lines.append)
     assert snapshot(exported) == before
 
 
-def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, exported: Path) -> None:
+def test_a_second_build_into_one_repository_waits_for_the_first(stand_in_weights: Path, exported: Path) -> None:
     folder = os.open(exported, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
-    waits, lines = threading.Event(), []
+    waits, output = threading.Event(), list[str]()
 
     def on_progress(line: str) -> None:
-        lines.append(line)
+        output.append(line)
         if "waiting" in line:
             waits.set()
 
@@ -189,54 +195,54 @@ def test_two_builds_into_one_repository_take_turns(stand_in_weights: Path, expor
     other.start()
     try:
         assert waits.wait(60)
-        assert not any("up to date" in line for line in lines)
+        assert not any("up to date" in line for line in output)
     finally:
         os.close(folder)
         other.join(60)
     assert not other.is_alive()
-    assert sum("up to date" in line for line in lines) == len(EXPORTED_MODELS)
+    assert sum("up to date" in line for line in output) == len(EXPORTED_MODELS)
 
 
-def trained_otherwise(weights: Path, folder: Path) -> Path:
-    """The stand-ins, but another checkpoint for `segmentation`, which is exported in two seconds."""
+def with_other_segmentation(weights: Path, folder: Path) -> Path:
+    """Copy the stand-ins with another checkpoint for `segmentation`, whose export takes two seconds."""
     shutil.copytree(weights, folder, copy_function=os.link)
     other = folder / "xception_pascalvoc.pb"
     content = other.read_bytes()
     other.unlink()
-    # an unknown field of a protobuf message is skipped by whoever reads it
+    # parsers skip an unknown field of a protobuf message
     other.write_bytes(content + b"\xc2\x3e\x01x")
     return folder
 
 
-def test_a_new_export_becomes_the_next_version_and_an_older_one_comes_back_for_nothing(
-    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+def test_a_new_export_becomes_the_next_version_and_an_older_one_is_reused(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, lines: list[str]
 ) -> None:
-    weights = trained_otherwise(stand_in_weights, tmp_path / "weights")
-    build(weights, exported, said.append)
+    weights = with_other_segmentation(stand_in_weights, tmp_path / "weights")
+    build(weights, exported, lines.append)
     old, new = versions.list_versions(exported / "segmentation")
     assert (old.number, new.number) == (1, 2)
     assert config(exported, "segmentation").parameters["export"].string_value == new.export != old.export
 
-    said.clear()
-    build(stand_in_weights, exported, said.append)
-    assert any(line.startswith("segmentation: reusing an older export") for line in said)
-    assert not any("exporting" in line for line in said)
+    lines.clear()
+    build(stand_in_weights, exported, lines.append)
+    assert any(line.startswith("segmentation: reusing an older export") for line in lines)
+    assert not any("exporting" in line for line in lines)
     newest = versions.list_versions(exported / "segmentation")[-1]
     assert (newest.number, newest.export) == (3, old.export)
     assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2, 3]  # one older
 
 
-def test_pruning_leaves_as_many_older_versions_as_asked(
-    stand_in_weights: Path, exported: Path, tmp_path: Path, said: list[str]
+def test_pruning_keeps_the_requested_number_of_older_versions(
+    stand_in_weights: Path, exported: Path, tmp_path: Path, lines: list[str]
 ) -> None:
-    build(trained_otherwise(stand_in_weights, tmp_path / "weights"), exported, said.append)
-    said.clear()
-    repositories.prune(exported, 0, said.append)
-    assert said == ["segmentation: removed version 1, keeping 0 older"]
+    build(with_other_segmentation(stand_in_weights, tmp_path / "weights"), exported, lines.append)
+    lines.clear()
+    repositories.prune(exported, 0, lines.append)
+    assert lines == ["segmentation: removed version 1, keeping 0 older"]
     assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2]
 
 
-def test_every_export_has_a_report_beside_it(repository: Path) -> None:
+def test_every_export_has_a_report(repository: Path) -> None:
     for net in EXPORTED_MODELS:
         (version,) = versions.list_versions(repository / net.model.name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())
@@ -256,36 +262,40 @@ def test_the_list_names_every_model_of_a_repository(repository: Path) -> None:
     assert text.count("stand-in") == len(EXPORTED_MODELS)
 
 
-def test_nothing_is_left_beside_the_repository(stand_in_weights: Path, exported: Path, said: list[str]) -> None:
+def test_no_temporary_folder_remains_next_to_the_repository(
+    stand_in_weights: Path, exported: Path, lines: list[str]
+) -> None:
     killed = exported.parent / f".{exported.name}.abc.staging" / "wav2lip"
     killed.mkdir(parents=True)
     (killed / "model.onnx").write_bytes(b"half a fil")
-    build(stand_in_weights, exported, said.append)
+    build(stand_in_weights, exported, lines.append)
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
 
-def test_media_that_cannot_be_used_are_named_before_anything_is_exported(
-    stand_in_weights: Path, tmp_path: Path, said: list[str]
+def test_missing_media_are_reported_before_anything_is_exported(
+    stand_in_weights: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     options = BuildOptions(media=Media((tmp_path / "face.png",), Media.shipped().speech), timing=False)
     with pytest.raises(ExportError, match=r"face\.png: no such file.*--frames"):
-        build(stand_in_weights, tmp_path / "repository", said.append, options)
+        build(stand_in_weights, tmp_path / "repository", lines.append, options)
     assert not (tmp_path / "repository" / "s3fd").exists()
 
 
-def test_the_projects_own_repository_takes_only_what_its_configs_say(stand_in_weights: Path, said: list[str]) -> None:
+def test_the_projects_own_repository_accepts_only_the_variant_of_its_configs(
+    stand_in_weights: Path, lines: list[str]
+) -> None:
     for options in (BuildOptions(), BuildOptions(profile=Profile.GPU, format=Format.ONNX, precision=Precision.FP32)):
         with pytest.raises(ExportError, match="configs here are committed and for ONNX fp32 on a CPU"):
-            build(stand_in_weights, model_config.committed(), said.append, options)
+            build(stand_in_weights, model_config.committed(), lines.append, options)
 
 
-def test_a_mount_point_is_refused_since_nothing_can_be_renamed_into_it(stand_in_weights: Path, said: list[str]) -> None:
+def test_a_mount_point_is_rejected(stand_in_weights: Path, lines: list[str]) -> None:
     mounted = next(Path(line.split()[1]) for line in Path("/proc/mounts").read_text().splitlines() if "/proc" in line)
     with pytest.raises(ExportError, match=r"is a mount point.*use a folder inside it"):
-        build(stand_in_weights, mounted, said.append)
+        build(stand_in_weights, mounted, lines.append)
 
 
-def test_weights_that_are_real_are_judged_on_themselves_and_the_report_says_so(golden_repository: Path) -> None:
+def test_real_weights_are_evaluated_and_the_report_records_that(golden_repository: Path) -> None:
     for name in ("s3fd", "wav2lip", "wav2lip_gan"):
         (version,) = versions.list_versions(golden_repository / name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())

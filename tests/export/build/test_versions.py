@@ -21,7 +21,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def staged(folder: Path, content: str, seed: object = 0) -> Path:
-    """A filled folder with its record, ready to be put in place."""
+    """Return a filled folder with its record, ready to be published."""
     target = folder / f"staged-{content}"
     target.mkdir()
     (target / "model.onnx").write_text(content)
@@ -36,29 +36,29 @@ def test_each_export_becomes_the_next_version(model: Path, tmp_path: Path) -> No
     assert not list(tmp_path.glob("staged-*"))
 
 
-def test_what_triton_takes_for_no_version_is_none(model: Path, tmp_path: Path) -> None:
+def test_folders_that_triton_does_not_accept_as_versions_do_not_count(model: Path, tmp_path: Path) -> None:
     for name in ("0", "01", "2x", ".3"):
         (model / name).mkdir()
     assert versions.publish(staged(tmp_path, "a"), model).name == "1"
 
 
-def test_a_directory_that_no_export_filled_keeps_its_number_and_its_content(model: Path, tmp_path: Path) -> None:
+def test_a_directory_without_a_record_keeps_its_number_and_its_content(model: Path, tmp_path: Path) -> None:
     foreign = model / "7" / "model.onnx"
     foreign.parent.mkdir()
-    foreign.write_text("somebody's")
+    foreign.write_text("other")
     assert versions.publish(staged(tmp_path, "a"), model).name == "8"
     versions.publish(staged(tmp_path, "b"), model)
     assert [gone.number for gone in versions.prune(model, 0, tmp_path)] == [8]
-    assert foreign.read_text() == "somebody's"
+    assert foreign.read_text() == "other"
 
 
-def test_an_export_is_named_by_everything_that_went_into_it() -> None:
+def test_the_name_of_an_export_depends_on_all_its_inputs() -> None:
     name = versions.export_name(INPUTS)
     assert name == versions.export_name(dict(reversed(INPUTS.items())))
     assert len({name, versions.export_name(INPUTS | {"candidates": ["onnx int8"]}), versions.export_name({})}) == 3
 
 
-def test_a_damaged_version_is_not_whole(model: Path, tmp_path: Path) -> None:
+def test_a_damaged_version_is_not_intact(model: Path, tmp_path: Path) -> None:
     versions.publish(staged(tmp_path, "a"), model)
     (version,) = versions.list_versions(model)
     assert version.is_intact()
@@ -69,7 +69,7 @@ def test_a_damaged_version_is_not_whole(model: Path, tmp_path: Path) -> None:
     assert "DAMAGED" in listing.table(model.parent)
 
 
-def test_an_older_export_comes_back_without_its_files_being_written_again(model: Path, tmp_path: Path) -> None:
+def test_an_older_export_is_published_again_without_copying_its_files(model: Path, tmp_path: Path) -> None:
     old = versions.publish(staged(tmp_path, "a"), model)
     versions.publish(staged(tmp_path, "b", 1), model)
     versions.link(versions.list_versions(model)[0], tmp_path / "again")
@@ -80,22 +80,24 @@ def test_an_older_export_comes_back_without_its_files_being_written_again(model:
 
 
 @pytest.mark.parametrize(("keep", "left"), [(0, [4]), (1, [3, 4]), (9, [1, 2, 3, 4])])
-def test_as_many_older_ones_stay_as_asked(model: Path, tmp_path: Path, keep: int, left: list[int]) -> None:
+def test_the_requested_number_of_older_versions_is_kept(
+    model: Path, tmp_path: Path, keep: int, left: list[int]
+) -> None:
     for i in range(4):
         versions.publish(staged(tmp_path, str(i), i), model)
-    gone = [version.number for version in versions.prune(model, keep, tmp_path)]
-    assert sorted(gone + left) == [1, 2, 3, 4]
+    removed = [version.number for version in versions.prune(model, keep, tmp_path)]
+    assert sorted(removed + left) == [1, 2, 3, 4]
     assert [version.number for version in versions.list_versions(model)] == left
 
 
-def test_a_record_that_is_no_record_is_no_version(model: Path) -> None:
+def test_a_directory_with_an_invalid_record_is_not_a_version(model: Path) -> None:
     for number, text in enumerate(("{", "[]", ""), start=1):
         (model / str(number)).mkdir()
         (model / str(number) / versions.RECORD_FILE).write_text(text)
     assert versions.list_versions(model) == []
 
 
-def test_the_list_shows_what_each_version_is(model: Path, tmp_path: Path) -> None:
+def test_the_list_describes_each_version(model: Path, tmp_path: Path) -> None:
     for i in range(2):
         versions.publish(staged(tmp_path, str(i), i), model)
     (model.parent / "plain").mkdir()
@@ -120,6 +122,6 @@ def test_the_list_shows_what_each_version_is(model: Path, tmp_path: Path) -> Non
     }
 
 
-def test_a_folder_without_models_cannot_be_listed(tmp_path: Path) -> None:
+def test_listing_a_folder_without_models_fails(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"no models here.*python -m export models"):
         listing.table(tmp_path)

@@ -30,54 +30,54 @@ from export.errors import ExportError
 CONTENT = bytes(range(256)) * 4096  # a megabyte
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 PAGE = b"<!DOCTYPE html><html><body>moved</body></html>"
-HASTY = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=0.05)
+QUICK = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=0.05)
 YES = FetchOptions(accept_license=True)
 ROOT = Path(__file__).parents[3]
 
 
 @dataclass
-class Behaviour:
-    """What a server does; asked `ranges` and paths it keeps."""
+class ServerBehavior:
+    """The behavior of a test server, and the requests that it has received."""
 
     content: bytes = CONTENT
     status: int = 200
     kind: str = "application/octet-stream"
     ranges: bool = True
-    cut: list[int] = field(default_factory=list)  # bytes after which each of the next answers ends
+    cut: list[int] = field(default_factory=list)  # bytes after which each of the next responses ends
     etag: str = '"1"'
-    pause: float = 0.0  # seconds between pieces of 64 KB
-    busy: int = 0  # of the next answers are 503, with Retry-After
-    asked: list[dict[str, str]] = field(default_factory=list)
+    pause: float = 0.0  # seconds between blocks of 64 KB
+    busy: int = 0  # number of next responses that are 503, with Retry-After
+    requests: list[dict[str, str]] = field(default_factory=list)
 
 
 @contextmanager
-def serving(behaviour: Behaviour) -> Iterator[str]:
+def serving(behavior: ServerBehavior) -> Iterator[str]:
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            behaviour.asked.append({"path": self.path, **self.headers})
-            start, status, body = 0, behaviour.status, behaviour.content
-            if behaviour.busy:
-                behaviour.busy -= 1
+            behavior.requests.append({"path": self.path, **self.headers})
+            start, status, body = 0, behavior.status, behavior.content
+            if behavior.busy:
+                behavior.busy -= 1
                 status, body = 503, b"later"
             wanted = self.headers.get("Range", "")
-            fresh = self.headers.get("If-Range", behaviour.etag) == behaviour.etag
-            if status == 200 and behaviour.ranges and fresh and wanted:
+            fresh = self.headers.get("If-Range", behavior.etag) == behavior.etag
+            if status == 200 and behavior.ranges and fresh and wanted:
                 start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
             self.send_response(status)
-            self.send_header("Content-Type", behaviour.kind)
+            self.send_header("Content-Type", behavior.kind)
             self.send_header("Content-Length", str(len(body) - start))
-            self.send_header("ETag", behaviour.etag)
+            self.send_header("ETag", behavior.etag)
             if status == 503:
                 self.send_header("Retry-After", "1")
             if status == 206:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.end_headers()
-            end = start + behaviour.cut.pop(0) if behaviour.cut else len(body)
+            end = start + behavior.cut.pop(0) if behavior.cut else len(body)
             for i in range(start, min(end, len(body)), 65536):
                 self.wfile.write(body[i : min(i + 65536, end)])
-                time.sleep(behaviour.pause)
+                time.sleep(behavior.pause)
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
@@ -94,7 +94,7 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
 
 
 @pytest.fixture
-def said() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
@@ -102,8 +102,8 @@ def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> 
     return (PublishedFile("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
 
 
-def bring(folder: Path, said: list[str], files: tuple[PublishedFile, ...], options: FetchOptions = YES) -> None:
-    fetch.fetch(folder, said.append, options, files=files, policy=HASTY)
+def fetch_into(folder: Path, lines: list[str], files: tuple[PublishedFile, ...], options: FetchOptions = YES) -> None:
+    fetch.fetch(folder, lines.append, options, files=files, policy=QUICK)
 
 
 def left(folder: Path) -> set[str]:
@@ -118,140 +118,142 @@ def test_the_published_table_is_complete() -> None:
     assert all(source.startswith("https://") for file in PUBLISHED for source in file.sources)
 
 
-def test_a_file_is_downloaded_once(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour()) as url:
-        bring(tmp_path, said, one(url, size=len(CONTENT)))
+def test_a_file_is_downloaded_once(tmp_path: Path, lines: list[str]) -> None:
+    with serving(server := ServerBehavior()) as url:
+        fetch_into(tmp_path, lines, one(url, size=len(CONTENT)))
         assert (tmp_path / "net.pth").read_bytes() == CONTENT
         assert left(tmp_path) == {"net.pth"}
-        bring(tmp_path, said, one(url, size=len(CONTENT)))
-    assert len(server.asked) == 1
-    assert said[-1] == "net.pth: already present, checksum matches"
+        fetch_into(tmp_path, lines, one(url, size=len(CONTENT)))
+    assert len(server.requests) == 1
+    assert lines[-1] == "net.pth: already present, checksum matches"
 
 
 @pytest.mark.parametrize(
     ("first", "why"),
     [
-        (Behaviour(status=404), "404 Not Found"),
-        (Behaviour(content=PAGE, kind="text/html"), "a web page instead of the file"),
-        (Behaviour(content=PAGE), "a web page instead of the file"),
-        (Behaviour(content=b"other" * 999), "another file"),
-        (Behaviour(status=503), "503 Service Unavailable"),
+        (ServerBehavior(status=404), "404 Not Found"),
+        (ServerBehavior(content=PAGE, kind="text/html"), "a web page instead of the file"),
+        (ServerBehavior(content=PAGE), "a web page instead of the file"),
+        (ServerBehavior(content=b"other" * 999), "another file"),
+        (ServerBehavior(status=503), "503 Service Unavailable"),
     ],
     ids=["404", "page", "page called binary", "another file", "503"],
 )
-def test_the_next_source_is_taken_where_one_is_no_use(
-    tmp_path: Path, said: list[str], first: Behaviour, why: str
+def test_the_next_source_is_used_if_one_does_not_have_the_file(
+    tmp_path: Path, lines: list[str], first: ServerBehavior, why: str
 ) -> None:
-    with serving(first) as bad, serving(Behaviour()) as good:
-        bring(tmp_path, said, one(bad, good))
+    with serving(first) as bad, serving(ServerBehavior()) as good:
+        fetch_into(tmp_path, lines, one(bad, good))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
     assert left(tmp_path) == {"net.pth"}
-    assert any(line.startswith(f"net.pth: {bad}/net.pth: {why}") for line in said)
+    assert any(line.startswith(f"net.pth: {bad}/net.pth: {why}") for line in lines)
 
 
-def test_a_dead_source_is_passed_over(tmp_path: Path, said: list[str]) -> None:
-    with serving(Behaviour()) as dead:
+def test_an_unreachable_source_is_skipped(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior()) as dead:
         pass
-    with serving(Behaviour()) as good:
-        bring(tmp_path, said, one(dead, good))
+    with serving(ServerBehavior()) as good:
+        fetch_into(tmp_path, lines, one(dead, good))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_a_server_that_asks_for_time_gets_it(tmp_path: Path, said: list[str]) -> None:
-    with serving(Behaviour(busy=1)) as url:
+def test_the_pause_that_a_server_asks_for_is_respected(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior(busy=1)) as url:
         begin = time.monotonic()
         policy = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=5)
-        fetch.fetch(tmp_path, said.append, YES, files=one(url), policy=policy)
-    assert time.monotonic() - begin >= 1  # what Retry-After said, where it would have asked again after 0.01 s
+        fetch.fetch(tmp_path, lines.append, YES, files=one(url), policy=policy)
+    assert time.monotonic() - begin >= 1  # the value of Retry-After; without it the retry follows after 0.01 s
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_what_no_source_has_leaves_nothing_under_its_name(tmp_path: Path, said: list[str]) -> None:
+def test_if_every_source_fails_no_file_is_written(tmp_path: Path, lines: list[str]) -> None:
     with (
-        serving(Behaviour(content=b"wrong" * 100)) as one_url,
-        serving(Behaviour(status=404)) as other,
+        serving(ServerBehavior(content=b"wrong" * 100)) as one_url,
+        serving(ServerBehavior(status=404)) as other,
         pytest.raises(DownloadError, match=r"net\.pth: every source failed: .*another file: SHA-256.*404 Not Found"),
     ):
-        bring(tmp_path, said, one(one_url, other))
+        fetch_into(tmp_path, lines, one(one_url, other))
     assert not (tmp_path / "net.pth").exists()
 
 
-def test_a_file_of_another_size_is_refused_before_it_is_downloaded(tmp_path: Path, said: list[str]) -> None:
-    with serving(Behaviour()) as url, pytest.raises(DownloadError, match="1,048,576 bytes, expected 99"):
-        bring(tmp_path, said, one(url, size=99))
+def test_a_file_of_another_size_is_rejected_before_the_download(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match="1,048,576 bytes, expected 99"):
+        fetch_into(tmp_path, lines, one(url, size=99))
     assert left(tmp_path) == set()
 
 
-def test_a_cut_connection_goes_on_where_it_was_cut(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour(cut=[300_000, 200_000])) as url:
-        bring(tmp_path, said, one(url))
+def test_a_download_resumes_after_a_cut_connection(tmp_path: Path, lines: list[str]) -> None:
+    with serving(server := ServerBehavior(cut=[300_000, 200_000])) as url:
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert [asked.get("Range") for asked in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
-    assert server.asked[1]["If-Range"] == '"1"'
+    assert [request.get("Range") for request in server.requests] == [None, "bytes=300000-", "bytes=500000-"]
+    assert server.requests[1]["If-Range"] == '"1"'
 
 
-def test_another_run_and_another_source_go_on_too(tmp_path: Path, said: list[str]) -> None:
-    with serving(Behaviour(cut=[300_000, 0, 0, 0])) as url, pytest.raises(DownloadError, match="was cut"):
-        bring(tmp_path, said, one(url))
+def test_a_download_resumes_in_another_run_from_another_source(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior(cut=[300_000, 0, 0, 0])) as url, pytest.raises(DownloadError, match="was cut"):
+        fetch_into(tmp_path, lines, one(url))
     assert left(tmp_path) == {"net.pth.part", "net.pth.part.json"}
-    with serving(server := Behaviour()) as url:
-        bring(tmp_path, said, one(url))
+    with serving(server := ServerBehavior()) as url:
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.asked[0]["Range"] == "bytes=300000-"
+    assert server.requests[0]["Range"] == "bytes=300000-"
 
 
-def test_a_server_that_knows_no_ranges_begins_anew(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour(ranges=False, cut=[300_000])) as url:
-        bring(tmp_path, said, one(url))
+def test_a_download_starts_over_if_the_server_ignores_ranges(tmp_path: Path, lines: list[str]) -> None:
+    with serving(server := ServerBehavior(ranges=False, cut=[300_000])) as url:
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.asked[1]["Range"] == "bytes=300000-"
+    assert server.requests[1]["Range"] == "bytes=300000-"
 
 
-def test_a_file_that_changed_in_between_begins_anew(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour(cut=[300_000, 0, 0])) as url:
+def test_a_download_starts_over_if_the_file_has_changed(tmp_path: Path, lines: list[str]) -> None:
+    with serving(server := ServerBehavior(cut=[300_000, 0, 0])) as url:
         with pytest.raises(DownloadError):
-            bring(tmp_path, said, one(url))
+            fetch_into(tmp_path, lines, one(url))
         server.etag, server.cut = '"2"', []
-        bring(tmp_path, said, one(url))
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_halves_of_two_files_are_never_taken_for_one(tmp_path: Path, said: list[str]) -> None:
+def test_parts_of_two_files_are_never_accepted_as_one(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / "net.pth.part").write_bytes(b"x" * 300_000)
-    with serving(Behaviour()) as url:
-        bring(tmp_path, said, one(url))
+    with serving(ServerBehavior()) as url:
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_a_file_without_a_known_hash_is_held_to_the_first_ones(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour()) as url:
+def test_a_file_without_a_published_hash_is_checked_against_its_first_download(
+    tmp_path: Path, lines: list[str]
+) -> None:
+    with serving(server := ServerBehavior()) as url:
         files = one(url, sha256=None)
-        bring(tmp_path, said, files)
-        held = json.loads((tmp_path / LOCK_FILE).read_text())["net.pth"]
-        assert (held["sha256"], held["size"], held["source"]) == (SHA256, len(CONTENT), f"{url}/net.pth")
+        fetch_into(tmp_path, lines, files)
+        recorded = json.loads((tmp_path / LOCK_FILE).read_text())["net.pth"]
+        assert (recorded["sha256"], recorded["size"], recorded["source"]) == (SHA256, len(CONTENT), f"{url}/net.pth")
         (tmp_path / "net.pth").write_bytes(b"changed")
         with pytest.raises(ExportError, match=r"net\.pth: not the expected file.*--replace"):
-            bring(tmp_path, said, files)
+            fetch_into(tmp_path, lines, files)
         assert (tmp_path / "net.pth").read_bytes() == b"changed"
         server.content = CONTENT[::-1]
         with pytest.raises(DownloadError, match="another file: SHA-256"):
-            bring(tmp_path, said, files, FetchOptions(accept_license=True, replace=True))
+            fetch_into(tmp_path, lines, files, FetchOptions(accept_license=True, replace=True))
         server.content = CONTENT
-        bring(tmp_path, said, files, FetchOptions(accept_license=True, replace=True))
+        fetch_into(tmp_path, lines, files, FetchOptions(accept_license=True, replace=True))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_too_little_space_is_said_before_anything_comes(tmp_path: Path, said: list[str]) -> None:
+def test_too_little_disk_space_is_reported_before_the_download(tmp_path: Path, lines: list[str]) -> None:
     from export.checkpoints.download import download
 
-    with serving(Behaviour()) as url, pytest.raises(DownloadError, match=r"needs 68 MB more free space"):
+    with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match=r"needs 68 MB more free space"):
         download(
             one(url)[0],
             tmp_path,
             expected=SHA256,
-            on_progress=said.append,
-            progress=ProgressLines(said.append),
-            policy=HASTY,
+            on_progress=lines.append,
+            progress=ProgressLines(lines.append),
+            policy=QUICK,
             free=lambda folder: 0,
         )
     assert left(tmp_path) == set()
@@ -284,20 +286,20 @@ def start(url: str, folder: Path, limit: int = 0) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_a_full_disk_ends_it_with_one_line_and_what_came_is_kept(tmp_path: Path, said: list[str]) -> None:
-    with serving(Behaviour()) as url:
-        with start(url, tmp_path, limit=500_000) as process:  # a file may grow no further, as on a full disk
+def test_a_full_disk_ends_the_download_with_one_line_and_the_part_is_kept(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior()) as url:
+        with start(url, tmp_path, limit=500_000) as process:  # limits the size of files, like a full disk
             _, stderr = process.communicate(timeout=60)
         assert process.returncode == 1
         assert stderr.startswith("DownloadError: ")
         assert "the received part is kept" in stderr
         assert 0 < (tmp_path / "net.pth.part").stat().st_size <= 500_000
-        bring(tmp_path, said, one(url))
+        fetch_into(tmp_path, lines, one(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
-    with serving(server := Behaviour(pause=2)) as url, start(url, tmp_path) as first:
+    with serving(server := ServerBehavior(pause=2)) as url, start(url, tmp_path) as first:
         assert first.stdout is not None
         while "downloading" not in first.stdout.readline():
             assert first.poll() is None
@@ -308,11 +310,11 @@ def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
             outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert (first.returncode, second.returncode) == (0, 0)
     assert "net.pth: already present, checksum matches" in outputs[1]
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
-def test_ctrl_c_leaves_what_came_for_the_next_time(tmp_path: Path, said: list[str]) -> None:
-    with serving(server := Behaviour(pause=0.1)) as url:
+def test_the_received_part_is_kept_after_ctrl_c(tmp_path: Path, lines: list[str]) -> None:
+    with serving(server := ServerBehavior(pause=0.1)) as url:
         with start(url, tmp_path) as process:
             deadline = time.monotonic() + 60
             while not (tmp_path / "net.pth.part").exists() or not (tmp_path / "net.pth.part").stat().st_size:
@@ -320,24 +322,24 @@ def test_ctrl_c_leaves_what_came_for_the_next_time(tmp_path: Path, said: list[st
                 time.sleep(0.02)
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[1] == "interrupted\n"
-        came = (tmp_path / "net.pth.part").stat().st_size
-        assert 0 < came < len(CONTENT)
+        received = (tmp_path / "net.pth.part").stat().st_size
+        assert 0 < received < len(CONTENT)
         server.pause = 0
-        bring(tmp_path, said, one(url))
-    assert server.asked[-1]["Range"] == f"bytes={came}-"
+        fetch_into(tmp_path, lines, one(url))
+    assert server.requests[-1]["Range"] == f"bytes={received}-"
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_a_proxy_of_the_environment_is_used(tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(proxy := Behaviour()) as url:
+def test_a_proxy_of_the_environment_is_used(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(proxy := ServerBehavior()) as url:
         monkeypatch.setenv("http_proxy", url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        bring(tmp_path, said, one("http://weights.example"))
-    assert [asked["path"] for asked in proxy.asked] == ["http://weights.example/net.pth"]
+        fetch_into(tmp_path, lines, one("http://weights.example"))
+    assert [request["path"] for request in proxy.requests] == ["http://weights.example/net.pth"]
 
 
-def test_a_mirror_is_asked_first() -> None:
+def test_a_mirror_is_the_first_source() -> None:
     (file,) = registry.with_mirror(one("https://source.example"), "https://mirror.example/store/")
     assert file.sources == ("https://mirror.example/store/net.pth", "https://source.example/net.pth")
 
@@ -345,17 +347,17 @@ def test_a_mirror_is_asked_first() -> None:
 RESTRICTED = (PublishedFile("net.pth", ("http://127.0.0.1:9/net.pth",), SHA256, restricted=True),)
 
 
-def test_without_a_terminal_and_without_a_yes_nothing_is_downloaded(tmp_path: Path, said: list[str]) -> None:
+def test_without_a_terminal_the_license_must_be_accepted_by_the_flag(tmp_path: Path, lines: list[str]) -> None:
     with pytest.raises(LicenseNotAccepted, match="--accept-license"):
-        bring(tmp_path, said, RESTRICTED, FetchOptions())
-    assert "research" in said[0]
+        fetch_into(tmp_path, lines, RESTRICTED, FetchOptions())
+    assert "research" in lines[0]
     assert left(tmp_path) == set()
 
 
 @pytest.mark.parametrize(("answer", "accepted"), [("y", True), ("n", False), ("", False)])
-def test_at_a_terminal_the_licence_is_asked_for(tmp_path: Path, answer: str, accepted: bool) -> None:
+def test_in_a_terminal_a_prompt_asks_for_the_license(tmp_path: Path, answer: str, accepted: bool) -> None:
     script = SCRIPT.replace("accept_license=True", "").replace("sha256)", "sha256, restricted=True)")
-    with serving(server := Behaviour()) as url:
+    with serving(server := ServerBehavior()) as url:
         here, there = pty.openpty()
         command = [sys.executable, "-c", script, url, str(tmp_path), SHA256, "0"]
         with subprocess.Popen(command, cwd=ROOT, stdin=there, stdout=there, stderr=there) as process:
@@ -367,17 +369,19 @@ def test_at_a_terminal_the_licence_is_asked_for(tmp_path: Path, answer: str, acc
             while True:
                 try:
                     shown += os.read(here, 1024)
-                except OSError:  # the other side is closed
+                except OSError:  # the process has closed its side
                     break
         os.close(here)
     assert b"research" in shown
     assert (process.returncode == 0) is accepted
     assert (tmp_path / "net.pth").exists() is accepted
-    assert bool(server.asked) is accepted
+    assert bool(server.requests) is accepted
     assert accepted or b"nothing was downloaded" in shown
 
 
-def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str], stand_in_weights: Path) -> None:
+def test_files_from_a_folder_are_checked_in_the_same_way(
+    tmp_path: Path, lines: list[str], stand_in_weights: Path
+) -> None:
     given, folder = tmp_path / "given", tmp_path / "weights"
     given.mkdir()
     (given / "s3fd-619a316812.pth").symlink_to(stand_in_weights / "s3fd.pth")
@@ -386,7 +390,7 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
 
     def take(sha256: str, options: FetchOptions = YES) -> None:
         files = (PublishedFile("s3fd.pth", (source,), sha256),)
-        fetch.fetch(folder, said.append, replace(options, source_folder=given), files=files)
+        fetch.fetch(folder, lines.append, replace(options, source_folder=given), files=files)
 
     with pytest.raises(ExportError, match=r"not the published file.*--unverified"):
         take("0" * 64)
@@ -397,17 +401,17 @@ def test_files_given_by_hand_are_held_to_the_same(tmp_path: Path, said: list[str
     (folder / "s3fd.pth").unlink()
     take("0" * 64, FetchOptions(unverified=True))
     assert json.loads((folder / LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
-    take("0" * 64)  # from then on it is the right one
-    assert said[-1] == "s3fd.pth: already present, checksum matches"
+    take("0" * 64)  # from now on this file is accepted
+    assert lines[-1] == "s3fd.pth: already present, checksum matches"
 
 
-def test_a_file_given_by_hand_that_is_no_checkpoint_is_refused(tmp_path: Path, said: list[str]) -> None:
+def test_a_file_from_a_folder_that_is_no_checkpoint_is_rejected(tmp_path: Path, lines: list[str]) -> None:
     given, folder = tmp_path / "given", tmp_path / "weights"
     given.mkdir()
     (given / "s3fd.pth").write_bytes(PAGE)
     files = (PublishedFile("s3fd.pth", ("https://source.example/s3fd.pth",), "0" * 64),)
     with pytest.raises(ExportError, match="web page"):
-        fetch.fetch(folder, said.append, FetchOptions(unverified=True, source_folder=given), files=files)
+        fetch.fetch(folder, lines.append, FetchOptions(unverified=True, source_folder=given), files=files)
     with pytest.raises(ExportError, match=r"no net\.pth in this folder"):
-        fetch.fetch(folder, said.append, FetchOptions(source_folder=given), files=one("https://source.example"))
+        fetch.fetch(folder, lines.append, FetchOptions(source_folder=given), files=one("https://source.example"))
     assert left(folder) == set()

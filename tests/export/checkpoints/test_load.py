@@ -1,4 +1,4 @@
-"""Checkpoints: every form that is met, and every way to be wrong."""
+"""Loading checkpoints: every known form, and every kind of invalid file."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_wrong_file_is_refused_by_name_and_reason(tmp_path: Path, kind: str) -> None:
+def test_a_wrong_file_is_rejected_by_name_and_reason(tmp_path: Path, kind: str) -> None:
     content, reason = BAD_FILES[kind]
     path = tmp_path / "s3fd.pth"
     path.write_bytes(content())
@@ -112,13 +112,13 @@ def test_a_wrong_file_is_refused_by_name_and_reason(tmp_path: Path, kind: str) -
     assert str(refused.value).startswith(f"{path}: ")
 
 
-def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"s3fd\.pth: cannot be read"):
         load_s3fd(tmp_path / "s3fd.pth")
 
 
 class Harmful:
-    """What an attacker would put into a pickle."""
+    """An object that an attacker could put into a pickle."""
 
     def __init__(self, witness: Path) -> None:
         self.witness = witness
@@ -127,7 +127,7 @@ class Harmful:
         return os.mkdir, (str(self.witness),)
 
 
-def test_a_checkpoint_that_would_run_code_is_refused_and_does_not_run_it(tmp_path: Path) -> None:
+def test_a_checkpoint_that_would_run_code_is_rejected_and_does_not_run_it(tmp_path: Path) -> None:
     path, witness = tmp_path / "s3fd.pth", tmp_path / "ran"
     torch.save({"x": Harmful(witness)}, path)
     with pytest.raises(CheckpointError, match="run code"):
@@ -151,7 +151,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, object]], object], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_state_dict_that_differs_in_one_tensor_is_refused(tmp_path: Path, change: str) -> None:
+def test_a_state_dict_that_differs_in_one_tensor_is_rejected(tmp_path: Path, change: str) -> None:
     state: dict[str, object] = {name: torch.zeros(()).expand(value.shape) for name, value in s3fd_shapes().items()}
     alter, reason = CHANGES[change]
     alter(state)

@@ -49,7 +49,7 @@ def test_an_export_can_be_read_by_nvidias_container(model: Model, fixture: str, 
 
 
 @exports
-def test_an_export_says_what_it_was_made_from(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
+def test_an_export_records_its_checkpoint(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
     notes = onnx_model.session(request.getfixturevalue(fixture)).get_modelmeta().custom_metadata_map
     assert notes == {"checkpoint_sha256": "5" * 64, "stand_in": "true", "talking_avatar_version": lipsync.__version__}
 
@@ -78,7 +78,7 @@ def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -
 
 
 @pytest.mark.parametrize("size", [(32, 32), (47, 33), (200, 64)])
-def test_the_exported_s3fd_takes_pictures_of_any_size(
+def test_the_exported_s3fd_accepts_images_of_any_size(
     s3fd_onnx: Path, s3fd_graph: S3FDGraph, size: tuple[int, int]
 ) -> None:
     pictures = np.random.default_rng(7).integers(0, 256, (2, *size, 3), np.uint8)
@@ -90,13 +90,13 @@ def test_the_exported_s3fd_takes_pictures_of_any_size(
 
 
 class Echo(nn.Module):
-    """In place of Wav2Lip: the crop itself."""
+    """A substitute for Wav2Lip that returns the crop."""
 
     def forward(self, mel: Tensor, face: Tensor) -> Tensor:
         return face[:, 3:] + 0 * mel.mean()
 
 
-def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, provenance: Provenance) -> None:
+def test_a_graph_with_other_tensors_than_the_tables_is_rejected(tmp_path: Path, provenance: Provenance) -> None:
     class InFloat(Wav2LipGraph):
         def forward(self, face: Tensor, mel: Tensor) -> Tensor:
             return super().forward(face, mel).float()
@@ -108,7 +108,7 @@ def test_a_graph_with_other_tensors_than_the_tables_is_refused(tmp_path: Path, p
 
 
 @pytest.mark.parametrize(("opset", "ir"), [(22, 10), (17, 11)])
-def test_a_file_too_new_for_nvidias_container_is_refused(
+def test_a_file_too_new_for_nvidias_container_is_rejected(
     wav2lip_onnx: Path, provenance: Provenance, opset: int, ir: int
 ) -> None:
     proto = onnx.load(wav2lip_onnx, load_external_data=False)

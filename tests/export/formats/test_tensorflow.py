@@ -14,11 +14,11 @@ from export.errors import ExportError
 from export.formats import onnx_model
 from lipsync import tensors
 
-CROP = 129  # the side that the test's DeepLab pads pictures to; the real one's is 513
+CROP = 129  # the size to which the test's DeepLab pads images; the real one pads to 513
 
 
 class DeepLab:
-    """A small graph with the steps of DeepLab's frozen ones, weights at random.
+    """A small graph with the steps of the frozen DeepLab graphs and random weights.
 
     Pad to a square, strided, dilated and depthwise convolutions, pooling over the whole picture,
     bilinear resizing with aligned corners, the best class, cut back to the picture's size.
@@ -66,7 +66,7 @@ class DeepLab:
 
 
 def freeze(path: Path, labels: Callable[[Any, Any], Any]) -> Any:
-    """Write the frozen graph of `labels(tensorflow, image)` and give back a session that runs it."""
+    """Write the frozen graph of `labels(tensorflow, image)` and return a session that runs it."""
     import tensorflow.compat.v1 as tf
 
     graph = tf.Graph()
@@ -87,7 +87,7 @@ def picture(height: int, width: int) -> np.ndarray:
     return np.stack((x * 255 // width, y * 255 // height, (x + y) % 256), axis=2).astype(np.uint8)
 
 
-def test_the_export_labels_pictures_of_any_size_like_tensorflow(tmp_path: Path, provenance: Provenance) -> None:
+def test_the_export_labels_images_of_any_size_like_tensorflow(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "segmentation" / "1" / "model.onnx"
     with freeze(tmp_path / "deeplab.pb", lambda tf, image: DeepLab(tf)(image)) as session:
         export_segmentation(tmp_path / "deeplab.pb", path, provenance)
@@ -102,7 +102,7 @@ def test_the_export_labels_pictures_of_any_size_like_tensorflow(tmp_path: Path, 
             assert np.mean(labels != wanted) <= 0.002
 
 
-def test_the_export_has_the_tensors_of_the_table_and_says_what_it_was_made_from(
+def test_the_export_has_the_tensors_of_the_table_and_records_its_checkpoint(
     tmp_path: Path, provenance: Provenance
 ) -> None:
     freeze(tmp_path / "reddish.pb", reddish).close()
@@ -131,7 +131,7 @@ def test_labels_that_differ_from_tensorflows_fail_the_export(tmp_path: Path, pro
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>404</title>", b"\x0a\xff\xff\x03abc", b""])
-def test_a_file_that_is_no_frozen_graph_is_refused_by_name(
+def test_a_file_that_is_no_frozen_graph_is_rejected_by_name(
     tmp_path: Path, provenance: Provenance, content: bytes
 ) -> None:
     junk = tmp_path / "xception_pascalvoc.pb"
@@ -141,7 +141,7 @@ def test_a_file_that_is_no_frozen_graph_is_refused_by_name(
     assert not (tmp_path / "model.onnx").exists()
 
 
-def test_tensorflow_keeps_quiet_when_the_export_works(
+def test_tensorflow_prints_nothing_when_the_export_works(
     tmp_path: Path, provenance: Provenance, capfd: pytest.CaptureFixture[str]
 ) -> None:
     freeze(tmp_path / "reddish.pb", reddish).close()

@@ -1,4 +1,4 @@
-"""The stand-ins show what they are for: faces are found where they are, and the mouth follows the loudness."""
+"""The stand-ins work as intended: they find faces, and the mouth follows the loudness."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Floats = NDArray[np.float32]
 
 GRAY = (120, 110, 100)
 SKIN = (130, 165, 215)
-MOUTH = (slice(None), slice(52, 88), slice(24, 72))  # of 96×96 crops: bottom, centre
+MOUTH = (slice(None), slice(52, 88), slice(24, 72))  # of 96×96 crops: bottom, center
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fast_zeros() -> Iterator[None]:
-    """Almost all weights are zero; the denormals that arise would slow a CPU ten times."""
+    """Almost all weights are zero; the resulting denormals would slow a CPU down ten times."""
     torch.set_flush_denormal(True)
     yield
     torch.set_flush_denormal(False)
@@ -62,14 +62,14 @@ def candidates(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
 
 
 def detect(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
-    """The kept boxes [n,4] and scores [n] of one picture."""
+    """Return the kept boxes [n,4] and scores [n] of one image."""
     boxes, scores = face_detection.non_max_suppression(*candidates(net, picture))
     kept = scores[0] > 0
     return boxes[0][kept], scores[0][kept]
 
 
 def draw(size: tuple[int, int], box: tuple[int, int, int, int]) -> Picture:
-    """A skin-coloured ellipse that fills `box` (x1 y1 x2 y2), on gray."""
+    """Return a skin-colored ellipse that fills `box` (x1 y1 x2 y2), on gray."""
     width, height = size
     picture = np.full((height, width, 3), GRAY, np.uint8)
     x1, y1, x2, y2 = box
@@ -88,7 +88,7 @@ def test_the_portrait_shows_one_face_from_forehead_to_chin(detector: S3FD, portr
     boxes, scores = detect(detector, portrait)
     assert len(boxes) == 1
     assert scores[0] > 0.9
-    assert overlap(boxes[0], (215, 125, 412, 385)) > 0.8  # where a person sees it
+    assert overlap(boxes[0], (215, 125, 412, 385)) > 0.8  # where a person would draw it
 
 
 @pytest.mark.parametrize(
@@ -116,24 +116,24 @@ def test_the_box_follows_a_face_that_moves(detector: S3FD) -> None:
         assert np.abs(middle - np.array((125 + step, 110 + step / 2))).max() < 10, f"moved by {step}"
 
 
-def test_two_faces_are_two(detector: S3FD) -> None:
+def test_two_faces_are_both_found(detector: S3FD) -> None:
     picture = np.hstack((draw((256, 256), (60, 60, 200, 220)), draw((256, 256), (70, 40, 190, 190))))
     boxes, _ = detect(detector, picture)
     assert len(boxes) == 2
 
 
-def test_pictures_without_skin_have_no_candidate(detector: S3FD) -> None:
+def test_images_without_skin_have_no_candidate(detector: S3FD) -> None:
     landscape = np.full((160, 160, 3), (235, 190, 140), np.uint8)
     landscape[90:] = (50, 140, 70)
-    colours = ((128, 128, 128), (220, 120, 30), (60, 180, 60), (0, 0, 0), (255, 255, 255), (30, 30, 220))
-    plain = [np.full((160, 160, 3), colour, np.uint8) for colour in colours]
+    colors = ((128, 128, 128), (220, 120, 30), (60, 180, 60), (0, 0, 0), (255, 255, 255), (30, 30, 220))
+    plain = [np.full((160, 160, 3), color, np.uint8) for color in colors]
     for picture in (landscape, *plain):
         _, scores = candidates(detector, picture)
         assert scores.max() < face_detection.CANDIDATE_SCORE
 
 
 def generate(net: Wav2Lip, crop: Picture, windows: Floats) -> Floats:
-    """Mouths FP32 [n,96,96,3] in 0…1."""
+    """Return mouths FP32 [n,96,96,3] from 0 to 1."""
     whole = crop.astype(np.float32) / 255
     masked = whole.copy()
     masked[48:] = 0
@@ -168,7 +168,7 @@ def test_in_silence_the_face_stays_as_it_is(generator: Wav2Lip, crop: Picture) -
 def test_the_mouth_darkens_with_loudness_and_nothing_else_does(generator: Wav2Lip, crop: Picture) -> None:
     mouths = generate(generator, crop, loudness(-4, -3, -2, -1, 0, 1))
     assert (np.diff(darkness(mouths)) > 0.005).all()
-    assert darkness(mouths)[4] - darkness(mouths)[0] > 0.1  # one sees it
+    assert darkness(mouths)[4] - darkness(mouths)[0] > 0.1  # a visible difference
     assert np.abs(mouths[:, :48] - mouths[0, :48]).max() < 1e-3  # eyes and nose
 
 
@@ -187,12 +187,12 @@ def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav
     assert darker > plain + 0.01
 
 
-def test_the_folder_is_complete_marked_and_says_so_loudly(stand_in_weights: Path) -> None:
+def test_the_folder_is_complete_marked_and_has_a_loud_readme(stand_in_weights: Path) -> None:
     assert find_checkpoints(stand_in_weights).stand_ins
     assert "NOT THE PUBLISHED WEIGHTS" in (stand_in_weights / "README.txt").read_text()
 
 
-def test_a_second_writing_changes_nothing_and_a_first_leaves_nothing_else(stand_in_weights: Path) -> None:
+def test_writing_again_changes_nothing_and_no_other_file_remains(stand_in_weights: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in stand_in_weights.iterdir() if path.name in FILES}
     said: list[str] = []
     stand_ins.write(stand_in_weights, said.append)
@@ -214,7 +214,7 @@ def test_a_stand_in_of_another_version_is_replaced(tmp_path: Path, stand_in_weig
 
 
 @pytest.mark.parametrize("name", [*FILES, stand_ins.README_FILE])
-def test_a_file_of_someone_else_is_never_overwritten(tmp_path: Path, name: str) -> None:
+def test_a_file_of_another_origin_is_never_overwritten(tmp_path: Path, name: str) -> None:
     if name.endswith(".pth"):
         torch.save({"weight": torch.zeros(1)}, tmp_path / name)
     else:

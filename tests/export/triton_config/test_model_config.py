@@ -78,7 +78,7 @@ def test_an_ensemble_connects_every_tensor(name: str) -> None:
 
 
 def variants() -> list[tuple[Profile, Variant]]:
-    """Every variant of every profile that the exporter makes."""
+    """Return every variant of every profile that the exporter supports."""
     found = []
     for profile, format, precision in product(Profile, Format, Precision):
         with contextlib.suppress(ExportError):
@@ -100,7 +100,7 @@ def test_every_variant_of_a_net_has_the_same_tensors_and_is_warm_before_it_is_re
     assert (config.name, list(config.input), list(config.output)) == (name, list(plain.input), list(plain.output))
     backend = {"onnx": "onnxruntime", "torchscript": "pytorch", "openvino": "openvino"}[variant.format]
     assert (config.backend, config.default_model_filename) == (backend, variant.format.file)
-    assert config.max_batch_size >= model.max_batch_size  # callers rely on the table's
+    assert config.max_batch_size >= model.max_batch_size  # callers rely on the table's value
     assert all(size <= config.max_batch_size for size in config.dynamic_batching.preferred_batch_size)
     (group,) = config.instance_group
     assert pb.ModelInstanceGroup.Kind.Name(group.kind) == ("KIND_CPU" if profile is Profile.CPU else "KIND_GPU")
@@ -136,7 +136,7 @@ def test_tensorrt_builds_fp16_engines_once_for_the_batches_that_are_served(name:
             assert batch == {"min": 1, "max": config.max_batch_size}.get(bound, batch)
             assert all(want in (-1, have) for want, have in zip(tensor.shape, sizes, strict=True))
     largest = dict(entry.split(":") for entry in said["trt_profile_max_shapes"].split(","))
-    for sample in config.model_warmup:  # else the first request would build an engine
+    for sample in config.model_warmup:  # otherwise the first request would build an engine
         for tensor, value in sample.inputs.items():
             bounds = list(map(int, largest[tensor].split("x")))
             assert all(have <= most for have, most in zip((sample.batch_size, *value.dims), bounds, strict=True))
@@ -148,7 +148,7 @@ def test_only_a_tensorrt_profile_has_an_accelerator() -> None:
         assert not config.HasField("optimization")
 
 
-def test_nvidias_openvino_backend_may_fill_up_batches() -> None:
+def test_nvidias_openvino_backend_may_pad_batches() -> None:
     config = parse(model_config.render(tensors.WAV2LIP, variant=Variant(Format.OPENVINO, Precision.FP32)))
     assert config.parameters["ENABLE_BATCH_PADDING"].string_value == "YES"
 
@@ -168,8 +168,8 @@ def test_the_other_models_are_python_on_the_cpu() -> None:
         assert group.kind == pb.ModelInstanceGroup.KIND_CPU
 
 
-def test_live_sessions_have_several_processes_beside_a_gpu() -> None:
-    """One process's Python is enough for what two cores' nets can do, and a hundredth of what a GPU's can."""
+def test_live_sessions_have_several_processes_with_a_gpu() -> None:
+    """One Python process is enough for networks on two CPU cores, but not for a GPU, which is a hundred times faster."""
     counts = {
         profile: model_config.config(tensors.LIVE, profile=profile).instance_group[0].count for profile in Profile
     }
@@ -183,7 +183,7 @@ def test_parameters_are_added_to_a_config() -> None:
 
 
 @every_model
-def test_every_model_says_which_version_of_the_table_it_is_of(model: Model) -> None:
+def test_every_model_has_the_version_of_the_table(model: Model) -> None:
     assert parsed(model.name).parameters["api_version"].string_value == tensors.API_VERSION
 
 
@@ -193,7 +193,7 @@ def test_the_models_that_stream_are_decoupled_and_those_with_sessions_have_seque
     assert config.model_transaction_policy.decoupled == model.streams
     assert config.HasField("sequence_batching") == model.sequences
     if model.sequences:
-        # Triton counts from a request, the model from its answer, and it is the model that has to say that it is over
+        # Triton counts from a request, the model from its later response; the model must be the one that ends a session
         assert config.sequence_batching.max_sequence_idle_microseconds >= 6e6 * tensors.SEQUENCE_IDLE_SECONDS
 
 
