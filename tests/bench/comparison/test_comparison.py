@@ -111,7 +111,7 @@ def test_the_process_of_the_original_reports_an_error_and_continues(stand_in_wei
         stages = running.clip(files, 4, Sample(detection=2))
         assert stages.scaled == {"detection": (2, 12)}
         os.kill(running.pid, signal.SIGKILL)
-        with pytest.raises(ValueError, match="process has ended"):
+        with pytest.raises(ValueError, match="the process of the original algorithm has ended"):
             running.clip(files, 4, Sample())
     with pytest.raises(ProcessLookupError):
         os.kill(running.pid, 0)

@@ -91,7 +91,7 @@ def test_a_running_server_is_measured_and_too_many_sessions_are_reported(
     assert 0 < run["frames_per_second"] < 27
     assert 0 <= run["late_percent"] <= 100
     (failure,) = written["failures"]
-    assert failure.startswith(f"{too_many} concurrent: 503 {too_many - 1} live sessions are running")
+    assert failure.startswith(f"{too_many} concurrent: 503 limit of {too_many - 1} live sessions reached")
 
 
 async def test_interrupted_sessions_end_at_once(triton: Triton) -> None:

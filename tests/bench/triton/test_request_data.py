@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
+from bench.comparison import original
 from bench.paths import REQUEST_DATA
 from bench.triton import request_data
 from bench.triton.request_data import Inputs
 from embedded.server import Triton
+from export.checkpoints.load import load_s3fd
+from export.checkpoints.registry import S3FD_FILE
 from lipsync.boxes import iou
-from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, WAV2LIP, Model
+from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, S3FD, WAV2LIP, Model
 from tests.support.triton_calls import caller
 from tests.support.triton_streams import Talk, ask, request, stub
 
@@ -67,10 +70,16 @@ def test_a_model_returns_as_many_frames_as_its_file_says(triton: Triton, made: d
     if model in (DETECT_FACES, FACE_NMS):
         scores = outputs[model.outputs[1].name]
         assert (scores[:, 0] > 0.5).all()  # the face is detected
-    if model is DETECT_FACES:  # at the position of the other files
-        boxes = made[LIPSYNC_CLIP.name].requests[0][3]
-        assert boxes is not None
-        assert iou(first[0, 0], boxes)[0] > 0.4
+
+
+def test_the_face_box_of_the_files_is_where_the_detector_finds_the_face(
+    stand_in_weights: Path, made: dict[str, Inputs]
+) -> None:
+    (image,), (_, _, _, boxes) = made[S3FD.name].requests[0], made[LIPSYNC_CLIP.name].requests[0]
+    assert image is not None
+    assert boxes is not None
+    (found,) = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), [image])
+    assert iou(found, boxes)[0] > 0.4
 
 
 def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, made: dict[str, Inputs]) -> None:
