@@ -169,7 +169,7 @@ def test_the_other_models_are_python_on_the_cpu() -> None:
 
 
 def test_live_sessions_have_several_processes_with_a_gpu() -> None:
-    """One Python process is enough for networks on two CPU cores, but not for a GPU, which is a hundred times faster."""
+    """One Python process is enough for networks on two CPU cores, but not for a GPU, which is 100 times faster."""
     counts = {
         profile: model_config.config(tensors.LIVE, profile=profile).instance_group[0].count for profile in Profile
     }
