@@ -30,7 +30,8 @@ WORKER_OF = {
         "stand_in_triton",
     },
 }
-sys.modules["openvino_telemetry"] = None  # OpenVINO reports over the network that it is imported, but not without this
+# OpenVINO reports over the network that it is imported, but not without this module
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 @pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks

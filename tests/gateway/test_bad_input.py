@@ -52,7 +52,7 @@ def post(serve: Serve, work: Path, media: Path) -> Post:
         background: str = "From Input",
         models: InferenceClient | None = None,
     ) -> httpx.Response:
-        parts = {
+        parts: dict[str, tuple[str | None, bytes | str]] = {
             "face_file": ("face", face if isinstance(face, bytes) else (media / face).read_bytes()),
             "audio_file": ("speech", speech if isinstance(speech, bytes) else (media / speech).read_bytes()),
             "avatarFileType": (None, extension),
@@ -93,9 +93,9 @@ async def test_a_text_file_is_no_picture(post: Post) -> None:
     refused(await post(face=b"just a text\n" * 50), "face_file", "not an image")
 
 
-async def test_a_truncated_jpeg_is_refused_as_cut_short(post: Post, media: Path) -> None:
+async def test_a_truncated_jpeg_is_rejected(post: Post, media: Path) -> None:
     whole = (media / "face.jpg").read_bytes()
-    refused(await post(face=whole[: len(whole) // 2], extension="jpg"), "face_file", "cut short")
+    refused(await post(face=whole[: len(whole) // 2], extension="jpg"), "face_file", "truncated")
 
 
 async def test_a_video_sent_as_a_picture_is_a_video_all_the_same(post: Post) -> None:
@@ -116,28 +116,28 @@ async def test_a_video_cut_off_before_its_frames_is_refused(post: Post, media: P
     refused(await post(face=(media / "face.mp4").read_bytes()[:60], extension="mp4"), "face_file", "video")
 
 
-async def test_a_text_file_is_no_sound(post: Post) -> None:
-    refused(await post(speech=b"just a text\n" * 50), "audio_file", "sound")
+async def test_a_text_file_is_not_audio(post: Post) -> None:
+    refused(await post(speech=b"just a text\n" * 50), "audio_file", "audio")
 
 
-async def test_a_video_without_sound_is_no_speech(post: Post) -> None:
-    refused(await post(speech="face.mp4"), "audio_file", "no sound")
+async def test_a_video_without_audio_is_rejected_as_speech(post: Post) -> None:
+    refused(await post(speech="face.mp4"), "audio_file", "no audio")
 
 
-async def test_a_picture_is_no_speech(post: Post) -> None:
-    refused(await post(speech="face.png"), "audio_file", "sound")
+async def test_an_image_is_rejected_as_speech(post: Post) -> None:
+    refused(await post(speech="face.png"), "audio_file", "audio")
 
 
-async def test_a_wav_without_a_single_sample_is_refused(post: Post, media: Path) -> None:
+async def test_a_wav_without_samples_is_rejected(post: Post, media: Path) -> None:
     write_wav(media / "none.wav", np.zeros(0, np.float32))
-    refused(await post(speech="none.wav"), "audio_file", "sound")
+    refused(await post(speech="none.wav"), "audio_file", "audio")
 
 
 async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) -> None:
     playlist = f"ffconcat version 1.0\nfile '{media / 'face.mp4'}'\n".encode()
     refused(await post(face=playlist, extension="mp4"), "face_file", "video")
     stream = f"#EXTM3U\n#EXTINF:1,\n{media / 'speech.wav'}\n#EXT-X-ENDLIST\n".encode()
-    refused(await post(speech=stream), "audio_file", "sound")
+    refused(await post(speech=stream), "audio_file", "audio")
 
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])

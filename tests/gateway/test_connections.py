@@ -13,7 +13,9 @@ import httpx
 import pytest
 
 from avatar.errors import FaceNotFound
-from avatar.events import RenderResult
+from avatar.events import Event, RenderResult
+from avatar.inference.protocol import InferenceClient
+from avatar.request import AvatarRequest
 from tests.support.gateway_fakes import FakeRender, contents, eventually, form, leftovers
 
 Start = Callable[..., Awaitable]
@@ -71,7 +73,7 @@ async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(
 
 
 async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Start, work: Path, raw_form: bytes) -> None:
-    async def large(request, models):  # noqa: ANN001, ANN202
+    async def large(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
         video = request.folder / "video.mp4"
         video.write_bytes(bytes(64 * 1024 * 1024))  # more than the sockets' buffers hold
         yield RenderResult(video, "mp4", 1, Fraction(25), 0.04, {})
@@ -102,7 +104,7 @@ async def test_an_upload_that_stalls_is_given_up(live: Start, work: Path, raw_fo
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(raw_form[:-20])
     assert (await asyncio.wait_for(reader.readline(), 20)).split()[1] == b"408"
-    assert b"nothing more of the form came for 0.2 s" in await asyncio.wait_for(reader.readuntil(b"}"), 20)
+    assert b"upload timed out: no data received for 0.2 s" in await asyncio.wait_for(reader.readuntil(b"}"), 20)
     writer.close()
     await eventually(lambda: leftovers(work) == [])
 

@@ -1,5 +1,6 @@
 """The form contract, through HTTP; the job itself is a fake."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -101,10 +102,10 @@ async def test_a_file_in_place_of_text_is_named(client: httpx.AsyncClient, name:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-async def test_a_field_that_comes_twice_is_named(client: httpx.AsyncClient, name: str) -> None:
+async def test_a_duplicate_field_is_named(client: httpx.AsyncClient, name: str) -> None:
     parts = [*form().items(), (name, form()[name])]
     answer = await client.post("/", files=parts)
-    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: the field comes twice")
+    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: duplicate field; send it once")
 
 
 async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> None:
@@ -196,12 +197,12 @@ async def test_an_option_that_does_not_do_is_named(client: httpx.AsyncClient, re
     assert render.asked == []
 
 
-async def test_a_field_nobody_knows_passes_unless_the_form_is_strict(serve: Serve) -> None:
+async def test_an_unknown_field_passes_unless_the_form_is_strict(serve: Serve) -> None:
     odd = form(colour="blue", **{"a/b\n": "x"})
     async with serve() as client:
         assert (await client.post("/", files=odd)).status_code == 200
     async with serve(strict_form=True) as client:
-        assert await refused(client, odd) == "'colour': there is no such field"
+        assert await refused(client, odd) == "'colour': unknown field"
         assert (await client.post("/", files=form(fps="30"))).status_code == 200
 
 
@@ -224,17 +225,17 @@ async def test_a_value_too_long_for_any_use_is_named(client: httpx.AsyncClient) 
         (None, b"", "send the form as multipart/form-data"),
         ("application/json", b"{}", "send the form as multipart/form-data"),
         ("application/x-www-form-urlencoded", b"background=Red", "send the form as multipart/form-data"),
-        ("multipart/form-data", b"", "its Content-Type names no boundary"),
-        ("multipart/form-data; boundary=", b"", "its Content-Type names no boundary"),
-        (f"multipart/form-data; boundary={'b' * 300}", b"", "the form cannot be read: "),
-        (MULTIPART["Content-Type"], b"", "it breaks off before its closing boundary"),
-        (MULTIPART["Content-Type"], b"no form at all", "the form cannot be read: "),
-        (MULTIPART["Content-Type"], part('name="background"', "Red"), "it breaks off before its closing boundary"),
-        (MULTIPART["Content-Type"], part("nameless", "Red"), "a part of it has no name"),
-        (MULTIPART["Content-Type"], part('name="x"', "x") * 101, "the form has more than 100 fields"),
+        ("multipart/form-data", b"", "its Content-Type has no boundary"),
+        ("multipart/form-data; boundary=", b"", "its Content-Type has no boundary"),
+        (f"multipart/form-data; boundary={'b' * 300}", b"", "invalid multipart form: "),
+        (MULTIPART["Content-Type"], b"", "it ends before its closing boundary"),
+        (MULTIPART["Content-Type"], b"no form at all", "invalid multipart form: "),
+        (MULTIPART["Content-Type"], part('name="background"', "Red"), "it ends before its closing boundary"),
+        (MULTIPART["Content-Type"], part("nameless", "Red"), "a part has no name"),
+        (MULTIPART["Content-Type"], part('name="x"', "x") * 101, "the form has too many fields; at most 100"),
     ],
 )
-async def test_a_body_that_is_no_form_is_refused(
+async def test_a_body_that_is_not_a_form_is_rejected(
     client: httpx.AsyncClient, work: Path, content_type: str | None, body: bytes, reason: str
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
@@ -244,13 +245,13 @@ async def test_a_body_that_is_no_form_is_refused(
     assert leftovers(work) == []
 
 
-async def test_a_form_cut_off_inside_a_file_is_refused(client: httpx.AsyncClient, render: FakeRender) -> None:
+async def test_a_form_that_ends_inside_a_file_is_rejected(client: httpx.AsyncClient, render: FakeRender) -> None:
     request = client.build_request("POST", "/", files=form(face_file=("face.png", b"f" * 100_000)))
     body = request.read()[:50_000]
     headers = {"Content-Type": request.headers["Content-Type"]}
     answer = await client.post("/", content=body, headers=headers)
     assert answer.status_code == 400
-    assert "breaks off" in answer.json()["detail"]
+    assert "ends before its closing boundary" in answer.json()["detail"]
     assert render.asked == []
 
 

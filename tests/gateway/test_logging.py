@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+from typing import Literal
 
 import pytest
 
@@ -17,7 +18,7 @@ def record() -> logging.LogRecord:
     return made
 
 
-def lines(form: str, record: logging.LogRecord) -> str:
+def lines(form: Literal["text", "json"], record: logging.LogRecord) -> str:
     writer = make_handler(form)
     token = request_id.set("request-9")
     try:
@@ -43,7 +44,7 @@ def test_a_text_line_shows_the_requests_id_and_the_traceback(record: logging.Log
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_what_a_message_quotes_cannot_pass_for_a_line_of_its_own(form: str) -> None:
+def test_what_a_message_quotes_cannot_pass_for_a_line_of_its_own(form: Literal["text", "json"]) -> None:
     words = "bad\n2026-01-01 INFO [-] gateway: all is well\r\x1b[2Kforged\u2028too"
     text = lines(form, logging.LogRecord("avatar", logging.INFO, "x.py", 1, "ffmpeg: %s", (words,), None))
     assert len(text.splitlines()) == 1

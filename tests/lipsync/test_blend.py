@@ -95,7 +95,7 @@ def test_an_offset_in_colour_leaves_no_step_where_pasting_shows_it(levels: tuple
 
 
 def test_an_offset_in_colour_is_taken_off_a_real_face_and_off_its_mouth(portrait: np.ndarray) -> None:
-    dull = portrait // 2 + 50  # no black and no white: what saturates has lost its offset
+    dull = (portrait // 2 + 50).astype(np.uint8)  # no black and no white: what saturates has lost its offset
     face = _crop(dull, BOX)
     without, matched = (feather(dull, BOX, each) for each in (face, _shifted(face, (12, -6, 20))))
     assert _off(without, matched).max() <= 1
@@ -256,4 +256,4 @@ def test_arrays_that_do_not_fit_are_refused_by_name(
 
 def test_a_mouth_of_another_type_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"^mouth: .* float32"):
-        feather(np.zeros((9, 9, 3), np.uint8), np.array([0, 0, 9, 9]), np.zeros((96, 96, 3), np.float32))  # type: ignore[arg-type]
+        feather(np.zeros((9, 9, 3), np.uint8), np.array([0, 0, 9, 9]), np.zeros((96, 96, 3), np.float32))

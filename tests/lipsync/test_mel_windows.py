@@ -22,7 +22,8 @@ def test_windows_are_the_originals_at_every_length_and_rate(golden: Path) -> Non
 @pytest.mark.parametrize("columns", [16, 17, 96, 1201])
 @pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, 25.0, 59.94, 119.88, 120.0, 150.0, 240.0, 1000.0])
 def test_a_plain_loop_over_the_rule_gives_the_same_windows(columns: int, fps: float) -> None:
-    step, expected = 80.0 / fps, []
+    step = 80.0 / fps
+    expected: list[int] = []
     while int(len(expected) * step) + 16 <= columns:
         expected.append(int(len(expected) * step))
     expected.append(columns - 16)

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 from avatar.errors import Unavailable
 from avatar.events import Progress, RenderResult
 from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
+from avatar.testing import FakeInference
+from gateway.service import Service
 
 
 class FakeRender:
@@ -54,7 +57,7 @@ class FakeRender:
         await eventually(lambda: self.running == jobs)
 
 
-class ReadyModels(InferenceClient):
+class ReadyModels(FakeInference):
     """Triton is there; FakeRender calls no model."""
 
     async def check_ready(self) -> None:
@@ -66,6 +69,15 @@ class DownModels(ReadyModels):
 
     async def check_ready(self) -> None:
         raise Unavailable("Triton does not answer at 127.0.0.1:1", retry_after=7)
+
+
+def service_of(client: httpx.AsyncClient) -> Service:
+    """Return the service of the application that runs in this process behind `client`."""
+    transport = client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    assert isinstance(transport.app, FastAPI)
+    service: Service = transport.app.state.service
+    return service
 
 
 async def eventually(what: Callable[[], bool]) -> None:

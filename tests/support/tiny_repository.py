@@ -104,14 +104,14 @@ def _detector() -> Graph:
         half = graph.add("Mul", graph.add("Sqrt", variance), graph.constant(HALF_WIDTH))
         sides.append((graph.add("Sub", mean, half), graph.add("Add", mean, half)))
     (left, right), (top, bottom) = sides
-    axis = graph.constant([1], np.int64)
-    corners = [graph.add("Unsqueeze", side, axis) for side in (left, top, right, bottom)]
-    box = graph.add("Unsqueeze", graph.add("Concat", *corners, axis=1), axis)  # [N,1,4]
+    second = graph.constant([1], np.int64)
+    corners = [graph.add("Unsqueeze", side, second) for side in (left, top, right, bottom)]
+    box = graph.add("Unsqueeze", graph.add("Concat", *corners, axis=1), second)  # [N,1,4]
     share = graph.add("Div", graph.add("Sub", mass, graph.constant(SMALLEST)), graph.constant(SMALLEST))
     score = graph.add("Clip", share, graph.constant(0.0), graph.constant(0.98))
     rest = CANDIDATES - 1
     graph.add("Pad", box, graph.constant([0, 0, 0, 0, rest, 0], np.int64), name="boxes")
-    graph.add("Pad", graph.add("Unsqueeze", score, axis), graph.constant([0, 0, 0, rest], np.int64), name="scores")
+    graph.add("Pad", graph.add("Unsqueeze", score, second), graph.constant([0, 0, 0, rest], np.int64), name="scores")
     return graph
 
 

@@ -4,6 +4,7 @@ import re
 import sysconfig
 import venv
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -26,9 +27,13 @@ def closure(
     return {name for name, _ in seen}
 
 
+def _environment() -> dict[str, str]:
+    return {name: str(value) for name, value in default_environment().items()}
+
+
 def _follow(requirements: Iterable[str], extra: str, environment: dict[str, str], seen: set[tuple[str, str]]) -> None:
     for requirement in map(Requirement, requirements):
-        markers = {**default_environment(), **environment, "extra": extra}
+        markers: dict[str, str | AbstractSet[str]] = {**_environment(), **environment, "extra": extra}
         if requirement.marker is not None and not requirement.marker.evaluate(markers):
             continue
         name = canonicalize_name(requirement.name)
@@ -63,6 +68,6 @@ def needed_by(metadata: str, extra: str) -> list[str]:
     needed = []
     for line in re.findall(r"^Requires-Dist: (.+)$", metadata, re.M):
         marker = Requirement(line).marker
-        if marker is None or marker.evaluate({**default_environment(), "extra": extra}):
+        if marker is None or marker.evaluate({**_environment(), "extra": extra}):
             needed.append(line.partition(";")[0].strip())
     return needed
