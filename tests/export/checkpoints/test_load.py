@@ -75,7 +75,7 @@ def test_a_torchscript_archive_gives_its_state_dict(tmp_path: Path, wav2lip_stat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         window, face = torch.zeros(1, 1, 80, 16), torch.zeros(1, 6, 96, 96)
-        torch.jit.trace(net.eval(), (window, face), check_trace=False).save(path)
+        torch.jit.trace(net.eval(), (window, face), check_trace=False).save(path)  # type: ignore[no-untyped-call]
     assert same(load_wav2lip(path), wav2lip_state)
     assert not load.is_stand_in(path)
 

@@ -55,10 +55,10 @@ def test_a_torchscript_archive_names_its_inputs_and_is_old_enough_to_be_read(
 ) -> None:
     path = archive(model, half)
     module, notes = torchscript.load(path)
-    arguments = [argument.name for argument in module.forward.schema.arguments]
+    arguments = [argument.name for argument in module.forward.schema.arguments]  # type: ignore[attr-defined]
     assert arguments == ["self", *(tensor.name for tensor in model.inputs)]
     assert notes["checkpoint_sha256"] == provenance.sha256
-    operators = {node.kind().removeprefix("aten::") for node in nodes(module) if node.kind().startswith("aten::")}
+    operators = {node.kind().removeprefix("aten::") for node in nodes(module) if node.kind().startswith("aten::")}  # type: ignore[arg-type]
     assert operators <= OLD_OPERATORS
     with zipfile.ZipFile(path) as file:
         (version,) = [file.read(name) for name in file.namelist() if re.fullmatch(r"[^/]+/version", name)]
@@ -68,7 +68,7 @@ def test_a_torchscript_archive_names_its_inputs_and_is_old_enough_to_be_read(
 @nets
 def test_a_torchscript_archive_keeps_no_device(model: Model, archive: Callable[[Model, bool], Path]) -> None:
     module, _ = torchscript.load(archive(model, False))
-    devices = [node for node in nodes(module) if node.kind() == "prim::Constant" and is_device(node)]
+    devices = [node for node in nodes(module) if node.kind() == "prim::Constant" and is_device(node)]  # type: ignore[arg-type]
     assert devices == [], "the trace has recorded its device"
 
 
@@ -99,5 +99,5 @@ def nodes(module: torch.jit.ScriptModule) -> list[torch._C.Node]:
     while waiting:
         for node in waiting.pop().nodes():
             found.append(node)
-            waiting += list(node.blocks())
+            waiting += list(node.blocks())  # type: ignore[arg-type]
     return found

@@ -46,7 +46,7 @@ def test_wav2lip_gives_the_golden_mouths(wav2lip_graph: Wav2LipGraph) -> None:
 def test_the_input_of_wav2lip_is_the_crop_without_its_lower_half_and_then_the_whole_crop() -> None:
     spy = Spy(lambda mel, face: face[:, 3:])
     face, mel = noise(2, 96, 96, 3), torch.rand(2, 80, 16)
-    Wav2LipGraph(spy)(face, mel)
+    Wav2LipGraph(spy)(face, mel)  # type: ignore[arg-type]
     seen_mel, seen = spy.seen
     assert torch.equal(seen_mel[:, 0], mel)
     assert not seen[:, :3, 48:].any()
@@ -58,7 +58,7 @@ def test_the_input_of_wav2lip_is_the_crop_without_its_lower_half_and_then_the_wh
 def test_a_mouth_is_truncated_to_gray_levels_not_rounded() -> None:
     levels = torch.tensor([0.0, 0.9 / 255, 127.999 / 255, 254.9 / 255, 1.0])
     answer = levels.repeat(96 * 96 * 3 // 5 + 1)[: 96 * 96 * 3].reshape(1, 3, 96, 96)
-    mouth = Wav2LipGraph(Spy(answer))(noise(1, 96, 96, 3), torch.zeros(1, 80, 16))
+    mouth = Wav2LipGraph(Spy(answer))(noise(1, 96, 96, 3), torch.zeros(1, 80, 16))  # type: ignore[arg-type]
     assert mouth.permute(0, 3, 1, 2).flatten()[:5].tolist() == [0, 0, 127, 254, 255]
 
 
@@ -73,7 +73,7 @@ def test_s3fd_finds_the_golden_faces(s3fd_graph: S3FDGraph) -> None:
 def test_s3fd_decodes_like_the_reference_in_numpy(s3fd_graph: S3FDGraph) -> None:
     with np.load(GOLDEN / "s3fd.npz") as golden:
         maps = tuple(golden[f"head{i}"] for i in range(12))
-    graph = S3FDGraph(Spy(tuple(torch.from_numpy(array) for array in maps)))
+    graph = S3FDGraph(Spy(tuple(torch.from_numpy(array) for array in maps)))  # type: ignore[arg-type]
     boxes, scores = graph(noise(2, 160, 224, 3))
     all_boxes, all_scores = face_detection.decode_boxes(maps)
     order = np.argsort(-all_scores, axis=1, kind="stable")[:, :CANDIDATES]
@@ -90,7 +90,7 @@ def test_s3fd_decodes_like_the_reference_in_numpy(s3fd_graph: S3FDGraph) -> None
 def test_the_input_of_s3fd_is_rgb_minus_the_means_in_their_unusual_order() -> None:
     spy = Spy(maps_of_a_blank_image())
     image = noise(1, 32, 64, 3)
-    S3FDGraph(spy)(image)
+    S3FDGraph(spy)(image)  # type: ignore[arg-type]
     (seen,) = spy.seen
     assert seen.shape == (1, 3, 32, 64)
     blue, green, red = image[0].float().unbind(2)
@@ -98,7 +98,7 @@ def test_the_input_of_s3fd_is_rgb_minus_the_means_in_their_unusual_order() -> No
 
 
 def test_the_candidates_of_a_small_image_are_padded_with_zeros() -> None:
-    boxes, scores = S3FDGraph(Spy(maps_of_a_blank_image()))(noise(1, 32, 64, 3))
+    boxes, scores = S3FDGraph(Spy(maps_of_a_blank_image()))(noise(1, 32, 64, 3))  # type: ignore[arg-type]
     assert boxes.shape == (1, CANDIDATES, 4)
     cells = 6  # one of each map
     assert bool((scores[0, :cells] == 0.5).all())
@@ -127,8 +127,8 @@ def test_in_fp16_batch_norms_with_a_tiny_variance_still_work(
     for module in graph.net.modules():
         if isinstance(module, nn.BatchNorm2d):
             # the inputs shrink by the same factor, so the network's outputs stay the same
-            module.running_var.mul_(1e-8)
-            module.running_mean.mul_(1e-4)
+            module.running_var.mul_(1e-8)  # type: ignore[union-attr]
+            module.running_mean.mul_(1e-4)  # type: ignore[union-attr]
             module.eps = 1e-13
     for name, parameter in graph.net.named_parameters():
         if "conv_block.0" in name:
