@@ -104,10 +104,10 @@ def test_a_graph_with_other_tensors_than_the_tables_is_rejected(tmp_path: Path, 
     with pytest.raises(ExportError, match="wav2lip: the graph's tensors are"):
         onnx_export.save(
             tensors.WAV2LIP,
-            InFloat(Echo()),
+            InFloat(Echo()),  # type: ignore[arg-type]
             samples.timing(tensors.WAV2LIP, 2),
             tmp_path / "model.onnx",
-            provenance,  # type: ignore[arg-type]
+            provenance,
         )
 
 
