@@ -169,8 +169,11 @@ def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk)
         ({"face_file": b"garbage"}, "400 face_file: not an image that can be read"),
         ({}, "400 face_file: the field is missing"),
         ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, got 'gif'"),
-        ({"face_file": "face", "pads": "x"}, "400 pads: four whole numbers"),
-        ({"face_file": "face", "background": "Transparent"}, "400 background: Transparent is not supported in live sessions"),
+        ({"face_file": "face", "pads": "x"}, "400 pads: expected four whole numbers"),
+        (
+            {"face_file": "face", "background": "Transparent"},
+            "400 background: Transparent is not supported in live sessions",
+        ),
     ],
 )
 def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
@@ -224,8 +227,10 @@ def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Pat
     long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
     talk.say(start=True, face_file=long.read_bytes())
     error = talk.hear().error
-    assert error == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; " + (
-        "send fewer frames, or set max_height"
+    assert (
+        error
+        == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; "
+        + ("send fewer frames, or set max_height")
     )
 
 
