@@ -1,1 +1,1 @@
-"""The background: find the person, and replace what is around them."""
+"""Find the person in an image and replace the background."""

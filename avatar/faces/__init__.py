@@ -1,1 +1,1 @@
-"""The face: detect, select and track it, and give its box in every frame."""
+"""Detect, select and track the face, and yield its box in every frame."""

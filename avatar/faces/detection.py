@@ -27,7 +27,7 @@ CONCURRENCY = 2  # detection calls in flight: one is computed while the frames o
 SEARCH_PIXELS = 640 * 480
 COARSE_PIXELS = 320 * 240  # enough to tell whether there is a face
 # The region of interest around a face extends beyond its box by this share of the box's side, in each direction: what
-# S3FD uses to place a face lies within it.
+# S3FD needs to locate a face is inside it.
 ROI_MARGIN = 0.3
 # The region starts on this grid, that of S3FD's coarsest cells. So its cells coincide with those of the whole frame,
 # and the box comes out the same; and as sides are multiples of it, the regions of many jobs share a batch.

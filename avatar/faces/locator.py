@@ -198,7 +198,7 @@ class FaceLocator:
                     yield image
 
     def _padded(self, face: Box | None) -> Box | None:
-        """Return the padded box, or None if there is no face or nothing of it lies inside the image."""
+        """Return the padded box, or None if there is no face or it is entirely outside the image."""
         if face is None:
             return None
         padded: Box = pad(face[None], self._source.width, self._source.height, self._job.options.pads)[0]

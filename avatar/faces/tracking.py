@@ -82,7 +82,7 @@ class FaceTracker:
         return selected if refined is None else refined
 
     def _segment_length(self, waiting: deque[Image]) -> int:
-        """Return how many frames the next segment has, if there are so many."""
+        """Return how many frames the next segment has at most."""
         if self._last is None or not waiting:
             return 1
         return max(1, min(self._length, SEGMENT_BYTES // waiting[0].nbytes))

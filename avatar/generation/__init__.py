@@ -1,1 +1,1 @@
-"""Lip-sync: mel windows and frames in, frames with a speaking mouth out."""
+"""Generate speaking mouths from mel windows and frames, and put them into the frames."""

@@ -1,1 +1,1 @@
-"""What the jobs of one machine share: admission, working folders and caches."""
+"""Provide what all jobs of one machine share: the job queue, working folders and caches."""
