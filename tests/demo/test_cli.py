@@ -77,7 +77,7 @@ def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(
     where = ["--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
     assert main([str(each) for each in where]) == 1
     shown = capfd.readouterr()
-    assert "wav2lip.pth: a web page" in shown.err
+    assert "wav2lip.pth: this is a web page" in shown.err
     assert "STAND-IN" not in shown.out + shown.err
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(registry.FILES)
 
