@@ -117,7 +117,7 @@ async def test_a_video_cut_off_before_its_frames_is_refused(post: Post, media: P
 
 
 async def test_a_text_file_is_not_audio(post: Post) -> None:
-    refused(await post(speech=b"just a text\n" * 50), "audio_file", "audio")
+    refused(await post(speech=b"just a text\n" * 50), "audio_file", "not an audio file")
 
 
 async def test_a_video_without_audio_is_rejected_as_speech(post: Post) -> None:
@@ -125,19 +125,19 @@ async def test_a_video_without_audio_is_rejected_as_speech(post: Post) -> None:
 
 
 async def test_an_image_is_rejected_as_speech(post: Post) -> None:
-    refused(await post(speech="face.png"), "audio_file", "audio")
+    refused(await post(speech="face.png"), "audio_file", "no audio")
 
 
 async def test_a_wav_without_samples_is_rejected(post: Post, media: Path) -> None:
     write_wav(media / "none.wav", np.zeros(0, np.float32))
-    refused(await post(speech="none.wav"), "audio_file", "audio")
+    refused(await post(speech="none.wav"), "audio_file", "no audio")
 
 
 async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) -> None:
     playlist = f"ffconcat version 1.0\nfile '{media / 'face.mp4'}'\n".encode()
     refused(await post(face=playlist, extension="mp4"), "face_file", "video")
     stream = f"#EXTM3U\n#EXTINF:1,\n{media / 'speech.wav'}\n#EXT-X-ENDLIST\n".encode()
-    refused(await post(speech=stream), "audio_file", "audio")
+    refused(await post(speech=stream), "audio_file", "not an audio file")
 
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])
