@@ -110,7 +110,7 @@ def _candidates(maps: Sequence[Tensor]) -> Floats:
             prior = torch.tensor([column * stride + stride / 2, row * stride + stride / 2])
             move, grow = regression[:, :2, row, column], regression[:, 2:, row, column]
             size = side * torch.exp(face_detection.SIZE_VARIANCE * grow)
-            corner = prior + face_detection.CENTRE_VARIANCE * side * move - size / 2
+            corner = prior + face_detection.CENTER_VARIANCE * side * move - size / 2
             found.append(torch.cat((corner, corner + size, face[:, row, column, None]), dim=1).numpy()[None])
     return np.concatenate(found)
 

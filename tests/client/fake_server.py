@@ -21,7 +21,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc import service_pb2_grpc
 
-TYPES = {
+TYPES: dict[str, np.dtype[Any]] = {
     "UINT8": np.dtype(np.uint8),
     "INT16": np.dtype("<i2"),
     "INT32": np.dtype("<i4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 
 import grpc
 import pytest
@@ -14,8 +15,8 @@ from tests.client.fake_server import FakeServer
 from tests.client.test_render import FACE, SPEECH, SUMMARY, breaks
 
 
-async def seen(event: asyncio.Event | object) -> bool:
-    return await asyncio.to_thread(event.wait, fake.SECONDS)  # type: ignore[union-attr, attr-defined]
+async def seen(event: threading.Event) -> bool:
+    return await asyncio.to_thread(event.wait, fake.SECONDS)
 
 
 async def test_the_events_are_those_of_the_other_way(client: AvatarClient) -> None:

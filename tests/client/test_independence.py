@@ -6,6 +6,7 @@ import ast
 import pickle
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_regions_are_told_from_the_gateways() -> None:
         (25.0, "25"),
         (29.97, "29.97"),
         (np.float32(0.5), "0.5"),
-        (_options.Fraction(30000, 1001), "30000/1001"),
+        (Fraction(30000, 1001), "30000/1001"),
         ((0, 20, 0, 0), "0,20,0,0"),
         ([0, -1, 0, np.int32(-1)], "0,-1,0,-1"),
     ],

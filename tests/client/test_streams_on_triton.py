@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, Chunk, InvalidRequest, Progress, Summary, _cli
+from avatar_client import AvatarClient, Cancelled, Chunk, Frame, InvalidRequest, Progress, Summary, _cli
 from embedded.server import Triton
 from tests.support.media import read_video, tone, write_wav
 
@@ -92,7 +92,7 @@ def test_a_live_session_shows_what_is_said(client: AvatarClient, face: Path, for
     said = (tone(SECONDS) * 32767).astype(np.int16)
     with client.live(face, format=form) as session:
         assert (session.info.fps, session.info.frames, session.info.format) == (25, 1, form)
-        frames = []
+        frames: list[Frame] = []
         for piece in np.array_split(said, 20):
             session.send(piece)
             frames += session.frames(block=False)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from avatar.form.fields import OPTION_FIELDS
-from avatar.inference.bls_client import FEWEST_WINDOWS
+from avatar.inference.bls_client import MIN_WINDOWS
 from tests.support.gateway_process import Gateway
 from tests.support.media import read_sound, read_video, tone, write_still, write_video, write_wav
 from tests.support.triton_calls import caller
@@ -116,7 +116,7 @@ def test_progress_goes_forward_to_the_whole_and_the_summary_comes_last(
     assert served.ffmpegs() == []
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, str | bytes], dict[str, str]]] = {
     "garbage for a face": ({"face_file": b"no picture at all"}, {}),
     "an empty face": ({"face_file": b""}, {}),
     "garbage for a speech": ({"audio_file": b"no sound at all"}, {}),
@@ -233,7 +233,7 @@ def test_callers_share_the_batches_of_the_net(served: Served, face: bytes, speec
         runs = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
     frames_made = sum(size * count for size, count in runs.items())
     assert frames_made == 4 * 23
-    assert max(size for size, count in runs.items() if count) > FEWEST_WINDOWS  # what one call has on a slow machine
+    assert max(size for size, count in runs.items() if count) > MIN_WINDOWS  # what one call has on a slow machine
 
 
 def test_every_option_of_the_form_is_an_input(served: Served, face: bytes, speech: bytes) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from avatar.context import JobContext, RequestLogger
 from avatar.faces.locator import locate_faces
 from avatar.inference.grpc_client import GrpcInferenceClient
+from avatar.inference.protocol import Frames
 from avatar.media.ffmpeg import executable
 from avatar.media.video import probe_video
 from avatar.options import Detection, Options
@@ -39,7 +40,8 @@ def clip(folder: Path, face: NDArray[np.uint8], speed: float) -> Path:
             t = number / 25 * speed
             scale = 240 / high * 0.7 * (1 + 0.08 * np.sin(1.3 * t))
             matrix = cv2.getRotationMatrix2D((wide / 2, high / 2), 4 * np.sin(2.1 * t), scale)
-            matrix[:, 2] += (160 + 30 * np.sin(1.6 * t) - wide / 2, 120 + 10 * np.sin(2.5 * t + 1) - high / 2)
+            shift = (160 + 30 * np.sin(1.6 * t) - wide / 2, 120 + 10 * np.sin(2.5 * t + 1) - high / 2)
+            matrix = matrix + np.array([[0, 0, shift[0]], [0, 0, shift[1]]])
             mask = cv2.warpAffine(np.full((high, wide), 255, np.uint8), matrix, (320, 240))
             moved = cv2.warpAffine(face, matrix, (320, 240), flags=cv2.INTER_AREA)
             pipe.write(np.where(mask[..., None] > 127, moved, wall).astype(np.uint8).tobytes())
@@ -52,8 +54,8 @@ class Counting(GrpcInferenceClient):
 
     pixels = 0
 
-    async def detect_faces(self, frames: NDArray[np.uint8]) -> tuple[Floats, Floats]:
-        self.pixels += frames.size // 3
+    async def detect_faces(self, frames: Frames) -> tuple[Floats, Floats]:
+        self.pixels += sum(frame.size for frame in frames) // 3
         return await super().detect_faces(frames)
 
 
@@ -61,7 +63,7 @@ async def boxes(path: Path, stand_in_triton: Triton, detection: Detection) -> tu
     models = Counting(stand_in_triton.grpc_address)
     job = JobContext(models, RequestLogger("test"), Options(detection=detection))
     try:
-        async with aclosing(locate_faces(await probe_video(path, job), FRAMES, job)) as frames:
+        async with aclosing(locate_faces(await probe_video(path, job.options, job.limits), FRAMES, job)) as frames:
             return np.array([frame.box async for frame in frames], np.float32), models.pixels
     finally:
         await models.close()

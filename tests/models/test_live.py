@@ -51,7 +51,7 @@ def pieces(speech: np.ndarray, size: int = PIECE) -> list[np.ndarray]:
 
 def told(talk: Talk, face: bytes, speech: np.ndarray, size: int = PIECE, **options: str) -> Answers:
     """A whole session, as fast as it goes."""
-    talk.say(start=True, face_file=face, **options)
+    talk.say(start=True, face_file=face, **options)  # type: ignore[arg-type]
     sent = pieces(speech, size)
     for n, piece in enumerate(sent):
         talk.say(audio=piece, end=n == len(sent) - 1)
@@ -69,7 +69,7 @@ def test_the_frames_are_those_of_the_whole_speech_with_silence_behind_it(
     windows = mel_windows(mel_spectrogram(np.concatenate((SPEECH, np.zeros(16_000, np.float32)))), 25.0)
     frames = [answers.frames[n] for n in range(answers.summary["frames"])]
     assert len(frames) == len(answers.frames)
-    picture = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)[None]
+    picture = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)[None].astype(np.uint8)
     boxes = np.stack([frame["box"] for frame in frames])
     with caller(served.triton.grpc_address) as call:
         inputs = {"frames": picture, "boxes": boxes, "mel": windows[: len(frames)]}
@@ -180,7 +180,7 @@ def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
     talk: Talk, face: bytes, inputs: dict[str, bytes | str], why: str
 ) -> None:
     given = {name: face if value == "face" else value for name, value in inputs.items()}
-    talk.say(start=True, **given)
+    talk.say(start=True, **given)  # type: ignore[arg-type]
     assert talk.hear().error.startswith(why)
     talk.say(audio=SPEECH)
     assert talk.hear().error == f"400 {NO_SESSION}"
@@ -200,7 +200,7 @@ def test_a_piece_that_does_not_do_is_refused_and_the_session_goes_on(
 ) -> None:
     talk.say(start=True, face_file=face)
     talk.hear()
-    talk.say(**inputs)
+    talk.say(**inputs)  # type: ignore[arg-type]
     assert talk.hear().error.startswith(why)
     talk.say(audio=SPEECH, end=True)
     assert talk.hear().summary

@@ -40,16 +40,20 @@ def _boxes(count: int) -> np.ndarray:
     return np.array([BOX] * count, np.int32)
 
 
-def _sensible(model: str, portrait: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]:
+# inputs for a model, and the shapes that its outputs must have then
+Case = tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]
+
+
+def _sensible(model: str, portrait: np.ndarray) -> Case:
     """Inputs for a model, and the shapes that its outputs must have then."""
     audio = {"audio": np.zeros(16_000, np.float32), "fps": np.array([25.0])}
     faces = np.zeros((3, 96, 96, 3), np.uint8)
     still = {"frames": portrait, "boxes": _boxes(1)}
     found = {"boxes": (1, FACES, 4), "scores": (1, FACES)}
     candidates = {"boxes": np.zeros((1, 1024, 4), np.float32), "scores": np.zeros((1, 1024), np.float32)}
-    speak = ({"face": faces, "mel": _windows(3)}, {"mouth": (3, 96, 96, 3)})
-    lips = (still | {"mel": _windows(3)}, {"mouths": (3, 96, 96, 3)})
-    return {
+    speak: Case = ({"face": faces, "mel": _windows(3)}, {"mouth": (3, 96, 96, 3)})
+    lips: Case = (still | {"mel": _windows(3)}, {"mouths": (3, 96, 96, 3)})
+    cases: dict[str, Case] = {
         "mel_spectrogram": (audio, {"mel": (22, 80, 16)}),
         "s3fd": ({"image": portrait}, {"boxes": (1, 1024, 4), "scores": (1, 1024)}),
         "face_nms": (candidates, found),
@@ -62,7 +66,8 @@ def _sensible(model: str, portrait: np.ndarray) -> tuple[dict[str, np.ndarray], 
         "face_paste": (still | {"mouths": faces}, {"frames": (3, 320, 320, 3)}),
         "lipsync_clip": (still | audio, {"result": (22, 320, 320, 3)}),
         "segmentation": ({"image": portrait[0]}, {"labels": (320, 320)}),
-    }[model]
+    }
+    return cases[model]
 
 
 def test_the_server_serves_the_models_of_the_table_and_no_others(call: Caller) -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def call(
     work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
     detector = S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
     samples = Samples(Media.shipped(), detector, print)
-    graphs = {
+    graphs: dict[str, Wav2LipGraph | S3FDGraph] = {
         tensors.WAV2LIP.name: Wav2LipGraph(random_weights.wav2lip()),
         tensors.S3FD.name: S3FDGraph(random_weights.s3fd()),
     }
@@ -71,8 +72,8 @@ def call(
             graphs[net.name],
             Provenance("0" * 64, stand_in=True),
             "seeded random",
-            calibration=lambda net=net: samples.calibration(net),
-            verification={},
+            calibration=partial(samples.calibration, net),
+            evaluation={},
             folder=work / net.name,
         )
         for variant in request.param:
@@ -124,7 +125,10 @@ def test_pictures_of_other_sizes_and_counts_are_taken(call: Caller, variant: Var
 
 @every_variant
 def test_other_tensors_than_the_tables_are_refused_as_the_callers_mistake(call: Caller, variant: Variant) -> None:
-    inputs = {"face": np.zeros((1, 48, 96, 3), np.uint8), "mel": np.zeros((1, 80, 16), np.float32)}
+    inputs: dict[str, np.ndarray] = {
+        "face": np.zeros((1, 48, 96, 3), np.uint8),
+        "mel": np.zeros((1, 80, 16), np.float32),
+    }
     status, _ = refusal(call, name_of(tensors.WAV2LIP, variant), inputs)
     assert status == "StatusCode.INVALID_ARGUMENT"
 

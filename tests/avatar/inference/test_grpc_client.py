@@ -14,9 +14,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
-from avatar.inference.shared_memory import FOLDER
 from avatar.options import Generator
 from avatar.testing import FakeInference
+from avatar_client.region_file import FOLDER
 from embedded.server import Triton
 from lipsync import tensors
 from lipsync.errors import InvalidInput
@@ -226,7 +226,7 @@ async def test_input_that_a_model_refuses_is_invalid_input() -> None:
 async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
     async with serving() as (server, models):
         with pytest.raises(InvalidInput, match="image: UINT8"):
-            await models.segment(PICTURE.astype(np.float32))  # type: ignore[arg-type]
+            await models.segment(PICTURE.astype(np.float32))
         assert not server.requests
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ async def test_both_transports_give_the_same_answers_and_nothing_stays(triton: T
     frames = np.concatenate([FRAMES] * 6)[:16]
     async with reaching(triton) as (models, client):
         before = await listed(client)
-        asked = [
+        asked: list[Callable[[GrpcInferenceClient], Awaitable[Any]]] = [
             lambda m: m.detect_faces(FRAMES),
             lambda m: m.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
             lambda m: m.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Generator.WAV2LIP_GAN),

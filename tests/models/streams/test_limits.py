@@ -47,7 +47,7 @@ def test_a_flood_of_pieces_is_bounded_and_does_not_hold_up_others(served: Served
 
 def test_files_of_refused_calls_are_not_kept(served: Served, face: bytes, recording: bytes) -> None:
     zeros = bytes(64 << 20)
-    refused = (
+    refused: tuple[dict[str, bytes | str], ...] = (
         {"face_file": zeros, "audio_file": recording, "pads": "9" * 2000},
         {"face_file": face, "audio_file": zeros},
         {"face_file": zeros, "audio_file": recording, "fps": "x"},
