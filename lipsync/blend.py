@@ -1,7 +1,7 @@
-"""A generated face put back softly: the lower face only, its colours matched, and no rectangle to see.
+"""Paste a generated face softly: only the lower face, with matched colors and no visible rectangle.
 
-`crop.paste` puts the whole box back, as the original does. Here a mask fades the generated face in below the eyes and
-out again before the box ends, and a slowly varying colour is added to it, so that the two agree where they meet.
+`face_crop.paste` replaces the whole box, as the original does. Here a mask fades the generated face in below the eyes
+and out again before the box ends, and a slowly varying color is added to it, so that the two agree where they meet.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from .boxes import check
 from .errors import InvalidInput
 from .tensors import FACE_SIZE
 
-# Heights are shares of the box, from its top. The net sees all above 0.5 and hardly changes it.
+# Heights are shares of the box, from its top. The network gets everything above 0.5 as input and hardly changes it.
 TOP = (0.42, 0.58)  # from nothing to all: under the eyes, above the upper lip
 ROUNDNESS = 3.0  # the exponent of the super-ellipse that fills the lower face: 2 cuts off jaws, 4 shows corners
 FADE = 0.24  # the share of its radius over which it fades: 12 % of the box's width or height
 
-GRID = 24  # colours are compared on so many squares each way
+GRID = 24  # colors are compared on a grid of this many squares per side
 REACH = GRID / 8  # sigma with which a square's difference spreads, in squares
 OUTLIER_LEVELS = 24.0  # levels (all channels together) off the usual difference at which a square counts a quarter
 PRIOR_WEIGHT = 0.02  # how soon, far from every square that counts, the usual difference is taken instead
 
 
 def feather(frame: Image, box: Box, mouth: Image) -> Image:
-    """Put the lower half of a generated face back with a soft edge and matched colours, on a copy.
+    """Paste the lower half of a generated face with a soft edge and matched colors, on a copy.
 
-    Nothing outside the box changes, nor do its uppermost two fifths, nor its outermost pixels where the picture goes on
-    beyond them. Box too small to fade in (two pixels wide, say) change nothing.
+    Nothing outside the box changes, nor do its uppermost two fifths, nor its outermost pixels where the image goes on
+    beyond them. Boxes too small to fade in (two pixels wide, say) change nothing.
 
     Args:
         frame: UINT8 [H,W,3] BGR.
-        box: INT32 [4], x1 y1 x2 y2 in pixels, inside the picture.
+        box: INT32 [4], x1 y1 x2 y2 in pixels, inside the image.
         mouth: UINT8 [96,96,3] BGR, the whole generated face.
 
     Returns:
         UINT8 [H,W,3] BGR.
 
     Raises:
-        InvalidInput: an array of another shape or type, or a box that is empty or outside the picture.
+        InvalidInput: an array of another shape or type, or a box that is empty or outside the image.
     """
     _check(frame, box, mouth)
     x1, y1, x2, y2 = box.tolist()

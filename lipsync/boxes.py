@@ -11,11 +11,11 @@ from .arrays import Array, Boxes, Floats
 from .errors import InvalidInput
 
 PADS = (0, 10, 0, 0)  # pixels added at the top, bottom, left, right
-SMOOTHING = 5  # boxes that one mean takes in
+SMOOTHING = 5  # boxes per mean
 
 
 def pad(boxes: Boxes, width: int, height: int, pads: tuple[int, int, int, int] = PADS) -> Boxes:
-    """Grow boxes INT32 [n,4] by `pads` (top, bottom, left, right) and clip them to the picture."""
+    """Grow boxes INT32 [n,4] by `pads` (top, bottom, left, right) and clip them to the image."""
     top, bottom, left, right = pads
     grown = boxes + np.array((-left, -top, right, bottom), np.int32)
     low, high = (0, 0, 0, 0), (width, height, width, height)
@@ -24,12 +24,12 @@ def pad(boxes: Boxes, width: int, height: int, pads: tuple[int, int, int, int] =
 
 
 class Smoother:
-    """Smooths boxes as they come, with a look-ahead of four.
+    """Smooths boxes while they arrive, with a look-ahead of four.
 
     Box i becomes the truncated mean of boxes i … i+4. In the last four boxes of a clip the window is
-    the slice `[n-5:]` of the array as already changed, with what a negative start means for clips of
-    fewer than five: the original's rule, kept to the bit. Feeding boxes in pieces of any size gives
-    the same boxes as feeding them at once.
+    the slice `[n-5:]` of the array as already changed; for clips of fewer than five, its start is
+    negative, with Python's meaning. This is the original's rule, bit by bit. Boxes fed in pieces of any
+    size give the same result as all at once.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Smoother:
         self._last: Boxes = np.empty((0, 4), np.int32)  # the last smoothed one, for the tail's slice
 
     def feed(self, boxes: Boxes) -> Boxes:
-        """Take boxes INT32 [n,4], give back those whose five are complete, INT32 [m,4]."""
+        """Take boxes INT32 [n,4], and return those whose window of five is complete, INT32 [m,4]."""
         self._waiting = np.concatenate((self._waiting, boxes.astype(np.int32)))
         whole = len(self._waiting) - SMOOTHING + 1
         if whole <= 0:
@@ -47,7 +47,7 @@ class Smoother:
         return smooth
 
     def finish(self) -> Boxes:
-        """The clip's last boxes (up to four), INT32 [m,4]; the smoother is empty afterwards."""
+        """Return the clip's last boxes (up to four), INT32 [m,4]; the smoother is empty afterwards."""
         # the slice [n-5:] begins with the last smoothed box, or for n < 5 at n-5 counted from the end
         tail = np.concatenate((self._last, self._waiting))
         start = len(tail) - SMOOTHING
@@ -65,12 +65,12 @@ def smooth(boxes: Boxes) -> Boxes:
 
 
 def check(boxes: Boxes, width: int, height: int) -> None:
-    """Raise InvalidInput for a box that is empty or reaches outside a picture of this size."""
+    """Raise InvalidInput for a box that is empty or reaches outside an image of this size."""
     x1, y1, x2, y2 = boxes.T
     bad = (x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height) | (x1 >= x2) | (y1 >= y2)
     if bad.any():
         first = int(np.argmax(bad))
-        raise InvalidInput(f"boxes[{first}]: {boxes[first].tolist()} is empty or outside the {width}x{height} picture")
+        raise InvalidInput(f"boxes[{first}]: {boxes[first].tolist()} is empty or outside the {width}x{height} image")
 
 
 def iou(box: Array, boxes: Array) -> Floats:

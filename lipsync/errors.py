@@ -1,7 +1,7 @@
 """Errors of the arithmetic.
 
 LipsyncError
-└── InvalidInput    an array does not have the shape, type or range that a function asks for
+└── InvalidInput    an array does not have the shape, type or range that a function requires
 """
 
 
@@ -10,4 +10,4 @@ class LipsyncError(Exception):
 
 
 class InvalidInput(LipsyncError, ValueError):
-    """The caller's arrays do not fit; the message names the array and what was expected."""
+    """An array of the caller is invalid; the message names the array and what was expected."""

@@ -1,7 +1,7 @@
-"""S3FD's arithmetic after the net: prior decoding, non-maximum suppression, the best face.
+"""S3FD's arithmetic after the network: prior decoding, non-maximum suppression, the best face.
 
-`candidates` is the reference for what the exported graph does inside; Triton callers meet only
-`suppress` (in `face_nms`) and `best_face`.
+`decode_boxes` is the reference for what the exported graph computes. The model `face_nms` runs `non_max_suppression`,
+and its callers use `best_face`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .arrays import Box, Floats
 from .errors import InvalidInput
 from .tensors import FACES
 
-STRIDES = (4, 8, 16, 32, 64, 128)  # pixels a cell of each score map
+STRIDES = (4, 8, 16, 32, 64, 128)  # pixels per cell of each score map
 PRIOR_SIDE = 4  # strides
-CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
-CANDIDATE_SCORE = 0.05  # below it a candidate takes no part in NMS
+CENTER_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
+CANDIDATE_SCORE = 0.05  # candidates below it take no part in NMS
 NMS_OVERLAP = 0.3
 FACE_SCORE = 0.5
-RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, taken off RGB channels: the weights expect the quirk
+RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, subtracted from RGB channels, as in the training of the weights
 
 
 def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
@@ -44,7 +44,7 @@ def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         prior = np.stack((x, y), axis=0) * stride + stride / 2
         side = np.float32(PRIOR_SIDE * stride)
-        centre = prior + CENTRE_VARIANCE * side * regression[:, :2]
+        centre = prior + CENTER_VARIANCE * side * regression[:, :2]
         size = side * np.exp(SIZE_VARIANCE * regression[:, 2:])
         corner = centre - size / 2
         boxes.append(np.concatenate((corner, corner + size), axis=1).reshape(count, 4, -1))
@@ -55,7 +55,7 @@ def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
 
 
 def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
-    """Non-maximum suppression of each picture's candidates.
+    """Apply non-maximum suppression to the candidates of each image.
 
     Greedy, best first, overlap over 0.3 suppressed, areas and intersections counted with +1 on each
     side as in the original; kept when the score is over 0.5.
@@ -67,16 +67,16 @@ def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
         boxes FP32 [N,16,4] and scores FP32 [N,16], best first, padded with zeros.
 
     Raises:
-        InvalidInput: shapes that do not belong together.
+        InvalidInput: the shapes do not match.
     """
     if boxes.ndim != 3 or boxes.shape[2] != 4 or scores.shape != boxes.shape[:2]:
         raise InvalidInput(f"boxes [N,K,4] and scores [N,K] expected, got {list(boxes.shape)}, {list(scores.shape)}")
     kept_boxes = np.zeros((len(boxes), FACES, 4), np.float32)
     kept_scores = np.zeros((len(boxes), FACES), np.float32)
-    for n, (picture_boxes, picture_scores) in enumerate(zip(boxes, scores, strict=True)):
-        keep = _suppress_one(picture_boxes, picture_scores)[:FACES]
-        kept_boxes[n, : len(keep)] = picture_boxes[keep]
-        kept_scores[n, : len(keep)] = picture_scores[keep]
+    for n, (image_boxes, image_scores) in enumerate(zip(boxes, scores, strict=True)):
+        keep = _suppress_one(image_boxes, image_scores)[:FACES]
+        kept_boxes[n, : len(keep)] = image_boxes[keep]
+        kept_scores[n, : len(keep)] = image_scores[keep]
     return kept_boxes, kept_scores
 
 
@@ -98,10 +98,10 @@ def _suppress_one(boxes: Floats, scores: Floats) -> list[int]:
 
 
 def best_face(boxes: Floats, scores: Floats) -> Box | None:
-    """The best face of one picture, INT32 [4] as `corners` gives it, or None.
+    """Return the best face of one image, INT32 [4] as `to_pixels` rounds it, or None.
 
     Args:
-        boxes: FP32 [F,4], scores: FP32 [F], both best first, as `suppress` gives them.
+        boxes: FP32 [F,4], scores: FP32 [F], both best first, as `non_max_suppression` returns them.
     """
     if not len(scores) or scores[0] <= 0:
         return None
@@ -109,6 +109,6 @@ def best_face(boxes: Floats, scores: Floats) -> Box | None:
 
 
 def to_pixels(box: Floats) -> Box:
-    """A box FP32 [4] in int pixels, INT32 [4]: clipped at 0 and truncated, as the original does it."""
+    """Return a box FP32 [4] in whole pixels, INT32 [4]: clipped at 0 and truncated, as in the original."""
     whole: Box = np.maximum(box, 0).astype(np.int32)
     return whole

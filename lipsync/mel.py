@@ -1,4 +1,4 @@
-"""Speech to mel spectrogram, as the published Wav2Lip weights heard it in training."""
+"""From speech to mel spectrogram, as in the training of the published Wav2Lip weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .tensors import MEL_BANDS
 
 SAMPLE_RATE = 16_000  # Hz, mono
 HOP_LENGTH = 200  # samples between two mel columns
-N_FFT = 800  # samples that one column hears, 50 ms
+N_FFT = 800  # samples per column, 50 ms
 MEL_STEPS_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 80, by chance the same number as MEL_BANDS
 FMIN, FMAX = 55.0, 7600.0
 PRE_EMPHASIS = 0.97
@@ -23,13 +23,13 @@ REFERENCE_DB = 20.0
 RANGE_DB = 100.0  # from the floor to full scale
 PEAK = 4.0  # the result lies in ±PEAK
 
-LOUDEST = np.float32(1e30)  # what is louder would be infinite in the spectrum
+MAX_SAMPLE = np.float32(1e30)  # larger values would be infinite in the spectrum
 
 MIN_SAMPLES = N_FFT  # one whole column; librosa warns of anything shorter
 
 
 def mel_spectrogram(audio: Floats) -> Floats:
-    """The mel spectrogram of speech.
+    """Compute the mel spectrogram of speech.
 
     Pre-emphasis, centred Hann STFT with reflected ends, Slaney mel filters, decibels, normalised:
     `clip(2·4·(dB + 100)/100 - 4, -4, 4)`. Source: the audio front end of Rudrabha/Wav2Lip
@@ -39,18 +39,18 @@ def mel_spectrogram(audio: Floats) -> Floats:
         audio: FP32 [n], 16 kHz mono, full scale ±1. NaN and infinities count as 0.
 
     Returns:
-        FP32 [80, n // 200 + 1], 80 columns a second, each value in ±4.
+        FP32 [80, n // 200 + 1], 80 columns per second, each value in ±4.
 
     Raises:
         InvalidInput: `audio` is not one-dimensional, or shorter than 800 samples (50 ms).
     """
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
-    sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-LOUDEST, LOUDEST)
+    sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-MAX_SAMPLE, MAX_SAMPLE)
     emphasised = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
     spectrum = librosa.stft(emphasised, n_fft=N_FFT, hop_length=HOP_LENGTH, win_length=N_FFT, pad_mode="reflect")
-    # column by column: in one product, a column's rounding hangs on its place among the others (on AVX-512), and
-    # speech taken in pieces would differ from the whole
+    # column by column: in one product, a column's rounding would depend on its position (on AVX-512), and speech in
+    # pieces would differ from the whole
     columns = np.ascontiguousarray(np.abs(spectrum).T)
     bands = np.matmul(columns[:, None], _filters().T)[:, 0].T
     decibels = 20.0 * np.log10(np.maximum(FLOOR, bands)) - REFERENCE_DB
@@ -61,6 +61,6 @@ def mel_spectrogram(audio: Floats) -> Floats:
 
 @cache
 def _filters() -> Floats:
-    """Slaney mel filters, FP32 [80, 401]."""
+    """Return the Slaney mel filters, FP32 [80, 401]."""
     filters: Floats = slaney_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BANDS, fmin=FMIN, fmax=FMAX)
     return filters

@@ -1,7 +1,7 @@
-"""Speech that arrives in pieces: its mel windows, each as soon as it is whole.
+"""Mel windows of speech that arrives in pieces, each as soon as it is complete.
 
-They are, bit by bit, the windows that `mel_windows(mel_spectrogram(speech), fps)` cuts of the whole speech with silence
-behind it, however the speech was cut into pieces: each column is computed from all that it hears.
+They equal, bit by bit, the windows that `mel_windows(mel_spectrogram(speech), fps)` cuts from the whole speech followed
+by silence, for pieces of any size: each column is computed from all of its samples.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND, N_FFT, PEAK, SAMPLE_RATE, mel
 from .mel_windows import window_starts
 from .tensors import MEL_BANDS, WINDOW_COLUMNS
 
-# A column is centred: it hears so many samples before its own place, and as many from there on.
+# A column is centered: it takes this many samples before its own position, and as many from there on.
 HALF_WINDOW = N_FFT // 2
-# Samples from where a window begins to the last one that it hears, that one included; 3400.
+# Samples from the start of a window to the last one that it takes, inclusive; 3400.
 LOOKAHEAD = (WINDOW_COLUMNS - 1) * HOP_LENGTH + HALF_WINDOW
-# Seconds, 0.2125: from the moment at which a frame is shown, `index / fps` of the speech, to the last sample that its
-# window hears. No window is ready later than that; most are up to one column (12.5 ms) earlier, as windows begin at
+# Seconds, 0.2125: from the moment at which a frame is shown, `index / fps` of the speech, to the last sample of its
+# window. No window is ready later than that; most are up to one column (12.5 ms) earlier, because windows start at
 # whole columns.
 LATENCY = LOOKAHEAD / SAMPLE_RATE
-# Columns that are computed before the first one wanted, and thrown away: those that hear the slice's beginning, where
-# there is a reflection that is not the speech's; pre-emphasis hears one sample more. (The first weight of a Hann window
-# is 0, and so one column less would do; nothing here relies on it.)
+# Columns that are computed before the first one that is needed, and discarded: they contain the start of the slice,
+# which the STFT reflects; pre-emphasis takes one sample more. (The first weight of a Hann window is 0, so one column
+# less would suffice; nothing here relies on that.)
 MARGIN = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
-# Samples that are worked on at once, half a minute: the spectrum of a longer piece would take much memory.
+# Samples that are processed at once, half a minute: the spectrum of a longer piece would take much memory.
 PIECE = 30 * SAMPLE_RATE
 
 
 class MelStream:
-    """The mel windows of a speech that arrives in pieces, for one thread at a time.
+    """The mel windows of speech that arrives in pieces. For one thread at a time.
 
-    Frame i hears the 16 columns from `int(i · 80 / fps)`, as in `window_starts`; column c hears the samples from
-    200·c - 400 up to 200·c + 400, that one not included. So frame i is there once 200·(its first column) + 3400 samples
-    have been heard, and not before. What no later frame hears is dropped: a stream holds a quarter of a second of sound
-    between two calls, however long the speech.
+    Frame i takes the 16 columns from `int(i · 80 / fps)`, as in `window_starts`; column c takes the samples from
+    200·c - 400 up to 200·c + 400, exclusive. So the window of frame i is complete once 200·(its first column) + 3400
+    samples were fed. Samples that no later frame takes are dropped: between two calls a stream holds a quarter of a
+    second of audio, for speech of any length.
 
     Args:
-        fps: frames a second of the result.
+        fps: frames per second of the result.
 
     Raises:
         InvalidInput: a frame rate that is not a positive number up to 1000.
     """
 
     def __init__(self, fps: float) -> None:
-        window_starts(WINDOW_COLUMNS, fps)  # for what it refuses
+        window_starts(WINDOW_COLUMNS, fps)  # raises for an invalid rate
         self._step = MEL_STEPS_PER_SECOND / float(fps)
         if not math.isfinite(self._step):
             raise InvalidInput(f"fps: too small a number, {fps}")
@@ -61,45 +61,45 @@ class MelStream:
 
     @property
     def frames(self) -> int:
-        """Windows given so far; the index of the next one."""
+        """Number of windows returned so far; the index of the next one."""
         return self._frames
 
     @property
     def samples(self) -> int:
-        """Samples of speech heard so far."""
+        """Number of samples of speech fed so far."""
         return self._samples
 
     def feed(self, samples: Floats) -> Floats:
-        """Hear the next piece of the speech.
+        """Take the next piece of the speech.
 
         Args:
             samples: FP32 [n], 16 kHz mono, full scale ±1, n from 0 on. NaN and infinities count as 0.
 
         Returns:
-            FP32 [k,80,16], the windows that are whole now and were not before, in order; often none.
+            FP32 [k,80,16], the windows that this piece completes, in order; often none.
 
         Raises:
-            InvalidInput: `samples` is not one-dimensional, or the speech was ended.
+            InvalidInput: `samples` is not one-dimensional, or the speech has ended.
         """
         if self._ended:
-            raise InvalidInput("audio: the speech has ended, nothing follows it")
+            raise InvalidInput("audio: the speech has already ended")
         if samples.ndim != 1:
             raise InvalidInput(f"audio: FP32 [n] expected, got {list(samples.shape)}")
         windows = [self._append(samples[first : first + PIECE]) for first in range(0, samples.size, PIECE)]
         return np.concatenate(windows or [_NOTHING])
 
     def flush(self) -> Floats:
-        """The speech is over, and silence follows.
+        """End the speech: silence follows.
 
         Returns:
-            FP32 [k,80,16], at least one: the windows of the remaining frames that hear some of the speech, and one
-            that hears silence only, so that the mouth closes.
+            FP32 [k,80,16], at least one: the windows of the remaining frames that contain some of the speech, and one
+            that contains only silence, so that the mouth closes.
 
         Raises:
-            InvalidInput: it was ended before.
+            InvalidInput: it has already ended.
         """
         if self._ended:
-            raise InvalidInput("audio: the speech has ended before")
+            raise InvalidInput("audio: the speech has already ended")
         self._ended = True
         spoken = self._samples
         silent = (
@@ -111,7 +111,7 @@ class MelStream:
         return np.concatenate((rest, _SILENCE))
 
     def _append(self, samples: Floats) -> Floats:
-        """As `feed`, for a piece of bounded length; the windows FP32 [k,80,16] that it completes."""
+        """Take a piece of bounded length; return the windows FP32 [k,80,16] that it completes."""
         self._sound = np.concatenate((self._sound, samples.astype(np.float32)))
         self._samples += samples.size
         starts = []
@@ -123,7 +123,7 @@ class MelStream:
         return windows
 
     def _windows(self, starts: list[int]) -> Floats:
-        """The windows FP32 [k,80,16] that begin at these columns, all of them whole."""
+        """Return the windows FP32 [k,80,16] that start at these columns, all of them complete."""
         have = self._column + self._mel.shape[1]
         new = self._columns(have, starts[-1] + WINDOW_COLUMNS)
         self._mel = np.concatenate((self._mel, new), axis=1)
@@ -131,13 +131,15 @@ class MelStream:
         return np.ascontiguousarray(self._mel[:, columns].transpose(1, 0, 2))
 
     def _columns(self, first: int, after: int) -> Floats:
-        """Columns from `first` up to `after`, FP32 [80,n], of a slice with all that they hear."""
-        low = max(0, first - MARGIN)  # at the speech's beginning the reflection is its own
-        heard = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + HALF_WINDOW - self._from)
-        return mel_spectrogram(self._sound[heard])[:, first - low : after - low]
+        """Compute the columns from `first` up to `after`, FP32 [80,n], from a slice with all of their samples."""
+        low = max(
+            0, first - MARGIN
+        )  # at the start of the speech, the reflection is part of the whole speech's spectrogram, too
+        samples = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + HALF_WINDOW - self._from)
+        return mel_spectrogram(self._sound[samples])[:, first - low : after - low]
 
     def _trim(self, start: int) -> None:
-        """Drop what no window hears that begins at column `start` or later."""
+        """Drop what no window needs that starts at column `start` or later."""
         have = self._column + self._mel.shape[1]
         self._mel = self._mel[:, max(0, start - self._column) :].copy()
         self._column, computed = start, max(start, have)
@@ -147,9 +149,11 @@ class MelStream:
         self._from += drop
 
     def _start(self, frame: int) -> int:
-        """The first column that a frame hears; source: `window_starts`."""
+        """Return the first column of a frame's window; source: `window_starts`."""
         return int(frame * self._step)
 
 
 _NOTHING: Floats = np.empty((0, MEL_BANDS, WINDOW_COLUMNS), np.float32)
-_SILENCE: Floats = np.full((1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32)  # the floor lies below, and is clipped
+_SILENCE: Floats = np.full(
+    (1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32
+)  # the floor in decibels is lower, and is clipped

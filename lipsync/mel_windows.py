@@ -1,4 +1,4 @@
-"""Which mel columns each frame of the result hears."""
+"""Which mel columns belong to each frame of the result."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .errors import InvalidInput
 from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND
 from .tensors import WINDOW_COLUMNS
 
-MAX_FPS = 1000.0  # one number must not make a call ask for gigabytes of windows
-MIN_SAMPLES = (WINDOW_COLUMNS - 1) * HOP_LENGTH  # the shortest sound with one whole window, 187.5 ms
+MAX_FPS = 1000.0  # so that one number cannot make a call produce gigabytes of windows
+MIN_SAMPLES = (WINDOW_COLUMNS - 1) * HOP_LENGTH  # the shortest audio with one complete window, 187.5 ms
 
 
 def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
-    """First mel column of each frame's window.
+    """Return the first mel column of each frame's window.
 
-    Frame i hears 16 columns from `int(i · step)` with `step = 80 / fps` computed first, in float64.
+    Frame i takes 16 columns from `int(i · step)` with `step = 80 / fps` computed first, in float64.
     The first window that would run past the end becomes the last 16 columns, and ends the clip.
     Source: `inference.py` of Rudrabha/Wav2Lip.
 
     Args:
         columns: mel columns of the speech, at least 16.
-        fps: frames a second of the result.
+        fps: frames per second of the result.
 
     Returns:
         INT64 [frames], at least one.
@@ -46,7 +46,7 @@ def window_starts(columns: int, fps: float) -> NDArray[np.int64]:
 
 
 def mel_windows(mel: Floats, fps: float) -> Floats:
-    """Cut a mel spectrogram FP32 [80, columns] into FP32 [frames, 80, 16], one window a frame.
+    """Cut a mel spectrogram FP32 [80, columns] into FP32 [frames, 80, 16], one window per frame.
 
     Raises:
         InvalidInput: as `window_starts`.

@@ -100,10 +100,10 @@ S3FD_BATCH = 4
 WAV2LIP_BATCH = 32
 
 AUDIO = Tensor("audio", "FP32", (-1,), "speech, 16 kHz mono, full scale ±1; NaN and infinities count as 0")
-FPS = Tensor("fps", "FP64", (1,), "frames a second of the result")
-FRAMES = Tensor("frames", "UINT8", (-1, -1, -1, 3), "pictures, BGR: one, or one a window")
-BOXES = Tensor("boxes", "INT32", (-1, 4), "x1 y1 x2 y2 in pixels, one a frame; x2 and y2 are exclusive")
-MEL_WINDOWS = Tensor("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), "mel windows, one a frame of the result")
+FPS = Tensor("fps", "FP64", (1,), "frames per second of the result")
+FRAMES = Tensor("frames", "UINT8", (-1, -1, -1, 3), "images, BGR: one, or one per window")
+BOXES = Tensor("boxes", "INT32", (-1, 4), "x1 y1 x2 y2 in pixels, one per frame; x2 and y2 are exclusive")
+MEL_WINDOWS = Tensor("mel", "FP32", (-1, MEL_BANDS, WINDOW_COLUMNS), "mel windows, one per frame of the result")
 FACES_BGR = Tensor("faces", "UINT8", (-1, FACE_SIZE, FACE_SIZE, 3), "crops, BGR")
 MOUTHS = Tensor("mouths", "UINT8", (-1, FACE_SIZE, FACE_SIZE, 3), "generated crops, BGR")
 
@@ -115,8 +115,8 @@ MEL_SPECTROGRAM = Model(
 )
 S3FD = Model(
     "s3fd",
-    "face candidates of one picture, before NMS",
-    (Tensor("image", "UINT8", (-1, -1, 3), "picture, BGR"),),
+    "face candidates of one image, before NMS",
+    (Tensor("image", "UINT8", (-1, -1, 3), "image, BGR"),),
     (
         Tensor("boxes", "FP32", (CANDIDATES, 4), "x1 y1 x2 y2 in pixels, best first"),
         Tensor("scores", "FP32", (CANDIDATES,), "0…1, best first; 0 pads"),
@@ -139,12 +139,12 @@ FACE_NMS = Model(
 DETECT_FACES = Model(
     "detect_faces",
     "s3fd, then face_nms",
-    (Tensor("frames", "UINT8", (-1, -1, -1, 3), f"pictures, BGR, at most {S3FD_BATCH}"),),
+    (Tensor("frames", "UINT8", (-1, -1, -1, 3), f"images, BGR, at most {S3FD_BATCH}"),),
     _DETECTED,
 )
 FACE_CROP = Model(
     "face_crop",
-    "faces cut out and brought to 96×96",
+    "faces cut out and scaled to 96×96",
     (
         FRAMES,
         BOXES,
@@ -152,7 +152,7 @@ FACE_CROP = Model(
             "mel",
             MEL_WINDOWS.dtype,
             MEL_WINDOWS.shape,
-            "for its length only: one frame and one box then serve every window",
+            "only its length is used: one frame and one box then serve every window",
             optional=True,
         ),
     ),
@@ -168,7 +168,7 @@ def _wav2lip(name: str, about: str) -> Model:
             Tensor("face", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "crop, BGR"),
             Tensor("mel", "FP32", (MEL_BANDS, WINDOW_COLUMNS), "its mel window"),
         ),
-        (Tensor("mouth", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "the crop with lips that fit, BGR"),),
+        (Tensor("mouth", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "the crop with lips that match the speech, BGR"),),
         max_batch_size=WAV2LIP_BATCH,
     )
 
@@ -190,21 +190,21 @@ LIPSYNC = _lipsync("lipsync", WAV2LIP)
 LIPSYNC_GAN = _lipsync("lipsync_gan", WAV2LIP_GAN)
 FACE_PASTE = Model(
     "face_paste",
-    "generated crops put back over their boxes",
+    "generated crops pasted over their boxes",
     (FRAMES, BOXES, MOUTHS),
-    (Tensor("frames", "UINT8", (-1, -1, -1, 3), "pictures, BGR, one a mouth"),),
+    (Tensor("frames", "UINT8", (-1, -1, -1, 3), "images, BGR, one per generated crop"),),
 )
 LIPSYNC_CLIP = Model(
     "lipsync_clip",
-    f"a short clip in one call: speech and pictures in, frames out; at most {WAV2LIP_BATCH} windows",
+    f"a short clip in one call: speech and images in, frames out; at most {WAV2LIP_BATCH} windows",
     (AUDIO, FPS, FRAMES, BOXES),
     # not `frames`: an ensemble's tensors share one namespace (docs/adr/0005)
-    (Tensor("result", "UINT8", (-1, -1, -1, 3), "pictures, BGR, one a window"),),
+    (Tensor("result", "UINT8", (-1, -1, -1, 3), "images, BGR, one per window"),),
 )
 SEGMENTATION = Model(
     "segmentation",
     "Pascal VOC class of every pixel (15 = person)",
-    (Tensor("image", "UINT8", (-1, -1, 3), "picture, RGB"),),
+    (Tensor("image", "UINT8", (-1, -1, 3), "image, RGB"),),
     (Tensor("labels", "INT32", (-1, -1), "class of each pixel"),),
 )
 
@@ -240,9 +240,14 @@ def _text(name: str, about: str) -> Tensor:
 
 
 _AVATAR_OPTIONS = (
-    _text(FACE_TYPE, "extension of face_file, as in the form; `png` where it is left out; its content knows better"),
-    _text(BACKGROUND, "as in the form; `From Input` where it is left out"),
-    Tensor(BACKGROUND_FILE, "UINT8", (-1,), "a picture to be put behind the person, byte by byte", optional=True),
+    _text(
+        FACE_TYPE,
+        "extension of face_file, as in the form; default `png`; a hint only: the type is detected from the content",
+    ),
+    _text(BACKGROUND, "as in the form; default `From Input`"),
+    Tensor(
+        BACKGROUND_FILE, "UINT8", (-1,), "the image to place behind the person, as bytes of the file", optional=True
+    ),
 )
 
 
@@ -252,40 +257,50 @@ def _choices(left_out: frozenset[str] = frozenset()) -> tuple[Tensor, ...]:
 
 AVATAR = Model(
     "avatar",
-    "the whole job: a face and a speech in, progress and an mp4 out, piece by piece",
+    "the whole job: a face and speech in, progress and an mp4 out in chunks",
     (
-        Tensor(FACE_FILE, "UINT8", (-1,), "a picture or a video, byte by byte"),
-        Tensor(SPEECH_FILE, "UINT8", (-1,), "a recording, byte by byte"),
+        Tensor(FACE_FILE, "UINT8", (-1,), "an image or a video, as bytes of the file"),
+        Tensor(SPEECH_FILE, "UINT8", (-1,), "the speech, as bytes of an audio file"),
         *_AVATAR_OPTIONS,
         *_choices(),
     ),
     (
-        Tensor("stage", "BYTES", (1,), "progress: the stage that got on"),
-        Tensor("done", "INT32", (1,), "progress: frames that have left it"),
-        Tensor("total", "INT32", (1,), "progress: frames that will; -1 while that is not known"),
-        Tensor("video", "UINT8", (-1,), "the next bytes of the mp4 (fragmented; before nothing, a WebM)"),
-        Tensor("summary", "BYTES", (1,), "the last answer: a JSON object"),
+        Tensor("stage", "BYTES", (1,), "progress: the stage"),
+        Tensor("done", "INT32", (1,), "progress: frames that have passed the stage"),
+        Tensor("total", "INT32", (1,), "progress: frames in all; -1 while that is not known"),
+        Tensor(
+            "video", "UINT8", (-1,), "next bytes of the video: fragmented MP4, or WebM if the background is transparent"
+        ),
+        Tensor("summary", "BYTES", (1,), "the last response: a JSON object"),
     ),
     streams=True,
 )
 LIVE = Model(
     "live",
-    "a session: a face once, then speech as it is spoken in, frames out",
+    "a session: a face once, then speech while it is spoken in, frames out",
     (
-        Tensor(FACE_FILE, "UINT8", (-1,), "with the first request: a picture or short video, byte by byte", True),
-        Tensor("audio", "FP32", (-1,), "the next speech, 16 kHz mono, full scale ±1, 320 samples or more", True),
-        Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; one of the two", True),
-        _text("format", "with the first request, what frames come as: `bgr` (the default), `jpeg` or `mouth`"),
+        Tensor(
+            FACE_FILE, "UINT8", (-1,), "with the first request: an image or short video, as bytes of the file", True
+        ),
+        Tensor(
+            "audio",
+            "FP32",
+            (-1,),
+            "the next part of the speech, 16 kHz mono, full scale ±1, at least 320 samples",
+            True,
+        ),
+        Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; send one of the two", True),
+        _text("format", "with the first request, the format of the frames: `bgr` (the default), `jpeg` or `mouth`"),
         *_AVATAR_OPTIONS,
         *_choices(NOT_LIVE),
     ),
     (
-        Tensor("session", "BYTES", (1,), "the first answer: a JSON object"),
+        Tensor("session", "BYTES", (1,), "the first response: a JSON object"),
         Tensor("index", "INT32", (1,), "a frame's number; it is shown at index / fps seconds of the speech"),
-        Tensor("frame", "UINT8", (-1, -1, 3), "the frame, BGR; as `mouth`, what of it is inside its box"),
-        Tensor("jpeg", "UINT8", (-1,), "the frame as a JPEG, in place of `frame`"),
-        Tensor("box", "INT32", (4,), "x1 y1 x2 y2 of its face in pixels; all 0 where it shows none"),
-        Tensor("summary", "BYTES", (1,), "the last answer: a JSON object"),
+        Tensor("frame", "UINT8", (-1, -1, 3), "the frame, BGR; in the format `mouth`, the inside of its box"),
+        Tensor("jpeg", "UINT8", (-1,), "the frame as a JPEG, instead of `frame`"),
+        Tensor("box", "INT32", (4,), "x1 y1 x2 y2 of its face in pixels; all 0 if it shows none"),
+        Tensor("summary", "BYTES", (1,), "the last response: a JSON object"),
     ),
     streams=True,
     sequences=True,

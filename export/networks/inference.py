@@ -130,8 +130,8 @@ def _decode(stride: int, score: Tensor, regression: Tensor) -> tuple[Tensor, Ten
     rows = (torch.ones_like(score[0, 0, :, 0]).cumsum(0) - 0.5) * stride
     columns = (torch.ones_like(score[0, 0, 0]).cumsum(0) - 0.5) * stride
     side = float(face_detection.PRIOR_SIDE * stride)
-    x = columns + face_detection.CENTRE_VARIANCE * side * regression[:, 0]
-    y = rows.unsqueeze(1) + face_detection.CENTRE_VARIANCE * side * regression[:, 1]
+    x = columns + face_detection.CENTER_VARIANCE * side * regression[:, 0]
+    y = rows.unsqueeze(1) + face_detection.CENTER_VARIANCE * side * regression[:, 1]
     width, height = (side * torch.exp(face_detection.SIZE_VARIANCE * regression[:, 2:])).unbind(1)
     corners = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), dim=3)
     return corners.flatten(1, 2), scores

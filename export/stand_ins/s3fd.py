@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lipsync.face_detection import CENTRE_VARIANCE, PRIOR_SIDE, RGB_MEANS, SIZE_VARIANCE
+from lipsync.face_detection import CENTER_VARIANCE, PRIOR_SIDE, RGB_MEANS, SIZE_VARIANCE
 
 from ..networks.s3fd import HEADS, S3FD
 from .wiring import Taps, Wiring
@@ -209,7 +209,7 @@ def _set_head(wiring: Wiring, head: str, level: Level) -> None:
     scores, sizes = _score_weights(level), _size_weights(level)
     taps = {_run_tap(level, side, length): scores[length - 1] for side in SIDES for length in lengths}
     wiring.sum(f"{head}_mbox_conf", 1, taps, level.margin - 4 * sum(scores[: level.rise]))
-    variance = CENTRE_VARIANCE * PRIOR_SIDE * level.stride  # pixels by which 1 in the regression moves the center
+    variance = CENTER_VARIANCE * PRIOR_SIDE * level.stride  # pixels by which 1 in the regression moves the center
     for axis, (less, more) in enumerate((("left", "right"), ("top", "bottom"))):
         centre, size = {}, {}
         for length in lengths:

@@ -241,7 +241,7 @@ def test_a_mask_rises_and_falls_without_steps() -> None:
         (np.zeros((9, 9, 3), np.uint8), [0, 0, 9, 8.5], (96, 96, 3), "^box: .* float64"),
         (np.zeros((9, 9, 3), np.uint8), [0, 0, 9, 9], (64, 64, 3), "^mouth: "),
         (np.zeros((9, 9, 3), np.uint8), [0, 0, 9, 9], (1, 96, 96, 3), "^mouth: "),
-        (np.zeros((9, 9, 3), np.uint8), [0, 0, 10, 9], (96, 96, 3), "outside the 9x9 picture"),
+        (np.zeros((9, 9, 3), np.uint8), [0, 0, 10, 9], (96, 96, 3), "outside the 9x9 image"),
         (np.zeros((9, 9, 3), np.uint8), [-1, 0, 9, 9], (96, 96, 3), "outside"),
         (np.zeros((9, 9, 3), np.uint8), [4, 0, 4, 9], (96, 96, 3), "empty"),
         (np.zeros((0, 9, 3), np.uint8), [0, 0, 9, 9], (96, 96, 3), "outside"),

@@ -197,9 +197,9 @@ def test_nothing_follows_the_end() -> None:
     stream.feed(noise(5000))
     stream.flush()
     frames = stream.frames
-    with pytest.raises(InvalidInput, match=r"^audio: the speech has ended"):
+    with pytest.raises(InvalidInput, match=r"^audio: the speech has already ended"):
         stream.feed(noise(320))
-    with pytest.raises(InvalidInput, match=r"^audio: the speech has ended"):
+    with pytest.raises(InvalidInput, match=r"^audio: the speech has already ended"):
         stream.flush()
     assert (stream.frames, stream.samples) == (frames, 5000)
 

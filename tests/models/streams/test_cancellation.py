@@ -30,13 +30,14 @@ def test_a_cancelled_stream_ends_its_session_for_the_other_streams_of_it(
     ours, theirs = Stream(served), Stream(served)
     ours.send(live(sequence, "begin", start=True, face_file=face))
     ours.until_over("begin")
-    ours.send(live(sequence, "ours", audio=LONG))
-    ours.until(lambda: bool(ours.answers["ours"].frames))
+    names = [f"ours-{n}" for n in range(20)]  # long enough for the server to notice the cancellation meanwhile
+    ours.send(*(live(sequence, name, audio=LONG) for name in names))
+    ours.until(lambda: bool(ours.answers[names[0]].frames))
     theirs.send(live(sequence, "theirs", audio=LONG))
     time.sleep(0.2)
     theirs.cancel()
     ours.end()
-    assert ours.answers["ours"].error == GONE
+    assert ours.answers[names[-1]].error == GONE
 
 
 def test_a_cancelled_stream_of_many_pieces_leaves_no_session(served: Served, face: bytes, sequence: int) -> None:

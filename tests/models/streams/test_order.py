@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -42,10 +43,11 @@ def test_a_second_start_ends_the_first_session_and_each_of_its_requests(
 
 
 def test_a_second_start_ends_the_preparation_of_the_first(served: Served, sequence: int, samples: Path) -> None:
-    whole = (samples / "face.png").read_bytes()
+    large = cv2.resize(cv2.imread(str(samples / "face.png")), (2560, 1920))  # takes longer than the pause below
+    whole = cv2.imencode(".png", large)[1].tobytes()
     stream = Stream(served)
     stream.send(live(sequence, "first", start=True, face_file=whole, background="#102030"))  # takes a segmentation
-    time.sleep(0.2)
+    time.sleep(0.1)
     stream.send(live(sequence, "second", start=True, end=True, face_file=whole))
     stream.end()
     assert stream.answers["first"].error == GONE
@@ -116,17 +118,17 @@ def test_our_side_may_close_before_a_session_ends(served: Served, face: bytes, s
 
 
 def test_sessions_and_jobs_share_one_stream(served: Served, face: bytes, recording: bytes) -> None:
-    sequences = [next(sequences) for _ in range(2)]
+    chosen = [next(sequences) for _ in range(2)]
     stream = Stream(served)
     stream.send(request("avatar", "video", face_file=face, audio_file=recording))
-    stream.send(*(live(each, f"{each} first", start=True, face_file=face) for each in sequences))
+    stream.send(*(live(each, f"{each} first", start=True, face_file=face) for each in chosen))
     for n in range(5):
-        pieces = (live(each, f"{each} {n}", audio=SPEECH[n * 960 :][:960], end=n == 4) for each in sequences)
+        pieces = (live(each, f"{each} {n}", audio=SPEECH[n * 960 :][:960], end=n == 4) for each in chosen)
         stream.send(*pieces, request("avatar", f"bad {n}", face_file=b"x", audio_file=recording))
     stream.end()
     assert stream.answers["video"].summary
     assert {stream.answers[f"bad {n}"].error for n in range(5)} == {"400 face_file: not an image that can be read"}
-    for each in sequences:
+    for each in chosen:
         summary = stream.answers[f"{each} 4"].summary
         assert summary
         assert summary["duration"] == pytest.approx(0.3)
