@@ -1,4 +1,4 @@
-"""`avatar`, the command: see `avatar --help`."""
+"""The command `avatar`; see `avatar --help`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ from ._progress_bar import ProgressBar
 from ._schema import BACKGROUND_FILE, FACE_TYPE
 
 SERVER = "127.0.0.1:8001"
-# What the gateway's form needs, and the model does not.
+# Fields that the gateway's form requires, and the model does not.
 FORM_DEFAULTS = {FACE_TYPE: "png", "background": "From Input"}
-GRPC_SECONDS, HTTP_SECONDS = 120.0, 1800.0  # over HTTP nothing is heard before the video is there
+GRPC_SECONDS, HTTP_SECONDS = 120.0, 1800.0  # over HTTP nothing is received before the video is complete
 STATUS = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."
 
 
 class _Stopped(BaseException):
-    """A signal asks us to end: like KeyboardInterrupt, through every `finally`."""
+    """A signal ended the command. Like KeyboardInterrupt, it passes through every `finally`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 failed, 2 wrong usage, 128 + the signal's number when it was told to stop."""
+    """Run the command; return 0 when done, 1 when it failed, 2 for wrong usage, 128 + the number of a signal."""
     options = _parser().parse_args(argv)
     chosen = _chosen(options)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines about connections say nothing that ours does not
+    os.environ.setdefault(
+        "GRPC_VERBOSITY", "NONE"
+    )  # our error messages already contain what gRPC would log about connections
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         for each in before:
-            signal.signal(each, signal.SIG_IGN)  # once is enough: what follows cleans up
+            signal.signal(each, signal.SIG_IGN)  # the cleanup that follows must not be interrupted
         stopped.append(number)
         raise _Stopped
 
-    # SIGINT too, since a shell's `&` starts us with it ignored
+    # SIGINT, too: a shell's `&` starts commands with SIGINT ignored
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     bar = ProgressBar(sys.stderr, quiet=options.no_progress)
     try:
@@ -60,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, handler)
     bar.clear()
     if stand_ins:
-        print(f"avatar: made with STAND-INS for {stand_ins}: not what the real weights would show", file=sys.stderr)
+        print(f"avatar: made with STAND-INS for {stand_ins}: real weights give another result", file=sys.stderr)
     if container == "webm" and options.out.suffix.lower() == ".mp4":
-        print(f"avatar: {options.out} is a WebM, whatever its name says: mp4 has no transparency", file=sys.stderr)
+        print(f"avatar: {options.out} contains a WebM in spite of its name: mp4 has no transparency", file=sys.stderr)
     print(f"{options.out}: {frames} frames" if frames is not None else options.out)
     return 0
 
@@ -75,8 +77,8 @@ def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: Progres
 
 
 def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> tuple[int | None, str, str]:
-    backdrop = chosen.pop(BACKGROUND_FILE, None)
-    files = _http.form_of(options.face, options.speech, Path(backdrop) if backdrop else None)
+    background_file = chosen.pop(BACKGROUND_FILE, None)
+    files = _http.form_of(options.face, options.speech, Path(background_file) if background_file else None)
     fields = FORM_DEFAULTS | with_type(chosen, options.face)
     posted = _http.post(options.url, fields, files, options.out, options.timeout or HTTP_SECONDS, bar.show)
     return posted.frames, posted.stand_ins, posted.container
@@ -89,7 +91,7 @@ def _fail(bar: ProgressBar, why: str, status: int = 1) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, str]:
-    """The options of the form that are given, as text."""
+    """Return the options of the form that were given, as text."""
     return ({"background": options.background} if options.background else {}) | dict(options.set)
 
 
@@ -98,13 +100,13 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals:
         raise argparse.ArgumentTypeError(f"name=value expected, got {text!r}")
     if name not in RENDER_NAMES:
-        raise argparse.ArgumentTypeError(f"there is no option {name!r}; there are {', '.join(sorted(RENDER_NAMES))}")
+        raise argparse.ArgumentTypeError(f"unknown option {name!r}; the options are {', '.join(sorted(RENDER_NAMES))}")
     return name, value
 
 
 def _address(text: str) -> str:
     if "://" in text or ":" not in text:
-        raise argparse.ArgumentTypeError(f"host:port expected, got {text!r} (the gateway's URL goes to --url)")
+        raise argparse.ArgumentTypeError(f"host:port expected, got {text!r} (use --url for the gateway's URL)")
     return text
 
 
@@ -115,7 +117,7 @@ def _url(text: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)  # its ValueError is argparse's to tell
+    seconds = float(text)  # argparse reports its ValueError
     if not 0 < seconds < 1e6:
         raise argparse.ArgumentTypeError(f"seconds expected, got {text!r}")
     return seconds
@@ -124,30 +126,32 @@ def _seconds(text: str) -> float:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="avatar",
-        description="Videos of a face that speaks, made by the talking-avatar service.",
+        description="Render videos of a speaking face with the talking-avatar service.",
         epilog=STATUS,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     render = commands.add_parser(
         "render",
-        help="a face and a recording in, a video out",
-        description="A picture or a video of a face, and a recording, in; a video in which the face speaks, out. It is "
-        "written under another name and renamed when it is whole.",
+        help="render a video from a face and an audio file",
+        description="Render a video in which the face of an image or a video speaks an audio file. The video is "
+        "written under a temporary name and renamed when it is complete.",
         epilog=f"{STATUS} Example: avatar render face.jpg speech.wav -o out.mp4 --background White "
         "--set pads=0,20,0,0 --set smooth=false",
     )
-    render.add_argument("face", type=Path, help="a picture or a video that shows a face")
-    render.add_argument("speech", type=Path, help="a recording, any sound file that ffmpeg reads")
-    render.add_argument("-o", "--out", type=Path, required=True, help="the video: mp4, or WebM before nothing")
+    render.add_argument("face", type=Path, help="an image or a video that shows a face")
+    render.add_argument("speech", type=Path, help="an audio file in any format that ffmpeg reads")
+    render.add_argument(
+        "-o", "--out", type=Path, required=True, help="the video: mp4, or WebM if the background is transparent"
+    )
     where = render.add_mutually_exclusive_group()
     where.add_argument(
         "--server", type=_address, default=SERVER, metavar="HOST:PORT", help=f"Triton's gRPC (default {SERVER})"
     )
-    where.add_argument("--url", type=_url, help="the gateway, as http://host:port: the form over HTTP in its place")
+    where.add_argument("--url", type=_url, help="the gateway, as http://host:port: use the form over HTTP instead")
     render.add_argument(
         "--background",
         metavar="NAME",
-        help="of a still: From Input (the default), White, Black, Green, Red, Blue, #rrggbb, or Transparent",
+        help="of an image: From Input (the default), White, Black, Green, Red, Blue, #rrggbb, or Transparent",
     )
     render.add_argument(
         "--set",
@@ -155,17 +159,17 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"another option of the form, again and again: {', '.join(sorted(RENDER_NAMES))}; {BACKGROUND_FILE} takes "
+        help=f"another option of the form, repeatable: {', '.join(sorted(RENDER_NAMES))}; {BACKGROUND_FILE} takes "
         "a path",
     )
     render.add_argument(
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
-        help=f"give up when nothing is heard for so long (default {GRPC_SECONDS:.0f}; over HTTP, where "
-        f"the work itself is silent, {HTTP_SECONDS:.0f})",
+        help=f"give up after this time without a response (default {GRPC_SECONDS:.0f}; over HTTP, where "
+        f"nothing is sent while the video is rendered, {HTTP_SECONDS:.0f})",
     )
-    render.add_argument("--no-progress", action="store_true", help="tell nothing while it works")
+    render.add_argument("--no-progress", action="store_true", help="do not show the progress")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The same job over HTTP: the form, posted to the gateway from disk."""
+"""The same job over HTTP: post the form to the gateway, from files on disk."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ._files import atomic_write
 from ._schema import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
 
 CONNECT_SECONDS = 30.0
-PIECE = 1 << 16  # bytes of an upload or an answer that are moved at once
-TICK = 0.2  # seconds between two looks at whether the answer comes, and between what is told of the wait
+BLOCK_BYTES = 1 << 16  # of an upload or a response that are moved at once
+POLL_SECONDS = 0.2  # between two checks whether the response has started, each of which reports progress
 SENDING, WAITING, FETCHING = "upload", "waiting", "download"
 _ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers do it
 
-# Takes what is done, how much, and of how much (None where nobody knows): bytes, and of the wait seconds.
+# Called with the stage, how much of it is done, and its total (None where unknown): in bytes, or seconds of waiting.
 OnProgress = Callable[[str, int, "int | None"], None]
 
 
 @dataclass(frozen=True)
 class PostResult:
-    """What the answer's headers tell of the video."""
+    """What the headers of the response say about the video."""
 
     frames: int | None
     stand_ins: str
@@ -45,20 +45,20 @@ def post(
     timeout: float,
     tell: OnProgress = lambda stage, done, total: None,
 ) -> PostResult:
-    """Post the form, and write the answer to `out`, which is whole or not touched.
+    """Post the form, and write the response to `out`, which is complete or stays as it was.
 
-    No proxy is asked: like Triton's, the service's address is the way to it.
+    No proxy is used, as for Triton: the service is reached at its address.
 
     Args:
         url: `http://host:port`, or https.
         fields: text by name.
         files: paths by name.
-        timeout: seconds without a byte, each way; so also for the work itself, which is silent.
+        timeout: seconds without a byte, in each direction; it also limits the work, during which nothing is sent.
 
     Raises:
-        AvatarClientError: the form was refused, with the service's sentence, or there was no whole answer.
+        AvatarClientError: the service rejected the form, with its sentence, or the response is incomplete.
         OSError: a file cannot be read or written.
-        ValueError: `url` is none.
+        ValueError: `url` is not a URL.
     """
     form = MultipartForm(fields, files)
     with atomic_write(out) as file, closing(_connect(url)) as connection:
@@ -68,7 +68,7 @@ def post(
                 raise _refusal(answer)
             _fetch(answer, file, tell)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            raise Unavailable(f"{url} broke off its answer: {error!r}") from error
+            raise Unavailable(f"{url} broke off its response: {error!r}") from error
     frames = answer.headers.get("X-Avatar-Frames", "")
     webm = answer.headers.get_content_subtype() == "webm"
     return PostResult(
@@ -79,10 +79,10 @@ def post(
 
 
 class MultipartForm:
-    """A multipart form that is read from disk as it is sent; its length is known before."""
+    """A multipart form that is read from disk while it is sent; its length is known in advance."""
 
     def __init__(self, fields: Mapping[str, str], files: Mapping[str, Path]) -> None:
-        """Raises OSError where a file is not there."""
+        """Read the sizes of the files. Raises OSError where a file does not exist."""
         self.boundary = secrets.token_hex(16)
         self._parts: list[bytes | tuple[Path, int]] = []
         for name, value in fields.items():
@@ -101,7 +101,7 @@ class MultipartForm:
         return head.encode(errors="replace")
 
     def pieces(self) -> Iterator[bytes]:
-        """Its bytes. Raises OSError where a file became shorter meanwhile."""
+        """Yield its bytes. Raises OSError where a file became shorter meanwhile."""
         for part in self._parts:
             if isinstance(part, bytes):
                 yield part
@@ -109,7 +109,7 @@ class MultipartForm:
             path, left = part
             with path.open("rb") as file:
                 while left:
-                    piece = file.read(min(PIECE, left))
+                    piece = file.read(min(BLOCK_BYTES, left))
                     if not piece:
                         raise OSError(f"{path} became shorter while it was sent")
                     left -= len(piece)
@@ -146,7 +146,7 @@ def _exchange(
         try:
             connection.request("POST", path, told(), headers)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # refused before the end, say for its size: the answer may be there
+            pass  # rejected before its end, for example because of its size: the response may have arrived
         else:
             _wait(connection, timeout, tell)
         return connection.getresponse()
@@ -155,9 +155,9 @@ def _exchange(
 
 
 def _wait(connection: http.client.HTTPConnection, timeout: float, tell: OnProgress) -> None:
-    """Until the first byte of the answer can be read. Raises TimeoutError."""
+    """Wait until the first byte of the response can be read. Raises TimeoutError."""
     begin = time.monotonic()
-    while not select.select([connection.sock], [], [], TICK)[0]:
+    while not select.select([connection.sock], [], [], POLL_SECONDS)[0]:
         waited = time.monotonic() - begin
         if waited > timeout:
             raise TimeoutError(f"nothing for {timeout:g} s")
@@ -167,7 +167,7 @@ def _wait(connection: http.client.HTTPConnection, timeout: float, tell: OnProgre
 def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: OnProgress) -> None:
     length = answer.headers.get("Content-Length", "")
     total, got = (int(length) if length.isdecimal() else None), 0
-    while piece := answer.read(PIECE):
+    while piece := answer.read(BLOCK_BYTES):
         got += len(piece)
         file.write(piece)
         tell(FETCHING, got, total)
@@ -176,7 +176,7 @@ def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: OnProgress) -
 
 
 def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
-    body = answer.read(PIECE).decode(errors="replace")
+    body = answer.read(BLOCK_BYTES).decode(errors="replace")
     try:
         detail = json.loads(body)["detail"]
     except (ValueError, KeyError, TypeError):
@@ -187,7 +187,7 @@ def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
     return from_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
 
 
-def form_of(face: Path, speech: Path, backdrop: Path | None) -> dict[str, Path]:
-    """The files of the form by field."""
+def form_of(face: Path, speech: Path, background_file: Path | None) -> dict[str, Path]:
+    """Return the files of the form by field."""
     files = {FACE_FILE: face, SPEECH_FILE: speech}
-    return files | ({BACKGROUND_FILE: backdrop} if backdrop else {})
+    return files | ({BACKGROUND_FILE: background_file} if background_file else {})

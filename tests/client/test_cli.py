@@ -196,9 +196,9 @@ def test_a_webm_is_not_called_an_mp4_without_a_word(
     server.avatar = breaks(fake.answer(summary='{"frames": 1, "fps": "25", "duration": 1, "container": "webm"}'))
     gateway.headers["Content-Type"] = "video/webm"
     assert run(folder, *where) == 0
-    assert "out.mp4 is a WebM" in capsys.readouterr().err
+    assert "out.mp4 contains a WebM" in capsys.readouterr().err
     assert run(folder, *where, out="out.webm") == 0
-    assert "is a WebM" not in capsys.readouterr().err
+    assert "contains a WebM" not in capsys.readouterr().err
     assert left(folder) == ["out.mp4", "out.webm"]
 
 

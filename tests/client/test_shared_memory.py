@@ -101,9 +101,7 @@ def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeSe
     assert shared(server) == [True, False, True]
 
 
-def test_one_that_forgets_repeatedly_is_left_alone(
-    client: AvatarClient, server: FakeServer, clock: FakeClock
-) -> None:
+def test_one_that_forgets_repeatedly_is_left_alone(client: AvatarClient, server: FakeServer, clock: FakeClock) -> None:
     for _ in range(2):
         client.detect_faces(FRAMES)
         server.regions.clear()
