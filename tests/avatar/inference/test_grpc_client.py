@@ -159,7 +159,7 @@ async def test_a_server_on_another_machine_is_sent_everything_by_grpc(caplog: py
     assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [picture.tobytes()] * 3
     assert [call for call, _ in server.allowed].count("register") == 1
     assert [record.message for record in caplog.records] == [
-        "frames go to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
+        "frames are sent to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
     ]
 
 
