@@ -1,4 +1,4 @@
-"""A face once, then speech as it is spoken in; frames out, each as soon as all that it hears has been said."""
+"""A face once, then speech while it is spoken in; frames out, each as soon as its mel window is complete."""
 
 import triton_python_backend_utils as pb_utils
 
