@@ -1,11 +1,13 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-long coverage check docs docs-build images dist bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-fast test-pythons test-long coverage check docs docs-build images dist bench perf stand-ins lock clean
 
-PYTHON ?= python3.11
+PYTHON ?=
 VENV := .venv
 # of the tests: live servers keep one busy, exports the other
 WORKERS ?= 2
+FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/embedded/test_command_line.py \
+    tests/embedded/test_installation.py tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 
@@ -26,6 +28,12 @@ up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
 
 test: $(STAMP)  ## the test suite, live Triton included, on two workers; TESTS=path for a part of it
 	@$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
+
+test-fast: $(STAMP)  ## the part without Triton and exports: two minutes
+	@$(PY) -m pytest -m "not (slow or live or exports)" -n $(WORKERS) --dist loadgroup $(FAST_TESTS)
+
+test-pythons:  ## the fast part on every other Python that is found (3.12, 3.13), each in an environment of its own
+	@bash scripts/test_pythons.sh
 
 test-long: $(STAMP)  ## what takes minutes: int8 exports, ten-minute clips, 200 streams (about 40 minutes)
 	@$(PY) -m pytest -m slow
@@ -77,7 +85,7 @@ stand-ins: $(STAMP)  ## stand-in checkpoints into weights/stand-ins
 	@$(PY) -m export stand-ins --weights weights/stand-ins
 
 lock: $(STAMP)  ## write requirements.lock from what is installed in .venv
-	@bash scripts/lock.sh $(PY)
+	@$(PY) scripts/lock.py
 
 clean:  ## remove what was generated; .venv and weights stay
 	rm -rf build dist out .pytest_cache .mypy_cache .ruff_cache

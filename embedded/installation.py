@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import util
+from importlib.metadata import version
 from pathlib import Path
 
 from .errors import MissingDependency
@@ -46,6 +47,7 @@ def find_installation() -> Installation:
         MissingDependency: names the first missing part, and the command that installs it.
     """
     libpython = check_machine()
+    check_numpy(version("numpy"))
     site = _site_packages()
     triton = site / "pytriton" / "tritonserver"
     return Installation(
@@ -67,15 +69,28 @@ def check_machine() -> Path:
     return find_libpython(_libpython_folders())
 
 
+def check_numpy(installed: str) -> None:
+    """Raise MissingDependency if the wheel's stub cannot read the arrays of this numpy.
+
+    The stub was built for numpy 1, in which an array's description has another layout: with numpy 2 the outputs of
+    Python models arrive empty.
+    """
+    if int(installed.partition(".")[0]) >= 2:
+        raise MissingDependency(
+            f"the Python models of the Triton wheel need numpy 1, this is numpy {installed} on Python {PYTHON}; "
+            "use Python 3.11 or 3.12, or Triton's container"
+        )
+
+
 def check_platform(system: str, machine: str, libc: tuple[str, str]) -> None:
     """Raise MissingDependency if the wheel's binaries cannot run on this system."""
     if (system, machine) != ("Linux", "x86_64"):
         raise MissingDependency(f"the Triton wheel supports Linux x86-64 only, this is {system} {machine}; use Docker")
-    name, version = libc
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    name, release = libc
+    numbers = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
     if name != "glibc" or numbers < MIN_GLIBC:
         raise MissingDependency(
-            f"the Triton wheel needs glibc 2.35 or newer, this is {name or 'another libc'} {version}; "
+            f"the Triton wheel needs glibc 2.35 or newer, this is {name or 'another libc'} {release}; "
             "use Debian 12, Ubuntu 22.04 or newer, or Docker"
         )
 
@@ -107,8 +122,7 @@ def _install_libpython() -> str:
     if sys.base_prefix == "/usr":
         return f"apt-get install libpython{PYTHON}  (Fedora: dnf install python{PYTHON}-libs)"
     if ".pyenv" in Path(sys.base_prefix).parts or "PYENV_ROOT" in os.environ:
-        version = platform.python_version()
-        return f'PYTHON_CONFIGURE_OPTS="--enable-shared" pyenv install --force {version}'
+        return f'PYTHON_CONFIGURE_OPTS="--enable-shared" pyenv install --force {platform.python_version()}'
     return f"use a Python that was built with --enable-shared, such as the one from `uv python install {PYTHON}`"
 
 

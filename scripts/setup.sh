@@ -1,23 +1,43 @@
 #!/usr/bin/env bash
-# Makes the environment: looks for what pip cannot bring, then installs the lock.
-# Called by `make setup` with PYTHON and VENV set.
+# Makes the environment: checks the parts that pip cannot install, then installs the lock.
+# Called by `make setup` with VENV set; PYTHON, if set, names the interpreter to use. WITHOUT_TRITON=1 also takes a
+# Python on which everything but the embedded Triton works.
 set -euo pipefail
 
-# The CPU build of torch is 190 MB, the CUDA build that plain PyPI gives is gigabytes. Where this index cannot
-# be reached pip falls back to the configured one. `make setup TORCH_INDEX=` takes PyPI's build.
+# The Python versions that everything works with, in order of preference. The stub of NVIDIA's Triton wheel was built
+# for numpy 1: with numpy 2 it reads every array as empty. numpy 1 has no wheel for Python 3.13.
+SUPPORTED="3.11 3.12" VERSIONS="3.11 or 3.12"
+if [ -n "${WITHOUT_TRITON:-}" ]; then SUPPORTED="3.11 3.12 3.13" VERSIONS="3.11, 3.12 or 3.13"; fi
+
+# The CPU build of torch is 190 MB, the CUDA build that plain PyPI gives is gigabytes. If this index cannot be reached,
+# pip falls back to the configured one. `make setup TORCH_INDEX=` takes PyPI's build.
 TORCH_INDEX="${TORCH_INDEX-https://download.pytorch.org/whl/cpu}"
 
 fail() { printf 'setup: %s\n' "$1" >&2; exit 1; }
 
 runs() { command -v "$1" >/dev/null && "$1" -c '' 2>/dev/null; }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
+supports() { case " $SUPPORTED " in *" $1 "*) ;; *) return 1 ;; esac; }
 
-# python3.11 first, then whatever python3 is, if it is a 3.11; a PYTHON that was asked for, or none
-if [ "$PYTHON" = python3.11 ] && ! runs "$PYTHON"; then PYTHON=python3; fi
-runs "$PYTHON" || fail "no Python found as $PYTHON. On Debian 12: apt-get install python3.11 python3.11-venv"
+INSTALL_PYTHON="On Debian 12 and Ubuntu 24.04: apt-get install python3 python3-venv. Elsewhere: pyenv or \`uv python install 3.12\`, then make setup PYTHON=/path/to/python"
+
+# the Python that was requested; otherwise that of the existing environment, or the first supported one on PATH
+if [ -n "${PYTHON:-}" ]; then
+    runs "$PYTHON" || fail "no Python found as $PYTHON. $INSTALL_PYTHON"
+elif runs "$VENV/bin/python"; then
+    PYTHON=$VENV/bin/python
+else
+    for PYTHON in $(printf 'python%s ' $SUPPORTED) python3; do
+        if runs "$PYTHON"; then break; fi
+    done
+    runs "$PYTHON" || fail "no Python found, $VERSIONS is needed. $INSTALL_PYTHON"
+fi
 version=$(version_of "$PYTHON")
-[ "$version" = 3.11 ] || fail "Python 3.11 is needed, $PYTHON is $version. On Debian 12: apt-get install python3.11 python3.11-venv (or: make setup PYTHON=/path/to/python3.11)"
-"$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python has no venv module. On Debian 12: apt-get install python3.11-venv"
+if [ "$version" = 3.13 ] && ! supports 3.13; then
+    fail "Python $VERSIONS is needed, $PYTHON is 3.13: NVIDIA's Triton wheel needs numpy 1, which has no wheel for 3.13. $INSTALL_PYTHON. With a Triton on another machine: make setup WITHOUT_TRITON=1"
+fi
+supports "$version" || fail "Python $VERSIONS is needed, $PYTHON is $version. $INSTALL_PYTHON"
+"$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || fail "this Python has no venv module. On Debian and Ubuntu: apt-get install python$version-venv"
 # processor, glibc and a shared libpython, by the launcher's own rules; these modules need no package
 "$PYTHON" - <<'PY' || exit 1
 import sys
@@ -31,8 +51,8 @@ PY
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 if runs "$VENV/bin/python"; then
-    version=$(version_of "$VENV/bin/python")
-    [ "$version" = 3.11 ] || fail "the environment in $VENV is of Python $version; remove it and try again"
+    existing=$(version_of "$VENV/bin/python")
+    [ "$existing" = "$version" ] || fail "the environment in $VENV is of Python $existing, not $version; remove it and try again"
 fi
 # where a run was interrupted, pip may be missing in it still
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv "$VENV"

@@ -36,11 +36,14 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 @pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests by their costly fixtures (see `--dist loadgroup` of pytest-xdist)."""
+    """Mark the tests by their costly fixtures, and group them (see `--dist loadgroup` of pytest-xdist)."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for group, fixtures in WORKER_OF.items():
-            if used & fixtures and item.get_closest_marker("xdist_group") is None:
+            if not used & fixtures:
+                continue
+            item.add_marker(getattr(pytest.mark, group))
+            if item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
 
 

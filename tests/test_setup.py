@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 # a Python whose build has no shared library, as pyenv makes it by default
 STATIC = (
     "import sys, sysconfig; sysconfig.get_config_var = lambda name: None; "
@@ -44,7 +45,7 @@ def test_no_python_at_all_is_named_with_what_brings_it(tmp_path: Path) -> None:
     done = setup(tmp_path, "exit 127", path=str(tmp_path / "empty"))
     assert done.returncode == 1
     assert done.stderr.startswith("setup: no Python found")
-    assert "apt-get install python3.11" in done.stderr
+    assert "apt-get install python3" in done.stderr
     assert not (tmp_path / "venv").exists()
 
 
@@ -56,18 +57,25 @@ def test_another_python_is_not_taken_for_the_one_that_was_asked_for(tmp_path: Pa
 
 
 PYTHONS = {
-    "another version": ("case $* in *version_info*) echo 3.12 ;; esac", "is 3.12. On Debian 12: apt-get install"),
+    "another version": (
+        "case $* in *version_info*) echo 3.14 ;; esac",
+        "is 3.14. On Debian 12 and Ubuntu 24.04: apt-get install python3",
+    ),
+    "one that Triton's stub does not work with": (
+        "case $* in *version_info*) echo 3.13 ;; esac",
+        "NVIDIA's Triton wheel needs numpy 1, which has no wheel for 3.13.",
+    ),
     "without venv": (
-        "case $* in *version_info*) echo 3.11 ;; *ensurepip*) exit 1 ;; esac",
-        "no venv module. On Debian 12: apt-get install python3.11-venv",
+        "case $* in *version_info*) echo 3.12 ;; *ensurepip*) exit 1 ;; esac",
+        "no venv module. On Debian and Ubuntu: apt-get install python3.12-venv",
     ),
     "without a shared library": (
         f'[ "$1" = - ] && exec {sys.executable} -c "{STATIC}"; exec {sys.executable} "$@"',
-        "libpython3.11.so.1.0, the shared library of ",
+        f"libpython{VERSION}.so.1.0, the shared library of ",
     ),
     "on a glibc that is too old": (
         f'[ "$1" = - ] && exec {sys.executable} -c "{OLD_GLIBC}"; exec {sys.executable} "$@"',
-        "needs glibc 2.35 or newer, this is glibc 2.31: use Debian 12",
+        "needs glibc 2.35 or newer, this is glibc 2.31; use Debian 12",
     ),
 }
 
@@ -99,10 +107,33 @@ def test_an_environment_without_pip_yet_is_completed(tmp_path: Path) -> None:
 
 
 def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path) -> None:
-    environment(tmp_path, "case $* in *version_info*) echo 3.12 ;; esac")
+    environment(tmp_path, "case $* in *version_info*) echo 3.10 ;; esac")
     done = setup(tmp_path, f'exec {sys.executable} "$@"')
     assert done.returncode == 1
-    assert done.stderr == f"setup: the environment in {tmp_path}/venv is of Python 3.12; remove it and try again\n"
+    expected = f"the environment in {tmp_path}/venv is of Python 3.10, not {VERSION}; remove it and try again"
+    assert done.stderr == f"setup: {expected}\n"
+
+
+@pytest.mark.parametrize(("found", "version"), [(["3.13", "3.12"], "3.12"), (["3.12", "3.11"], "3.11")])
+def test_without_a_wish_the_oldest_supported_python_that_is_found_is_taken(
+    tmp_path: Path, found: list[str], version: str
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for tool in ("bash", "grep", "sed", "cat"):
+        place = shutil.which(tool)
+        assert place
+        (programs / tool).symlink_to(place)
+    for each in found:
+        program = programs / f"python{each}"
+        program.write_text(f"#!/bin/sh\ncase $* in *version_info*) echo {each} ;; *ensurepip*) exit 1 ;; esac\n")
+        program.chmod(0o755)
+    settings = {"PATH": str(programs), "PYTHON": "", "VENV": str(tmp_path / "venv")}
+    done = subprocess.run(
+        ["bash", "scripts/setup.sh"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert f"apt-get install python{version}-venv" in done.stderr  # it went on to that Python's next check
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,14 @@ def test_a_machine_that_can_run_the_wheel_is_accepted(version: str) -> None:
     installation.check_platform("Linux", "x86_64", ("glibc", version))
 
 
+def test_numpy_2_is_rejected_because_the_stub_reads_its_arrays_as_empty() -> None:
+    installation.check_numpy("1.26.4")
+    with pytest.raises(
+        MissingDependency, match=r"need numpy 1, this is numpy 2\.4\.6 on Python 3\.\d+; use Python 3\.11 or"
+    ):
+        installation.check_numpy("2.4.6")
+
+
 def test_the_first_folder_with_the_shared_library_is_taken(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b", "c")]
     for folder in folders[1:]:
