@@ -266,10 +266,10 @@ def usual_live(server: FakeServer, requests: Iterator[Request], context: Any) ->
         else:
             heard = np.concatenate((heard, (request.inputs["audio"] * 32767).astype(np.int16)))
         while len(heard) >= 640 or (request.parameters["sequence_end"] and len(heard)):
-            level = int(np.abs(heard[:640].astype(int)).max() // 128)
+            level = min(int(np.abs(heard[:640].astype(int)).max() // 128), 255)
             heard = heard[640:]
             box = np.array([0, 0, 0, 0] if index % 3 == 2 else [1, 2, 3, 4], np.int32)
-            picture = np.full((4, 6, 3), level % 256, np.uint8)
+            picture = np.full((4, 6, 3), level, np.uint8)
             shown = {"jpeg": b"JPEG" + bytes([level])} if kind == "jpeg" else {"frame": picture}
             yield answer("live", index=np.array([index], np.int32), box=box, **shown)
             index += 1
