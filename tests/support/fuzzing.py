@@ -46,16 +46,16 @@ OURS = re.compile(r"Traceback|/tmp/|/work|site-packages|0x[0-9a-f]{6}|@ 0x|\[[a-
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from avatar.testing import FakeModels
-from gateway import logs, server
+from avatar.testing import FakeInference
+from gateway import logging_config, server
 from gateway.app import create_app
 from gateway.settings import Settings
 import uvicorn
 settings = Settings(work_dir=Path(sys.argv[1]), log_level="warning", max_jobs=4, cache_mib=0)
-logs.configure(settings.log_level, settings.log_format)
+logging_config.configure(settings.log_level, settings.log_format)
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
-app = create_app(settings, FakeModels())
+app = create_app(settings, FakeInference())
 uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
 """
 
