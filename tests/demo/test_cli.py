@@ -1,4 +1,4 @@
-"""`python -m demo`: its exit status, its output, the files it writes, and that no process keeps running."""
+"""`python -m demo`: its exit status, its output, the files that it writes, and that no process keeps running."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def still_running(folder: Path) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it ended in the meantime
+        except OSError:  # the process has ended
             continue
         if str(folder) in line:
             found.append(line)
@@ -61,7 +61,7 @@ def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_fi
 ) -> None:
     weights, repository = tmp_path / "weights", tmp_path / "repository"
     weights.mkdir()
-    (weights / present).write_bytes(b"a part of the real ones")
+    (weights / present).write_bytes(b"one of several files")
     assert main(["--weights", str(weights), "--repository", str(repository), "--out", str(tmp_path / "out")]) == 1
     shown = capfd.readouterr()
     assert "missing: " + ", ".join(name for name in registry.FILES if name != present) in shown.err
@@ -117,11 +117,11 @@ def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
         try:
             assert command.stdout is not None
-            shown = ""
-            while f"http://127.0.0.1:{ports.gateway}/ " not in shown:
+            output = ""
+            while f"http://127.0.0.1:{ports.gateway}/ " not in output:
                 line = command.stdout.readline()
-                assert line, shown
-                shown += line
+                assert line, output
+                output += line
             assert httpx.get(f"http://127.0.0.1:{ports.gateway}/health/ready", timeout=60).status_code == 200
             assert still_running(tmp_path)
             command.send_signal(signal.SIGINT)
@@ -143,7 +143,7 @@ def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(
 
 
 @pytest.mark.parametrize("flag", ["--port", "--http-port", "--grpc-port", "--metrics-port"])
-def test_another_server_on_one_of_our_ports_is_not_mistaken_for_ours(tmp_path: Path, flag: str) -> None:
+def test_a_port_of_another_server_is_rejected(tmp_path: Path, flag: str) -> None:
     free = stack.Ports.free()
     ports = {"--port": "gateway", "--http-port": "http", "--grpc-port": "grpc", "--metrics-port": "metrics"}
     with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
@@ -189,7 +189,8 @@ def test_without_a_network_no_download_is_attempted(
 def test_after_a_failed_download_stand_ins_are_used(
     stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there, so every connection is refused
+    # nothing listens on this port, so every connection is refused
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     models.prepare(stand_in_weights.parent, repository, ONNX, accept_license=True)
     output = capfd.readouterr()
     assert "every source failed" in output.err

@@ -20,8 +20,8 @@ def test_a_sheet_shows_frames_in_order_above_the_waveform(samples: Path, tmp_pat
     brightness = [image[r * 240 + 60, c * 320 + 160].mean() for r in range(2) for c in range(6)]
     assert brightness == sorted(brightness)
     assert brightness[-1] - brightness[0] > 150
-    inked = (np.abs(image[2 * 240 :].astype(int) - contact_sheet.INK).max(axis=2) == 0).sum()
-    assert inked > 1000
+    waveform_pixels = (np.abs(image[2 * 240 :].astype(int) - contact_sheet.INK).max(axis=2) == 0).sum()
+    assert waveform_pixels > 1000
 
 
 def test_a_video_that_cannot_be_read_is_named(samples: Path, tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_video_that_cannot_be_read_is_named(samples: Path, tmp_path: Path) -> 
 
 
 def test_an_audio_file_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
-    video, speech = tmp_path / "grey.mp4", tmp_path / "speech.xyz"
+    video, speech = tmp_path / "gray.mp4", tmp_path / "speech.xyz"
     source = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=1:r=25", "-pix_fmt", "yuv420p"]
     subprocess.run([executable(), "-v", "error", "-nostdin", *source, str(video)], check=True)
     speech.write_bytes(b"not a recording")

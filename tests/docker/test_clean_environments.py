@@ -1,7 +1,7 @@
-"""What the images install is enough to run what they run, and no more: tried in environments that have only that.
+"""Each image installs the packages that its code needs, and no more: its code runs in an environment of only these.
 
-All take their packages from this environment, by links, so that no index is asked: the gateway's are those that the
-metadata of its wheel name, the exporter's those of its extra, Triton's those of docker/triton-requirements.txt.
+The environments link to packages of this one, so that no package index is needed. The gateway has the packages that the
+metadata of its wheel name, the exporter those of its extra, Triton those of docker/triton-requirements.txt.
 """
 
 import ast
@@ -29,20 +29,20 @@ from tests.support import virtualenvs
 from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, last_stage, step, steps
 from tests.support.gateway_process import Gateway, gateway_process
 
-WITHOUT_WHAT_THEY_DECLARE = {"pixellib", "imantics"}
-# of the gateway's packages, those that make it a web server and a client of Triton; `avatar` alone is without them
-THE_WEBS = {"fastapi", "prometheus-client", "python-multipart", "tritonclient", "uvicorn"}
+INSTALLED_WITHOUT_DEPENDENCIES = {"pixellib", "imantics"}
+# the gateway's packages for the web server and the Triton client; `avatar` does not need them
+WEB_PACKAGES = {"fastapi", "prometheus-client", "python-multipart", "tritonclient", "uvicorn"}
 TRITON_PYTHON = {"python_version": "3.10", "python_full_version": "3.10.12"}
-# Python 3.10 raises TypeError for `logging.LoggerAdapter[…]` and the like, which neither its grammar nor mypy tells.
-# By comparing the classes of its standard library with those of 3.11.
-AS_IN_PYTHON_3_10 = """\
+# In Python 3.10 these classes of the standard library are not generic: `logging.LoggerAdapter[…]` raises TypeError.
+# Neither its grammar nor mypy detects that. The list is from a comparison of its standard library with that of 3.11.
+LIKE_PYTHON_3_10 = """\
 import graphlib, logging
 for each in (graphlib.TopologicalSorter, logging.LoggerAdapter, logging.StreamHandler):
     del each.__class_getitem__
 """
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 OPENVINO_BACKEND = ROOT / "embedded" / "backends" / "openvino" / "model.py"
-# gRPC's client, and the memory that it shares with a server: they are in the image, and nothing there imports them
+# the gRPC client and its shared memory: they are in the image, but nothing there imports them
 NOT_IN_TRITON = {ROOT / "avatar" / "inference" / f"{name}.py" for name in ("grpc_client", "shared_memory")}
 PINNED = [
     Requirement(line)
@@ -52,7 +52,7 @@ PINNED = [
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
-    """What a command says. There is no package index for it, and this checkout is not on its path."""
+    """Run a command without a package index and without this checkout on its path; return its output."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
@@ -95,14 +95,14 @@ def python(wheels: tuple[Path, Path], source: Path, tmp_path_factory: pytest.Tem
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         needed = virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
-    there = virtualenvs.closure(needed) | WITHOUT_WHAT_THEY_DECLARE
-    made = virtualenvs.make(tmp_path_factory.mktemp("gateway-python") / "venv", there)
-    pip = (*PIP, "--python", str(made))
-    # the image's own script: without an index it ends well only where all that it asks for is there, as in the lock
+    packages = virtualenvs.closure(needed) | INSTALLED_WITHOUT_DEPENDENCIES
+    interpreter = virtualenvs.make(tmp_path_factory.mktemp("gateway-python") / "venv", packages)
+    pip = (*PIP, "--python", str(interpreter))
+    # the image's script: without an index it succeeds only if every requirement has the version of the lock
     run("bash", "docker/install.sh", "gateway", cwd=source, PIP=" ".join(pip))
     run(*pip, "install", "--no-deps", str(wheel), str(client), cwd=source)
-    run(*pip, "install", f"{wheel}[gateway]", cwd=source)  # what its metadata ask for is there, too
-    return made
+    run(*pip, "install", f"{wheel}[gateway]", cwd=source)  # the requirements of its metadata are installed too
+    return interpreter
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +111,25 @@ def clean_gateway(python: Path, triton: Triton, tmp_path_factory: pytest.TempPat
         yield running
 
 
-def test_the_gateways_image_knows_no_torch_and_no_tensorflow(python: Path, tmp_path: Path) -> None:
+def test_the_gateway_image_has_no_torch_and_no_tensorflow(python: Path, tmp_path: Path) -> None:
     heavy = ("torch", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf", "pytriton", "pytest", "keras")
     code = f"from importlib.util import find_spec; print([name for name in {heavy} if find_spec(name)])"
     assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
 
 
-def test_the_gateways_image_runs_the_installed_wheel(python: Path, tmp_path: Path) -> None:
-    said = run(python, "-c", "import gateway, avatar, avatar_client, lipsync; print(gateway.__file__)", cwd=tmp_path)
-    assert Path(said.strip()).is_relative_to(python.parents[1])
+def test_the_gateway_image_runs_the_installed_wheel(python: Path, tmp_path: Path) -> None:
+    output = run(python, "-c", "import gateway, avatar, avatar_client, lipsync; print(gateway.__file__)", cwd=tmp_path)
+    assert Path(output.strip()).is_relative_to(python.parents[1])
 
 
-def test_a_form_posted_to_it_becomes_a_video(clean_gateway: Gateway, samples: Path, tmp_path: Path) -> None:
+def test_a_form_that_is_posted_to_it_becomes_a_video(clean_gateway: Gateway, samples: Path, tmp_path: Path) -> None:
     speech, rate = soundfile.read(samples / "speech.wav", stop=8000)
     soundfile.write(tmp_path / "speech.wav", speech, rate)
     files = {
         "face_file": (samples / "face.png").read_bytes(),
         "audio_file": (tmp_path / "speech.wav").read_bytes(),
     }
-    # a coloured background, so that PixelLib runs
+    # a colored background, so that PixelLib runs
     texts = {"avatarFileType": "png", "background": "Green"}
     answer = httpx.post(f"{clean_gateway.url}/", files=files, data=texts, timeout=300)
     assert answer.status_code == 200, answer.text
@@ -138,40 +138,40 @@ def test_a_form_posted_to_it_becomes_a_video(clean_gateway: Gateway, samples: Pa
     assert f"avatar_frames_total {answer.headers['x-avatar-frames']}.0" in counted
 
 
-def test_the_images_health_check_tells_a_good_gateway_from_none(clean_gateway: Gateway, python: Path) -> None:
+def test_the_health_check_of_the_image_passes_only_with_a_gateway(clean_gateway: Gateway, python: Path) -> None:
     name, *arguments = step(DOCKERFILES["gateway"], "HEALTHCHECK").words()
     assert name == "python"
     port = str(Settings.model_fields["port"].default)
-    for there, status in ((clean_gateway.url.rpartition(":")[2], 0), ("1", 1)):
-        command = [str(python), *(argument.replace(port, there) for argument in arguments)]
+    for gateway_port, status in ((clean_gateway.url.rpartition(":")[2], 0), ("1", 1)):
+        command = [str(python), *(argument.replace(port, gateway_port) for argument in arguments)]
         assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == status
 
 
-def test_the_exports_script_asks_for_what_the_lock_pins(source: Path) -> None:
-    # this environment has all of it, so nothing is fetched
+def test_the_install_script_of_the_export_image_requires_the_versions_of_the_lock(source: Path) -> None:
+    # this environment has every package, so nothing is downloaded
     run("bash", "docker/install.sh", "export", cwd=source, PIP=" ".join(PIP))
 
 
 @pytest.fixture(scope="module")
 def exporter(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The Python of the export image, and the folder in which it starts."""
-    made = tmp_path_factory.mktemp("exporter")
-    (made / "image").mkdir()
+    folder = tmp_path_factory.mktemp("exporter")
+    (folder / "image").mkdir()
     for each in last_stage(DOCKERFILES["export"]):
         if each.name == "COPY" and "--from" not in each.rest:
-            name, there = each.words()
+            name, target = each.words()
             copied = shutil.copytree if (source / name).is_dir() else shutil.copy
-            copied(source / name, made / "image" / there)
+            copied(source / name, folder / "image" / target)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     packages = virtualenvs.closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
-    return virtualenvs.make(made / "venv", packages), made / "image"
+    return virtualenvs.make(folder / "venv", packages), folder / "image"
 
 
 def test_the_export_image_has_every_package_that_its_code_imports(exporter: tuple[Path, Path]) -> None:
     python, image = exporter
     imported = set()
     for file in (*image.glob("export/**/*.py"), *image.glob("lipsync/*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):  # those inside functions, too
+        for node in ast.walk(ast.parse(file.read_text())):  # imports inside functions too
             if isinstance(node, ast.Import):
                 imported |= {each.name.partition(".")[0] for each in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -181,35 +181,35 @@ def test_the_export_image_has_every_package_that_its_code_imports(exporter: tupl
     assert run(python, "-c", code, cwd=image).strip() == "[]"
 
 
-def test_the_export_image_finds_what_this_checkout_exported_up_to_date(
+def test_the_export_image_accepts_the_exports_of_this_checkout_as_up_to_date(
     exporter: tuple[Path, Path], stand_in_weights: Path, repository: Path
 ) -> None:
-    # it has the same code, samples and Python models, then; and it writes the Python models again in any case
+    # so it has the same code, samples and Python models; it writes the Python models again in any case
     python, image = exporter
     variant = ("--format", "onnx", "--precision", "fp32")
     folders = ("--weights", stand_in_weights, "--repository", repository)
-    said = run(python, "-m", "export", "models", *folders, *variant, cwd=image)
-    assert said.splitlines()[-1].endswith(f"complete, {len(MODELS)} models")
-    assert ": exporting " not in said
+    output = run(python, "-m", "export", "models", *folders, *variant, cwd=image)
+    assert output.splitlines()[-1].endswith(f"complete, {len(MODELS)} models")
+    assert ": exporting " not in output
     run(python, "-c", "from export.validation.sample_media import Media; Media.shipped().hashes()", cwd=image)
 
 
-def test_tritons_requirements_are_complete_and_no_more() -> None:
+def test_the_requirements_of_triton_are_complete_and_minimal() -> None:
     pinned = {canonicalize_name(requirement.name) for requirement in PINNED}
-    # what another version of these needs, this environment does not know
-    older = {
+    # this environment has other versions of these packages, so their dependencies may differ
+    other_versions = {
         canonicalize_name(each.name) for each in PINNED if not each.specifier.contains(distribution(each.name).version)
     }
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    jobs = [each for each in project["optional-dependencies"]["gateway"] if Requirement(each).name not in THE_WEBS]
+    jobs = [each for each in project["optional-dependencies"]["gateway"] if Requirement(each).name not in WEB_PACKAGES]
     direct = [*project["dependencies"], *jobs]
-    assert virtualenvs.closure(direct, TRITON_PYTHON, leaves=older) | WITHOUT_WHAT_THEY_DECLARE <= pinned
-    # openvino is our backend's; what it declares beside numpy is telemetry
-    assert pinned - {"openvino"} <= virtualenvs.closure(direct, TRITON_PYTHON) | WITHOUT_WHAT_THEY_DECLARE
+    assert virtualenvs.closure(direct, TRITON_PYTHON, leaves=other_versions) | INSTALLED_WITHOUT_DEPENDENCIES <= pinned
+    # our backend needs openvino; its only dependency besides numpy is telemetry
+    assert pinned - {"openvino"} <= virtualenvs.closure(direct, TRITON_PYTHON) | INSTALLED_WITHOUT_DEPENDENCIES
 
 
 @pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)
-def test_triton_runs_the_locks_version_where_there_is_one_for_its_python(requirement: Requirement) -> None:
+def test_triton_has_the_version_of_the_lock_if_it_supports_python_3_10(requirement: Requirement) -> None:
     ours = distribution(requirement.name)
     if ours.metadata["Requires-Python"] and "3.10" not in SpecifierSet(ours.metadata["Requires-Python"]):
         assert not requirement.specifier.contains(ours.version)
@@ -217,29 +217,29 @@ def test_triton_runs_the_locks_version_where_there_is_one_for_its_python(require
         assert requirement.specifier.contains(ours.version), f"requirements.lock has {ours.version}"
 
 
-def test_what_the_image_runs_needs_no_more_than_tritons_requirements(source: Path, tmp_path: Path) -> None:
+def test_the_code_of_the_triton_image_needs_only_its_requirements(source: Path, tmp_path: Path) -> None:
     python = virtualenvs.make(tmp_path / "venv", [requirement.name for requirement in PINNED])
     (site,) = python.parents[1].glob("lib/python*/site-packages")
-    (site / "sitecustomize.py").write_text(AS_IN_PYTHON_3_10)
+    (site / "sitecustomize.py").write_text(LIKE_PYTHON_3_10)
     for folder in ("avatar", "work", "path"):
         (tmp_path / folder).mkdir()
     for each in steps(DOCKERFILES["triton"]):
         if each.name == "COPY" and each.words()[1].startswith("/opt/avatar/"):
-            name, there = each.words()
+            name, target = each.words()
             copied = shutil.copytree if (source / name).is_dir() else shutil.copy
-            copied(source / name, tmp_path / there.removeprefix("/opt/"))
+            copied(source / name, tmp_path / target.removeprefix("/opt/"))
     # there is no ffmpeg on its PATH
     variables = {
         "PATH": str(tmp_path / "path"),
         "AVATAR_WORK_DIR": str(tmp_path / "work"),
         "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
     }
-    said = run(python, tmp_path / "avatar" / "smoke.py", cwd=tmp_path, **variables)
-    assert said.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4) ftyp 25"
+    output = run(python, tmp_path / "avatar" / "smoke.py", cwd=tmp_path, **variables)
+    assert output.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4) ftyp 25"
     assert not list((tmp_path / "work").iterdir())
 
 
-def of_tritons_python() -> list[Path]:
+def triton_python_files() -> list[Path]:
     """Every file that runs in the Python of NVIDIA's image."""
     files = [*(ROOT / "model_repository").glob("*/1/model.py")]
     for each in steps(DOCKERFILES["triton"]):
@@ -249,19 +249,19 @@ def of_tritons_python() -> list[Path]:
     return [file for file in files if file not in NOT_IN_TRITON]
 
 
-def test_what_runs_in_tritons_python_is_written_for_it() -> None:
-    files = of_tritons_python()
+def test_the_files_of_the_triton_image_are_valid_python_3_10() -> None:
+    files = triton_python_files()
     assert set(files) >= {OPENVINO_BACKEND, DOCKER / "smoke.py", ROOT / "avatar" / "serving" / "render_model.py"}
     for file in files:
         tree = ast.parse(file.read_text(), str(file), feature_version=(3, 10))
-        # asyncio's and concurrent.futures' are this one since 3.11 only
+        # only since 3.11 is this the TimeoutError of asyncio and concurrent.futures
         named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         assert "TimeoutError" not in named, f"{file}: name the module's own TimeoutError"
 
 
-def test_the_models_import_only_what_the_images_last_step_has_tried() -> None:
-    tried = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in of_tritons_python()}
+def test_the_models_import_only_modules_that_the_build_of_the_image_imports() -> None:
+    imported_by_build = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in triton_python_files()}
     for model in (ROOT / "model_repository").glob("*/1/model.py"):
         for node in ast.walk(ast.parse(model.read_text())):
             if isinstance(node, ast.ImportFrom):
-                assert node.module in tried, model
+                assert node.module in imported_by_build, model

@@ -1,4 +1,4 @@
-"""docker-compose.yml against the specification's schema and against the code that must honour it."""
+"""docker-compose.yml agrees with the schema of the specification, the Dockerfiles and the settings."""
 
 import json
 import re
@@ -32,14 +32,14 @@ BUILT = {name: each for name, each in SERVICES.items() if "build" in each}
 
 
 def started(*profiles: str) -> dict[str, dict[str, Any]]:
-    """The services that these profiles start."""
+    """Return the services that these profiles start."""
     return {
         name: each for name, each in SERVICES.items() if not each.get("profiles") or set(each["profiles"]) & {*profiles}
     }
 
 
 def image_environment(dockerfile: Path) -> dict[str, str]:
-    """Variables of the image."""
+    """Return the environment variables of the image."""
     words = [word for each in steps(dockerfile) if each.name == "ENV" for word in each.words()]
     return dict(word.split("=", 1) for word in words)
 
@@ -48,7 +48,7 @@ def dockerfile(service: str) -> Any:
     return ROOT / SERVICES[service]["build"]["dockerfile"]
 
 
-@pytest.mark.parametrize("raw", [True, False], ids=["as it stands", "with its variables filled in"])
+@pytest.mark.parametrize("raw", [True, False], ids=["with variables", "with values"])
 def test_it_follows_the_compose_specification(raw: bool) -> None:
     schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
     validator = validator_for(schema)(schema)
@@ -61,14 +61,14 @@ def test_without_a_flag_the_gpu_services_start() -> None:
     assert set(started("gpu")) == {"export", "triton", "gateway"}
 
 
-def test_the_cpu_profile_starts_the_same_without_a_gpu() -> None:
+def test_the_cpu_profile_starts_the_same_services_without_a_gpu() -> None:
     services = started("cpu")
     assert set(services) == {"export-cpu", "triton-cpu", "gateway"}
     assert "nvidia" not in json.dumps(services)
     assert services["export-cpu"]["environment"]["EXPORT_PROFILE"] == "cpu"
 
 
-def test_the_gpu_is_reserved_for_triton_alone() -> None:
+def test_only_triton_reserves_the_gpu() -> None:
     devices = SERVICES["triton"]["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
     assert TEXT.count("driver: nvidia") == 1
@@ -89,7 +89,7 @@ def test_export_ends_before_triton_starts_and_triton_is_healthy_before_the_gatew
     assert services[export]["restart"] == "no"
 
 
-def test_what_must_be_healthy_has_a_health_check() -> None:
+def test_every_service_that_another_waits_for_has_a_health_check() -> None:
     for service in SERVICES.values():
         for other, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy" and "healthcheck" not in SERVICES[other]:
@@ -97,7 +97,7 @@ def test_what_must_be_healthy_has_a_health_check() -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_every_service_is_hardened_limited_and_kept_from_filling_the_disk(name: str) -> None:
+def test_every_service_is_hardened_and_its_memory_processes_and_logs_are_limited(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -109,7 +109,7 @@ def test_every_service_is_hardened_limited_and_kept_from_filling_the_disk(name: 
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service)
 
 
-def test_memory_is_shared_only_by_the_file_for_it_and_only_between_the_gateway_and_triton() -> None:
+def test_only_the_shared_memory_file_shares_memory_and_only_between_gateway_and_triton() -> None:
     assert read_yaml(ROOT / "docker" / "shared-memory.yml") == {
         "services": {name: {"ipc": "host"} for name in ("triton", "triton-cpu", "gateway")}
     }
@@ -120,7 +120,7 @@ def test_images_are_pinned(name: str) -> None:
     assert re.fullmatch(r"[a-z-]+/[a-z-]+:v?[0-9]+\.[0-9]+\.[0-9]+", SERVICES[name]["image"])
 
 
-def test_our_images_carry_the_projects_version() -> None:
+def test_our_images_have_the_version_of_the_project() -> None:
     assert {service["image"].split(":")[1] for service in BUILT.values()} == {lipsync.__version__}
     assert len(re.findall(r"image: talking-avatar/[a-z]+:\$\{AVATAR_VERSION:-", TEXT)) == 3
     assert {service["build"]["dockerfile"] for service in BUILT.values()} == {
@@ -150,7 +150,7 @@ def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias
         assert host in SERVICES[name]["networks"]["default"]["aliases"]
 
 
-def test_the_gateways_variables_are_its_settings_and_their_values_do() -> None:
+def test_the_variables_of_the_gateway_are_valid_settings() -> None:
     environment = SERVICES["gateway"]["environment"]
     assert environment.keys() - OLD_NAMES.keys() <= {setting.variable for setting in SETTINGS}
     given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
@@ -158,30 +158,30 @@ def test_the_gateways_variables_are_its_settings_and_their_values_do() -> None:
 
 
 @pytest.mark.parametrize("name", ["triton", "triton-cpu"])
-def test_tritons_variables_are_the_settings_of_its_jobs_and_sessions(name: str) -> None:
+def test_the_variables_of_triton_are_the_settings_of_its_jobs_and_sessions(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert environment.keys() - OLD_NAMES.keys() <= set(map(variable_of, LiveSettings.model_fields))
     assert set(environment.values()) == {""}  # so each has its own default
-    # one value counts for both faces of the job
-    of_both = {variable for variable in environment if variable in {setting.variable for setting in SETTINGS}}
-    assert of_both <= set(SERVICES["gateway"]["environment"])
+    # one value applies to the jobs of the gateway and to those of Triton
+    shared_names = {variable for variable in environment if variable in {setting.variable for setting in SETTINGS}}
+    assert shared_names <= set(SERVICES["gateway"]["environment"])
 
 
 @pytest.mark.parametrize("name", ["gateway", "triton", "triton-cpu"])
-def test_what_jobs_write_lies_on_a_disk(name: str) -> None:
+def test_the_folders_that_jobs_write_to_are_volumes(name: str) -> None:
     folders = {path for path in image_environment(dockerfile(name)).values() if path.startswith("/var/lib/")}
     assert folders <= {volume.split(":")[1] for volume in SERVICES[name]["volumes"]}
     assert image_environment(dockerfile(name))["AVATAR_WORK_DIR"] in folders
 
 
-def test_triton_may_take_as_much_shared_memory_as_it_needs() -> None:
+def test_triton_has_enough_shared_memory() -> None:
     for name in ("triton", "triton-cpu"):
         limits = SERVICES[name]["deploy"]["resources"]["limits"]
         shared, memory = (int(size.removesuffix("g")) for size in (SERVICES[name]["shm_size"], limits["memory"]))
-        assert 2 < shared <= memory / 4  # the largest call that gRPC carries, and frames; it counts as memory
+        assert 2 < shared <= memory / 4  # gRPC's largest call (2 GiB) and frames fit; shared memory counts as memory
 
 
-def test_the_exports_variables_are_those_that_its_script_reads() -> None:
+def test_the_script_reads_every_variable_of_the_export_service() -> None:
     script = (ROOT / "docker" / "export.sh").read_text()
     for name in ("export", "export-cpu"):
         for variable in SERVICES[name]["environment"]:
@@ -197,31 +197,31 @@ def test_every_variable_has_a_default_and_those_in_the_env_file_are_read() -> No
     assert set(dot_env()) - {"COMPOSE_PROFILES"} <= set(named)
 
 
-def test_a_variable_that_is_set_counts() -> None:
+def test_a_variable_that_is_set_replaces_the_default() -> None:
     ports = interpolated("${GATEWAY_PORT:-16000}:16000", {"GATEWAY_PORT": "80"})
     assert ports == "80:16000"
 
 
-def test_stopping_leaves_the_gateway_its_grace_and_its_clean_up() -> None:
+def test_the_stop_timeout_covers_the_grace_period_and_the_clean_up_of_the_gateway() -> None:
     grace = Settings.model_fields["shutdown_grace"].default
     assert int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s")) >= grace + 15
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_what_a_service_writes_belongs_to_its_user_and_what_it_reads_is_there(name: str) -> None:
-    made = " ".join(each.rest for each in steps(dockerfile(name)) if each.name == "RUN")
+def test_the_user_of_a_service_owns_its_volumes_and_the_folders_that_it_reads_exist(name: str) -> None:
+    commands = " ".join(each.rest for each in steps(dockerfile(name)) if each.name == "RUN")
     for volume in SERVICES[name]["volumes"]:
         source, target, *mode = volume.split(":")
         if source.startswith("."):
             assert mode == ["ro"]
-            assert (ROOT / source).is_dir(), "Docker would make it, for root"
+            assert (ROOT / source).is_dir(), "Docker would create it, owned by root"
             continue
         assert source in COMPOSE["volumes"]
-        folders = re.findall(r"install -d -o 1000 -g 1000 ([^&]+)", made)
+        folders = re.findall(r"install -d -o 1000 -g 1000 ([^&]+)", commands)
         assert target in " ".join(folders).split(), f"{target}: an empty volume takes its owner from the image's folder"
 
 
-def test_monitorings_files_are_there() -> None:
+def test_the_files_of_the_monitoring_services_exist() -> None:
     for name in started("monitoring").keys() - BUILT.keys():
         for volume in SERVICES[name]["volumes"]:
             source, *_ = volume.split(":")
@@ -235,8 +235,8 @@ def test_triton_serves_the_folder_that_export_fills() -> None:
     for export, triton in (("export", "triton"), ("export-cpu", "triton-cpu")):
         (volume,) = (each.split(":")[0] for each in SERVICES[export]["volumes"] if each.endswith(":/models"))
         assert f"{volume}:/models:ro" in SERVICES[triton]["volumes"]
-        assert repository.startswith("/models/")  # the exporter renames into it, so it is no mount point
+        assert repository.startswith("/models/")  # the exporter renames a folder to it, so it must not be a mount point
 
 
-def test_tensorrts_engines_are_kept() -> None:
+def test_the_engines_of_tensorrt_are_on_a_volume() -> None:
     assert f"engines:{ENGINE_CACHE}" in SERVICES["triton"]["volumes"]

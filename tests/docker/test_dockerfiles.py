@@ -1,4 +1,4 @@
-"""The Dockerfiles and the script that they run, held to the repository and to the programs that they call."""
+"""The Dockerfiles and docker/export.sh agree with the repository and with the programs that they call."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def dockerfile(request: pytest.FixtureRequest) -> Path:
     return DOCKERFILES[request.param]
 
 
-def test_the_linter_has_nothing_to_say(dockerfile: Path) -> None:
+def test_hadolint_reports_nothing(dockerfile: Path) -> None:
     hadolint = Path(sys.executable).parent / "hadolint"
     done = subprocess.run([hadolint, "--no-color", dockerfile], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -43,7 +43,7 @@ def test_nothing_runs_as_root(dockerfile: Path) -> None:
     assert not set(after) & {"RUN", "COPY", "FROM", "USER"}
 
 
-def test_what_is_copied_is_in_the_build_context(dockerfile: Path) -> None:
+def test_every_copied_path_is_in_the_build_context(dockerfile: Path) -> None:
     copies = [each for each in steps(dockerfile) if each.name == "COPY" and "--from" not in each.rest]
     assert copies
     for copy in copies:
@@ -59,14 +59,14 @@ def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> Non
     for package in re.findall(r'"(\w+)\*"', found[1]):
         for module in (ROOT / package).rglob("*.py"):
             assert module.relative_to(ROOT) in CONTEXT
-    for left_out in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):
-        assert ignored(Path(left_out)), left_out
+    for path in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):
+        assert ignored(Path(path)), path
     assert ignored(Path("lipsync/__pycache__/mel.pyc"))
     assert ignored(Path("model_repository/wav2lip/1/model.onnx"))
     assert sum((ROOT / path).stat().st_size for path in CONTEXT) < 10_000_000
 
 
-def test_the_gateways_command_and_port_are_the_gateways() -> None:
+def test_the_gateway_image_runs_the_gateway_on_its_default_port() -> None:
     gateway = DOCKERFILES["gateway"]
     assert step(gateway, "CMD").words() == ["python", "-m", "gateway"]
     port = str(Settings.model_fields["port"].default)
@@ -76,41 +76,41 @@ def test_the_gateways_command_and_port_are_the_gateways() -> None:
     assert set(re.findall(r"AVATAR_\w+", environment)) <= {setting.variable for setting in SETTINGS}
 
 
-def test_tritons_variables_are_settings_of_the_job() -> None:
+def test_the_variables_of_triton_are_settings_of_the_job() -> None:
     environment = " ".join(each.rest for each in steps(DOCKERFILES["triton"]) if each.name == "ENV")
     named = set(re.findall(r"AVATAR_\w+", environment))
     assert {"AVATAR_WORK_DIR", "AVATAR_CACHE_DIR"} <= named <= set(map(variable_of, JobSettings.model_fields))
 
 
-def test_numba_may_write_somewhere(dockerfile: Path) -> None:
+def test_numba_has_a_writable_cache_folder(dockerfile: Path) -> None:
     environment = " ".join(each.rest for each in steps(dockerfile) if each.name == "ENV")
     assert "NUMBA_CACHE_DIR=/tmp/" in environment
 
 
-def test_triton_knows_every_flag() -> None:
+def test_triton_accepts_every_flag() -> None:
     parts = find_installation()
     libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
-    said = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
+    done = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
     program, *flags = step(DOCKERFILES["triton"], "CMD").words()
     assert program == parts.server.name
     for flag in flags:
-        assert re.search(rf"^ +{flag.partition('=')[0]}\b", said.stdout + said.stderr, re.M), flag
+        assert re.search(rf"^ +{flag.partition('=')[0]}\b", done.stdout + done.stderr, re.M), flag
 
 
-def test_the_same_packages_are_pinned_for_triton_as_for_everyone() -> None:
+def test_the_dependencies_of_the_project_are_pinned_to_the_same_versions_for_triton() -> None:
     wanted = re.search(r"^dependencies = \[\n(.+?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
     assert wanted
     pinned = (DOCKER / "triton-requirements.txt").read_text().splitlines()
     for requirement in re.findall(r'"(.+?)"', wanted[1]):
         assert requirement in pinned
-    # and for our openvino backend, which stands in the image in place of NVIDIA's
+    # and openvino for our own backend, which replaces NVIDIA's in the image
     openvino = re.search(r'"(openvino==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert openvino
     assert openvino[1] in pinned
 
 
 class Script:
-    """docker/export.sh, with folders of its own."""
+    """docker/export.sh with temporary folders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -136,12 +136,12 @@ class Script:
         )
 
     def calls(self, **variables: str) -> list[list[str]]:
-        """How it calls Python: a shell script stands there in its place."""
-        pretended = self.folder / "bin" / "python"
-        pretended.parent.mkdir(exist_ok=True)
-        pretended.write_text('#!/bin/sh\necho "called $*"\n')
-        pretended.chmod(0o755)
-        done = self.run(str(pretended.parent), **variables)
+        """Return the arguments of each call of Python, which a shell script replaces."""
+        fake_python = self.folder / "bin" / "python"
+        fake_python.parent.mkdir(exist_ok=True)
+        fake_python.write_text('#!/bin/sh\necho "called $*"\n')
+        fake_python.chmod(0o755)
+        done = self.run(str(fake_python.parent), **variables)
         assert done.returncode == 0, done.stderr
         return [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("called ")]
 
@@ -151,10 +151,10 @@ def script(tmp_path: Path) -> Iterator[Script]:
     yield Script(tmp_path)
 
 
-def test_without_weights_and_licence_stand_ins_are_exported_with_a_loud_line(
+def test_without_weights_and_license_stand_ins_are_exported_with_a_warning(
     script: Script, stand_in_weights: Path, repository: Path
 ) -> None:
-    # both were made by the session's fixtures, as this variant: the exporter finds them up to date
+    # the fixtures of the session have written both for this variant, so the exporter accepts them as up to date
     done = script.run(
         CHECKPOINTS=str(stand_in_weights.parent),
         REPOSITORY=str(repository),
@@ -168,7 +168,7 @@ def test_without_weights_and_licence_stand_ins_are_exported_with_a_loud_line(
     assert ": exporting " not in done.stdout
 
 
-def test_half_a_set_of_weights_is_an_error_that_names_what_is_missing(script: Script) -> None:
+def test_an_incomplete_set_of_weights_is_an_error_that_names_the_missing_files(script: Script) -> None:
     (script.weights / "s3fd.pth").write_bytes(b"weights")
     done = script.run()
     assert done.returncode == 1
@@ -177,7 +177,7 @@ def test_half_a_set_of_weights_is_an_error_that_names_what_is_missing(script: Sc
 
 
 @pytest.mark.parametrize("file", OFFICIAL)
-def test_weights_that_were_put_there_are_taken(script: Script, file: str) -> None:
+def test_weights_in_the_folder_are_used(script: Script, file: str) -> None:
     (script.weights / file).write_bytes(b"weights")
     (call,) = script.calls(AVATAR_ACCEPT_LICENSE="yes")
     assert call[:5] == ["-m", "export", "models", "--weights", str(script.weights)]
@@ -196,13 +196,13 @@ def test_the_published_weights_are_downloaded_only_if_the_license_is_accepted(sc
 def test_the_old_name_of_the_license_variable_is_accepted_with_a_warning(script: Script) -> None:
     fetch, _ = script.calls(AVATAR_ACCEPT_LICENCE="yes")
     assert fetch[2] == "weights"
-    rejected = script.run(AVATAR_ACCEPT_LICENCE="yes", AVATAR_ACCEPT_LICENSE="no")  # the new name counts
+    rejected = script.run(AVATAR_ACCEPT_LICENCE="yes", AVATAR_ACCEPT_LICENSE="no")  # the new name has priority
     assert rejected.returncode == 2
     assert "old name" not in rejected.stderr
     assert "old name" in script.run(AVATAR_ACCEPT_LICENCE="yes").stderr
 
 
-def test_options_are_handed_on_only_where_they_are_set(script: Script) -> None:
+def test_options_are_passed_on_only_if_they_are_set(script: Script) -> None:
     _, plain = script.calls(EXPORT_FORMAT="")
     assert plain[3::2] == ["--weights", "--repository"]
     _, full = script.calls(EXPORT_PROFILE="gpu", EXPORT_FORMAT="torchscript", EXPORT_PRECISION="fp16")
@@ -210,7 +210,7 @@ def test_options_are_handed_on_only_where_they_are_set(script: Script) -> None:
 
 
 @pytest.mark.parametrize("command", ["weights", "models", "stand-ins"])
-def test_the_exporter_takes_every_flag_of_the_script(command: str) -> None:
+def test_the_exporter_accepts_every_flag_of_the_script(command: str) -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "export", command, "--help"], capture_output=True, text=True, cwd=ROOT
     )

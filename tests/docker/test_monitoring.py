@@ -1,4 +1,4 @@
-"""Prometheus and Grafana ask for what is really there: every metric of the dashboard and the alerts is exported."""
+"""The configuration of Prometheus and Grafana: every metric of the dashboard and the alerts is exported."""
 
 import json
 import re
@@ -20,8 +20,8 @@ PROVIDER = read_yaml(DOCKER / "grafana" / "provisioning" / "dashboards" / "avata
 DASHBOARD = json.loads((DOCKER / "grafana" / "dashboards" / "avatar.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
-# A machine without a GPU does not export them; the names are those that triton-inference-server/core, branch r24.10,
-# registers in src/metrics.cc and its user guide lists under "GPU Metrics".
+# A machine without a GPU does not export these. The names are those that src/metrics.cc of
+# triton-inference-server/core, branch r24.10, registers and its user guide lists under "GPU Metrics".
 GPU_METRICS = {
     "nv_gpu_utilization",
     "nv_gpu_memory_total_bytes",
@@ -57,7 +57,7 @@ def samples(text: str) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def exported(triton: Triton) -> dict[str, set[str]]:
-    """All that can be scraped, by name, with its labels: Triton's live, the gateway's by its table."""
+    """Labels of every exported metric by name: Triton's from a live server, the gateway's from its table."""
     with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as answer:
         found = samples(answer.read().decode())
     found |= samples(create_app(Settings()).state.metrics.text().decode())
@@ -66,21 +66,21 @@ def exported(triton: Triton) -> dict[str, set[str]]:
         names = {"": labels}
         if metric.kind == "histogram":
             names = {"_bucket": labels | {"le"}, "_sum": labels, "_count": labels}
-        found |= {metric.name + ending: its for ending, its in names.items()}
+        found |= {metric.name + ending: own for ending, own in names.items()}
     found |= {name: {"gpu_uuid"} for name in GPU_METRICS}
     return found | {"up": set()}
 
 
-def test_every_metric_that_is_asked_for_is_exported(exported: dict[str, set[str]]) -> None:
-    asked = set().union(*map(metrics_of, expressions()))
-    assert asked <= set(exported), asked - set(exported)
-    assert {"nv_inference_count", "avatar_stage_seconds_bucket", "up"} <= asked  # so the expressions are understood
+def test_every_metric_of_an_expression_is_exported(exported: dict[str, set[str]]) -> None:
+    used = set().union(*map(metrics_of, expressions()))
+    assert used <= set(exported), used - set(exported)
+    assert {"nv_inference_count", "avatar_stage_seconds_bucket", "up"} <= used  # the expressions were parsed
 
 
-def test_every_label_that_is_asked_for_is_there(exported: dict[str, set[str]]) -> None:
+def test_every_label_of_an_expression_is_exported(exported: dict[str, set[str]]) -> None:
     for expression in expressions():
-        there = set().union(*(exported[name] for name in metrics_of(expression))) | {"job", "instance"}
-        assert labels_of(expression) <= there, expression
+        labels = set().union(*(exported[name] for name in metrics_of(expression))) | {"job", "instance"}
+        assert labels_of(expression) <= labels, expression
 
 
 def test_prometheus_scrapes_the_services_where_they_listen() -> None:
@@ -94,13 +94,13 @@ def test_prometheus_scrapes_the_services_where_they_listen() -> None:
     assert rules == "/etc/prometheus/alerts.yml"
 
 
-def test_jobs_that_expressions_name_are_scraped() -> None:
+def test_every_job_of_an_expression_is_scraped() -> None:
     jobs = {job["job_name"] for job in PROMETHEUS["scrape_configs"]}
     for expression in expressions():
         assert set(re.findall(r'job="(\w+)"', expression)) <= jobs
 
 
-def test_every_alert_says_what_it_means() -> None:
+def test_every_alert_has_a_summary() -> None:
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert rules
     for rule in rules:
@@ -117,15 +117,15 @@ def test_grafana_finds_prometheus_and_the_dashboard() -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_every_panel_asks_the_provisioned_datasource_and_has_a_unit(panel: dict[str, Any]) -> None:
+def test_every_panel_uses_the_provisioned_datasource_and_has_a_unit(panel: dict[str, Any]) -> None:
     assert panel["targets"]
     assert panel["fieldConfig"]["defaults"]["unit"]
-    for asking in (panel, *panel["targets"]):
-        assert asking["datasource"] == {"type": DATASOURCE["type"], "uid": DATASOURCE["uid"]}
+    for source in (panel, *panel["targets"]):
+        assert source["datasource"] == {"type": DATASOURCE["type"], "uid": DATASOURCE["uid"]}
     assert all(target["expr"] and target["legendFormat"] for target in panel["targets"])
 
 
-def test_panels_have_ids_and_places_of_their_own() -> None:
+def test_panels_have_different_ids_and_do_not_overlap() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
     taken = [
         (x, y)
@@ -137,9 +137,9 @@ def test_panels_have_ids_and_places_of_their_own() -> None:
     assert max(x for x, _ in taken) < 24
 
 
-def test_the_dashboard_shows_what_an_operator_asks_for() -> None:
-    asked = set().union(*(metrics_of(target["expr"]) for panel in PANELS for target in panel["targets"]))
+def test_the_dashboard_shows_every_metric_of_the_gateway() -> None:
+    used = set().union(*(metrics_of(target["expr"]) for panel in PANELS for target in panel["targets"]))
     old_names = {metric.name for metric in METRICS if metric.description.startswith("Deprecated")}
-    assert {metric.name for metric in METRICS if metric.kind != "histogram"} - old_names <= asked
-    assert not old_names & asked
-    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", "nv_gpu_utilization"} <= asked
+    assert {metric.name for metric in METRICS if metric.kind != "histogram"} - old_names <= used
+    assert not old_names & used
+    assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", "nv_gpu_utilization"} <= used

@@ -1,4 +1,4 @@
-"""A gateway with a job that tests command: no Triton, no ffmpeg, real HTTP."""
+"""Fixtures: a gateway with a fake job that the tests control. Real HTTP, but no Triton and no ffmpeg."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,20 +45,20 @@ def serve(work: Path, render: FakeRender) -> Serve:
             httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client,
         ):
             yield client
-        assert contents(work) == []  # whatever a test does, the end leaves nothing
+        assert contents(work) == []  # every test, whatever it does, leaves an empty folder
 
     return serving
 
 
 @pytest.fixture
 async def client(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
-    async with serve() as made:
-        yield made
+    async with serve() as client:
+        yield client
 
 
 @dataclass
 class Live:
-    """A gateway that listens: for what needs real connections."""
+    """A gateway that listens on a port, for tests that need real connections."""
 
     server: Server
     port: int
@@ -78,31 +78,34 @@ class Live:
 
 @pytest.fixture
 async def live(work: Path, render: FakeRender) -> AsyncIterator[Callable[..., Awaitable[Live]]]:
-    """`await live(max_jobs=1)`: the application behind a real server, stopped and looked over at the end."""
+    """`await live(max_jobs=1)`: the application in a real server.
+
+    At the end the server is stopped, and its work folder must be empty.
+    """
     running: list[tuple[Live, asyncio.Task[None]]] = []
 
     async def start(models: InferenceClient | None = None, job: Any = render, **settings: Any) -> Live:
-        read = Settings(**{"work_dir": work, "shutdown_grace": 0.2, **settings})
-        app = create_app(read, models or ReadyModels(), job)
-        server = Server(app, read)
+        options = Settings(**{"work_dir": work, "shutdown_grace": 0.2, **settings})
+        app = create_app(options, models or ReadyModels(), job)
+        server = Server(app, options)
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await eventually(lambda: server.started)
-        made = Live(server, port, app.state.service.jobs)
-        running.append((made, serving))
-        return made
+        gateway = Live(server, port, app.state.service.jobs)
+        running.append((gateway, serving))
+        return gateway
 
     yield start
-    for made, serving in running:
-        made.server.should_exit = True
+    for gateway, serving in running:
+        gateway.server.should_exit = True
         await asyncio.wait_for(serving, 30)
     assert contents(work) == []
 
 
 @pytest.fixture
 def raw_form() -> bytes:
-    """A good form as the bytes of a whole HTTP request."""
+    """The bytes of a whole HTTP request with a valid form."""
     request = httpx.Request("POST", "http://gateway/", files=form())
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     return f"POST / HTTP/1.1\r\n{head}\r\n".encode() + request.read()

@@ -1,4 +1,4 @@
-"""What bad input gets, and what odd input becomes: the real job on real files, with models that are instant."""
+"""Bad input is rejected and odd input works: the real job on real files, with fake models."""
 
 import io
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def post(serve: Serve, work: Path, media: Path) -> Post:
-    """Posts a form of files in `media`; looks after each answer whether anything stayed behind."""
+    """Posts a form of files in `media`, and asserts after each response that no file is left."""
 
     async def posting(
         face: str | bytes = "face.png",
@@ -67,15 +67,15 @@ def post(serve: Serve, work: Path, media: Path) -> Post:
     return posting
 
 
-def refused(answer: httpx.Response, field: str, *words: str) -> None:
+def assert_rejected(answer: httpx.Response, field: str, *words: str) -> None:
     assert answer.status_code == 400, answer.text
     detail = answer.json()["detail"]
     assert detail.startswith(f"{field}: ")
     assert any(word in detail for word in words), detail
-    assert "/" not in detail  # no path of ours
+    assert "/" not in detail  # no path of the server
 
 
-def shown(answer: httpx.Response, folder: Path) -> np.ndarray:
+def video_of(answer: httpx.Response, folder: Path) -> np.ndarray:
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/mp4"
     path = folder / "answer.mp4"
@@ -85,63 +85,63 @@ def shown(answer: httpx.Response, folder: Path) -> np.ndarray:
     return frames
 
 
-async def test_a_good_form_gets_its_video(post: Post, tmp_path: Path) -> None:
-    assert len(shown(await post(), tmp_path)) == frame_count(8000, FPS)
+async def test_a_valid_form_gets_its_video(post: Post, tmp_path: Path) -> None:
+    assert len(video_of(await post(), tmp_path)) == frame_count(8000, FPS)
 
 
-async def test_a_text_file_is_no_picture(post: Post) -> None:
-    refused(await post(face=b"just a text\n" * 50), "face_file", "not an image")
+async def test_a_text_file_is_not_an_image(post: Post) -> None:
+    assert_rejected(await post(face=b"just a text\n" * 50), "face_file", "not an image")
 
 
 async def test_a_truncated_jpeg_is_rejected(post: Post, media: Path) -> None:
     whole = (media / "face.jpg").read_bytes()
-    refused(await post(face=whole[: len(whole) // 2], extension="jpg"), "face_file", "truncated")
+    assert_rejected(await post(face=whole[: len(whole) // 2], extension="jpg"), "face_file", "truncated")
 
 
-async def test_a_video_sent_as_a_picture_is_a_video_all_the_same(post: Post) -> None:
+async def test_a_video_that_is_declared_as_an_image_is_accepted(post: Post) -> None:
     assert (await post(face="face.mp4", extension="jpg")).status_code == 200
 
 
-async def test_a_text_file_is_no_video(post: Post) -> None:
-    refused(await post(face=b"just a text\n" * 50, extension="mp4"), "face_file", "not a video")
+async def test_a_text_file_is_not_a_video(post: Post) -> None:
+    assert_rejected(await post(face=b"just a text\n" * 50, extension="mp4"), "face_file", "not a video")
 
 
-async def test_a_video_without_frames_is_refused(post: Post, media: Path) -> None:
-    sound_only = ["-i", str(media / "speech.wav"), "-c:a", "aac", "-f", "mp4", str(media / "sound.mp4")]
-    ffmpeg(*sound_only)
-    refused(await post(face="sound.mp4", extension="mp4"), "face_file", "video")
+async def test_a_video_without_frames_is_rejected(post: Post, media: Path) -> None:
+    audio_only = ["-i", str(media / "speech.wav"), "-c:a", "aac", "-f", "mp4", str(media / "sound.mp4")]
+    ffmpeg(*audio_only)
+    assert_rejected(await post(face="sound.mp4", extension="mp4"), "face_file", "video")
 
 
-async def test_a_video_cut_off_before_its_frames_is_refused(post: Post, media: Path) -> None:
-    refused(await post(face=(media / "face.mp4").read_bytes()[:60], extension="mp4"), "face_file", "video")
+async def test_a_video_that_ends_before_its_frames_is_rejected(post: Post, media: Path) -> None:
+    assert_rejected(await post(face=(media / "face.mp4").read_bytes()[:60], extension="mp4"), "face_file", "video")
 
 
 async def test_a_text_file_is_not_audio(post: Post) -> None:
-    refused(await post(speech=b"just a text\n" * 50), "audio_file", "not an audio file")
+    assert_rejected(await post(speech=b"just a text\n" * 50), "audio_file", "not an audio file")
 
 
 async def test_a_video_without_audio_is_rejected_as_speech(post: Post) -> None:
-    refused(await post(speech="face.mp4"), "audio_file", "no audio")
+    assert_rejected(await post(speech="face.mp4"), "audio_file", "no audio")
 
 
 async def test_an_image_is_rejected_as_speech(post: Post) -> None:
-    refused(await post(speech="face.png"), "audio_file", "no audio")
+    assert_rejected(await post(speech="face.png"), "audio_file", "no audio")
 
 
 async def test_a_wav_without_samples_is_rejected(post: Post, media: Path) -> None:
     write_wav(media / "none.wav", np.zeros(0, np.float32))
-    refused(await post(speech="none.wav"), "audio_file", "no audio")
+    assert_rejected(await post(speech="none.wav"), "audio_file", "no audio")
 
 
 async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) -> None:
     playlist = f"ffconcat version 1.0\nfile '{media / 'face.mp4'}'\n".encode()
-    refused(await post(face=playlist, extension="mp4"), "face_file", "video")
+    assert_rejected(await post(face=playlist, extension="mp4"), "face_file", "video")
     stream = f"#EXTM3U\n#EXTINF:1,\n{media / 'speech.wav'}\n#EXT-X-ENDLIST\n".encode()
-    refused(await post(speech=stream), "audio_file", "not an audio file")
+    assert_rejected(await post(speech=stream), "audio_file", "not an audio file")
 
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])
-async def test_a_face_that_cannot_be_found_gets_the_originals_sentence(post: Post, extension: str) -> None:
+async def test_a_missing_face_gets_the_sentence_of_the_original_service(post: Post, extension: str) -> None:
     answer = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda picture: None))
     sentence = "Face not detected! Ensure the video contains a face in all the frames."
     assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
@@ -149,45 +149,45 @@ async def test_a_face_that_cannot_be_found_gets_the_originals_sentence(post: Pos
 
 async def test_speech_shorter_than_a_window_works(post: Post, media: Path, tmp_path: Path) -> None:
     write_wav(media / "short.wav", tone(0.1))
-    assert len(shown(await post(speech="short.wav"), tmp_path)) == frame_count(3200, FPS)
+    assert len(video_of(await post(speech="short.wav"), tmp_path)) == frame_count(3200, FPS)
 
 
-async def test_nan_and_infinities_in_the_sound_work(post: Post, media: Path, tmp_path: Path) -> None:
+async def test_audio_with_nan_and_infinities_works(post: Post, media: Path, tmp_path: Path) -> None:
     samples = tone(0.5)
     samples[100:200], samples[300], samples[400] = np.nan, np.inf, -np.inf
     write_wav(media / "nan.wav", samples)
-    assert len(shown(await post(speech="nan.wav"), tmp_path)) == frame_count(8000, FPS)
+    assert len(video_of(await post(speech="nan.wav"), tmp_path)) == frame_count(8000, FPS)
 
 
 async def test_silence_works(post: Post, media: Path, tmp_path: Path) -> None:
     write_wav(media / "silence.wav", np.zeros(8000, np.float32))
-    assert len(shown(await post(speech="silence.wav"), tmp_path)) == frame_count(8000, FPS)
+    assert len(video_of(await post(speech="silence.wav"), tmp_path)) == frame_count(8000, FPS)
 
 
-async def test_a_video_is_shown_with_any_background(post: Post, tmp_path: Path) -> None:
-    frames = shown(await post(face="face.mp4", extension="mp4", background="no colour at all"), tmp_path)
+async def test_a_video_is_accepted_with_any_background_value(post: Post, tmp_path: Path) -> None:
+    frames = video_of(await post(face="face.mp4", extension="mp4", background="no colour at all"), tmp_path)
     assert len(frames) == frame_count(8000, FPS)
 
 
 @pytest.mark.parametrize("extension", ["../../etc/passwd", "mp4/../../../x", "mp4\x00.png", "$(touch x)", "x" * 1000])
 async def test_an_extension_is_never_part_of_a_path(post: Post, tmp_path: Path, extension: str) -> None:
     before = contents(tmp_path)
-    assert len(shown(await post(face="face.mp4", extension=extension), tmp_path)) == frame_count(8000, FPS)
+    assert len(video_of(await post(face="face.mp4", extension=extension), tmp_path)) == frame_count(8000, FPS)
     assert set(contents(tmp_path)) - set(before) == {tmp_path / "answer.mp4"}
 
 
-async def test_a_background_is_changed_to_the_colour_asked_for(post: Post, tmp_path: Path) -> None:
+async def test_a_background_is_changed_to_the_requested_color(post: Post, tmp_path: Path) -> None:
     picture = np.zeros((96, 128, 3), np.uint8)
     picture[:] = (40, 40, 60)
     picture[20:80, 40:90] = (200, 90, 60)  # red enough to be a person
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "PNG")
-    frames = shown(await post(face=file.getvalue(), background="Green"), tmp_path)
+    frames = video_of(await post(face=file.getvalue(), background="Green"), tmp_path)
     blue, green, red = frames[0, 5, 5].astype(int)
     assert (red < 60, green > 200, blue < 60) == (True, True, True)
 
 
-async def test_models_lost_halfway_mean_try_again_and_leave_nothing(post: Post) -> None:
+async def test_models_that_fail_during_a_job_are_a_503_and_no_file_is_left(post: Post) -> None:
     answer = await post(models=FakeInference(failures={"lipsync": Unavailable("Triton went away")}))
     assert (answer.status_code, answer.json()) == (503, {"detail": "Triton went away"})
     assert int(answer.headers["retry-after"]) > 0

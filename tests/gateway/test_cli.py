@@ -1,4 +1,4 @@
-"""`python -m gateway` as an operator meets it: a process, its exit status, what it leaves behind."""
+"""`python -m gateway` as a process: its output, its exit status, and the files that it leaves."""
 
 import contextlib
 import os
@@ -32,7 +32,7 @@ def run(work: Path, *arguments: str, **settings: str) -> subprocess.CompletedPro
 
 
 class Process:
-    """A gateway on a free port, with no Triton behind it; `log` grows while it runs."""
+    """A gateway process on a free port, without a Triton; `log` grows while it runs."""
 
     def __init__(self, work: Path, **settings: str) -> None:
         self.process = subprocess.Popen(
@@ -78,8 +78,8 @@ def gateway(work: Path, **settings: str) -> Iterator[Process]:
 def test_help_lists_every_option_and_setting(work: Path) -> None:
     done = run(work, "--help")
     assert done.returncode == 0
-    for word in ("--host", "--port", "--triton", "--log-level", *(setting.variable for setting in SETTINGS)):
-        assert word in done.stdout
+    for name in ("--host", "--port", "--triton", "--log-level", *(setting.variable for setting in SETTINGS)):
+        assert name in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_an_unknown_option_ends_with_2(work: Path) -> None:
     assert run(work, "--prot", "1").returncode == 2
 
 
-def test_a_taken_port_ends_with_1_and_one_clear_line(work: Path) -> None:
+def test_a_port_in_use_ends_with_1_and_one_clear_line(work: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run(work, "--host", "127.0.0.1", "--port", str(port))
@@ -113,7 +113,7 @@ def test_a_taken_port_ends_with_1_and_one_clear_line(work: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_and_nothing_is_left(work: Path, number: int) -> None:
+def test_a_signal_ends_it_with_0_and_no_file_is_left(work: Path, number: int) -> None:
     with gateway(work) as running:
         assert httpx.get(f"{running.url}/ping").json() == {"pong": "-"}
         assert len(contents(work)) == 1
@@ -122,7 +122,7 @@ def test_a_signal_ends_it_with_0_and_nothing_is_left(work: Path, number: int) ->
     assert "Traceback" not in running.log
 
 
-def test_without_triton_forms_are_put_off_and_ping_answers(work: Path) -> None:
+def test_without_triton_a_form_gets_503_and_ping_still_responds(work: Path) -> None:
     with gateway(work) as running:
         answer = httpx.post(running.url, files=form(), timeout=60)
         assert answer.status_code == 503
@@ -133,7 +133,7 @@ def test_without_triton_forms_are_put_off_and_ping_answers(work: Path) -> None:
     assert contents(work) == []
 
 
-def test_a_stop_during_an_upload_does_not_wait_for_ever(work: Path) -> None:
+def test_a_stop_during_an_upload_does_not_wait_for_its_end(work: Path) -> None:
     with gateway(work, AVATAR_SHUTDOWN_GRACE="0.2") as running:
         host, port = running.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as client:
@@ -147,12 +147,12 @@ def test_a_stop_during_an_upload_does_not_wait_for_ever(work: Path) -> None:
     assert contents(work) == []
 
 
-def test_what_a_killed_gateway_left_is_removed_by_the_next_one_and_nothing_else(work: Path) -> None:
+def test_the_next_gateway_removes_the_folder_of_a_killed_one_and_no_other_folder(work: Path) -> None:
     with gateway(work) as killed:
         assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
     (left,) = contents(work)
     (left / "half a video").write_bytes(b"x")
-    other = work / "somebody else's"
+    other = work / "of another program"
     other.mkdir()
     with gateway(work) as first, gateway(work) as second:
         assert not left.exists()
@@ -170,7 +170,7 @@ def test_the_log_can_be_json(work: Path) -> None:
     assert '"request_id": "id-7"' in access[0]
 
 
-def test_the_gateway_knows_no_torch_no_tensorflow_and_no_exporter() -> None:
+def test_the_gateway_imports_no_torch_no_tensorflow_and_no_exporter() -> None:
     code = (
         "import sys, gateway.server; "
         "print({'torch', 'tensorflow', 'onnxruntime', 'export', 'embedded', 'tf2onnx'} & set(sys.modules))"

@@ -1,4 +1,4 @@
-"""Real connections: clients that leave, uploads that stall, a server that is stopped."""
+"""Real connections: clients that disconnect, uploads that stall, a server that is stopped."""
 
 import asyncio
 import contextlib
@@ -26,14 +26,16 @@ async def post(url: str) -> httpx.Response:
         return await client.post(url, files=form())
 
 
-async def test_a_form_goes_through_a_real_connection(live: Start, work: Path) -> None:
+async def test_a_form_works_over_a_real_connection(live: Start, work: Path) -> None:
     gateway = await live()
     answer = await post(gateway.url)
     assert (answer.status_code, answer.content) == (200, b"a face|a speech")
     await eventually(lambda: leftovers(work) == [])
 
 
-async def test_a_client_that_leaves_ends_its_job(live: Start, render: FakeRender, work: Path, raw_form: bytes) -> None:
+async def test_a_client_that_disconnects_ends_its_job(
+    live: Start, render: FakeRender, work: Path, raw_form: bytes
+) -> None:
     render.gate.clear()
     gateway = await live()
     connection = await gateway.send(raw_form)
@@ -44,7 +46,7 @@ async def test_a_client_that_leaves_ends_its_job(live: Start, render: FakeRender
     assert gateway.jobs.running == 0
 
 
-async def test_a_client_that_leaves_the_line_is_forgotten(
+async def test_a_client_that_disconnects_while_it_is_queued_leaves_the_queue(
     live: Start, render: FakeRender, work: Path, raw_form: bytes
 ) -> None:
     render.gate.clear()
@@ -61,7 +63,7 @@ async def test_a_client_that_leaves_the_line_is_forgotten(
     await eventually(lambda: leftovers(work) == [])
 
 
-async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(
+async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
     live: Start, render: FakeRender, work: Path, raw_form: bytes
 ) -> None:
     gateway = await live()
@@ -72,7 +74,9 @@ async def test_a_client_that_leaves_while_it_uploads_leaves_nothing(
     assert render.asked == []
 
 
-async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Start, work: Path, raw_form: bytes) -> None:
+async def test_a_client_that_disconnects_during_its_download_leaves_no_file(
+    live: Start, work: Path, raw_form: bytes
+) -> None:
     async def large(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
         video = request.folder / "video.mp4"
         video.write_bytes(bytes(64 * 1024 * 1024))  # more than the sockets' buffers hold
@@ -86,7 +90,7 @@ async def test_a_client_that_leaves_while_it_downloads_leaves_nothing(live: Star
     await eventually(lambda: leftovers(work) == [])
 
 
-async def test_a_lost_client_is_logged_as_such(
+async def test_a_client_that_disconnects_is_logged_as_499(
     live: Start, render: FakeRender, raw_form: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.access")
@@ -99,7 +103,7 @@ async def test_a_lost_client_is_logged_as_such(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_an_upload_that_stalls_is_given_up(live: Start, work: Path, raw_form: bytes) -> None:
+async def test_an_upload_that_stalls_is_aborted(live: Start, work: Path, raw_form: bytes) -> None:
     gateway = await live(upload_timeout=0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(raw_form[:-20])
@@ -109,10 +113,10 @@ async def test_an_upload_that_stalls_is_given_up(live: Start, work: Path, raw_fo
     await eventually(lambda: leftovers(work) == [])
 
 
-async def test_a_file_over_the_limit_is_answered_while_it_still_comes(live: Start, raw_form: bytes) -> None:
+async def test_a_file_over_the_limit_is_rejected_before_the_upload_ends(live: Start, raw_form: bytes) -> None:
     gateway = await live(max_upload_bytes=4)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(raw_form[:-20])  # the end of the form never comes
+    writer.write(raw_form[:-20])  # the end of the form is never sent
     assert (await asyncio.wait_for(reader.readline(), 20)).split()[1] == b"413"
     writer.close()
 
@@ -128,7 +132,7 @@ async def test_jobs_that_end_within_the_grace_period_are_answered(live: Start, r
     assert (await running).content == b"a face|a speech"
 
 
-async def test_a_stop_sends_the_waiting_away_and_ends_the_running_after_the_grace_period(
+async def test_a_stop_rejects_queued_jobs_and_ends_running_ones_after_the_grace_period(
     live: Start, render: FakeRender, work: Path
 ) -> None:
     render.gate.clear()
@@ -158,7 +162,7 @@ async def test_a_second_signal_ends_running_jobs_at_once(live: Start, render: Fa
     assert render.cancelled == 1
 
 
-async def test_while_stopping_no_more_forms_are_asked_for(live: Start, render: FakeRender) -> None:
+async def test_a_gateway_that_stops_is_not_ready_and_rejects_forms(live: Start, render: FakeRender) -> None:
     render.gate.clear()
     gateway = await live(shutdown_grace=30)
     async with httpx.AsyncClient() as client:
@@ -172,27 +176,27 @@ async def test_while_stopping_no_more_forms_are_asked_for(live: Start, render: F
     assert (await running).status_code == 200
 
 
-async def test_others_are_answered_while_the_disk_is_stuck(live: Start, render: FakeRender, work: Path) -> None:
+async def test_other_requests_are_answered_while_the_disk_blocks(live: Start, render: FakeRender, work: Path) -> None:
     render.error = FaceNotFound()
     gateway = await live()
-    begun, pipe_made = asyncio.Event(), asyncio.Event()
+    started, pipe_exists = asyncio.Event(), asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
         whole = request.read()
         yield whole[:10]
-        begun.set()
-        await pipe_made.wait()
+        started.set()
+        await pipe_exists.wait()
         yield whole[10:]
 
     async with httpx.AsyncClient(timeout=60) as client:
         request = client.build_request("POST", gateway.url, files=form(face_file=("f", bytes(3_000_000))))
         upload = asyncio.create_task(client.post(gateway.url, content=body(), headers=request.headers))
-        await begun.wait()
+        await started.wait()
         await eventually(lambda: leftovers(work) != [])
         pipe = leftovers(work)[0] / "face"
-        os.mkfifo(pipe)  # in the file's place: writing to it goes on only as far as it is read
+        os.mkfifo(pipe)  # replaces the file: writing blocks until the test reads
         end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
-        pipe_made.set()
+        pipe_exists.set()
         for _ in range(20):
             assert (await client.get(f"{gateway.url}/ping")).status_code == 200
         assert not upload.done()
@@ -204,9 +208,9 @@ async def test_others_are_answered_while_the_disk_is_stuck(live: Start, render: 
         assert (await upload).status_code == 400
 
 
-async def test_while_a_client_is_slow_to_read_only_the_result_is_kept(live: Start, work: Path) -> None:
+async def test_while_a_client_reads_slowly_only_the_result_is_kept(live: Start, work: Path) -> None:
     gateway = await live()
-    large = form(face_file=("face.png", bytes(30_000_000)))  # more than a connection holds on its way
+    large = form(face_file=("face.png", bytes(30_000_000)))  # more than the buffers of a connection hold
     request = httpx.Request("POST", gateway.url, files=large)
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
     writer = await gateway.send(f"POST / HTTP/1.1\r\n{head}\r\n".encode() + request.read())

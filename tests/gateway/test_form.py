@@ -1,4 +1,4 @@
-"""The form contract, through HTTP; the job itself is a fake."""
+"""The contract of the form over HTTP; the job itself is a fake."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def part(disposition: str, value: str) -> bytes:
     return f"--{BOUNDARY}\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{value}\r\n".encode()
 
 
-async def refused(client: httpx.AsyncClient, parts: dict) -> str:
+async def rejection(client: httpx.AsyncClient, parts: dict) -> str:
     answer = await client.post("/", files=parts)
     assert answer.status_code == 400, answer.text
     assert answer.json().keys() == {"detail"}
@@ -37,12 +37,12 @@ async def test_a_form_is_answered_with_the_mp4_itself(client: httpx.AsyncClient)
     assert "accept-ranges" not in answer.headers
 
 
-async def test_ping_answers_as_the_original_did(client: httpx.AsyncClient) -> None:
+async def test_ping_responds_like_the_original_service(client: httpx.AsyncClient) -> None:
     answer = await client.get("/ping")
     assert (answer.status_code, answer.json()) == (200, {"pong": "-"})
 
 
-async def test_the_files_lie_under_fixed_names_in_the_requests_own_folder(
+async def test_the_files_have_fixed_names_in_a_folder_of_the_request(
     client: httpx.AsyncClient, render: FakeRender, work: Path
 ) -> None:
     await client.post("/", files=form(face_file=("../../face.png", b"f"), audio_file=("/etc/passwd", b"s")))
@@ -52,24 +52,24 @@ async def test_the_files_lie_under_fixed_names_in_the_requests_own_folder(
     assert leftovers(work) == []
 
 
-async def test_the_job_is_named_by_the_requests_id(client: httpx.AsyncClient, render: FakeRender) -> None:
+async def test_the_job_has_the_id_of_the_request(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(), headers={"X-Request-ID": "caller-7"})
     assert render.asked[0].id == "caller-7"
 
 
 @pytest.mark.parametrize("name", FIELDS)
 async def test_a_missing_field_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
-    assert await refused(client, form(**{name: None})) == f"{name}: the field is missing"
+    assert await rejection(client, form(**{name: None})) == f"{name}: the field is missing"
     assert leftovers(work) == []
 
 
 async def test_a_missing_background_is_named_for_a_video_too(client: httpx.AsyncClient) -> None:
-    assert await refused(client, form(avatarFileType="mp4", background=None)) == "background: the field is missing"
+    assert await rejection(client, form(avatarFileType="mp4", background=None)) == "background: the field is missing"
 
 
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
 async def test_an_empty_file_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
-    assert await refused(client, form(**{name: ("file", b"")})) == f"{name}: the file is empty"
+    assert await rejection(client, form(**{name: ("file", b"")})) == f"{name}: the file is empty"
     assert leftovers(work) == []
 
 
@@ -87,17 +87,17 @@ async def test_a_file_input_left_blank_in_a_browser_is_named(client: httpx.Async
 
 @pytest.mark.parametrize("name", ["avatarFileType", "background"])
 async def test_an_empty_value_is_named(client: httpx.AsyncClient, name: str) -> None:
-    assert await refused(client, form(**{name: ""})) == f"{name}: the value is empty"
+    assert await rejection(client, form(**{name: ""})) == f"{name}: the value is empty"
 
 
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
 async def test_text_in_place_of_a_file_is_named(client: httpx.AsyncClient, name: str) -> None:
-    assert await refused(client, form(**{name: "a path, perhaps"})) == f"{name}: send a file here, not text"
+    assert await rejection(client, form(**{name: "a path, perhaps"})) == f"{name}: send a file here, not text"
 
 
 @pytest.mark.parametrize("name", ["avatarFileType", "background"])
 async def test_a_file_in_place_of_text_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
-    assert await refused(client, form(**{name: ("x.txt", b"png")})) == f"{name}: send text here, not a file"
+    assert await rejection(client, form(**{name: ("x.txt", b"png")})) == f"{name}: send text here, not a file"
     assert leftovers(work) == []
 
 
@@ -114,13 +114,13 @@ async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "PNG", "JPeG", ".jpg", " png "])
-async def test_pictures_are_stills(client: httpx.AsyncClient, render: FakeRender, extension: str) -> None:
+async def test_an_image_extension_makes_a_still(client: httpx.AsyncClient, render: FakeRender, extension: str) -> None:
     await client.post("/", files=form(avatarFileType=extension, background="Blue"))
     assert (render.asked[0].is_still, render.asked[0].background) == (True, Background.BLUE)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "webm", "gif", "jpgx", " ", "../../etc/passwd", "mp4; rm -rf /", "視頻"])
-async def test_anything_else_is_a_video_and_never_part_of_a_path(
+async def test_any_other_extension_makes_a_video_and_never_becomes_part_of_a_path(
     client: httpx.AsyncClient, render: FakeRender, work: Path, extension: str
 ) -> None:
     answer = await client.post("/", files=form(avatarFileType=extension))
@@ -132,7 +132,7 @@ async def test_anything_else_is_a_video_and_never_part_of_a_path(
 
 
 @pytest.mark.parametrize("background", list(Background))
-async def test_every_background_of_the_contract_is_understood(
+async def test_every_background_of_the_contract_is_accepted(
     client: httpx.AsyncClient, render: FakeRender, background: Background
 ) -> None:
     await client.post("/", files=form(background=background.value))
@@ -140,21 +140,21 @@ async def test_every_background_of_the_contract_is_understood(
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "quoted"),
     [("Pink", "'Pink'"), ("white", "'white'"), (" ", "' '"), ("x" * 999, f"'{'x' * 40}...'"), ("a\nb", r"'a\nb'")],
 )
-async def test_an_unknown_colour_is_named_with_those_allowed(
-    client: httpx.AsyncClient, render: FakeRender, value: str, shown: str
+async def test_an_unknown_color_is_named_with_the_allowed_ones(
+    client: httpx.AsyncClient, render: FakeRender, value: str, quoted: str
 ) -> None:
-    detail = await refused(client, form(background=value))
+    detail = await rejection(client, form(background=value))
     assert (
-        detail == f"background: {shown} is not one of From Input, White, Black, Green, Red, Blue, Transparent, #rrggbb"
+        detail == f"background: {quoted} is not one of From Input, White, Black, Green, Red, Blue, Transparent, #rrggbb"
     )
     assert render.asked == []
 
 
 @pytest.mark.parametrize("background", ["no colour at all", " "])
-async def test_the_background_of_a_video_may_say_whatever_it_likes(
+async def test_the_background_of_a_video_may_have_any_value(
     client: httpx.AsyncClient, render: FakeRender, background: str
 ) -> None:
     answer = await client.post("/", files=form(avatarFileType="mp4", background=background))
@@ -162,7 +162,7 @@ async def test_the_background_of_a_video_may_say_whatever_it_likes(
     assert render.asked[0].background is Background.FROM_INPUT
 
 
-async def test_a_picture_that_is_called_a_video_keeps_its_background(
+async def test_an_image_that_is_declared_as_a_video_keeps_its_background(
     client: httpx.AsyncClient, render: FakeRender
 ) -> None:
     assert (await client.post("/", files=form(avatarFileType="mp4", background="Red"))).status_code == 200
@@ -170,7 +170,7 @@ async def test_a_picture_that_is_called_a_video_keeps_its_background(
     assert not render.asked[0].is_still
 
 
-async def test_a_form_without_options_gets_the_originals_behaviour(
+async def test_a_form_without_options_gets_the_behavior_of_the_original_service(
     client: httpx.AsyncClient, render: FakeRender
 ) -> None:
     await client.post("/", files=form())
@@ -191,31 +191,32 @@ async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRend
     )
 
 
-async def test_an_option_that_does_not_do_is_named(client: httpx.AsyncClient, render: FakeRender) -> None:
-    assert await refused(client, form(blend="soft")) == "blend: expected original or feather; got 'soft'"
-    assert await refused(client, form(fps=("file", b"25"))) == "fps: send text here, not a file"
+async def test_an_invalid_option_is_named(client: httpx.AsyncClient, render: FakeRender) -> None:
+    assert await rejection(client, form(blend="soft")) == "blend: expected original or feather; got 'soft'"
+    assert await rejection(client, form(fps=("file", b"25"))) == "fps: send text here, not a file"
     assert render.asked == []
 
 
-async def test_an_unknown_field_passes_unless_the_form_is_strict(serve: Serve) -> None:
+async def test_an_unknown_field_is_ignored_unless_forms_are_strict(serve: Serve) -> None:
     odd = form(colour="blue", **{"a/b\n": "x"})
     async with serve() as client:
         assert (await client.post("/", files=odd)).status_code == 200
     async with serve(strict_form=True) as client:
-        assert await refused(client, odd) == "'colour': unknown field"
+        assert await rejection(client, odd) == "'colour': unknown field"
         assert (await client.post("/", files=form(fps="30"))).status_code == 200
 
 
 async def test_the_limits_of_the_settings_reach_the_job(serve: Serve, render: FakeRender) -> None:
-    few = {"max_megapixels": 12, "work_megapixels": 2, "max_speech_seconds": 60, "max_frames": 900, "max_fps": 60}
-    async with serve(**few) as client:
+    limits = {"max_megapixels": 12, "work_megapixels": 2, "max_speech_seconds": 60, "max_frames": 900, "max_fps": 60}
+    async with serve(**limits) as client:
         await client.post("/", files=form())
     assert render.asked[0].limits == Limits(12_000_000, 2_000_000, 60, 900, 60)
 
 
-async def test_a_value_too_long_for_any_use_is_named(client: httpx.AsyncClient) -> None:
+async def test_a_value_that_is_too_long_is_named(client: httpx.AsyncClient) -> None:
     assert (
-        await refused(client, form(avatarFileType="x" * 1025)) == "avatarFileType: the value is longer than 1024 bytes"
+        await rejection(client, form(avatarFileType="x" * 1025))
+        == "avatarFileType: the value is longer than 1024 bytes"
     )
 
 
@@ -269,7 +270,7 @@ async def test_a_file_exactly_at_the_limit_passes(serve: Serve) -> None:
     assert answer.content == b"x" * 1000 + b"|" + b"y" * 1000
 
 
-async def test_a_content_length_over_the_limit_is_refused_before_the_body_is_read(serve: Serve) -> None:
+async def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_read(serve: Serve) -> None:
     async def body() -> AsyncIterator[bytes]:
         raise AssertionError("the body was read")
         yield b""
@@ -281,7 +282,7 @@ async def test_a_content_length_over_the_limit_is_refused_before_the_body_is_rea
     assert "1000 bytes" in answer.json()["detail"]
 
 
-async def test_a_body_of_unknown_length_stops_at_the_limit_too(serve: Serve, work: Path) -> None:
+async def test_a_body_of_unknown_length_is_rejected_at_the_limit_too(serve: Serve, work: Path) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield part('name="junk"; filename="junk"', "")[:-2]
         for _ in range(100):
@@ -300,7 +301,7 @@ async def test_large_files_arrive_whole(client: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("PUT", "/", 405), ("GET", "/nowhere", 404)])
-async def test_wrong_methods_and_paths_say_so_in_the_same_shape(
+async def test_wrong_methods_and_paths_get_an_error_of_the_same_form(
     client: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
     answer = await client.request(method, path)
@@ -308,24 +309,24 @@ async def test_wrong_methods_and_paths_say_so_in_the_same_shape(
     assert isinstance(answer.json()["detail"], str)
 
 
-async def test_a_background_may_be_any_colour_or_none(client: httpx.AsyncClient, render: FakeRender) -> None:
+async def test_a_background_may_be_any_color_or_transparent(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(background="#00A0ff"))
     await client.post("/", files=form(background="Transparent"))
     assert [asked.background for asked in render.asked] == [Color((0, 160, 255)), Background.TRANSPARENT]
     for wrong in ("#00a0f", "00a0ff", "#00a0fg"):
-        assert "#rrggbb" in await refused(client, form(background=wrong))
+        assert "#rrggbb" in await rejection(client, form(background=wrong))
 
 
-async def test_a_picture_may_be_sent_as_the_background(client: httpx.AsyncClient, render: FakeRender) -> None:
+async def test_an_image_may_be_sent_as_the_background(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(background_file=("beach.jpg", b"a beach")))
     (asked,) = render.asked
     assert asked.background_file == asked.folder / "backdrop"
     await client.post("/", files=form(background_file=("", b"")))  # as a browser sends a blank one
     assert render.asked[1].background_file is None
-    detail = await refused(client, form(background_file="text"))
+    detail = await rejection(client, form(background_file="text"))
     assert detail == "background_file: send a file here, not text"
 
 
-async def test_a_videos_background_is_checked_where_it_counts(client: httpx.AsyncClient) -> None:
+async def test_the_background_of_a_video_is_checked_if_it_is_replaced(client: httpx.AsyncClient) -> None:
     video = form(avatarFileType="mp4", background="no colour", background_video="true")
-    assert "background: 'no colour' is not one of" in await refused(client, video)
+    assert "background: 'no colour' is not one of" in await rejection(client, video)

@@ -1,6 +1,6 @@
-"""What people really send, one file each, through HTTP: size, frame rate, length, sound, and a face that moved.
+"""Files as people send them, one test per file, over HTTP: size, frame rate, length, audio, and a mouth that moves.
 
-The media path is the real one; in place of the nets stand instant ones that darken the mouth as the speech is loud.
+Only the networks are fake: they darken the mouth where the speech is loud.
 """
 
 import io
@@ -19,17 +19,17 @@ from avatar.testing import FakeInference
 from tests.support.gateway_fakes import Serve
 from tests.support.media import RATE, Frames, ffmpeg, frame_rate, read_sound, read_video, write_wav
 
-BRIGHT = (60, 200, 230)  # BGR; a face that is bright enough to see it darken
-# silence, then a hiss: loud in every band
-HISS = np.random.RandomState(0).normal(0, 0.25, RATE * 6 // 10).clip(-1, 1)
-SPEECH = np.concatenate((np.zeros(RATE // 5), HISS)).astype(np.float32)
+BRIGHT = (60, 200, 230)  # BGR; bright enough to see the mouth darken
+# silence, then noise, which is loud in every band
+NOISE = np.random.RandomState(0).normal(0, 0.25, RATE * 6 // 10).clip(-1, 1)
+SPEECH = np.concatenate((np.zeros(RATE // 5), NOISE)).astype(np.float32)
 Post = Callable[..., Awaitable[httpx.Response]]
 
 
 @pytest.fixture
 def post(serve: Serve) -> Post:
     async def posting(face: Path, speech: Path, extension: str, **options: str) -> httpx.Response:
-        files = {"face_file": ("face", contents_of(face)), "audio_file": ("speech", contents_of(speech))}
+        files = {"face_file": ("face", read_bytes(face)), "audio_file": ("speech", read_bytes(speech))}
         texts = {"avatarFileType": extension, "background": "From Input"} | options
         parts = files | {name: (None, value) for name, value in texts.items()}
         async with serve(FakeInference(darken=True), job=render) as client:
@@ -38,12 +38,15 @@ def post(serve: Serve) -> Post:
     return posting
 
 
-def contents_of(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
 def check(answer: httpx.Response, folder: Path, size: tuple[int, int], fps: Fraction, seconds: float) -> Frames:
-    """`size`: width and height. The face of `FakeModels` is the middle of the picture."""
+    """Assert the size (width, height), frame rate, duration, audio, and that the mouth moves.
+
+    The face of `FakeInference` is the middle of the image.
+    """
     assert answer.status_code == 200, answer.text
     path = folder / "result.mp4"
     path.write_bytes(answer.content)
@@ -52,13 +55,13 @@ def check(answer: httpx.Response, folder: Path, size: tuple[int, int], fps: Frac
     assert frame_rate(path) == pytest.approx(float(fps))
     assert abs(len(frames) - seconds * fps) <= 1
     assert int(answer.headers["x-avatar-frames"]) == len(frames)
-    sound = read_sound(path)
-    assert abs(len(sound) / RATE - seconds) < 0.15
-    assert np.abs(sound).max() > 0.1
+    samples = read_sound(path)
+    assert abs(len(samples) / RATE - seconds) < 0.15
+    assert np.abs(samples).max() > 0.1
     height, width = frames.shape[1:3]
     mouth = frames[:, height * 6 // 10 : height * 7 // 10, width * 4 // 10 : width * 6 // 10]
     brightness = mouth.mean(axis=(1, 2, 3))
-    assert brightness.max() - brightness.min() > 8  # it speaks
+    assert brightness.max() - brightness.min() > 8  # the mouth moves
     return frames
 
 
@@ -100,7 +103,7 @@ def sideways() -> bytes:
     return data.getvalue()
 
 
-PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
+IMAGES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "jpeg": (lambda: save("JPEG"), (160, 120)),
     "progressive jpeg": (lambda: save("JPEG", progressive=True), (160, 120)),
     "gray jpeg": (lambda: save("JPEG", "L"), (160, 120)),
@@ -123,9 +126,9 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-async def test_a_picture(post: Post, tmp_path: Path, name: str) -> None:
-    make, size = PICTURES[name]
+@pytest.mark.parametrize("name", IMAGES)
+async def test_an_image(post: Post, tmp_path: Path, name: str) -> None:
+    make, size = IMAGES[name]
     (tmp_path / "face").write_bytes(make())
     answer = await post(tmp_path / "face", write_wav(tmp_path / "speech.wav", SPEECH), "png", quality="draft")
     check(answer, tmp_path, size, Fraction(25), 0.8)
@@ -171,7 +174,7 @@ async def test_a_video(post: Post, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("tracks", [0, 1, 2])
-async def test_a_video_with_sound_of_its_own(post: Post, tmp_path: Path, tracks: int) -> None:
+async def test_a_video_with_audio_tracks(post: Post, tmp_path: Path, tracks: int) -> None:
     painted().save(tmp_path / "frame.png")
     own = ["-f", "lavfi", "-t", "2", "-i", "sine=1000"] * tracks
     maps = [word for n in range(tracks + 1) for word in ("-map", str(n))]
@@ -179,20 +182,20 @@ async def test_a_video_with_sound_of_its_own(post: Post, tmp_path: Path, tracks:
     ffmpeg(*still, *own, *maps, *H264, "-pix_fmt", "yuv420p", str(tmp_path / "face.mp4"))
     answer = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
     check(answer, tmp_path, (160, 120), Fraction(25), 0.8)
-    heard = np.abs(np.fft.rfft(read_sound(tmp_path / "result.mp4")[:RATE]))
-    assert heard.max() < 10 * np.median(heard)  # its own sound, a tone, is gone
+    spectrum = np.abs(np.fft.rfft(read_sound(tmp_path / "result.mp4")[:RATE]))
+    assert spectrum.max() < 10 * np.median(spectrum)  # the video's own audio, a tone, is not in the result
 
 
-async def test_a_video_turned_by_its_metadata(post: Post, tmp_path: Path) -> None:
+async def test_a_video_with_rotation_metadata(post: Post, tmp_path: Path) -> None:
     painted().save(tmp_path / "frame.png")
     still = ["-loop", "1", "-framerate", "25", "-t", "2", "-i", str(tmp_path / "frame.png")]
-    ffmpeg(*still, *H264, "-pix_fmt", "yuv420p", str(tmp_path / "lying.mp4"))
-    ffmpeg("-display_rotation", "90", "-i", str(tmp_path / "lying.mp4"), "-c", "copy", str(tmp_path / "face.mp4"))
+    ffmpeg(*still, *H264, "-pix_fmt", "yuv420p", str(tmp_path / "sideways.mp4"))
+    ffmpeg("-display_rotation", "90", "-i", str(tmp_path / "sideways.mp4"), "-c", "copy", str(tmp_path / "face.mp4"))
     answer = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
     check(answer, tmp_path, (120, 160), Fraction(25), 0.8)
 
 
-async def test_a_video_called_a_picture_and_a_picture_called_a_video(post: Post, tmp_path: Path) -> None:
+async def test_a_video_declared_as_an_image_and_an_image_declared_as_a_video(post: Post, tmp_path: Path) -> None:
     speech = write_wav(tmp_path / "speech.wav", SPEECH)
     painted().save(tmp_path / "face.png")
     check(await post(tmp_path / "face.png", speech, "mp4"), tmp_path, (160, 120), Fraction(25), 0.8)
@@ -201,7 +204,7 @@ async def test_a_video_called_a_picture_and_a_picture_called_a_video(post: Post,
     check(await post(tmp_path / "face.mp4", speech, "png"), tmp_path, (160, 120), Fraction(30), 0.8)
 
 
-SOUNDS: dict[str, tuple[str, list[str]]] = {
+AUDIO: dict[str, tuple[str, list[str]]] = {
     "wav of 8 bits": ("wav", ["-c:a", "pcm_u8"]),
     "wav of 16 bits": ("wav", ["-c:a", "pcm_s16le"]),
     "wav of 24 bits": ("wav", ["-c:a", "pcm_s24le"]),
@@ -230,9 +233,9 @@ SOUNDS: dict[str, tuple[str, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SOUNDS)
-async def test_a_sound(post: Post, tmp_path: Path, name: str) -> None:
-    suffix, codec = SOUNDS[name]
+@pytest.mark.parametrize("name", AUDIO)
+async def test_an_audio_file(post: Post, tmp_path: Path, name: str) -> None:
+    suffix, codec = AUDIO[name]
     painted().save(tmp_path / "face.png")
     source = write_wav(tmp_path / "source.wav", SPEECH)
     ffmpeg("-i", str(source), *codec, str(tmp_path / f"speech.{suffix}"))
@@ -242,15 +245,15 @@ async def test_a_sound(post: Post, tmp_path: Path, name: str) -> None:
     check(answer, tmp_path, (160, 120), Fraction(25), seconds)
 
 
-async def test_a_sound_with_nan_and_infinities(post: Post, tmp_path: Path) -> None:
-    hurt = SPEECH.copy()
-    hurt[4000:5000], hurt[6000] = np.nan, np.inf
+async def test_audio_with_nan_and_infinities(post: Post, tmp_path: Path) -> None:
+    damaged = SPEECH.copy()
+    damaged[4000:5000], damaged[6000] = np.nan, np.inf
     painted().save(tmp_path / "face.png")
-    answer = await post(tmp_path / "face.png", write_wav(tmp_path / "speech.wav", hurt), "png")
+    answer = await post(tmp_path / "face.png", write_wav(tmp_path / "speech.wav", damaged), "png")
     check(answer, tmp_path, (160, 120), Fraction(25), 0.8)
 
 
-async def test_the_sound_of_a_video(post: Post, tmp_path: Path) -> None:
+async def test_the_audio_of_a_video(post: Post, tmp_path: Path) -> None:
     painted().save(tmp_path / "face.png")
     wav = write_wav(tmp_path / "source.wav", SPEECH)
     other = ["-f", "lavfi", "-t", "0.8", "-i", "testsrc=s=64x48", "-i", str(wav)]

@@ -1,4 +1,4 @@
-"""What Prometheus reads: everything that the table promises, nothing about who asked."""
+"""The metrics: those of the table, and nothing about the callers."""
 
 import asyncio
 from pathlib import Path
@@ -34,7 +34,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return samples.get((name, tuple(sorted(labels.items()))), 0.0)
 
 
-async def test_the_table_names_what_is_exported_with_its_kind_and_labels(client: httpx.AsyncClient) -> None:
+async def test_the_table_names_every_exported_metric_with_its_kind_and_labels(client: httpx.AsyncClient) -> None:
     await client.post("/", files=form())
     await client.post("/", files=form(background=None))
     text = (await client.get("/metrics")).text
@@ -86,7 +86,7 @@ async def test_models_that_are_down_are_counted(serve: Serve) -> None:
         assert value(await read(client), "avatar_errors_total", kind="Unavailable") == 1
 
 
-async def test_jobs_that_run_and_wait_and_are_refused_are_told(serve: Serve, render: FakeRender) -> None:
+async def test_running_queued_and_rejected_jobs_are_counted(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
     async with serve(max_jobs=1, max_queued=1) as client:
         posts = [asyncio.create_task(client.post("/", files=form())) for _ in range(2)]
@@ -105,7 +105,7 @@ async def test_jobs_that_run_and_wait_and_are_refused_are_told(serve: Serve, ren
         assert [value(samples, name) for name in names] == [0, 0, 1]
 
 
-async def test_look_ups_of_remembered_avatars_are_counted(serve: Serve, tmp_path: Path) -> None:
+async def test_lookups_in_the_avatar_cache_are_counted(serve: Serve, tmp_path: Path) -> None:
     def lookups(samples: Samples) -> list[float | None]:
         return [samples.get(("avatar_cache_lookups_total", (("result", result),))) for result in ("hit", "miss")]
 
@@ -113,7 +113,7 @@ async def test_look_ups_of_remembered_avatars_are_counted(serve: Serve, tmp_path
     parts = form(face_file=("face.png", face.read_bytes()), audio_file=("speech.wav", speech.read_bytes()))
     models = FakeInference(find_square, export="one")
     async with serve(models, job=None, cache_dir=tmp_path / "cache") as client:
-        assert lookups(await read(client)) == [0, 0]  # there from the beginning, so that a rate has one
+        assert lookups(await read(client)) == [0, 0]  # exported from the start, so that a rate counts the first lookup
         for counted in ([0, 1], [1, 1]):
             assert (await client.post("/", files=parts)).status_code == 200
             assert lookups(await read(client)) == counted
@@ -122,7 +122,7 @@ async def test_look_ups_of_remembered_avatars_are_counted(serve: Serve, tmp_path
         assert lookups(await read(client)) == [None, None]
 
 
-async def test_callers_cannot_make_series_grow(client: httpx.AsyncClient) -> None:
+async def test_callers_cannot_add_series(client: httpx.AsyncClient) -> None:
     for number in range(20):
         await client.get(f"/wp-admin/{number}.php")
         await client.request(f"BREW{number}", "/")
@@ -132,14 +132,14 @@ async def test_callers_cannot_make_series_grow(client: httpx.AsyncClient) -> Non
     assert methods == {"GET", "other"}
 
 
-async def test_nothing_of_a_form_is_told(client: httpx.AsyncClient) -> None:
+async def test_the_metrics_contain_nothing_of_a_form(client: httpx.AsyncClient) -> None:
     await client.post("/?secret=query", files=form(face_file=("secret-name.png", b"x")), headers={"x-request-id": "me"})
     text = (await client.get("/metrics")).text
     assert "secret" not in text
     assert '"me"' not in text
 
 
-async def test_each_application_counts_for_itself(client: httpx.AsyncClient) -> None:
+async def test_each_application_has_its_own_counters(client: httpx.AsyncClient) -> None:
     await client.get("/ping")
     other = create_app(Settings())
     assert b'route="/ping"' not in other.state.metrics.text()

@@ -18,19 +18,19 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
     assert form["properties"]["background"]["examples"] == [*(each.value for each in Background), "#00a0ff"]
 
 
-async def test_the_schema_documents_the_answers(client: httpx.AsyncClient) -> None:
+async def test_the_schema_documents_the_responses(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
-    answers = schema["paths"]["/"]["post"]["responses"]
-    assert set(answers) == {"200", "400", "408", "413", "500", "503"}
-    assert list(answers["200"]["content"]) == ["application/mp4", "video/webm"]
-    assert "Retry-After" in answers["503"]["headers"]
+    responses = schema["paths"]["/"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "408", "413", "500", "503"}
+    assert list(responses["200"]["content"]) == ["application/mp4", "video/webm"]
+    assert "Retry-After" in responses["503"]["headers"]
     for status in ("400", "413", "503"):
-        assert answers[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
+        assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert schema["info"]["title"]
     assert schema["info"]["description"]
 
 
-async def test_every_path_of_the_schema_is_told_what_it_is_for(client: httpx.AsyncClient) -> None:
+async def test_every_path_of_the_schema_has_a_summary_and_a_description(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     assert set(schema["paths"]) == {"/", "/ping", "/health/live", "/health/ready", "/metrics"}
     for path in schema["paths"].values():

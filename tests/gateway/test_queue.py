@@ -1,4 +1,4 @@
-"""Who may work, who waits, who is sent away."""
+"""The job queue: at most N jobs run, others wait in order, the rest is rejected."""
 
 import asyncio
 from pathlib import Path
@@ -11,7 +11,7 @@ from avatar.resources.admission import Admission
 from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers, service_of
 
 
-def in_line(client: httpx.AsyncClient) -> int:
+def queued(client: httpx.AsyncClient) -> int:
     return service_of(client).jobs.queued
 
 
@@ -32,23 +32,23 @@ async def test_several_forms_at_once_do_not_mix(serve: Serve, render: FakeRender
         assert leftovers(work) == []
 
 
-async def test_no_more_jobs_run_than_may_and_the_others_follow(serve: Serve, render: FakeRender) -> None:
+async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_follow(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
     async with serve(max_jobs=2) as client:
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(7)]
-        await eventually(lambda: in_line(client) == 5)
+        await eventually(lambda: queued(client) == 5)
         render.gate.set()
         await asyncio.gather(*posts)
     assert render.most_running == 2
     assert len(render.asked) == 7
 
 
-async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve, render: FakeRender) -> None:
+async def test_a_request_over_the_limit_is_rejected_until_another_ends(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
     async with serve(max_jobs=1, max_queued=1) as client:
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(2)]
         await render.reached(1)
-        await eventually(lambda: in_line(client) == 1)
+        await eventually(lambda: queued(client) == 1)
         answer = await client.post("/", files=form())
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
@@ -60,7 +60,7 @@ async def test_one_request_too_many_is_sent_away_until_another_ends(serve: Serve
         assert (await client.post("/", files=form())).status_code == 200
 
 
-async def test_turns_come_in_the_order_of_asking() -> None:
+async def test_jobs_run_in_the_order_of_their_requests() -> None:
     jobs, order = Admission(1, 10), []
 
     async def work(number: int) -> None:
@@ -73,7 +73,7 @@ async def test_turns_come_in_the_order_of_asking() -> None:
     assert (jobs.running, jobs.queued) == (0, 0)
 
 
-async def test_who_leaves_the_line_leaves_the_others_their_turn() -> None:
+async def test_a_cancelled_job_leaves_the_queue_and_the_others_still_run() -> None:
     jobs = Admission(1, 10)
     done = asyncio.Event()
 
@@ -90,7 +90,7 @@ async def test_who_leaves_the_line_leaves_the_others_their_turn() -> None:
     assert (jobs.running, jobs.queued) == (0, 0)
 
 
-async def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
+async def test_a_slot_that_is_given_to_a_cancelled_job_goes_to_the_next_one() -> None:
     jobs = Admission(1, 10)
     first = jobs.slot()
     await first.__aenter__()
@@ -101,14 +101,14 @@ async def test_a_turn_that_comes_with_the_cancellation_is_handed_on() -> None:
 
     second, third = asyncio.create_task(work()), asyncio.create_task(work())
     await eventually(lambda: jobs.queued == 2)
-    await first.__aexit__(None, None, None)  # the turn is the second's now,
-    second.cancel()  # who is cancelled before it learns of it
+    await first.__aexit__(None, None, None)  # the slot now belongs to the second job,
+    second.cancel()  # which is cancelled before it runs
     await asyncio.wait_for(third, 10)
     assert second.cancelled() or second.cancelling()
     assert (jobs.running, jobs.queued) == (0, 0)
 
 
-async def test_a_place_is_free_again_after_its_use_however_it_ends() -> None:
+async def test_an_admission_is_released_however_the_request_ends() -> None:
     jobs = Admission(1, 0)
     with pytest.raises(ValueError, match="went wrong"), jobs.admit():
         raise ValueError("went wrong")
@@ -116,7 +116,7 @@ async def test_a_place_is_free_again_after_its_use_however_it_ends() -> None:
         pass
 
 
-async def test_closing_sends_away_who_waits_and_ends_who_works_after_the_grace() -> None:
+async def test_closing_rejects_queued_jobs_and_ends_running_ones_after_the_grace_period() -> None:
     jobs = Admission(1, 10)
     async with jobs.slot():
         waiting = asyncio.create_task(jobs.slot().__aenter__())

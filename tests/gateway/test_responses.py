@@ -1,4 +1,4 @@
-"""What an answer carries: headers, errors, ids; the job itself is a fake."""
+"""Responses: headers, errors, request ids. The job itself is a fake."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from tests.support.gateway_fakes import DownModels, FakeRender, Serve, form, lef
 ORIGIN = {"Origin": "https://pages.example"}
 
 
-async def test_a_video_tells_its_frames_and_the_time_of_each_stage(client: httpx.AsyncClient) -> None:
+async def test_a_response_has_the_number_of_frames_and_the_time_of_each_stage(client: httpx.AsyncClient) -> None:
     answer = await client.post("/", files=form())
     assert answer.headers["x-avatar-frames"] == "3"
     timing = dict(entry.split(";dur=") for entry in answer.headers["server-timing"].split(", "))
@@ -26,7 +26,7 @@ async def test_a_video_tells_its_frames_and_the_time_of_each_stage(client: httpx
     assert (timing["detect"], timing["lip-sync"]) == ("250.0", "1500.0")
 
 
-async def test_stand_ins_are_named_in_the_answer_and_the_log(
+async def test_stand_ins_are_named_in_the_response_and_the_log(
     client: httpx.AsyncClient, render: FakeRender, caplog: pytest.LogCaptureFixture
 ) -> None:
     render.stand_ins = ("s3fd", "wav2lip")
@@ -40,7 +40,7 @@ async def test_real_weights_are_not_called_stand_ins(client: httpx.AsyncClient) 
     assert "x-avatar-stand-ins" not in answer.headers
 
 
-async def test_a_face_that_is_not_found_gets_the_originals_sentence(
+async def test_a_missing_face_gets_the_sentence_of_the_original_service(
     client: httpx.AsyncClient, render: FakeRender, work: Path
 ) -> None:
     render.error = FaceNotFound()
@@ -50,13 +50,13 @@ async def test_a_face_that_is_not_found_gets_the_originals_sentence(
     assert leftovers(work) == []
 
 
-async def test_a_fault_of_the_input_that_the_job_finds_is_told(client: httpx.AsyncClient, render: FakeRender) -> None:
+async def test_an_input_error_that_the_job_finds_is_reported(client: httpx.AsyncClient, render: FakeRender) -> None:
     render.error = InvalidField("face_file", "not a picture")
     answer = await client.post("/", files=form())
     assert (answer.status_code, answer.json()) == (400, {"detail": "face_file: not a picture"})
 
 
-async def test_models_lost_in_the_middle_of_a_job_mean_try_again(
+async def test_models_that_fail_during_a_job_are_a_503(
     client: httpx.AsyncClient, render: FakeRender, work: Path
 ) -> None:
     render.error = Unavailable("Triton did not answer in time", retry_after=11)
@@ -66,7 +66,7 @@ async def test_models_lost_in_the_middle_of_a_job_mean_try_again(
     assert leftovers(work) == []
 
 
-async def test_with_triton_down_forms_are_put_off_and_ping_answers(
+async def test_with_triton_down_a_form_gets_503_and_ping_still_responds(
     serve: Serve, render: FakeRender, work: Path
 ) -> None:
     async with serve(DownModels()) as client:
@@ -79,7 +79,7 @@ async def test_with_triton_down_forms_are_put_off_and_ping_answers(
         assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_a_bad_form_is_told_so_even_with_triton_down(serve: Serve) -> None:
+async def test_a_bad_form_is_rejected_even_with_triton_down(serve: Serve) -> None:
     async with serve(DownModels()) as client:
         answer = await client.post("/", files=form(background="Pink"))
     assert answer.status_code == 400
@@ -110,47 +110,47 @@ async def test_a_defect_is_a_plain_500_with_its_traceback_in_the_log_only(
 
 
 async def test_a_job_without_a_result_is_a_defect(serve: Serve) -> None:
-    async def endless_hope(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
+    async def job_without_result(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
         yield Progress("detect", 1, 1)
 
-    async with serve(job=endless_hope) as client:
+    async with serve(job=job_without_result) as client:
         assert (await client.post("/", files=form())).status_code == 500
 
 
-async def test_the_job_is_heard_out_after_its_result(serve: Serve, render: FakeRender) -> None:
-    tidied = []
+async def test_the_job_runs_to_its_end_after_its_result(serve: Serve, render: FakeRender) -> None:
+    finished = []
 
-    async def tidy_job(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
+    async def job_with_clean_up(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Event]:
         async for event in render(request, models):
             yield event
-        tidied.append(True)
+        finished.append(True)
 
-    async with serve(job=tidy_job) as client:
+    async with serve(job=job_with_clean_up) as client:
         assert (await client.post("/", files=form())).status_code == 200
-    assert tidied == [True]
+    assert finished == [True]
 
 
 @pytest.mark.parametrize("path", ["/ping", "/", "/nowhere", "/health/ready"])
-async def test_the_callers_request_id_comes_back_in_every_answer(serve: Serve, path: str) -> None:
+async def test_every_response_has_the_request_id_of_the_caller(serve: Serve, path: str) -> None:
     async with serve(DownModels()) as client:
         answer = await client.get(path, headers={"X-Request-ID": "Caller.7_a-b"})
     assert answer.headers["x-request-id"] == "Caller.7_a-b"
 
 
 @pytest.mark.parametrize("given", ["", "two words", "x" * 65, "a\tb", "<script>", "é"])
-async def test_an_id_that_is_not_sane_is_replaced(client: httpx.AsyncClient, given: str) -> None:
+async def test_an_invalid_request_id_is_replaced(client: httpx.AsyncClient, given: str) -> None:
     answer = await client.get("/ping", headers=[(b"X-Request-ID", given.encode())])
     assert answer.headers["x-request-id"] != given
     assert len(answer.headers["x-request-id"]) == 32
 
 
-async def test_two_requests_without_ids_get_different_ones(client: httpx.AsyncClient) -> None:
+async def test_two_requests_without_ids_get_different_ids(client: httpx.AsyncClient) -> None:
     first, second = await client.get("/ping"), await client.get("/ping")
     assert first.headers["x-request-id"] != second.headers["x-request-id"]
 
 
 @pytest.mark.parametrize("error", [None, FaceNotFound(), Unavailable("down"), RuntimeError("defect")])
-async def test_a_browser_may_read_every_answer(
+async def test_a_browser_may_read_every_response(
     client: httpx.AsyncClient, render: FakeRender, error: Exception | None
 ) -> None:
     render.error = error
@@ -161,9 +161,9 @@ async def test_a_browser_may_read_every_answer(
     assert {"x-request-id", "server-timing", "x-avatar-frames", "x-avatar-stand-ins", "retry-after"} <= set(exposed)
 
 
-async def test_a_browser_may_ask_before_it_posts_with_any_header(client: httpx.AsyncClient) -> None:
-    asking = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-anything, authorization"}
-    answer = await client.options("/", headers=ORIGIN | asking)
+async def test_a_preflight_request_allows_any_header(client: httpx.AsyncClient) -> None:
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-anything, authorization"}
+    answer = await client.options("/", headers=ORIGIN | preflight)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN["Origin"]
     assert answer.headers["access-control-allow-credentials"] == "true"
