@@ -1,4 +1,4 @@
-"""The parts of `bench compare`: media, memory monitor, the original's process, and the runner over live servers."""
+"""`bench compare`: media, memory monitor, the process of the original algorithm, the runner with live servers."""
 
 import os
 import signal
@@ -55,11 +55,11 @@ def test_the_face_of_a_generated_video_moves_and_is_detected_in_every_sampled_fr
     frames = frames_of(files.face)
     assert (len(frames), frames[0].shape) == (100, (240, 320, 3))
     found = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), frames[::11], 4)
-    centres = (found[:, :2] + found[:, 2:]) / 2
-    assert (np.ptp(centres, axis=0) > 8).all()
-    assert np.abs(centres - (160, 120)).max() < 60
+    centers = (found[:, :2] + found[:, 2:]) / 2
+    assert (np.ptp(centers, axis=0) > 8).all()
+    assert np.abs(centers - (160, 120)).max() < 60
     still = np.abs(frames[50][:20, :20].astype(int) - frames[0][:20, :20])
-    assert still.mean() < 12  # the wall does not move
+    assert still.mean() < 12  # the background does not move
 
 
 def test_media_are_generated_once_and_the_speech_has_the_requested_duration(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_media_are_generated_once_and_the_speech_has_the_requested_duration(tmp_
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_a_unique_copy_shows_the_same_and_has_other_bytes(kind: Kind, tmp_path: Path) -> None:
+def test_a_unique_copy_has_the_same_content_and_other_bytes(kind: Kind, tmp_path: Path) -> None:
     face = generated_media.files(Workload(kind, 64, 48, 0.4, Precision.FP32), tmp_path).face
     unique = generated_media.UniqueCopies(tmp_path)
     copies = [unique.of(face), unique.of(face)]
@@ -90,7 +90,7 @@ subprocess.run([sys.executable, "-c", "import time; held = b'x' * (60 << 20); ti
 """
 
 
-def test_the_monitor_sees_a_process_and_its_children() -> None:
+def test_the_monitor_measures_a_process_and_its_children() -> None:
     with (
         subprocess.Popen([sys.executable, "-c", ALLOCATING]) as process,
         MemoryMonitor("it", {"root": process.pid}) as memory,

@@ -41,11 +41,11 @@ def test_the_generation_equals_the_golden_data(golden: Path, nets: tuple[S3FD, W
 
 def test_the_clip_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "clip.npz") as recorded:
-        frames, at, count = list(recorded["frames"]), recorded["boxes"], len(recorded["mel"])
-        crops = original.crop(frames, at, count)
+        frames, boxes, count = list(recorded["frames"]), recorded["boxes"], len(recorded["mel"])
+        crops = original.crop(frames, boxes, count)
         np.testing.assert_array_equal(crops, recorded["crops"])
         mouths = original.generate(nets[1], crops, recorded["mel"])
-        result = np.stack(list(original.paste(frames, at, mouths, count)))
+        result = np.stack(list(original.paste(frames, boxes, mouths, count)))
         assert np.abs(result.astype(int) - recorded["result"]).max() <= 1
 
 
@@ -77,7 +77,7 @@ def test_a_video_goes_through_all_stages(
     assert stages.scaled == {}
 
 
-def test_of_a_sampled_video_the_networks_process_a_part(
+def test_the_networks_process_a_part_of_a_sampled_video(
     stand_in_weights: Path, stand_in_files: generated_media.Files, nets: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
     files = stand_in_files.face, stand_in_files.speech, tmp_path / "out.mp4"
@@ -98,7 +98,7 @@ def test_a_stage_that_ran_in_part_is_scaled_to_the_whole_and_recorded() -> None:
 
 
 @pytest.mark.parametrize(("name", "size"), [("video-720p-fp32", 16), ("video-1080p-fp32", 15)])
-def test_the_detector_has_a_batch_size_of_16_or_what_24_gib_hold(name: str, size: int) -> None:
+def test_the_detector_has_a_batch_size_of_16_or_as_many_frames_as_24_gib_hold(name: str, size: int) -> None:
     assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height) == size
     assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height, memory=1) == 1
 

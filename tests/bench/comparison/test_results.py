@@ -33,14 +33,14 @@ def one() -> WorkloadResult:
     """A video in three rounds, the second of which ran while the machine was twice as slow."""
     result = WorkloadResult(WORKLOADS["video-480p-int8"], "openvino int8", "OpenVINO", frames=250, batch=16)
     result.timings = [Timing(COLD, 0, 9.0)]
-    for turn, slow in ((1, 1.0), (2, 2.0), (3, 1.1)):
+    for round_number, slow in ((1, 1.0), (2, 2.0), (3, 1.1)):
         nets = {"detection": 5.0 * slow, "generation": 1.0 * slow}
         result.timings += [
-            Timing(ORIGINAL, turn, 120.0 * slow, {"detection": 100.0 * slow, "generation": 20.0 * slow}),
-            Timing(NEW_AVATAR, turn, 2.0 * slow, {"detection": 0.5 * slow, "generation": 1.2 * slow}),
-            Timing(CACHED_AVATAR, turn, 1.5 * slow, {"generation": 1.2 * slow}),
-            Timing(bare_networks("OpenVINO"), turn, 6.0 * slow, nets),
-            Timing(ENCODER, turn, 0.25 * slow),
+            Timing(ORIGINAL, round_number, 120.0 * slow, {"detection": 100.0 * slow, "generation": 20.0 * slow}),
+            Timing(NEW_AVATAR, round_number, 2.0 * slow, {"detection": 0.5 * slow, "generation": 1.2 * slow}),
+            Timing(CACHED_AVATAR, round_number, 1.5 * slow, {"generation": 1.2 * slow}),
+            Timing(bare_networks("OpenVINO"), round_number, 6.0 * slow, nets),
+            Timing(ENCODER, round_number, 0.25 * slow),
         ]
     result.scaled = {"the original's detection": (16, 250)}
     result.memory = {"original": Peak(3 << 30, 1), "gateway: ffmpeg": Peak(100 << 20, 2)}

@@ -97,25 +97,25 @@ def test_a_running_server_is_measured_and_too_many_sessions_are_reported(
 async def test_interrupted_sessions_end_at_once(triton: Triton) -> None:
     before = len(triton.log_path.read_text("utf-8", "replace"))
 
-    async def sessions(ends: str, number: int) -> set[str]:
-        """Wait until the server has logged this for `number` sessions; return their names."""
+    async def sessions(event: str, number: int) -> set[str]:
+        """Wait until the server has logged the event for `number` sessions; return their names."""
         deadline = time.monotonic() + 60
         while True:
-            said = triton.log_path.read_text("utf-8", "replace")[before:]
-            found = set(re.findall(rf"live \[(\d+)\] (?:{ends})", said))
-            assert "nothing came" not in said  # the idle timeout would end sessions that the client did not end
+            log = triton.log_path.read_text("utf-8", "replace")[before:]
+            found = set(re.findall(rf"live \[(\d+)\] (?:{event})", log))
+            assert "nothing came" not in log  # the idle timeout would end sessions that the client did not end
             if len(found) == number:
                 return found
-            assert time.monotonic() < deadline, said
+            assert time.monotonic() < deadline, log
             await asyncio.sleep(0.05)
 
     task = asyncio.create_task(run_sessions(triton.grpc_address, live_latency.make_plan(60.0, "jpeg"), 2))
-    begun = await sessions("session started", 2)
+    started = await sessions("session started", 2)
     await asyncio.sleep(0.5)  # requests are in flight
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await sessions("session ended|the client disconnected", 2) == begun
+    assert await sessions("session ended|the client disconnected", 2) == started
 
 
 async def test_the_message_of_a_server_that_ends_a_stream_is_reported(triton: Triton) -> None:

@@ -1,4 +1,4 @@
-"""wav2lip through gRPC against the bare runtime: both sides do the same work, and the report is right."""
+"""wav2lip through gRPC against the bare runtime: both sides do the same work, and the report has the right figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the benchmark runs perf_analyzer, and a short measurement of every public model on a live server."""
+"""Calls of perf_analyzer, and a short measurement of every public model on a live server."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _arguments(load: Load, steps: int = 1) -> list[str]:
     return perf_analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"), steps)
 
 
-def _left(triton: Triton, inputs: Inputs) -> set[str]:
-    """Shared memory regions of such a run that are still registered at the server, or exist on this machine."""
+def _remaining_regions(triton: Triton, inputs: Inputs) -> set[str]:
+    """Return this run's shared memory regions that are still registered at the server or exist on this machine."""
     names = set(perf_analyzer.regions(inputs))
     # the lock is needed because the regions of another run have the same names
     with perf_analyzer.exclusive_shared_memory(), caller(triton.grpc_address) as call:
@@ -64,7 +64,7 @@ def test_the_command_line_names_the_load() -> None:
     assert not {"--output-shared-memory-size", "--streaming", "--sequence-id-range"} & {*argv}
 
 
-def test_a_streaming_model_is_called_with_streams_and_sequences_get_ids_of_their_own() -> None:
+def test_a_streaming_model_is_called_with_streams_and_each_sequence_has_its_own_id() -> None:
     assert "--streaming" in _arguments(Load(AVATAR, callers=1))
     assert "--sequence-id-range" not in _arguments(Load(AVATAR, callers=1))
     argv = _arguments(Load(LIVE, callers=1))
@@ -153,7 +153,7 @@ def test_every_kind_of_model_is_measured_with_the_committed_inputs(
     metrics = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
     assert metrics.inferences_per_second > 0
     assert metrics.p99_ms >= metrics.p50_ms > 0
-    assert _left(triton, inputs[model.name]) == set()
+    assert _remaining_regions(triton, inputs[model.name]) == set()
     if model.streams:
         assert metrics.responses_per_second is not None
         assert metrics.responses_per_second > metrics.inferences_per_second
@@ -200,6 +200,6 @@ def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
             assert "KeyboardInterrupt" in child.communicate(timeout=60)[1]
         finally:
             child.kill()
-    assert _left(triton, inputs[WAV2LIP.name]) == set()
+    assert _remaining_regions(triton, inputs[WAV2LIP.name]) == set()
     load = Load(WAV2LIP, callers=1, memory="system", requests=1)
     perf_analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
