@@ -1,4 +1,4 @@
-"""The files that the examples of the documents use."""
+"""The files that the examples in the documents use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents of the project, and what can be read off them: code blocks, commands, links."""
+"""The documents of the project: their text, code blocks and commands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def blocks(language: str, text: str) -> list[str]:
 
 def command_lines(text: str) -> list[list[str]]:
     """Return the commands of a document, split into words: those in `sh` blocks, and those in indented blocks."""
-    # an indented block comes after a blank line and is no continuation of a list
+    # an indented block follows a blank line and is not part of a list
     indented = re.findall(r"^\n((?: {4,6}[^ \n-].*\n)+)", text, re.M)
     lines = "\n".join([*blocks("sh", text), *indented]).replace("\\\n", " ").splitlines()
     plain = [

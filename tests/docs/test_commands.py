@@ -1,4 +1,4 @@
-"""The commands of the documents are those that there are, with the flags that they take."""
+"""Every command in the documents exists and accepts its flags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PYTHON = python_commands()
 
 
 def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
-    """Return the help that a command prints after it has parsed its words, and so the values of its flags.
+    """Return the help of a command, which it prints only if it accepts the words before `--help`.
 
     Commands of the benchmark run in this process, because their imports take seconds.
     """
@@ -25,7 +25,7 @@ def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
     if module == "bench":
         try:
             assert bench.main(words) == 0
-        except SystemExit as end:  # as argparse ends
+        except SystemExit as end:  # argparse exits after the help
             assert end.code == 0
         return capsys.readouterr().out
     shown = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=ROOT)
@@ -34,7 +34,7 @@ def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", PYTHON, ids=" ".join)
-def test_a_python_command_takes_its_flags(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_python_command_accepts_its_flags(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     if command[0] == "bench" and command[1:] and not command[1].startswith("-"):
         assert command[1] in bench.COMMANDS
     shown = _help(command, capsys)
@@ -60,7 +60,7 @@ AVATAR = [(page, words[1:]) for page, words in COMMANDS if words[0] == "avatar"]
 
 
 @pytest.mark.parametrize(("page", "words"), AVATAR, ids=[f"{page}: {' '.join(words)}" for page, words in AVATAR])
-def test_an_avatar_command_takes_its_flags(page: str, words: list[str]) -> None:
+def test_an_avatar_command_accepts_its_flags(page: str, words: list[str]) -> None:
     _cli._parser().parse_args(words)
 
 

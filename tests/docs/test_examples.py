@@ -1,4 +1,4 @@
-"""The examples of the documents run against a live server, and leave what they promise."""
+"""The examples in the documents run against a live server, and print and write what the documents promise."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tests.docs.pages import COMMANDS, PAGES, ROOT, blocks
 from tests.support.gateway_process import Gateway
 from tests.support.media import read_video
 
-GRPC, HTTP = "127.0.0.1:8001", "127.0.0.1:16000"  # as `make up` has them
+GRPC, HTTP = "127.0.0.1:8001", "127.0.0.1:16000"  # the defaults of `make up`
 SECONDS, FRAMES = 0.6, 15
-LIVE_FRAMES = FRAMES + 2  # the mouth closes
+LIVE_FRAMES = FRAMES + 2  # two more frames in which the mouth closes
 CLIENT, TRITON = "docs/guide/python-client.md", "docs/grpc/examples/python.md"
 GRPCURL, GO, JAVA = (f"docs/grpc/examples/{name}.md" for name in ("grpcurl", "go", "java"))
 
 
 @dataclass(frozen=True)
 class Example:
-    """What a Python example prints, and the files that it leaves: their names, and the frames in all of them."""
+    """A Python example: what it prints, the files that it writes (a pattern), and the number of frames in them."""
 
     page: str
     name: str
     prints: str = ""
-    leaves: str = ""
+    writes: str = ""
     frames: int = 0
 
 
@@ -81,7 +81,7 @@ def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     [(example, code) for example, (_, code) in zip(EXAMPLES, CODE, strict=False)],
     ids=[f"{example.page}: {example.name}" for example in EXAMPLES],
 )
-def test_a_python_example_runs_and_leaves_what_it_promises(
+def test_a_python_example_prints_and_writes_what_it_promises(
     example: Example, code: str, triton: Triton, folder: Path
 ) -> None:
     assert GRPC in code
@@ -91,14 +91,14 @@ def test_a_python_example_runs_and_leaves_what_it_promises(
     assert example.prints in output.getvalue()
     for promised in re.findall(r"^ *print\(.*\)  # ([(\d].+\d\)?)$", code, re.M):
         assert promised == output.getvalue().strip()
-    made = sorted(folder.glob(example.leaves)) if example.leaves else []
-    assert sum(len(read_video(path)) for path in made) == example.frames
-    assert not example.frames or read_video(made[0])[0].shape == (240, 320, 3)
-    assert {path.name for path in folder.iterdir()} == {"face.jpg", "speech.wav", *(path.name for path in made)}
+    written = sorted(folder.glob(example.writes)) if example.writes else []
+    assert sum(len(read_video(path)) for path in written) == example.frames
+    assert not example.frames or read_video(written[0])[0].shape == (240, 320, 3)
+    assert {path.name for path in folder.iterdir()} == {"face.jpg", "speech.wav", *(path.name for path in written)}
 
 
 def shell(script: str, folder: Path, triton: Triton, gateway: Gateway | None = None) -> str:
-    """Run a script as a person would, with the substitute for grpcurl, and return what it prints."""
+    """Run a script in bash, with the substitute for grpcurl, and return its output."""
     tools = folder / "tools"
     tools.mkdir()
     substitute = tools / "grpcurl"
@@ -142,7 +142,7 @@ def test_the_grpcurl_commands_get_version_and_video(folder: Path, triton: Triton
     assert json.loads(summary)["frames"] == len(read_video(folder / "out.mp4")) == FRAMES
 
 
-def test_the_files_of_the_protocol_are_those_that_the_commands_name() -> None:
+def test_the_commands_name_the_files_of_the_protocol() -> None:
     (download,) = (block for block in blocks("sh", PAGES[GRPCURL]) if "curl --fail" in block)
     names = {pb.DESCRIPTOR.name, *(each.name for each in pb.DESCRIPTOR.dependencies)}
     assert {f"{name}.proto" for name in re.search(r"for name in (.*); do", download)[1].split()} == names  # type: ignore[index]
@@ -152,11 +152,11 @@ def test_the_files_of_the_protocol_are_those_that_the_commands_name() -> None:
         assert set(re.findall(r"proto/(\w+\.proto)", compiler)) == names
     assert set(re.findall(r",M(\w+\.proto)=", PAGES[GO])) <= names
     assert pb.DESCRIPTOR.package == "inference"
-    assert not pb.DESCRIPTOR.GetOptions().go_package  # what the mapping is for
+    assert not pb.DESCRIPTOR.GetOptions().go_package  # so the commands have to map each file to a package
 
 
 @pytest.mark.parametrize(("page", "language"), [(GO, "go"), (JAVA, "java")])
-def test_the_go_and_java_examples_send_what_the_model_takes(page: str, language: str) -> None:
+def test_the_go_and_java_examples_send_the_inputs_of_the_model(page: str, language: str) -> None:
     (avatar,) = (model for model in MODELS if model.name == "avatar")
     known = {"UINT8", "BYTES", avatar.name, *(each.name for each in (*avatar.inputs, *avatar.outputs))}
     (example,) = blocks(language, PAGES[page])

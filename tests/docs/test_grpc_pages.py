@@ -1,4 +1,4 @@
-"""What callers of Triton meet is named on the gRPC pages, and the numbers there are those of the code."""
+"""The gRPC pages name every model, tensor, option and error, and their numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def files(material: Path) -> dict[str, bytes]:
     return {name: (material / file).read_bytes() for name, file in inputs.items()}
 
 
-def test_every_name_that_a_caller_meets_is_on_the_pages() -> None:
+def test_every_name_of_the_interface_is_on_the_pages() -> None:
     tensors = {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
     options = {option.name for option in OPTION_FIELDS}
     settings = {setting.variable for setting in described(LiveSettings)}
@@ -105,7 +105,9 @@ def test_numbers_are_those_of_the_code() -> None:
     assert "five times per second for `avatar` and once a second for `live`" in ERRORS
 
 
-def test_what_a_session_returns_is_explained(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+def test_every_key_that_a_session_returns_is_explained(
+    server: GRPCInferenceServiceStub, files: dict[str, bytes]
+) -> None:
     talk = Talk(server, next(_sequences))
     talk.say(start=True, end=True, face_file=files["face_file"], audio=np.zeros(3200, np.float32))
     answers = talk.hear()
@@ -115,10 +117,10 @@ def test_what_a_session_returns_is_explained(server: GRPCInferenceServiceStub, f
     for key in answers.session.keys() | answers.summary.keys():
         assert f"`{key}`" in LIVE, key
     assert answers.session["latency"] == LATENCY
-    assert answers.summary["frames"] - 5 in (1, 2)  # one or two frames more than the speech lasts
+    assert answers.summary["frames"] - 5 in (1, 2)  # one or two frames after the end of the speech
 
 
-def test_a_session_belongs_to_its_id(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+def test_two_streams_with_one_id_share_a_session(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
     identity = next(_sequences)
     one, other = Talk(server, identity), Talk(server, identity)
     one.say(start=True, face_file=files["face_file"], audio=np.zeros(6400, np.float32))
@@ -131,7 +133,7 @@ def test_a_session_belongs_to_its_id(server: GRPCInferenceServiceStub, files: di
         talk.hang_up()
 
 
-def test_the_first_video_response_plays_alone_and_stages_are_named(
+def test_the_first_video_response_plays_on_its_own_and_every_stage_is_named(
     server: GRPCInferenceServiceStub, files: dict[str, bytes], tmp_path: Path
 ) -> None:
     answers = ask(server, request("avatar", **files))
@@ -141,35 +143,35 @@ def test_the_first_video_response_plays_alone_and_stages_are_named(
         assert f"`{stage}`" in RENDER
 
 
-def test_tritons_own_words_are_quoted_right(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
+def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
     version = server.ServerMetadata(pb.ServerMetadataRequest()).version
     assert f"({version} is 24.10;" in PAGES["docs/grpc/examples/grpcurl.md"]
     face = files["face_file"]
     talk = Talk(server, next(_sequences))
     talk.say(audio=np.zeros(640, np.float32))
-    refusals = [ask(server, request("avatar", face_file=face)).error, talk.hear().error]
+    rejections = [ask(server, request("avatar", face_file=face)).error, talk.hear().error]
     talk.hang_up()
     (paragraph,) = re.findall(r"^Triton rejects some requests .*?\n\n", ERRORS, re.S | re.M)
     quotes = re.findall(r"\(`([^`]*…[^`]*)`", paragraph)
-    assert len(quotes) == len(refusals)
-    for quote, refusal in zip(quotes, refusals, strict=True):
-        assert quote.strip("… ") in refusal
+    assert len(quotes) == len(rejections)
+    for quote, rejection in zip(quotes, rejections, strict=True):
+        assert quote.strip("… ") in rejection
         assert quote.strip("… ") in PAGES["docs/guide/troubleshooting.md"]
-        assert not re.match(r"\d{3} ", refusal)
+        assert not re.match(r"\d{3} ", rejection)
     assert _code(server.ModelInfer, request("avatar", face_file=face, audio_file=face)) is grpc.StatusCode.UNIMPLEMENTED
-    assert _code(server.ModelInfer, request("nobody", face_file=face)) is grpc.StatusCode.NOT_FOUND
+    assert _code(server.ModelInfer, request("no_such_model", face_file=face)) is grpc.StatusCode.NOT_FOUND
     own = Answers()
     for answer in server.ModelStreamInfer(
         iter([request("avatar", face_file=face)]), metadata=(("triton_grpc_error", "true"),)
     ):
         own.add(answer)
-    assert own.error == refusals[0]  # not a gRPC status
+    assert own.error == rejections[0]  # not a gRPC status
 
 
 def _code(call: grpc.UnaryUnaryMultiCallable, message: pb.ModelInferRequest) -> grpc.StatusCode:
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         call(message, timeout=60)
-    return refused.value.code()
+    return rejected.value.code()
 
 
 _sequences = count(90_000)

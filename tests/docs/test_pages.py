@@ -1,4 +1,4 @@
-"""The documents keep their form: pages are short, links and names are right, generated pages are up to date."""
+"""Every page is short, its links and names are right, and generated pages are up to date."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scripts.mkdocs_hooks import INCLUDED, included
 from tests.docs.pages import COMMANDS, DOCS, PAGES, REFERENCE, ROOT
 
 README_LINES, PAGE_LINES = 150, 250
-# Words of earlier builds that no document may use, except where it lists old names.
+# Names of earlier builds, allowed only where a document lists old names.
 OLD = (
     "lipsync_client",
     "lipsync-client",
@@ -41,12 +41,12 @@ def test_a_page_is_short(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files_and_sections(page: str) -> None:
+def test_every_link_leads_to_an_existing_file_and_section(page: str) -> None:
     for target, section in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", PAGES[page]):
         path = (ROOT / page).parent / target if target else ROOT / page
         assert path.exists(), target
         if section:
-            # what a stub of the site shows is at the root
+            # such a page of the site shows a document at the root
             name = INCLUDED.get(path.name, "") if path.parent == DOCS else ""
             text = (ROOT / name if name else path).read_text("utf-8")
             assert section in _anchors(text), f"{target}#{section}"

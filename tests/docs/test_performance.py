@@ -1,4 +1,4 @@
-"""What the performance pages and the model-analyzer example tell people to run fits the repository."""
+"""The commands on the performance pages and the model-analyzer example fit the repository."""
 
 from __future__ import annotations
 

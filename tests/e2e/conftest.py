@@ -1,4 +1,4 @@
-"""Media made from the samples."""
+"""Media files for the end-to-end tests."""
 
 import subprocess
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from avatar.media.ffmpeg import executable
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`media("clip.mp4", *ffmpeg_arguments)`: a file made by ffmpeg."""
+    """`media("clip.mp4", *ffmpeg_arguments)`: a file that ffmpeg writes."""
     folder = tmp_path_factory.mktemp("media")
 
     def make(name: str, *arguments: str) -> Path:

@@ -1,6 +1,6 @@
 """The whole job through HTTP: a real gateway, a real Triton, real ffmpeg.
 
-One video is made over the true networks, the others over tiny ones.
+One video is rendered with networks of the real size, the others with tiny ones.
 """
 
 import os
@@ -28,26 +28,26 @@ from tests.support.results import Video, frames_of, listen, post, watch
 from tests.support.triton_calls import caller
 
 Media = Callable[..., Path]
-CODEC = 12  # grey levels that H.264 may move a pixel by, in a still region (99.9 % of the pixels)
+CODEC = 12  # gray levels by which H.264 may change a pixel of a still region (99.9 % of the pixels)
 
 
 @pytest.fixture(scope="module")
 def full_gateway(stand_in_triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway over the true networks, filled as stand-ins."""
+    """A gateway whose Triton runs networks of the real size, with stand-in weights."""
     with gateway_process(tmp_path_factory.mktemp("gateway"), stand_in_triton.grpc_address) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def demo(full_gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
-    """The demo's own form."""
+    """The video of the form that the demo posts."""
     answer = post(full_gateway.url, samples / "face.png", samples / "speech.wav", "png")
     assert answer.headers["x-avatar-stand-ins"]
     return watch(answer, tmp_path_factory.mktemp("demo"))
 
 
 def _moved(video: Video, picture: NDArray[np.uint8]) -> tuple[slice, slice]:
-    """Rows and columns of the rectangle in which the video differs from the picture for good."""
+    """Return the rows and columns of the rectangle in which the video clearly differs from the image."""
     change = np.abs(video.frames.astype(np.int16) - picture).max(axis=(0, 3)) > 40
     change = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
     rows, columns = np.flatnonzero(change.any(axis=1)), np.flatnonzero(change.any(axis=0))
@@ -58,7 +58,7 @@ def _darkness(video: Video, at: tuple[slice, slice]) -> NDArray[np.float64]:
     return -video.frames[:, at[0], at[1]].mean(axis=(1, 2, 3), dtype=np.float64)
 
 
-def test_the_mouths_darkness_follows_the_loudness_of_the_speech(demo: Video, samples: Path) -> None:
+def test_the_darkness_of_the_mouth_follows_the_loudness_of_the_speech(demo: Video, samples: Path) -> None:
     windows = mel_windows(mel_spectrogram(listen(samples / "speech.wav")), 25.0)
     loudness = windows.mean(axis=(1, 2))
     loudness = np.append(loudness, [loudness[-1]] * (len(demo.frames) - len(loudness)))
@@ -67,7 +67,7 @@ def test_the_mouths_darkness_follows_the_loudness_of_the_speech(demo: Video, sam
     assert np.corrcoef(darkness, loudness)[0, 1] >= 0.8
 
 
-def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path, stand_in_triton: Triton) -> None:
+def test_outside_the_face_the_image_is_unchanged(demo: Video, samples: Path, stand_in_triton: Triton) -> None:
     picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
     with caller(stand_in_triton.grpc_address) as call:
         found = call("detect_faces", {"frames": picture[None]})
@@ -77,28 +77,28 @@ def test_outside_the_face_the_picture_stays_as_it_was(demo: Video, samples: Path
     rows, columns = _moved(demo, picture)
     assert (left <= columns.start, columns.stop <= right, top <= rows.start, rows.stop <= bottom) == (True,) * 4
     outside = np.ones(picture.shape[:2], bool)
-    block = 16  # pixels; the codec's blocks reach over the box's edge
+    block = 16  # pixels; blocks of the codec extend beyond the edge of the box
     outside[max(0, top - block) : bottom + block, max(0, left - block) : right + block] = False
     assert outside.mean() > 0.3
     difference = np.abs(demo.frames[::10].astype(np.int16) - picture)[:, outside]
     assert np.quantile(difference, 0.999) <= CODEC
 
 
-def test_the_picture_lasts_as_long_as_the_speech(demo: Video, samples: Path) -> None:
+def test_the_frames_last_as_long_as_the_speech(demo: Video, samples: Path) -> None:
     assert demo.fps == 25
     assert len(demo.frames) == frames_of(len(listen(samples / "speech.wav")), Fraction(25))
 
 
-def test_the_speech_is_whole_and_in_its_place(demo: Video, samples: Path) -> None:
+def test_the_audio_is_the_whole_speech_without_an_offset(demo: Video, samples: Path) -> None:
     speech = listen(samples / "speech.wav")
     assert len(demo.sound) >= len(speech)
-    heard = demo.sound[: len(speech)]
-    assert np.corrcoef(heard, speech)[0, 1] > 0.95
+    audio = demo.sound[: len(speech)]
+    assert np.corrcoef(audio, speech)[0, 1] > 0.95
     tail = slice(len(speech) - 1600, len(speech))  # the last 0.1 s, which the original lost
-    assert np.corrcoef(heard[tail], speech[tail])[0, 1] > 0.9
+    assert np.corrcoef(audio[tail], speech[tail])[0, 1] > 0.9
 
 
-def test_nothing_stays_behind_after_a_video(full_gateway: Gateway, demo: Video) -> None:
+def test_no_file_is_left_after_a_video(full_gateway: Gateway, demo: Video) -> None:
     assert full_gateway.leftovers() == []
 
 
@@ -109,7 +109,7 @@ def short_speech(media: Media, samples: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def moving(media: Media, samples: Path) -> Path:
-    """0.8 s of the portrait moving 40 pixels to the right, 320x240, 30000/1001 frames a second."""
+    """0.8 s of the portrait moving 40 pixels to the right, 320x240, 30000/1001 frames per second."""
     crop = "crop=600:450:'20*t/0.8':10,scale=320:240"
     arguments = ["-loop", "1", "-framerate", "30000/1001", "-i", str(samples / "face.png"), "-vf", crop]
     return media("moving.mp4", *arguments, "-t", "0.8", "-pix_fmt", "yuv420p", "-crf", "16")
@@ -122,22 +122,22 @@ def test_a_video_shorter_than_the_speech_is_looped_at_its_own_rate(
     rate = Fraction(30000, 1001)
     assert video.fps == pytest.approx(float(rate))
     assert len(video.frames) == frames_of(len(listen(short_speech)), rate)
-    looped = 24  # pictures in the 0.8 s
+    looped = 24  # frames in the 0.8 s
     strip = video.frames[:, :30].astype(np.int16)  # above the face: as in the source
     again = np.abs(strip[looped : looped + 10] - strip[:10]).mean()
     shifted = np.abs(strip[looped : looped + 10] - strip[10:20]).mean()
     assert again < shifted / 2
 
 
-def test_a_still_gets_the_colour_that_was_asked_for_behind_the_person(
+def test_a_still_gets_the_requested_background_color(
     gateway: Gateway, samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
     video = watch(post(gateway.url, samples / "face.png", short_speech, "png", "Red"), tmp_path)
-    behind = np.abs(video.frames.astype(np.int16) - np.array((52, 52, 209))).max(axis=3) < 12  # BGR
-    assert behind.mean() > 0.2
+    background = np.abs(video.frames.astype(np.int16) - np.array((52, 52, 209))).max(axis=3) < 12  # BGR
+    assert background.mean() > 0.2
 
 
-def test_four_different_forms_at_once_give_the_same_videos_as_one_after_another(
+def test_four_concurrent_forms_give_the_same_videos_as_sequential_ones(
     gateway: Gateway, samples: Path, moving: Path, short_speech: Path, media: Media
 ) -> None:
     later = media("later.wav", "-ss", "3", "-i", str(samples / "speech.wav"), "-t", "0.9")
@@ -147,17 +147,17 @@ def test_four_different_forms_at_once_give_the_same_videos_as_one_after_another(
         (moving, short_speech, "mp4", "From Input"),
         (moving, later, "mp4", "From Input"),
     ]
-    alone = [post(gateway.url, *form) for form in forms]
+    sequential = [post(gateway.url, *form) for form in forms]
     with ThreadPoolExecutor(len(forms)) as pool:
-        together = list(pool.map(lambda form: post(gateway.url, *form), forms))
-    assert [answer.status_code for answer in (*alone, *together)] == [200] * 8
-    assert len({answer.content for answer in alone}) == 4
-    for one, other in zip(alone, together, strict=True):
+        concurrent = list(pool.map(lambda form: post(gateway.url, *form), forms))
+    assert [answer.status_code for answer in (*sequential, *concurrent)] == [200] * 8
+    assert len({answer.content for answer in sequential}) == 4
+    for one, other in zip(sequential, concurrent, strict=True):
         assert one.content == other.content
     assert gateway.leftovers() == []
 
 
-def test_a_picture_without_a_face_gets_the_originals_sentence(
+def test_an_image_without_a_face_gets_the_sentence_of_the_original_service(
     gateway: Gateway, media: Media, short_speech: Path
 ) -> None:
     wall = media("wall.png", "-f", "lavfi", "-i", "color=c=gray:s=320x240", "-frames:v", "1")
@@ -168,7 +168,7 @@ def test_a_picture_without_a_face_gets_the_originals_sentence(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (3, 64)])
-def test_a_tiny_picture_without_a_face_gets_the_originals_sentence(
+def test_a_tiny_image_without_a_face_gets_the_sentence_of_the_original_service(
     gateway: Gateway, short_speech: Path, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     dot = tmp_path / "dot.png"
@@ -179,22 +179,22 @@ def test_a_tiny_picture_without_a_face_gets_the_originals_sentence(
     assert gateway.leftovers() == []
 
 
-NOT_FOR_THE_WEB = ("tensorflow", "torch", "tf2onnx", "onnx", "onnxruntime", "pytriton")
+NOT_NEEDED = ("tensorflow", "torch", "tf2onnx", "onnx", "onnxruntime", "pytriton")
 
 
 def test_a_gateway_without_tensorflow_and_torch_installed_does_the_whole_job(
     triton: Triton, samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
-    with gateway_process(tmp_path, triton.grpc_address, without=NOT_FOR_THE_WEB) as bare:
+    with gateway_process(tmp_path, triton.grpc_address, without=NOT_NEEDED) as bare:
         video = watch(post(bare.url, samples / "face.png", short_speech, "png", "Green"), tmp_path)
     assert len(video.frames) == frames_of(len(listen(short_speech)), Fraction(25))
-    for module in NOT_FOR_THE_WEB:  # they really cannot be had there
+    for module in NOT_NEEDED:  # none of them can be imported there
         environment = {**os.environ, **absent(tmp_path, [module])}
         done = subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, capture_output=True)
         assert done.stderr.splitlines()[-1].startswith(b"ModuleNotFoundError")
 
 
-def test_a_recording_may_be_a_video_and_the_very_file_that_shows_the_face(
+def test_the_speech_may_be_a_video_and_the_same_file_as_the_face(
     gateway: Gateway, moving: Path, media: Media, samples: Path, tmp_path: Path
 ) -> None:
     speaking = media("both.mp4", "-i", str(moving), "-i", str(samples / "speech.wav"), "-t", "0.8", "-c:v", "copy")
@@ -202,13 +202,13 @@ def test_a_recording_may_be_a_video_and_the_very_file_that_shows_the_face(
     assert len(video.frames) == frames_of(len(listen(speaking)), Fraction(30000, 1001))
 
 
-def test_without_triton_the_answer_is_503_with_retry_after_and_ping_still_answers(
+def test_without_triton_the_response_is_503_with_retry_after_and_ping_still_responds(
     samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
-    with gateway_process(tmp_path, f"127.0.0.1:{Ports.free().grpc}") as alone:
-        answer = post(alone.url, samples / "face.png", short_speech, "png")
+    with gateway_process(tmp_path, f"127.0.0.1:{Ports.free().grpc}") as running:
+        answer = post(running.url, samples / "face.png", short_speech, "png")
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) > 0
         assert "detail" in answer.json()
-        assert httpx.get(f"{alone.url}/ping").json() == {"pong": "-"}
-        assert alone.leftovers() == []
+        assert httpx.get(f"{running.url}/ping").json() == {"pong": "-"}
+        assert running.leftovers() == []

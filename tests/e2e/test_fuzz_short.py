@@ -1,7 +1,7 @@
 from tests.support import fuzzing
 
 
-async def test_damaged_and_hostile_files_get_a_video_or_a_polite_no() -> None:
+async def test_damaged_and_hostile_files_get_a_video_or_a_400() -> None:
     result = await fuzzing.run(count=60, seed=7, tell=False)
     assert result.findings == []
     assert result.posted > 90

@@ -1,4 +1,4 @@
-"""A long clip needs the memory of a short one in Triton too; `make test-long` takes a longer one."""
+"""Triton needs no more memory for a long clip than for a short one; `make test-long` uses a longer clip."""
 
 import os
 from collections.abc import Callable
@@ -16,21 +16,23 @@ SHORT = 1
 
 
 def peak(triton: Triton, work: Callable[[], None]) -> int:
-    """Bytes that the server and its models' processes had at most while `work` ran."""
-    server, most, over = psutil.Process(triton.pid), [0], Event()
+    """Return the peak memory, in bytes, of the server and the processes of its models while `work` runs."""
+    server, highest, done = psutil.Process(triton.pid), [0], Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
-            most[0] = max(most[0], sum(one.memory_info().rss for one in (server, *server.children(recursive=True))))
+        while not done.wait(0.05):
+            highest[0] = max(
+                highest[0], sum(one.memory_info().rss for one in (server, *server.children(recursive=True)))
+            )
 
     watcher = Thread(target=watch)
     watcher.start()
     try:
         work()
     finally:
-        over.set()
+        done.set()
         watcher.join()
-    return most[0]
+    return highest[0]
 
 
 def test_triton_needs_no_more_memory_for_a_long_clip(
@@ -48,7 +50,7 @@ def test_triton_needs_no_more_memory_for_a_long_clip(
 
         return run
 
-    job(SHORT)()  # what is taken at first use and kept
+    job(SHORT)()  # some memory is allocated at first use and kept
     short, long = [peak(triton, job(seconds)) for seconds in (SHORT, LONG)]
     print(f"Triton {short >> 20} MiB at {SHORT} s, {long >> 20} MiB at {LONG} s of 160x120")
     assert long <= 1.2 * short

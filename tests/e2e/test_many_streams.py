@@ -1,4 +1,4 @@
-"""After many streams the server holds what it held after a few; AVATAR_TEST_STREAMS says how many."""
+"""After many streams the server uses no more resources than after a few; AVATAR_TEST_STREAMS sets the number."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from tests.support.triton_streams import Talk, ask, outputs, request, stub
 
 FEW = 20
 MANY = int(os.environ.get("AVATAR_TEST_STREAMS", "40"))
-AT_ONCE = 4
+CONCURRENT = 4
 MIB = 1 << 20
 SHM = "/dev/shm/"  # noqa: S108 - where Linux keeps POSIX shared memory
 _sequences = count(50_000)
 
 
 @dataclass(frozen=True)
-class Held:
-    """What the server and its models' processes hold.
+class Resources:
+    """Resources of the server and the processes of its models.
 
     Attributes:
-        memory: bytes that are theirs alone, and their share of what is shared.
+        memory: private bytes, plus their part of shared memory (PSS).
         shared: bytes of their files in /dev/shm.
-        files, processes: open descriptors, and processes.
+        files: number of open file descriptors.
+        processes: number of processes.
     """
 
     memory: int
@@ -41,11 +42,11 @@ class Held:
     processes: int
 
 
-def held(triton: Triton) -> Held:
+def resources(triton: Triton) -> Resources:
     server = psutil.Process(triton.pid)
     processes = [server, *server.children(recursive=True)]
     mapped = {place.path for each in processes for place in each.memory_maps() if place.path.startswith(SHM)}
-    return Held(
+    return Resources(
         memory=sum(each.memory_full_info().pss for each in processes),
         shared=sum(Path(path).stat().st_blocks * 512 for path in mapped if Path(path).exists()),
         files=sum(each.num_fds() for each in processes),
@@ -53,13 +54,13 @@ def held(triton: Triton) -> Held:
     )
 
 
-def whole(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+def complete(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
     answers = ask(server, request("avatar", face_file=face, audio_file=speech))
     assert answers.error == ""
     assert answers.summary
 
 
-def rubbish(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+def rejected(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
     assert ask(server, request("avatar", face_file=face[: len(face) // 2], audio_file=speech)).error
 
 
@@ -79,24 +80,22 @@ def live(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
     talk.hang_up()
 
 
-def test_memory_and_shared_memory_after_many_streams_are_those_after_a_few(
-    triton: Triton, samples: Path, tmp_path: Path
-) -> None:
+def test_many_streams_use_no_more_resources_than_a_few(triton: Triton, samples: Path, tmp_path: Path) -> None:
     picture = cv2.resize(cv2.imread(str(samples / "face.png")), (160, 120))
     face = cv2.imencode(".png", picture)[1].tobytes()
     speech = write_wav(tmp_path / "speech.wav", tone(0.3)).read_bytes()
-    kinds = (whole, live, whole, rubbish, whole, cancelled)
-    seen: list[Held] = []
-    with stub(triton.grpc_address) as server, ThreadPoolExecutor(AT_ONCE) as callers:
+    kinds = (complete, live, complete, rejected, complete, cancelled)
+    measured: list[Resources] = []
+    with stub(triton.grpc_address) as server, ThreadPoolExecutor(CONCURRENT) as callers:
 
         def stream(number: int) -> None:
             kinds[number % len(kinds)](server, face, speech)
 
         for streams in (range(FEW), range(FEW, MANY)):
             list(callers.map(stream, streams))
-            whole(server, face, speech)  # behind the last one that was cancelled
-            seen.append(held(triton))
-    few, many = seen
+            complete(server, face, speech)  # ends after the last cancelled job
+            measured.append(resources(triton))
+    few, many = measured
     print(f"after {FEW}: {astuple(few)}; after {MANY}: {astuple(many)}")
     assert many.memory < few.memory * 1.03 + 32 * MIB
     assert many.shared <= few.shared + 2 * MIB

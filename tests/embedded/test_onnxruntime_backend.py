@@ -55,7 +55,7 @@ def _numbers(rows: int, start: float = 0.0) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("model", ["arithmetic", "unbatched", "other_file"])
 @pytest.mark.parametrize("rows", [1, 3])
-def test_outputs_come_by_name(call: Caller, model: str, rows: int) -> None:
+def test_outputs_have_their_names(call: Caller, model: str, rows: int) -> None:
     inputs = _numbers(rows)
     outputs = call(model, inputs)
     assert set(outputs) == {"sum", "difference"}
@@ -88,7 +88,7 @@ def test_requests_that_want_different_outputs_share_a_run_and_get_their_own_rows
             np.testing.assert_array_equal(outputs["twice"], np.full((1 + i % 3, 1), i * 20, np.float32))
 
     before = _runs(call, "lookup")
-    _at_once(ask, 24)
+    _concurrently(ask, 24)
     assert _runs(call, "lookup") - before < 24
 
 
@@ -104,7 +104,7 @@ def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Cal
             assert "out of data bounds" in message
             assert "\n" not in message
 
-    _at_once(ask, 16)
+    _concurrently(ask, 16)
 
 
 def test_shapes_that_the_graph_rejects_are_an_error_of_the_caller(call: Caller) -> None:
@@ -125,12 +125,12 @@ def test_a_failure_inside_the_graph_is_reported_in_the_log_only(call: Caller, lo
 
 
 def test_threads_come_from_the_launcher_unless_the_model_has_its_own_number(triton_of_models: Triton) -> None:
-    # the session also uses the stub's thread; the others are its own
+    # the session uses the stub's thread and starts the others itself
     threads = {name: _threads_of(triton_of_models, name) for name in ("arithmetic", "four_threads")}
     assert threads["four_threads"] - threads["arithmetic"] == 4 - LAUNCHER_THREADS
 
 
-def _at_once(ask: Callable[[int], None], count: int) -> None:
+def _concurrently(ask: Callable[[int], None], count: int) -> None:
     barrier = threading.Barrier(count)
 
     def wait_and_ask(i: int) -> None:
@@ -147,9 +147,9 @@ def _runs(call: Caller, model: str) -> int:
 
 
 def _add_lookup(repository: Path) -> None:
-    """`row` INT64 [1] to `value` FP32 [1], ten times the row, and `twice` of it; a row over 63 makes the graph fail.
+    """Add a model with the input `row` INT64 [1] and the outputs `value` FP32 [1] (ten times the row) and `twice` of that.
 
-    It waits a little for company, so that requests at once share a run.
+    The graph fails for a row over 63. The queue delay lets concurrent requests share a run.
     """
     config = pb.ModelConfig(name="lookup", backend="onnxruntime", max_batch_size=64)
     config.input.add(name="row", data_type=pb.TYPE_INT64, dims=[1])

@@ -1,6 +1,6 @@
 """The Python-based openvino and pytorch backends, on a live server with small models.
 
-What they share with the onnxruntime one (batches, errors) is tried there; here is what each does by itself.
+The tests of the onnxruntime backend cover the code that they share with it (batches, errors).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Arithmetic(torch.nn.Module):
 def add(
     repository: Path, backend: str, name: str = "", *, open_width: bool = True, parameters: dict[str, str] | None = None
 ) -> Path:
-    """Add the arithmetic for a backend, variable in width in the config and (`open_width`) the IR; return the file."""
+    """Add the arithmetic model for a backend, with any width in its config and, if `open_width`, its IR; return the file."""
     onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
     folder = onnx.parent
     config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
@@ -89,7 +89,7 @@ def numbers(rows: int, width: int = 4, start: float = 0) -> dict[str, np.ndarray
 
 @every_backend
 @pytest.mark.parametrize(("rows", "width"), [(1, 4), (3, 4), (2, 7), (8, 1)])
-def test_outputs_come_by_name_whatever_the_sizes(call: Caller, backend: str, rows: int, width: int) -> None:
+def test_outputs_have_their_names_for_every_size(call: Caller, backend: str, rows: int, width: int) -> None:
     inputs = numbers(rows, width)
     outputs = call(backend, inputs)
     assert set(outputs) == {"sum", "difference"}
@@ -155,7 +155,7 @@ def test_a_name_that_the_network_lacks_is_reported(tmp_path: Path) -> None:
 
 
 @every_backend
-def test_a_parameter_that_is_no_number_is_reported_by_name(tmp_path: Path, backend: str) -> None:
+def test_a_parameter_that_is_not_a_number_is_reported_by_name(tmp_path: Path, backend: str) -> None:
     add(tmp_path, backend, parameters={THREADS[backend]: "many"})
     with pytest.raises(StartFailed, match=rf"parameter {THREADS[backend]}: a number expected, got 'many'"):
         Triton(tmp_path).start()

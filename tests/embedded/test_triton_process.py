@@ -21,7 +21,7 @@ from tests.support import tiny_models
 from tests.support.triton_calls import caller
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1 as /proc/net shows it, and mapped to IPv6
-TIMEOUT = 30.0  # seconds until a test gives up waiting
+TIMEOUT = 30.0  # seconds after which a test stops waiting
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def models(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temp_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary folder of the server."""
     folder = tmp_path / "tmp"
     folder.mkdir()
@@ -41,8 +41,8 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def _folders(room: Path) -> list[Path]:
-    return list(room.glob("embedded-triton-*"))
+def _folders(temp_folder: Path) -> list[Path]:
+    return list(temp_folder.glob("embedded-triton-*"))
 
 
 def _regions(prefix: str) -> list[str]:
@@ -52,21 +52,21 @@ def _regions(prefix: str) -> list[str]:
 def _until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.05)
 
 
-def test_nothing_of_a_stopped_server_is_left(models: Path, room: Path) -> None:
+def test_a_stopped_server_leaves_no_process_region_or_folder(models: Path, temp_folder: Path) -> None:
     with Triton(models) as triton, caller(triton.grpc_address) as call:
         x = np.ones((1, 4), np.float32)
         np.testing.assert_array_equal(call("arithmetic", {"x": x, "y": x})["sum"], x + x)
         group = triton.pid
-        (folder,) = _folders(room)
+        (folder,) = _folders(temp_folder)
         assert _regions(folder.name)
         assert watchdog.group_runs(group)
     assert not watchdog.group_runs(group)
     assert not _regions(folder.name)
-    assert not _folders(room)
+    assert not _folders(temp_folder)
 
 
 def test_every_service_listens_on_the_loopback_only(models: Path) -> None:
@@ -105,12 +105,14 @@ def test_the_log_goes_to_the_given_file(models: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
-def test_a_port_in_use_is_named_with_its_flag_before_anything_is_started(models: Path, room: Path, name: str) -> None:
+def test_a_port_in_use_is_named_with_its_flag_before_anything_is_started(
+    models: Path, temp_folder: Path, name: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(PortBusy, match=rf"^--{name}-port {port}: .*in use"):
             Triton(models, **{f"{name}_port": port}).start()
-    assert not _folders(room)
+    assert not _folders(temp_folder)
 
 
 @pytest.mark.parametrize("make", [lambda folder: None, lambda folder: folder.mkdir()], ids=["missing", "empty"])
@@ -120,13 +122,13 @@ def test_a_repository_without_models_is_rejected(tmp_path: Path, make: Callable[
         Triton(tmp_path / "models").start()
 
 
-def test_a_broken_net_is_named_with_its_reason_and_nothing_remains(models: Path, room: Path) -> None:
+def test_a_broken_network_is_named_with_its_reason_and_no_folder_is_left(models: Path, temp_folder: Path) -> None:
     tiny_models.add_arithmetic(models, "broken").write_bytes(b"junk")
     with pytest.raises(StartFailed, match=r"^model broken does not load: .*Protobuf parsing failed") as failed:
         Triton(models).start()
     assert "\n" not in str(failed.value)
     assert ".py(" not in str(failed.value)
-    assert not _folders(room)
+    assert not _folders(temp_folder)
 
 
 def test_every_model_that_does_not_load_is_named(models: Path) -> None:
@@ -145,11 +147,11 @@ def test_every_model_that_does_not_load_is_named(models: Path) -> None:
     assert "arithmetic" not in message
 
 
-def test_a_model_that_never_finishes_loading_times_out_and_is_named(models: Path, room: Path) -> None:
+def test_a_model_that_never_finishes_loading_times_out_and_is_named(models: Path, temp_folder: Path) -> None:
     tiny_models.add_python(models, "endless", "import time\nwhile True: time.sleep(1)")
     with pytest.raises(StartFailed, match=r"not ready after 3 s; 1 of 2 models loaded, waiting for endless"):
         Triton(models, start_timeout=3, stop_timeout=1).start()
-    assert not _folders(room)
+    assert not _folders(temp_folder)
 
 
 def test_progress_names_the_models_that_are_still_loading(models: Path) -> None:
@@ -160,7 +162,7 @@ def test_progress_names_the_models_that_are_still_loading(models: Path) -> None:
         assert "1 of 2 models loaded, waiting for slow" in lines
 
 
-def test_the_end_of_a_server_is_noticed(models: Path) -> None:
+def test_the_unexpected_end_of_a_server_is_reported(models: Path) -> None:
     with Triton(models) as triton:
         triton.wait(timeout=0.1)  # while the server runs, waiting raises no error
         os.kill(triton.pid, signal.SIGKILL)
@@ -168,16 +170,16 @@ def test_the_end_of_a_server_is_noticed(models: Path) -> None:
             triton.wait(timeout=TIMEOUT)
 
 
-def test_a_server_that_does_not_stop_is_killed_with_its_models(models: Path, room: Path) -> None:
+def test_a_server_that_does_not_stop_is_killed_with_its_models(models: Path, temp_folder: Path) -> None:
     with Triton(models, stop_timeout=0.2) as triton:
-        group, (folder,) = triton.pid, _folders(room)
+        group, (folder,) = triton.pid, _folders(temp_folder)
         os.kill(group, signal.SIGSTOP)  # it will not process SIGTERM
     assert not watchdog.group_runs(group)
     assert not _regions(folder.name)
-    assert not _folders(room)
+    assert not _folders(temp_folder)
 
 
-def test_a_server_does_not_outlive_a_killed_owner(models: Path, room: Path) -> None:
+def test_a_server_does_not_outlive_a_killed_owner(models: Path, temp_folder: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from embedded.server import Triton\n"
         "with Triton(Path(sys.argv[1])) as triton: print(triton.pid, flush=True); time.sleep(600)"
@@ -185,7 +187,7 @@ def test_a_server_does_not_outlive_a_killed_owner(models: Path, room: Path) -> N
     with subprocess.Popen([sys.executable, "-c", script, str(models)], stdout=subprocess.PIPE, text=True) as owner:
         try:
             assert owner.stdout is not None
-            group, (folder,) = int(owner.stdout.readline()), _folders(room)
+            group, (folder,) = int(owner.stdout.readline()), _folders(temp_folder)
             assert watchdog.group_runs(group)
         finally:
             owner.kill()

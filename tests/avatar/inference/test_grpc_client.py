@@ -26,7 +26,7 @@ INSIDE = "in ensemble 'x', /opt/secret/model.py line 7"
 
 
 class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """As much of Triton as these tests need, with faults to order."""
+    """The part of Triton that these tests need; attributes make its calls fail."""
 
     def __init__(self) -> None:
         self.status: grpc.StatusCode | None = None
@@ -35,10 +35,10 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.missing: set[str] = set()
         self.stand_ins: set[str] = set()
         self.requests: list[Any] = []
-        self.shares = False  # whether it sees our /dev/shm
+        self.shares = False  # whether it has access to our /dev/shm
         self.regions: dict[str, mmap.mmap] = {}
         self.in_use: set[str] = set()
-        self.allowed: list[tuple[str, float | None]] = []  # each call, and the seconds that it gives the server
+        self.calls: list[tuple[str, float | None]] = []  # each call with its remaining deadline in seconds
 
     async def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._note("server ready", context)
@@ -53,7 +53,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._note("config", context)
         response = service_pb2.ModelConfigResponse()
         if request.name == "segmentation":
-            return response  # a repository that was not made by the exporter
+            return response  # like a repository that the exporter has not written
         mark = "stand-in" if request.name in self.stand_ins else "real"
         response.config.parameters["checkpoint"].string_value = mark
         return response
@@ -93,7 +93,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.SystemSharedMemoryStatusResponse()
 
     def _note(self, call: str, context: Any) -> None:
-        self.allowed.append((call, context.time_remaining()))
+        self.calls.append((call, context.time_remaining()))
 
     async def _fault(self, context: Any) -> None:
         if self.hang:
@@ -143,34 +143,34 @@ async def test_a_server_that_cannot_serve_is_unavailable(status: str) -> None:
     assert "secret" not in str(error.value)
 
 
-async def test_an_answer_that_takes_too_long_is_unavailable() -> None:
+async def test_a_response_that_takes_too_long_is_unavailable() -> None:
     async with serving(seconds=0.1) as (server, models):
         server.hang = True
         with pytest.raises(Unavailable, match="in time"):
             await models.segment(PICTURE)
 
 
-async def test_a_server_on_another_machine_is_sent_everything_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_on_another_machine_receives_all_tensors_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "avatar")
     picture = np.zeros((200, 300, 3), np.uint8)
     async with serving() as (server, models):
         for _ in range(3):
             np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
     assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [picture.tobytes()] * 3
-    assert [call for call, _ in server.allowed].count("register") == 1
+    assert [call for call, _ in server.calls].count("register") == 1
     assert [record.message for record in caplog.records] == [
         "frames are sent to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
     ]
 
 
-async def test_shared_memory_that_is_off_is_not_tried() -> None:
+async def test_shared_memory_that_is_disabled_is_not_tried() -> None:
     async with serving(shared_memory=False) as (server, models):
         await models.segment(np.zeros((200, 300, 3), np.uint8))
-    assert [call for call, _ in server.allowed] == ["segmentation"]
+    assert [call for call, _ in server.calls] == ["segmentation"]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["cancelled", "not answered in time"])
-async def test_memory_that_the_server_may_still_use_is_no_other_calls(late: bool) -> None:
+async def test_a_region_that_the_server_may_still_use_is_not_given_to_another_call(late: bool) -> None:
     picture = np.zeros((200, 300, 3), np.uint8)
     async with serving(seconds=1 if late else 30) as (server, models):
         server.shares = server.hang = True
@@ -186,7 +186,7 @@ async def test_memory_that_the_server_may_still_use_is_no_other_calls(late: bool
         server.hang = False
         for _ in range(3):
             np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
-        (another,) = {region_of(request) for request in server.requests[1:]}  # kept, and used again
+        (another,) = {region_of(request) for request in server.requests[1:]}  # one region, which is reused
         assert another not in ("", used)
         assert used in server.regions
         server.in_use.clear()
@@ -203,7 +203,7 @@ async def test_every_call_has_a_deadline() -> None:
         windows = np.zeros((1, 80, 16), np.float32)
         await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP)
         await models.segment(PICTURE)
-    asked = {call for call, _ in server.allowed}
+    asked = {call for call, _ in server.calls}
     assert asked == {
         "server ready",
         "model ready",
@@ -213,10 +213,10 @@ async def test_every_call_has_a_deadline() -> None:
         "lipsync",
         "segmentation",
     }
-    assert [call for call, seconds in server.allowed if seconds is None or seconds > 51] == []
+    assert [call for call, seconds in server.calls if seconds is None or seconds > 51] == []
 
 
-async def test_input_that_a_model_refuses_is_invalid_input() -> None:
+async def test_input_that_a_model_rejects_is_invalid_input() -> None:
     async with serving() as (server, models):
         server.status = grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(InvalidInput):
@@ -231,7 +231,7 @@ async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
 
 
 @pytest.mark.parametrize("status", ["INTERNAL", "UNKNOWN", "UNIMPLEMENTED"])
-async def test_a_failing_model_is_our_fault_and_its_words_stay_inside(status: str) -> None:
+async def test_a_failing_model_is_a_500_without_its_message(status: str) -> None:
     async with serving() as (server, models):
         server.status = grpc.StatusCode[status]
         with pytest.raises(AvatarError) as error:
@@ -255,7 +255,7 @@ async def test_a_server_without_a_model_is_not_ready(model: str) -> None:
             await models.check_ready()
 
 
-async def test_a_server_that_still_starts_is_not_ready() -> None:
+async def test_a_server_that_is_starting_is_not_ready() -> None:
     async with serving() as (server, models):
         server.up = False
         with pytest.raises(Unavailable, match="not ready"):
@@ -264,7 +264,7 @@ async def test_a_server_that_still_starts_is_not_ready() -> None:
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """An address that refuses connections: its port is taken, and nobody listens."""
+    """An address that refuses connections: its port is bound, but no socket listens on it."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{taken.getsockname()[1]}"
@@ -289,14 +289,14 @@ async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
         assert (await models.model_info(Generator.WAV2LIP)).stand_ins == ()
 
 
-async def test_closed_models_can_be_used_again() -> None:
+async def test_a_closed_client_can_be_used_again() -> None:
     async with serving() as (_, models):
         await models.segment(PICTURE)
         await models.close()
         await models.segment(PICTURE)
 
 
-async def test_a_cancelled_call_is_cancelled_on_the_way() -> None:
+async def test_a_call_can_be_cancelled_while_the_server_works() -> None:
     async with serving() as (server, models):
         server.hang = True
         task = asyncio.create_task(models.segment(PICTURE))
@@ -307,7 +307,7 @@ async def test_a_cancelled_call_is_cancelled_on_the_way() -> None:
             await task
 
 
-async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_being_cancelled() -> None:
+async def test_a_running_call_fails_when_the_client_is_closed_and_is_not_cancelled() -> None:
     async with serving() as (server, models):
         server.hang = True
         calls = [asyncio.create_task(call) for call in (models.segment(PICTURE), models.check_ready())]
@@ -319,7 +319,7 @@ async def test_a_call_under_way_when_the_models_are_closed_fails_instead_of_bein
                 await call
 
 
-async def test_a_live_triton_answers_as_the_arithmetic_does(triton: Triton) -> None:
+async def test_a_live_triton_gives_the_results_of_the_library(triton: Triton) -> None:
     models, fake = GrpcInferenceClient(triton.grpc_address), FakeInference()
     random = np.random.RandomState(0)
     try:

@@ -42,21 +42,21 @@ async def server(registry: FakeRegistry) -> AsyncFakeRegistry:
 
 @pytest.fixture
 async def pool(registry: FakeRegistry, server: AsyncFakeRegistry) -> AsyncIterator[SharedMemoryPool]:
-    made = SharedMemoryPool(server, longest_call=60, max_bytes=8 * MIB)
-    yield made
+    pool = SharedMemoryPool(server, longest_call=60, max_bytes=8 * MIB)
+    yield pool
     registry.in_use.clear()
-    await made.close()
+    await pool.close()
     assert server.closed
 
 
 async def until(done: Callable[[], Awaitable[object]], seconds: float = 60) -> None:
-    """It happens in a task, a thread or a process that tells nobody."""
+    """Poll until `done` is true: the change happens in another task, thread or process."""
     async with asyncio.timeout(seconds):
         while not await done():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
-async def test_a_cancelled_acquire_leaves_its_region_to_the_next(
+async def test_the_region_of_a_cancelled_acquire_is_given_to_the_next(
     pool: SharedMemoryPool, registry: FakeRegistry, server: AsyncFakeRegistry
 ) -> None:
     server.gate.clear()
@@ -75,7 +75,7 @@ async def test_a_cancelled_acquire_leaves_its_region_to_the_next(
 
 @asynccontextmanager
 async def reaching(triton: Triton) -> AsyncIterator[tuple[GrpcInferenceClient, InferenceServerClient]]:
-    """Models over shared memory, and a client that sees what is registered."""
+    """A client with shared memory, and one that lists the registered regions."""
     models, client = GrpcInferenceClient(triton.grpc_address), InferenceServerClient(triton.grpc_address)
     try:
         yield models, client
@@ -85,15 +85,15 @@ async def reaching(triton: Triton) -> AsyncIterator[tuple[GrpcInferenceClient, I
 
 
 async def listed(client: InferenceServerClient) -> set[str]:
-    """Other processes may have regions there too."""
+    """Return the registered regions; some may belong to other processes."""
     return set((await client.get_system_shared_memory_status()).regions)
 
 
-def names(regions: Iterable[str]) -> list[str]:
+def existing(regions: Iterable[str]) -> list[str]:
     return [name for name in regions if (FOLDER / name).exists()]
 
 
-async def test_both_transports_give_the_same_answers_and_nothing_stays(triton: Triton) -> None:
+async def test_both_transports_give_the_same_results_and_no_region_is_left(triton: Triton) -> None:
     inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
     boxes = np.tile(np.array([[10, 20, 90, 100]], np.int32), (16, 1))
     frames = np.concatenate([FRAMES] * 6)[:16]
@@ -110,13 +110,13 @@ async def test_both_transports_give_the_same_answers_and_nothing_stays(triton: T
                 np.testing.assert_array_equal(shared, plain)
         used = await listed(client) - before
         assert used
-        assert names(used) == []
+        assert existing(used) == []
         await models.close()
         assert not used & await listed(client)
     await inline.close()
 
 
-async def test_pictures_are_gathered_on_the_way_by_both_transports(triton: Triton) -> None:
+async def test_both_transports_accept_frames_as_separate_arrays(triton: Triton) -> None:
     boxes = np.array([[0, 0, 80, 80]], np.int32).repeat(3, axis=0)
     cut = [frame[20:110, 30:150] for frame in FRAMES]
     async with reaching(triton) as (models, _):
@@ -129,7 +129,7 @@ async def test_pictures_are_gathered_on_the_way_by_both_transports(triton: Trito
         await inline.close()
 
 
-async def test_calls_at_the_same_time_get_answers_of_their_own_that_last(triton: Triton) -> None:
+async def test_concurrent_calls_get_their_own_results_which_later_calls_do_not_overwrite(triton: Triton) -> None:
     pictures = [RANDOM.randint(0, 256, (150 + n, 200, 3)).astype(np.uint8) for n in range(8)]
     async with reaching(triton) as (models, _):
         answers = [labels for _ in range(3) for labels in await asyncio.gather(*map(models.segment, pictures))]
@@ -137,7 +137,7 @@ async def test_calls_at_the_same_time_get_answers_of_their_own_that_last(triton:
             np.testing.assert_array_equal(labels, await FakeInference().segment(picture))
 
 
-async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) -> None:
+async def test_late_output_of_a_cancelled_call_reaches_no_other_call(triton: Triton) -> None:
     async with reaching(triton) as (models, client):
         before = await listed(client)
         for n in range(6):
@@ -151,43 +151,43 @@ async def test_what_a_cancelled_call_writes_late_reaches_nobody(triton: Triton) 
                 np.testing.assert_array_equal(each, await FakeInference().segment(frame))
         used = await listed(client) - before
 
-        async def let_go() -> bool:
+        async def released() -> bool:
             return len(await listed(client) & used) <= idle
 
-        idle = len(FRAMES) + 1  # of the segmentations, and of a detection that ended before it was cancelled
-        await until(let_go)  # of those that were cancelled
+        idle = len(FRAMES) + 1  # regions of the segmentations, and of a detection that ended before it was cancelled
+        await until(released)  # the regions of the cancelled calls
         await models.close()
         assert not used & await listed(client)
 
 
-async def test_a_server_that_forgets_costs_no_call(triton: Triton) -> None:
+async def test_no_call_fails_when_the_server_has_lost_its_regions(triton: Triton) -> None:
     want = await FakeInference().segment(FRAMES[0])
     async with reaching(triton) as (models, client):
         before = await listed(client)
         await models.segment(FRAMES[0])
         known = await listed(client) - before
-        for name in known:  # as a restart leaves it
+        for name in known:  # as after a restart
             await client.unregister_system_shared_memory(name)
         np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
 
-        async def registered_anew() -> set[str]:
+        async def registered_again() -> set[str]:
             np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
             return await listed(client) - before
 
-        await until(registered_anew)
+        await until(registered_again)
 
 
-async def test_input_that_is_really_invalid_is_refused_as_before(triton: Triton) -> None:
-    far = np.array([[600, 600, 700, 700]], np.int32)
+async def test_invalid_input_is_still_rejected(triton: Triton) -> None:
+    outside = np.array([[600, 600, 700, 700]], np.int32)
     async with reaching(triton) as (models, client):
         before = await listed(client)
         with pytest.raises(InvalidInput):
-            await models.lipsync(FRAMES[:1], far, WINDOWS[:1], Generator.WAV2LIP)
+            await models.lipsync(FRAMES[:1], outside, WINDOWS[:1], Generator.WAV2LIP)
         await models.segment(FRAMES[0])
         assert await listed(client) - before
 
 
-async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: Path) -> None:
+async def test_a_restart_of_the_server_between_calls_is_handled(repository: Path, tmp_path: Path) -> None:
     small = tmp_path / "repository"
     small.mkdir()
     (small / "segmentation").symlink_to(repository / "segmentation")
@@ -202,7 +202,7 @@ async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: P
         port = int(first.grpc_address.rpartition(":")[2])
         with Triton(small, grpc_port=port) as second:
             assert second.grpc_address == first.grpc_address
-            await until(lambda: again(models, client))
+            await until(lambda: registered_after_a_call(models, client))
             np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
             assert old not in await listed(client)
             await models.close()
@@ -213,8 +213,8 @@ async def test_a_restart_in_the_middle_is_survived(repository: Path, tmp_path: P
         await asyncio.to_thread(first.stop)
 
 
-async def again(models: GrpcInferenceClient, client: InferenceServerClient) -> set[str]:
-    """What is registered after one more call, or nothing where the connection is not back yet."""
+async def registered_after_a_call(models: GrpcInferenceClient, client: InferenceServerClient) -> set[str]:
+    """Return the registered regions after one more call; none if the server cannot be reached yet."""
     try:
         await models.segment(FRAMES[0])
     except Unavailable as error:
@@ -236,14 +236,14 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_client_leaves_no_name(triton: Triton) -> None:
+async def test_a_killed_client_leaves_no_file(triton: Triton) -> None:
     async with reaching(triton) as (_, client):
         before = await listed(client)
         arguments = [sys.executable, "-c", KILLED, triton.grpc_address]
         done = await asyncio.to_thread(subprocess.run, arguments, cwd=ROOT)
         assert done.returncode == -signal.SIGKILL
         (left,) = await listed(client) - before
-        assert names([left]) == []
-        end = int(left.removeprefix(PREFIX).partition("-")[0])  # from then on any other client removes it
+        assert existing([left]) == []
+        end = int(left.removeprefix(PREFIX).partition("-")[0])  # after that time any other client removes it
         assert boot_seconds() < end < boot_seconds() + REGION_TTL + 200
         await client.unregister_system_shared_memory(left)
