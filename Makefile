@@ -4,7 +4,7 @@
 
 PYTHON ?=
 VENV := .venv
-# of the tests: live servers keep one busy, exports the other
+# test workers: live servers keep one busy, exports the other
 WORKERS ?= 2
 FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/embedded/test_command_line.py \
     tests/embedded/test_installation.py tests/test_public_api.py tests/test_imports.py

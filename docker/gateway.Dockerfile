@@ -9,7 +9,7 @@ COPY pyproject.toml requirements.lock docker/install.sh ./
 # hadolint ignore=DL3013
 RUN PIP="/opt/venv/bin/python -m pip" bash install.sh gateway \
     && python -m pip install --constraint requirements.lock setuptools
-# what changes at every commit comes last
+# the source changes with every commit, so it is copied last
 COPY . .
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . ./client \
     && /opt/venv/bin/python -m pip install --no-deps /wheels/*.whl
@@ -22,7 +22,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o 1000 -g 1000 /var/lib/avatar/work /var/lib/avatar/cache
 COPY --from=build /opt/venv /opt/venv
-# numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
+# numba caches compiled code next to its source, which is read-only here; without another folder it raises an error
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     NUMBA_CACHE_DIR=/tmp/numba \
@@ -32,7 +32,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER 1000:1000
 WORKDIR /var/lib/avatar
 EXPOSE 16000
-# the gateway ends gently on it: running jobs get AVATAR_SHUTDOWN_GRACE seconds
+# the gateway stops gracefully: running jobs get AVATAR_SHUTDOWN_GRACE seconds
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=60s --retries=6 \
     CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 16000, timeout=4); c.request('GET', '/health/ready'); raise SystemExit(c.getresponse().status != 200)"]

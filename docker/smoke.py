@@ -40,16 +40,16 @@ for package in (lipsync, avatar):
 
 speech = np.sin(np.arange(SAMPLE_RATE, dtype=np.float32) / 10)
 mel = mel_windows(mel_spectrogram(speech), 25.0)
-picture = np.full((1, 120, 160, 3), 128, np.uint8)
+image = np.full((1, 120, 160, 3), 128, np.uint8)
 boxes = np.array([[20, 20, 90, 100]], np.int32)
-faces = crop(picture, boxes, len(mel))
-frames = paste(picture, boxes, faces)
+faces = crop(image, boxes, len(mel))
+frames = paste(image, boxes, faces)
 kept, _ = non_max_suppression(np.tile(boxes.astype(np.float32), (1, 1024, 1)), np.full((1, 1024), 0.9, np.float32))
 
 
 async def render_once(folder: Path, models: FakeInference) -> tuple[bytes, RenderResult]:
-    """Render with a new background: so ffmpeg runs (the system's, or imageio-ffmpeg's), and PixelLib."""
-    shown = picture[0].copy()
+    """Render with a new background, so that ffmpeg (the system's or imageio-ffmpeg's) and PixelLib run."""
+    shown = image[0].copy()
     shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the fake network
     (folder / "face").write_bytes(cv2.imencode(".png", shown)[1].tobytes())
     soundfile.write(folder / "speech", speech, SAMPLE_RATE, format="WAV")

@@ -1,8 +1,8 @@
 # NVIDIA's Triton with what the Python models need. The model repository is a volume, filled by export.Dockerfile's image.
 FROM nvcr.io/nvidia/tritonserver:24.10-py3
 
-# The Python backend runs models in the image's own Python 3.10. It finds `lipsync` and `avatar` by a .pth file: that is
-# read by whatever starts this Python, whichever environment it hands on.
+# The Python backend runs models in the image's own Python 3.10. It finds `lipsync` and `avatar` by a .pth file,
+# which this Python reads in any environment.
 COPY docker/triton-requirements.txt /opt/avatar/
 RUN python3 -m pip install --no-cache-dir --no-deps --requirement /opt/avatar/triton-requirements.txt
 COPY lipsync /opt/avatar/lipsync
@@ -12,7 +12,7 @@ COPY docker/smoke.py /opt/avatar/
 # on the Python backend, does neither: docs/adr/0010.
 RUN rm -r /opt/tritonserver/backends/openvino
 COPY embedded/backends/openvino /opt/tritonserver/backends/openvino
-# numba keeps what it compiled beside its caller's source, which nobody may write here; without another place it raises
+# numba caches compiled code next to its source, which is read-only here; without another folder it raises an error
 ENV NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -29,6 +29,6 @@ USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=5s --timeout=5s --start-period=15m --retries=6 \
     CMD ["curl", "--fail", "--silent", "--noproxy", "*", "http://127.0.0.1:8000/v2/health/ready"]
-# The configs are complete, and completing would start every Python model twice.
+# The configs are complete. Auto-completion would start every Python model twice.
 CMD ["tritonserver", "--model-repository=/models/repository", "--disable-auto-complete-config", \
      "--exit-on-error=true", "--strict-readiness=true", "--exit-timeout-secs=30"]

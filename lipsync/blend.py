@@ -21,16 +21,16 @@ TOP = (0.42, 0.58)  # from nothing to all: under the eyes, above the upper lip
 ROUNDNESS = 3.0  # the exponent of the super-ellipse that fills the lower face: 2 cuts off jaws, 4 shows corners
 FADE = 0.24  # the share of its radius over which it fades: 12 % of the box's width or height
 
-GRID = 24  # colors are compared on a grid of this many squares per side
-REACH = GRID / 8  # sigma with which a square's difference spreads, in squares
+GRID = 24  # colors are compared on a grid with this number of squares per side
+SPREAD_SIGMA = GRID / 8  # sigma with which a square's difference spreads, in squares
 OUTLIER_LEVELS = 24.0  # levels (all channels together) off the usual difference at which a square counts a quarter
-PRIOR_WEIGHT = 0.02  # how soon, far from every square that counts, the usual difference is taken instead
+PRIOR_WEIGHT = 0.02  # weight of the usual difference, which counts far from every measured square
 
 
 def feather(frame: Image, box: Box, mouth: Image) -> Image:
     """Paste the lower half of a generated face with a soft edge and matched colors, on a copy.
 
-    Nothing outside the box changes, nor do its uppermost two fifths, nor its outermost pixels where the image goes on
+    Nothing outside the box changes, nor do its uppermost two fifths, nor its outermost pixels where the image continues
     beyond them. Boxes too small to fade in (two pixels wide, say) change nothing.
 
     Args:
@@ -58,9 +58,9 @@ def feather(frame: Image, box: Box, mouth: Image) -> Image:
 
 
 def _matched(face: Image, mouth: Image, cut: tuple[bool, bool, bool]) -> Image:
-    """The generated face, UINT8 [96,96,3], with the colours that the frame has where the mask fades.
+    """Return the generated face, UINT8 [96,96,3], with the colors that the frame has where the mask fades.
 
-    The difference is measured on that ring, where both show the same, and spread into the inside, where they
+    The difference is measured on that ring, where both images show the same, and extended into the inside, where they
     may not. Squares that differ in an unusual way (a chin that has moved) hardly count.
     """
     seen = cv2.resize(face, (FACE_SIZE, FACE_SIZE))
@@ -71,27 +71,29 @@ def _matched(face: Image, mouth: Image, cut: tuple[bool, bool, bool]) -> Image:
     rest = difference - usual
     counts = ring / (1 + np.einsum("ijk,ijk->ij", rest, rest) / OUTLIER_LEVELS**2) ** 2
     weighed = np.dstack((rest * counts[..., None], counts))
-    spread = cv2.GaussianBlur(weighed, (0, 0), REACH, borderType=cv2.BORDER_CONSTANT)
+    spread = cv2.GaussianBlur(weighed, (0, 0), SPREAD_SIGMA, borderType=cv2.BORDER_CONSTANT)
     field = usual + spread[..., :3] / (spread[..., 3:] + PRIOR_WEIGHT)
     smooth = cv2.resize(field, (FACE_SIZE, FACE_SIZE))
     matched: Image = cv2.add(mouth, smooth, dtype=cv2.CV_8U)  # type: ignore[assignment]  # rounds and saturates
     return matched
 
 
-@lru_cache(maxsize=8)  # the boxes of a still are one size, those of a video of few; a mask may be megabytes
+@lru_cache(maxsize=8)  # a still has one size of box, a video a few; a mask may take megabytes
 def _mask(width: int, height: int, cut: tuple[bool, bool, bool]) -> tuple[int, Floats]:
-    """How much of each pixel is generated: how many rows at the top are not at all, and FP32 [rows,width] 0 … 1 below.
+    """Return the number of rows at the top that stay unchanged, and the weights of the generated face below them.
+
+    The weights are FP32 [rows,width], 0 (only the frame) to 1 (only the generated face).
 
     Args:
-        width: of the box in pixels.
-        height: of the box in pixels.
-        cut: whether the box's left, right and lower sides are the picture's: there nothing is left to fade to.
+        width: width of the box in pixels.
+        height: height of the box in pixels.
+        cut: whether the left, right and lower sides of the box are edges of the image: nothing fades there.
     """
     left, right, below = (not side for side in cut)
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     last_x, last_y = max(width - 1, 1), max(height - 1, 1)
     skip = min(int(TOP[0] * last_y), height - 1)
-    # 0 in the middle of the box, 1 on its outermost pixels: 1 also on the only one of a box one pixel wide
+    # 0 in the middle of the box, 1 on its outermost pixels; a box one pixel wide has only outermost pixels
     aside = np.maximum(left * (1 - 2 * x / last_x), right * (1 - 2 * (width - 1 - x) / last_x)).clip(0)
     down = (below * (1 - 2 * (height - 1 - y) / last_y)).clip(0)
     radius = (aside[None] ** ROUNDNESS + down[skip:, None] ** ROUNDNESS) ** (1 / ROUNDNESS)
@@ -101,9 +103,9 @@ def _mask(width: int, height: int, cut: tuple[bool, bool, bool]) -> tuple[int, F
     return skip, mask
 
 
-@lru_cache(maxsize=8)  # all there are
+@lru_cache(maxsize=8)  # all eight values of `cut`
 def _ring(cut: tuple[bool, bool, bool]) -> Floats:
-    """How far the mask is from both 0 and 1, FP32 [GRID,GRID] 0 … 1; `cut` as for `_mask`."""
+    """Return how far the mask is from both 0 and 1, as FP32 [GRID,GRID] 0 … 1; `cut` as in `_mask`."""
     skip, mask = _mask(FACE_SIZE, FACE_SIZE, cut)
     ring = np.pad(4 * mask * (1 - mask), ((skip, 0), (0, 0)))
     squares: Floats = cv2.resize(ring, (GRID, GRID), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
@@ -112,7 +114,7 @@ def _ring(cut: tuple[bool, bool, bool]) -> Floats:
 
 
 def _ease(share: Floats) -> Floats:
-    """0 below 0, 1 above 1, and between them a curve without a kink: a kink shows as a line on skin."""
+    """Map shares to a smooth curve from 0 to 1, clipped outside: a kink would be visible as a line on skin."""
     share = share.clip(0, 1)
     eased: Floats = np.minimum(share**3 * (share * (share * 6 - 15) + 10), 1)  # rounding may pass 1
     return eased

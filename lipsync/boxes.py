@@ -1,4 +1,4 @@
-"""Padding and smoothing of face boxes, whole-clip or as a stream.
+"""Pad, smooth and compare face boxes.
 
 A box is x1 y1 x2 y2 in int pixels, x2 and y2 exclusive.
 """

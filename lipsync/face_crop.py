@@ -1,4 +1,4 @@
-"""Faces cut out of pictures for the net, and generated faces put back."""
+"""Cut faces out of images for the network, and paste generated faces over their boxes."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ T = TypeVar("T", bound=np.generic)
 
 
 def crop(frames: Images, boxes: Boxes, count: int | None = None) -> Images:
-    """Cut each frame's face out and bring it to 96×96 (bilinear).
+    """Cut the face out of each frame and scale it to 96×96 (bilinear).
 
     Args:
         frames: UINT8 [n,H,W,3] BGR; one frame serves all boxes.
         boxes: INT32 [m,4]; one box serves all frames.
-        count: how many crops are wanted; by default as many as the longer of the two.
+        count: number of crops; by default the larger of the two lengths.
 
     Returns:
         UINT8 [count,96,96,3] BGR.
 
     Raises:
-        InvalidInput: counts that do not fit, or a box that is empty or outside the picture.
+        InvalidInput: counts that do not fit, or a box that is empty or outside the image.
     """
     count = _count(frames, boxes, count)
     if len(frames) == len(boxes) == 1:
@@ -38,7 +38,7 @@ def crop(frames: Images, boxes: Boxes, count: int | None = None) -> Images:
 
 
 def paste(frames: Images, boxes: Boxes, mouths: Images) -> Images:
-    """Put generated faces back over the whole of their boxes (bilinear), on a copy.
+    """Paste generated faces over their whole boxes (bilinear), on a copy of the frames.
 
     Args:
         frames: UINT8 [n,H,W,3] BGR; one frame serves all mouths.
@@ -49,7 +49,7 @@ def paste(frames: Images, boxes: Boxes, mouths: Images) -> Images:
         UINT8 [count,H,W,3] BGR.
 
     Raises:
-        InvalidInput: as `crop`.
+        InvalidInput: for the same reasons as `crop`.
     """
     if mouths.ndim != 4 or mouths.shape[1:] != (FACE_SIZE, FACE_SIZE, 3):
         raise InvalidInput(f"mouths: UINT8 [n,{FACE_SIZE},{FACE_SIZE},3] expected, got {list(mouths.shape)}")
@@ -81,5 +81,5 @@ def _count(frames: Images, boxes: Boxes, count: int | None) -> int:
 
 
 def _spread(array: NDArray[T], count: int) -> NDArray[T]:
-    """A view of `array` with `count` rows: itself, or its only row again and again."""
+    """Return a view of `array` with `count` rows; a single row is repeated."""
     return np.broadcast_to(array, (count, *array.shape[1:]))

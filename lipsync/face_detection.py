@@ -1,4 +1,4 @@
-"""S3FD's arithmetic after the network: prior decoding, non-maximum suppression, the best face.
+"""Compute what follows S3FD: prior decoding, non-maximum suppression, the best face.
 
 `decode_boxes` is the reference for what the exported graph computes. The model `face_nms` runs `non_max_suppression`,
 and its callers use `best_face`.
@@ -26,7 +26,7 @@ RGB_MEANS = (104.0, 117.0, 123.0)  # BGR means, subtracted from RGB channels, as
 def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
     """Decode S3FD's maps into boxes and scores, unsorted.
 
-    Centre = prior centre + 0.1 · regression · prior side; side = prior side · exp(0.2 · regression)
+    Center = prior center + 0.1 · regression · prior side; side = prior side · exp(0.2 · regression)
     (SSD's encoding, Liu et al. 2016, with S3FD's anchors, Zhang et al. 2017).
 
     Args:
@@ -44,9 +44,9 @@ def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
         y, x = np.mgrid[0:height, 0:width].astype(np.float32)
         prior = np.stack((x, y), axis=0) * stride + stride / 2
         side = np.float32(PRIOR_SIDE * stride)
-        centre = prior + CENTER_VARIANCE * side * regression[:, :2]
+        center = prior + CENTER_VARIANCE * side * regression[:, :2]
         size = side * np.exp(SIZE_VARIANCE * regression[:, 2:])
-        corner = centre - size / 2
+        corner = center - size / 2
         boxes.append(np.concatenate((corner, corner + size), axis=1).reshape(count, 4, -1))
     return (
         np.concatenate(boxes, axis=2).transpose(0, 2, 1).astype(np.float32),
@@ -57,8 +57,8 @@ def decode_boxes(maps: Sequence[Floats]) -> tuple[Floats, Floats]:
 def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
     """Apply non-maximum suppression to the candidates of each image.
 
-    Greedy, best first, overlap over 0.3 suppressed, areas and intersections counted with +1 on each
-    side as in the original; kept when the score is over 0.5.
+    It is greedy, best first: boxes that overlap a better one by more than 0.3 are removed. Areas and intersections are
+    computed with +1 on each side, as in the original. Only scores over 0.5 are kept.
 
     Args:
         boxes: FP32 [N,K,4], x1 y1 x2 y2. scores: FP32 [N,K].

@@ -1,4 +1,4 @@
-"""From speech to mel spectrogram, as in the training of the published Wav2Lip weights."""
+"""Compute the mel spectrogram of speech as in the training of the published Wav2Lip weights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIN_SAMPLES = N_FFT  # one whole column; librosa warns of anything shorter
 def mel_spectrogram(audio: Floats) -> Floats:
     """Compute the mel spectrogram of speech.
 
-    Pre-emphasis, centred Hann STFT with reflected ends, Slaney mel filters, decibels, normalised:
+    Steps: pre-emphasis, a centered Hann STFT with reflected ends, Slaney mel filters, decibels and normalization:
     `clip(2·4·(dB + 100)/100 - 4, -4, 4)`. Source: the audio front end of Rudrabha/Wav2Lip
     (`hparams.py`), which pins librosa 0.7 and thereby `pad_mode="reflect"`.
 
@@ -47,15 +47,15 @@ def mel_spectrogram(audio: Floats) -> Floats:
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
     sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-MAX_SAMPLE, MAX_SAMPLE)
-    emphasised = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
-    spectrum = librosa.stft(emphasised, n_fft=N_FFT, hop_length=HOP_LENGTH, win_length=N_FFT, pad_mode="reflect")
+    emphasized = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
+    spectrum = librosa.stft(emphasized, n_fft=N_FFT, hop_length=HOP_LENGTH, win_length=N_FFT, pad_mode="reflect")
     # column by column: in one product, a column's rounding would depend on its position (on AVX-512), and speech in
     # pieces would differ from the whole
     columns = np.ascontiguousarray(np.abs(spectrum).T)
     bands = np.matmul(columns[:, None], _filters().T)[:, 0].T
     decibels = 20.0 * np.log10(np.maximum(FLOOR, bands)) - REFERENCE_DB
-    normalised = 2 * PEAK * (decibels + RANGE_DB) / RANGE_DB - PEAK
-    mel: Floats = np.clip(normalised, -PEAK, PEAK).astype(np.float32)
+    normalized = 2 * PEAK * (decibels + RANGE_DB) / RANGE_DB - PEAK
+    mel: Floats = np.clip(normalized, -PEAK, PEAK).astype(np.float32)
     return mel
 
 

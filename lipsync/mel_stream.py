@@ -27,9 +27,9 @@ LATENCY = LOOKAHEAD / SAMPLE_RATE
 # Columns that are computed before the first one that is needed, and discarded: they contain the start of the slice,
 # which the STFT reflects; pre-emphasis takes one sample more. (The first weight of a Hann window is 0, so one column
 # less would suffice; nothing here relies on that.)
-MARGIN = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
+CONTEXT_COLUMNS = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
 # Samples that are processed at once, half a minute: the spectrum of a longer piece would take much memory.
-PIECE = 30 * SAMPLE_RATE
+BLOCK_SAMPLES = 30 * SAMPLE_RATE
 
 
 class MelStream:
@@ -85,7 +85,9 @@ class MelStream:
             raise InvalidInput("audio: the speech has already ended")
         if samples.ndim != 1:
             raise InvalidInput(f"audio: FP32 [n] expected, got {list(samples.shape)}")
-        windows = [self._append(samples[first : first + PIECE]) for first in range(0, samples.size, PIECE)]
+        windows = [
+            self._append(samples[first : first + BLOCK_SAMPLES]) for first in range(0, samples.size, BLOCK_SAMPLES)
+        ]
         return np.concatenate(windows or [_NOTHING])
 
     def flush(self) -> Floats:
@@ -102,9 +104,7 @@ class MelStream:
             raise InvalidInput("audio: the speech has already ended")
         self._ended = True
         spoken = self._samples
-        silent = (
-            math.ceil((spoken + HALF_WINDOW) / HOP_LENGTH) if spoken else 0
-        )  # the first column that hears no speech
+        silent = math.ceil((spoken + HALF_WINDOW) / HOP_LENGTH) if spoken else 0  # the first column without speech
         rest = self._append(np.zeros(LOOKAHEAD + (silent - 1) * HOP_LENGTH - spoken, np.float32))
         self._samples = spoken
         self._frames += 1
@@ -132,9 +132,8 @@ class MelStream:
 
     def _columns(self, first: int, after: int) -> Floats:
         """Compute the columns from `first` up to `after`, FP32 [80,n], from a slice with all of their samples."""
-        low = max(
-            0, first - MARGIN
-        )  # at the start of the speech, the reflection is part of the whole speech's spectrogram, too
+        # at the start of the speech, the reflection is part of the whole speech's spectrogram, too
+        low = max(0, first - CONTEXT_COLUMNS)
         samples = slice(low * HOP_LENGTH - self._from, (after - 1) * HOP_LENGTH + HALF_WINDOW - self._from)
         return mel_spectrogram(self._sound[samples])[:, first - low : after - low]
 
@@ -143,7 +142,7 @@ class MelStream:
         have = self._column + self._mel.shape[1]
         self._mel = self._mel[:, max(0, start - self._column) :].copy()
         self._column, computed = start, max(start, have)
-        drop = (computed - MARGIN) * HOP_LENGTH - self._from
+        drop = (computed - CONTEXT_COLUMNS) * HOP_LENGTH - self._from
         drop = min(max(0, drop), self._sound.size)
         self._sound = self._sound[drop:].copy()
         self._from += drop
@@ -154,6 +153,5 @@ class MelStream:
 
 
 _NOTHING: Floats = np.empty((0, MEL_BANDS, WINDOW_COLUMNS), np.float32)
-_SILENCE: Floats = np.full(
-    (1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32
-)  # the floor in decibels is lower, and is clipped
+# the floor in decibels is lower, and is clipped
+_SILENCE: Floats = np.full((1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32)

@@ -1,4 +1,4 @@
-"""Which mel columns belong to each frame of the result."""
+"""Select the mel columns that belong to each frame of the result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How the inside of a box moves from one picture to the next: what lets a detector rest between two looks.
+"""Track a box from one image to the next by the motion inside it, so that a detector need not run on every frame.
 
-Corners inside the box (Shi and Tomasi) are followed by pyramidal Lucas–Kanade flow, there and back again; from those
-that return, RANSAC fits a shift and a scale. Nothing here knows what a face is.
+Pyramidal Lucas–Kanade flow tracks corners (Shi and Tomasi) inside the box into the next image and back. RANSAC fits a
+shift and a scale to the corners that return to their place. The module works for any object, not only for faces.
 """
 
 from __future__ import annotations
@@ -14,68 +14,68 @@ from numpy.typing import NDArray
 
 from .arrays import Floats, Image
 
-AROUND = 0.5  # of the box, on each side: as far as the inside may move in one step
-HEIGHT = 96  # pixels that the box is brought to: enough corners, and a millisecond a step
-POINTS, FEWEST = 60, 8  # corners that are followed, and that have to agree
-AGREEING = 0.5  # the share of them that has to
-RETURN_PIXELS = 0.7  # as far as a corner may come back from where it was
-FIT_PIXELS = 1.5  # as far as an agreeing corner lies from the fit
-FASTEST_SCALE = 1.15  # a face does not grow more in one step
-PATCH = 24  # pixels a side of what is remembered of the looks of a box
-ALIKE = 0.8  # correlation with the remembered patch; a talking, blinking face stays over 0.9
-FLAT = 2.0  # grey levels; a patch with less contrast has no looks to compare
+SEARCH_MARGIN = 0.5  # share of the box on each side that is searched: the largest motion in one step
+HEIGHT = 96  # pixels to which the box is scaled down: enough corners, and a millisecond per step
+MAX_CORNERS, MIN_CORNERS = 60, 8  # corners that are tracked; corners that have to agree with the fit
+MIN_AGREEING = 0.5  # share of the tracked corners that has to agree
+MAX_RETURN_PIXELS = 0.7  # largest distance between a corner and its place after the way back
+MAX_FIT_PIXELS = 1.5  # largest distance between an agreeing corner and the fit
+MAX_SCALE = 1.15  # largest change of size in one step
+PATCH = 24  # pixels per side of the template, a small gray copy of the inside of the box
+MIN_CORRELATION = 0.8  # with the template of the first image; a talking, blinking face stays over 0.9
+MIN_CONTRAST = 2.0  # gray levels; a correlation says nothing about a template with less contrast
 
 
 class MotionTracker:
-    """Follows one box.
+    """Tracks one box.
 
     Args:
-        picture: UINT8 [H,W,3] BGR.
-        box: FP32 [4], x1 y1 x2 y2 in pixels, where the face is in it.
+        image: UINT8 [H,W,3] BGR.
+        box: FP32 [4], x1 y1 x2 y2 in pixels: the place of the face in the image.
     """
 
-    def __init__(self, picture: Image, box: Floats) -> None:
-        self._picture, self.box = picture, box.astype(np.float32)
-        self._looks = _template(picture, self.box)
+    def __init__(self, image: Image, box: Floats) -> None:
+        self._image, self.box = image, box.astype(np.float32)
+        self._reference = _template(image, self.box)
 
-    def update(self, picture: Image) -> bool:
-        """Follow the box into the next picture, of the same size.
+    def update(self, image: Image) -> bool:
+        """Track the box into the next image, which has the same size.
 
         Returns:
-            whether `box` can be trusted. If not, it is where it was, and somebody has to look.
+            whether `box` is reliable. If not, the detector has to find the face again.
         """
-        moved = _moved(self._picture, picture, self.box)
-        self._picture = picture
+        moved = _moved(self._image, image, self.box)
+        self._image = image
         if moved is None:
             return False
         self.box = moved
-        return _similar(self._looks, _template(picture, moved))
+        return _similar(self._reference, _template(image, moved))
 
 
 def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
-    """The box FP32 [4] in the picture after, or None where too few corners agree on it."""
+    """Return the box FP32 [4] in the image `after`, or None if too few corners agree on it."""
     region = _region(box, before.shape)
     if region is None:
         return None
     (left, top, right, bottom), factor = region
-    one, other = (_gray(picture[top:bottom, left:right], factor) for picture in (before, after))
+    one, other = (_gray(image[top:bottom, left:right], factor) for image in (before, after))
     inside = np.zeros(one.shape, np.uint8)
     x1, y1, x2, y2 = np.round((box - (left, top, left, top)) * factor).astype(int)
     inside[max(0, y1) : max(0, y2), max(0, x1) : max(0, x2)] = 255
-    start = cv2.goodFeaturesToTrack(one, POINTS, 0.01, 4, mask=inside)
-    if start is None or len(start) < FEWEST:
+    start = cv2.goodFeaturesToTrack(one, MAX_CORNERS, 0.01, 4, mask=inside)
+    if start is None or len(start) < MIN_CORNERS:
         return None
     there, found = _flow(one, other, start)
     back, returned = _flow(other, one, there)
-    came_back = np.abs(back - start).max(axis=(1, 2)) < RETURN_PIXELS
+    came_back = np.abs(back - start).max(axis=(1, 2)) < MAX_RETURN_PIXELS
     good = came_back & found & returned
-    if good.sum() < max(FEWEST, AGREEING * len(start)):
+    if good.sum() < max(MIN_CORNERS, MIN_AGREEING * len(start)):
         return None
-    fit, agree = cv2.estimateAffinePartial2D(start[good], there[good], ransacReprojThreshold=FIT_PIXELS)
-    if fit is None or agree.sum() < max(FEWEST, AGREEING * len(start)):
+    fit, agree = cv2.estimateAffinePartial2D(start[good], there[good], ransacReprojThreshold=MAX_FIT_PIXELS)
+    if fit is None or agree.sum() < max(MIN_CORNERS, MIN_AGREEING * len(start)):
         return None
     scale = float(np.hypot(fit[0, 0], fit[1, 0]))
-    if not 1 / FASTEST_SCALE < scale < FASTEST_SCALE:
+    if not 1 / MAX_SCALE < scale < MAX_SCALE:
         return None
     middle = ((box[:2] + box[2:]) / 2 - (left, top)) * factor
     moved = (fit[:, :2] @ middle + fit[:, 2]) / factor + (left, top)
@@ -84,17 +84,17 @@ def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
 
 
 def _flow(one: Image, other: Image, points: Any) -> tuple[Any, NDArray[np.bool_]]:  # noqa: ANN401 - OpenCV's points
-    """Where points FP32 [n,1,2] of one picture are in the other, and whether each was found."""
+    """Return where points FP32 [n,1,2] of one image are in the other, and whether each was found."""
     guess: Any = None
     there, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points, guess, winSize=(15, 15), maxLevel=3)
     return there, np.asarray(found)[:, 0] == 1
 
 
 def _region(box: Floats, shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], float] | None:
-    """The box and what is around it, inside the picture, and what its pixels are scaled by; None where nothing is."""
+    """Return the searched rectangle inside the image and the factor of its scaling, or None if it is too small."""
     size = box[2:] - box[:2]
-    low = np.floor(np.maximum(box[:2] - size * AROUND, 0)).astype(int)
-    high = np.ceil(np.minimum(box[2:] + size * AROUND, (shape[1], shape[0]))).astype(int)
+    low = np.floor(np.maximum(box[:2] - size * SEARCH_MARGIN, 0)).astype(int)
+    high = np.ceil(np.minimum(box[2:] + size * SEARCH_MARGIN, (shape[1], shape[0]))).astype(int)
     if (high - low < 8).any() or size[1] < 8:
         return None
     return (int(low[0]), int(low[1]), int(high[0]), int(high[1])), min(1.0, HEIGHT / float(size[1]))
@@ -106,11 +106,11 @@ def _gray(part: Image, factor: float) -> Image:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
 
 
-def _template(picture: Image, box: Floats) -> Floats | None:
-    """The looks of a box, FP32 [24,24] grey levels; None where it lies outside."""
+def _template(image: Image, box: Floats) -> Floats | None:
+    """Return the inside of the box as FP32 [24,24] gray levels, or None if the box is outside the image."""
     x1, y1 = np.maximum(np.floor(box[:2]), 0).astype(int)
     x2, y2 = np.ceil(box[2:]).astype(int)
-    part = picture[y1:y2, x1:x2]
+    part = image[y1:y2, x1:x2]
     if min(part.shape[:2]) < 2:
         return None
     small = cv2.resize(part, (PATCH, PATCH), interpolation=cv2.INTER_AREA)
@@ -121,6 +121,6 @@ def _similar(one: Floats | None, other: Floats | None) -> bool:
     if one is None or other is None:
         return False
     a, b = one - one.mean(), other - other.mean()
-    if min(a.std(), b.std()) < FLAT:
-        return bool(np.abs(one - other).mean() < FLAT)
-    return bool((a * b).mean() / (a.std() * b.std()) > ALIKE)
+    if min(a.std(), b.std()) < MIN_CONTRAST:
+        return bool(np.abs(one - other).mean() < MIN_CONTRAST)
+    return bool((a * b).mean() / (a.std() * b.std()) > MIN_CORRELATION)

@@ -14,9 +14,9 @@ import numpy as np
 from .arrays import Array
 from .errors import InvalidInput
 
-# Of this table. The first number changes with what callers would notice as broken (a name, a type or a shape that is
-# another one, an input that is needed now), the second with what is new. Every model says it: the parameter
-# `api_version` of its configuration. A test holds the table to what was published under its version.
+# Version of this table. The first number changes if a change breaks callers (another name, type or shape, a new
+# required input), the second if something optional is added. The configuration of every model contains it as the
+# parameter `api_version`. A test compares the table with what was published under its version.
 API_VERSION = "1.0"
 API_VERSION_PARAMETER = "api_version"
 
@@ -32,9 +32,9 @@ _NUMPY: dict[str, type[np.generic]] = {
 
 FACE_SIZE = 96  # pixels; Wav2Lip's input and output are squares of this side
 MEL_BANDS = 80
-WINDOW_COLUMNS = 16  # mel columns that one frame of Wav2Lip hears
-CANDIDATES = 1024  # boxes that S3FD hands on, best first, before NMS
-FACES = 16  # faces a frame that `face_nms` hands on, best first
+WINDOW_COLUMNS = 16  # mel columns per frame of Wav2Lip
+CANDIDATES = 1024  # boxes that S3FD returns, best first, before NMS
+FACES = 16  # faces per frame that `face_nms` returns, best first
 PERSON = 15  # class number of a person in Pascal VOC, as `segmentation` labels it
 
 
@@ -54,7 +54,7 @@ class Tensor:
         return _NUMPY[self.dtype]
 
     def accepts(self, array: Array, *, batched: bool = False) -> bool:
-        """Whether `array` has this tensor's type and shape (with a batch in front if `batched`)."""
+        """Return whether `array` has this tensor's type and shape (with a batch in front if `batched`)."""
         shape = array.shape[1:] if batched else array.shape
         return (
             array.dtype == self.numpy
@@ -63,12 +63,12 @@ class Tensor:
         )
 
     def mismatch(self, array: Array, *, batched: bool = False) -> str:
-        """Why `accepts` says no to `array`, for a person."""
+        """Return a readable reason why `accepts` is false for `array`."""
         shape = [-1, *self.shape] if batched else [*self.shape]
         return f"{self.dtype} {shape} expected, got {list(array.shape)}"
 
     def check(self, array: Array, *, batched: bool = False) -> None:
-        """Raise InvalidInput, with this tensor's name, where `accepts` says no to `array`."""
+        """Raise InvalidInput with this tensor's name if `accepts` is false for `array`."""
         if not self.accepts(array, batched=batched):
             raise InvalidInput(f"{self.name}: {self.mismatch(array, batched=batched)}")
 
@@ -78,10 +78,10 @@ class Model:
     """One public Triton model.
 
     Attributes:
-        max_batch_size: 0: no batching by Triton, explicit leading dimensions.
-        streams: whether a request has any number of answers (Triton calls it decoupled), each with some of the
-            outputs; such a model is called by `ModelStreamInfer`.
-        sequences: whether requests belong to sessions, by their `sequence_id`.
+        max_batch_size: largest batch that Triton forms; 0 means no batching and explicit leading dimensions.
+        streams: whether a request has any number of responses (Triton calls such a model decoupled), each with some
+            of the outputs; such a model is called by `ModelStreamInfer`.
+        sequences: whether requests belong to sessions, identified by their `sequence_id`.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Model:
 
 
 # One `s3fd` batch. Detection keeps both CPU cores busy with a single frame, and conv1 alone holds
-# 2 · 64 · H · W floats a frame, so a longer batch costs memory and wins nothing there.
+# 2 · 64 · H · W floats per frame, so a longer batch costs memory and gains nothing there.
 S3FD_BATCH = 4
 # One `wav2lip` batch: the most windows that one `lipsync` call may ask for.
 WAV2LIP_BATCH = 32
@@ -160,10 +160,10 @@ FACE_CROP = Model(
 )
 
 
-def _wav2lip(name: str, about: str) -> Model:
+def _wav2lip(name: str, description: str) -> Model:
     return Model(
         name,
-        about,
+        description,
         (
             Tensor("face", "UINT8", (FACE_SIZE, FACE_SIZE, 3), "crop, BGR"),
             Tensor("mel", "FP32", (MEL_BANDS, WINDOW_COLUMNS), "its mel window"),
@@ -231,12 +231,12 @@ OPTIONS = (
     "background_video",
 )
 NOT_LIVE = frozenset({"quality", "background_video"})  # there is no encoder, and no time
-LIVE_SAMPLES = (320, 480_000)  # of one request, 20 ms to 30 s; the last one of a session may have fewer
-SEQUENCE_IDLE_SECONDS = 10  # a session of which nothing is heard for so long is over; who pauses sends silence
+LIVE_SAMPLES = (320, 480_000)  # samples per request, 20 ms to 30 s; the last request of a session may have fewer
+SEQUENCE_IDLE_SECONDS = 10  # a session without a request for this time is ended; in a pause, callers send silence
 
 
-def _text(name: str, about: str) -> Tensor:
-    return Tensor(name, "BYTES", (1,), about, optional=True)
+def _text(name: str, description: str) -> Tensor:
+    return Tensor(name, "BYTES", (1,), description, optional=True)
 
 
 _AVATAR_OPTIONS = (

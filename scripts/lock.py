@@ -21,7 +21,7 @@ HEADER = """\
 
 
 def main() -> None:
-    """See the module's docstring."""
+    """Write the lock."""
     pip = [sys.executable, "-m", "pip", "freeze", "--all", "--exclude-editable"]
     installed = subprocess.run(pip, stdout=subprocess.PIPE, text=True, check=True).stdout
     LOCK.write_text(updated(LOCK.read_text().splitlines(), installed.splitlines()))

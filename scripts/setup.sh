@@ -54,11 +54,11 @@ if runs "$VENV/bin/python"; then
     existing=$(version_of "$VENV/bin/python")
     [ "$existing" = "$version" ] || fail "the environment in $VENV is of Python $existing, not $version; remove it and try again"
 fi
-# where a run was interrupted, pip may be missing in it still
+# after an interrupted run, the environment may lack pip
 "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip "$@"; }
 quiet=--quiet
-if [ -t 1 ]; then quiet=; fi  # somebody watches: show what is fetched, and how far it is
+if [ -t 1 ]; then quiet=; fi  # at a terminal, show the progress of the downloads
 
 torch=$(grep -E '^torch==' requirements.lock)
 if ! pip freeze 2>/dev/null | grep -qE "^${torch//./\\.}(\+|$)"; then
@@ -70,5 +70,5 @@ echo "setup: installing the other packages of requirements.lock"
 grep -vE '^torch==' requirements.lock |
     pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
 pip install $quiet --no-deps --no-build-isolation --editable . --editable client 2> >(grep -vE '^WARNING: Location' >&2)
-"$VENV/bin/python" scripts/install_perf_analyzer.py  # after pip, which lays tritonclient's own in its place
+"$VENV/bin/python" scripts/install_perf_analyzer.py  # after pip, which installs tritonclient's own binary there
 echo "setup: done, the environment is in $VENV"

@@ -22,7 +22,7 @@ from ..media.audio import Speech
 CHUNK_COLUMNS = 150 * WINDOW_COLUMNS
 # Columns requested in addition on either side of a chunk. A column depends on 25 ms of audio around it, which is two
 # columns, and pre-emphasis adds one sample. So each column is computed from the same samples as in the whole.
-MARGIN_COLUMNS = 3
+CONTEXT_COLUMNS = 3
 ADJACENT_WINDOWS_PER_SECOND = float(SAMPLE_RATE / HOP_LENGTH / WINDOW_COLUMNS)  # rate at which windows do not overlap
 
 
@@ -63,7 +63,7 @@ class MelWindows:
 
     async def _chunk(self, first: int, end: int) -> Floats:
         """Return the columns from `first` up to, not including, `end`, FP32 [80,n]."""
-        low, high = max(0, first - MARGIN_COLUMNS), min(self._columns, end + MARGIN_COLUMNS)
+        low, high = max(0, first - CONTEXT_COLUMNS), min(self._columns, end + CONTEXT_COLUMNS)
         low = max(0, min(low, high - 1 - WINDOW_COLUMNS))  # at least one window
         last_sample = self._speech.samples if high == self._columns else (high - 1) * HOP_LENGTH
         with self._job.timer.stage("speech"):

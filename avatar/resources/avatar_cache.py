@@ -58,7 +58,7 @@ class BackgroundCache:
     """One still with one background. Without a cache or a key it is empty and stores nothing."""
 
     def __init__(self, store: Cache | None = None, key: str = "") -> None:
-        self._cache, self._key = (store, f"looks {key}") if key else (None, "")
+        self._cache, self._key = (store, f"background {key}") if key else (None, "")
 
     async def get(self) -> ImageWithAlpha | None:
         """Return the image and its alpha channel, or None if it is not cached."""

@@ -225,8 +225,8 @@ class LiveSession:
             mouths: dict[int, Image] = {}
             if speaking:
                 crops = np.ascontiguousarray(avatar.crops[[images[n] for n in speaking]])
-                heard = np.stack([part[n] for n in speaking])
-                generated = await self._models.wav2lip(crops, heard, avatar.options.model)
+                mel = np.stack([part[n] for n in speaking])
+                generated = await self._models.wav2lip(crops, mel, avatar.options.model)
                 mouths = dict(zip(speaking, generated, strict=True))
             self._without_face += len(part) - len(speaking)
             for n, image in enumerate(images):

@@ -17,7 +17,7 @@ from .results import CACHED_AVATAR, NEW_AVATAR, ORIGINAL, WorkloadResult, three_
 matplotlib.use("Agg")  # needs no display
 
 BAR, GAP = 0.36, 0.02  # height of a bar, and gap, as a part of a row
-NEW, SAME, MISSED, GOAL = "#2f6f9f", "#9ec4dd", "#c0392b", "#222222"
+NEW, CACHED, MISSED, GOAL = "#2f6f9f", "#9ec4dd", "#c0392b", "#222222"
 # of the stages
 COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#edc948", "#76b7b2", "#e15759", "#9c755f", "#bab0ac", "#ff9da7")
 
@@ -46,7 +46,7 @@ def _ratios(axes: Axes, shown: Sequence[WorkloadResult]) -> list[Artist]:
     axes.set_title("time of the original ÷ time of this service", fontsize=10)
     largest = 1.0
     for row, each in enumerate(shown):
-        for subject, color, above in ((NEW_AVATAR, NEW, True), (CACHED_AVATAR, SAME, False)):
+        for subject, color, above in ((NEW_AVATAR, NEW, True), (CACHED_AVATAR, CACHED, False)):
             ratio = each.ratio(ORIGINAL, subject)
             if not ratio:
                 continue
@@ -68,7 +68,7 @@ def _ratios(axes: Axes, shown: Sequence[WorkloadResult]) -> list[Artist]:
     axes.set_axisbelow(True)
     marks: list[Artist] = [
         Patch(color=NEW, label="new avatar"),
-        Patch(color=SAME, label="same avatar"),
+        Patch(color=CACHED, label="same avatar"),
         Line2D([], [], color=GOAL, lw=2.5, label="goal"),
         Line2D([], [], color=MISSED, lw=2.5, label="missed goal"),
     ]

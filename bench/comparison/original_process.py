@@ -29,7 +29,7 @@ class _Response(TypedDict, total=False):
 
 
 class OriginalProcess:
-    """`with Apart(weights, "cpu") as original: original.clip(files, …)`.
+    """`with OriginalProcess(weights, "cpu") as original: original.clip(files, …)`.
 
     Args:
         weights: folder of the checkpoints.

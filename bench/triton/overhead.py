@@ -113,14 +113,14 @@ class _Side:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `overhead`."""
     plan = OverheadPlan()
-    for name, default, about in (
+    for name, default, description in (
         ("callers", plan.callers, "concurrent requests"),
         ("batch", plan.batch, "frames per request"),
         ("batches", plan.batches, "requests per round, on each side"),
         ("rounds", plan.rounds, "rounds"),
     ):
         parser.add_argument(
-            f"--{name}", type=positive_int, default=default, metavar="N", help=f"{about} (default: {default})"
+            f"--{name}", type=positive_int, default=default, metavar="N", help=f"{description} (default: {default})"
         )
     parser.add_argument(
         "--repository", type=Path, metavar="DIR", help="exported models (default: exported for this measurement)"
@@ -252,6 +252,6 @@ def _served_seconds(address: str, batch: Batch, batches: int, callers: int) -> f
 
 
 def _batch(rows: int) -> Batch:
-    (inputs,) = (each for each in request_data.make() if each.model is WAV2LIP)
+    (inputs,) = (each for each in request_data.make_inputs() if each.model is WAV2LIP)
     requests = [inputs.requests[row % len(inputs.requests)] for row in range(rows)]
     return tuple(np.ascontiguousarray(np.stack(arrays)) for arrays in zip(*requests, strict=True))

@@ -93,7 +93,7 @@ def file_name(model: Model) -> str:
     return f"{model.name}.json"
 
 
-def make(samples: Path = SAMPLES) -> list[Inputs]:
+def make_inputs(samples: Path = SAMPLES) -> list[Inputs]:
     """Return the inputs of every model, made from the portrait and the speech that ship with the project.
 
     Raises:
@@ -181,11 +181,11 @@ def read(path: Path, model: Model) -> Inputs:
     return Inputs(model, int(there["frames"]), requests)
 
 
-def outdated(folder: Path, made: Sequence[Inputs] | None = None) -> dict[str, str]:
+def outdated(folder: Path, current: Sequence[Inputs] | None = None) -> dict[str, str]:
     """Return what is wrong with each file that is not up to date; floats may differ by `TOLERANCE`."""
     found = {}
-    made = make() if made is None else made
-    for inputs in made:
+    current = make_inputs() if current is None else current
+    for inputs in current:
         path = folder / file_name(inputs.model)
         if not path.is_file():
             found[path.name] = "missing"
@@ -198,17 +198,17 @@ def outdated(folder: Path, made: Sequence[Inputs] | None = None) -> dict[str, st
         if not _same(there, inputs):
             found[path.name] = "was made from other samples"
     for path in folder.glob("*.json"):
-        if path.name not in {file_name(inputs.model) for inputs in made}:
+        if path.name not in {file_name(inputs.model) for inputs in current}:
             found[path.name] = "belongs to no model"
     return found
 
 
 def write(folder: Path) -> list[str]:
     """Write the files that are not up to date, remove those of unknown models; return the names of both."""
-    made = make()
-    names = outdated(folder, made)
+    current = make_inputs()
+    names = outdated(folder, current)
     for name in names:
-        wanted = [inputs for inputs in made if file_name(inputs.model) == name]
+        wanted = [inputs for inputs in current if file_name(inputs.model) == name]
         if not wanted:
             (folder / name).unlink()
         for inputs in wanted:

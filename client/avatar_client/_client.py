@@ -26,7 +26,7 @@ from ._shared_memory import GrpcRegionRegistry, SharedMemoryPool
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-Net = Literal["wav2lip", "wav2lip_gan"]
+Generator = Literal["wav2lip", "wav2lip_gan"]
 
 
 class AvatarClient:
@@ -187,7 +187,7 @@ class AvatarClient:
         """
         return _models.mel(self._infer, audio, fps)
 
-    def lipsync(self, frames: Images, boxes: Boxes, mel: Floats, model: Net = "wav2lip") -> Images:
+    def lipsync(self, frames: Images, boxes: Boxes, mel: Floats, model: Generator = "wav2lip") -> Images:
         """Generate the faces that speak what the windows contain, in calls of 32.
 
         Args:

@@ -43,7 +43,7 @@ def post(
     files: Mapping[str, Path],
     out: Path,
     timeout: float,
-    tell: OnProgress = lambda stage, done, total: None,
+    on_progress: OnProgress = lambda stage, done, total: None,
 ) -> PostResult:
     """Post the form, and write the response to `out`, which is complete or stays as it was.
 
@@ -62,11 +62,11 @@ def post(
     """
     form = MultipartForm(fields, files)
     with atomic_write(out) as file, closing(_connect(url)) as connection:
-        answer = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, tell)
+        answer = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, on_progress)
         try:
             if answer.status != http.client.OK:
                 raise _refusal(answer)
-            _fetch(answer, file, tell)
+            _fetch(answer, file, on_progress)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{url} broke off its response: {error!r}") from error
     frames = answer.headers.get("X-Avatar-Frames", "")
@@ -100,7 +100,7 @@ class MultipartForm:
         head = f'--{self.boundary}\r\nContent-Disposition: form-data; name="{name}"{of_file}\r\n{kind}\r\n'
         return head.encode(errors="replace")
 
-    def pieces(self) -> Iterator[bytes]:
+    def blocks(self) -> Iterator[bytes]:
         """Yield its bytes. Raises OSError where a file became shorter meanwhile."""
         for part in self._parts:
             if isinstance(part, bytes):
@@ -130,47 +130,47 @@ def _connect(url: str) -> http.client.HTTPConnection:
 
 
 def _exchange(
-    connection: http.client.HTTPConnection, path: str, form: MultipartForm, timeout: float, tell: OnProgress
+    connection: http.client.HTTPConnection, path: str, form: MultipartForm, timeout: float, on_progress: OnProgress
 ) -> http.client.HTTPResponse:
-    def told() -> Iterator[bytes]:
+    def with_progress() -> Iterator[bytes]:
         sent = 0
-        for piece in form.pieces():
+        for piece in form.blocks():
             yield piece
             sent += len(piece)
-            tell(SENDING, sent, form.length)
+            on_progress(SENDING, sent, form.length)
 
     connection.sock.settimeout(timeout)
     kind = f"multipart/form-data; boundary={form.boundary}"
     headers = {"Content-Type": kind, "Content-Length": str(form.length), "Accept": "*/*"}
     try:
         try:
-            connection.request("POST", path, told(), headers)
+            connection.request("POST", path, with_progress(), headers)
         except (BrokenPipeError, ConnectionResetError):
             pass  # rejected before its end, for example because of its size: the response may have arrived
         else:
-            _wait(connection, timeout, tell)
+            _wait(connection, timeout, on_progress)
         return connection.getresponse()
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise Unavailable(f"{connection.host} gave no answer: {error!r}") from error
 
 
-def _wait(connection: http.client.HTTPConnection, timeout: float, tell: OnProgress) -> None:
+def _wait(connection: http.client.HTTPConnection, timeout: float, on_progress: OnProgress) -> None:
     """Wait until the first byte of the response can be read. Raises TimeoutError."""
     begin = time.monotonic()
     while not select.select([connection.sock], [], [], POLL_SECONDS)[0]:
         waited = time.monotonic() - begin
         if waited > timeout:
             raise TimeoutError(f"nothing for {timeout:g} s")
-        tell(WAITING, int(waited), None)
+        on_progress(WAITING, int(waited), None)
 
 
-def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, tell: OnProgress) -> None:
+def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, on_progress: OnProgress) -> None:
     length = answer.headers.get("Content-Length", "")
     total, got = (int(length) if length.isdecimal() else None), 0
     while piece := answer.read(BLOCK_BYTES):
         got += len(piece)
         file.write(piece)
-        tell(FETCHING, got, total)
+        on_progress(FETCHING, got, total)
     if total is not None and got != total:
         raise Unavailable(f"the answer broke off after {got} of {total} bytes")
 

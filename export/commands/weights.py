@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept-license", action="store_true", help="accept the license of the Wav2Lip weights without a prompt"
     )
-    parser.add_argument(  # the name of version 0.1.0
+    parser.add_argument(  # an old name, accepted until 0.2
         "--accept-licence", dest="accept_license", action="store_true", help=argparse.SUPPRESS
     )
     parser.add_argument("--mirror", metavar="URL", help="try this address first; it serves the official file names")

@@ -87,7 +87,7 @@ def test_any_cuts_of_any_length_have_the_windows_of_the_whole(seed: int) -> None
 
 
 def test_a_piece_longer_than_what_is_worked_on_at_once_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mel_stream, "PIECE", 5000)
+    monkeypatch.setattr(mel_stream, "BLOCK_SAMPLES", 5000)
     speech, stream = noise(40_321), MelStream(25.0)
     assert_same(streamed(stream, speech, 12_345), speech, stream, 25.0)
 
@@ -256,8 +256,8 @@ def test_after_an_hour_every_window_is_still_the_right_one(monkeypatch: pytest.M
     monkeypatch.setattr(mel_stream, "mel_spectrogram", places)
     fps, hour = 30_000 / 1001, 3600 * SAMPLE_RATE
     stream, starts = MelStream(fps), []
-    for first in range(0, hour, mel_stream.PIECE):
-        windows = stream.feed((np.arange(first, first + mel_stream.PIECE) // 200).astype(np.float32))
+    for first in range(0, hour, mel_stream.BLOCK_SAMPLES):
+        windows = stream.feed((np.arange(first, first + mel_stream.BLOCK_SAMPLES) // 200).astype(np.float32))
         assert (np.diff(windows[:, 0]) == 1).all()
         starts.extend(windows[:, 0, 0].astype(int).tolist())
         assert held(stream) < 30_000

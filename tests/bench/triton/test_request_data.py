@@ -30,12 +30,12 @@ MEGABYTE = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Inputs]:
-    return {inputs.model.name: inputs for inputs in request_data.make()}
+def generated() -> dict[str, Inputs]:
+    return {inputs.model.name: inputs for inputs in request_data.make_inputs()}
 
 
-def test_there_is_an_up_to_date_file_for_each_model(made: dict[str, Inputs]) -> None:
-    assert request_data.outdated(REQUEST_DATA, list(made.values())) == {}
+def test_there_is_an_up_to_date_file_for_each_model(generated: dict[str, Inputs]) -> None:
+    assert request_data.outdated(REQUEST_DATA, list(generated.values())) == {}
     assert {path.name for path in REQUEST_DATA.glob("*.json")} == {f"{name}.json" for name in NAMES}
 
 
@@ -47,9 +47,11 @@ def test_a_file_is_small_and_names_its_model(model: Model) -> None:
 
 
 @every_model
-def test_the_arrays_fit_the_tensors_of_the_model_and_are_not_constant(made: dict[str, Inputs], model: Model) -> None:
-    assert made[model.name].frames > 0
-    for given in made[model.name].requests:
+def test_the_arrays_fit_the_tensors_of_the_model_and_are_not_constant(
+    generated: dict[str, Inputs], model: Model
+) -> None:
+    assert generated[model.name].frames > 0
+    for given in generated[model.name].requests:
         for tensor, array in zip(model.inputs, given, strict=True):
             if array is None:
                 assert tensor.optional, tensor.name
@@ -59,8 +61,10 @@ def test_the_arrays_fit_the_tensors_of_the_model_and_are_not_constant(made: dict
 
 
 @pytest.mark.parametrize("model", REQUEST_RESPONSE, ids=lambda model: model.name)
-def test_a_model_returns_as_many_frames_as_its_file_says(triton: Triton, made: dict[str, Inputs], model: Model) -> None:
-    inputs = made[model.name]
+def test_a_model_returns_as_many_frames_as_its_file_says(
+    triton: Triton, generated: dict[str, Inputs], model: Model
+) -> None:
+    inputs = generated[model.name]
     names = [tensor.name for tensor in model.inputs]
     request = [array[None] if model.max_batch_size else array for array in inputs.requests[0] if array is not None]
     with caller(triton.grpc_address) as call:
@@ -73,66 +77,66 @@ def test_a_model_returns_as_many_frames_as_its_file_says(triton: Triton, made: d
 
 
 def test_the_face_box_of_the_files_is_where_the_detector_finds_the_face(
-    stand_in_weights: Path, made: dict[str, Inputs]
+    stand_in_weights: Path, generated: dict[str, Inputs]
 ) -> None:
-    (image,), (_, _, _, boxes) = made[S3FD.name].requests[0], made[LIPSYNC_CLIP.name].requests[0]
+    (image,), (_, _, _, boxes) = generated[S3FD.name].requests[0], generated[LIPSYNC_CLIP.name].requests[0]
     assert image is not None
     assert boxes is not None
     (found,) = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), [image])
     assert iou(found, boxes)[0] > 0.4
 
 
-def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, made: dict[str, Inputs]) -> None:
-    (given,) = _given(made[AVATAR.name])
+def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, generated: dict[str, Inputs]) -> None:
+    (given,) = _given(generated[AVATAR.name])
     with stub(triton.grpc_address) as server:
         answers = ask(server, request(AVATAR.name, **given))
     assert answers.summary is not None, answers.error
-    assert answers.summary["frames"] == made[AVATAR.name].frames
+    assert answers.summary["frames"] == generated[AVATAR.name].frames
     assert answers.summary["without_face"] == 0
     assert answers.video
 
 
-def test_a_session_has_as_many_frames_as_its_file_says_and_steps(triton: Triton, made: dict[str, Inputs]) -> None:
-    steps = _given(made[LIVE.name])
+def test_a_session_has_as_many_frames_as_its_file_says_and_steps(triton: Triton, generated: dict[str, Inputs]) -> None:
+    steps = _given(generated[LIVE.name])
     with stub(triton.grpc_address) as server:
         talk = Talk(server, 7_000_001)
         for number, given in enumerate(steps, 1):
             talk.say(start=number == 1, end=number == len(steps), **given)
         answers = talk.hear(len(steps))
     assert answers.summary is not None, answers.error
-    assert len(answers.frames) == answers.summary["frames"] == made[LIVE.name].frames == len(steps)
+    assert len(answers.frames) == answers.summary["frames"] == generated[LIVE.name].frames == len(steps)
     assert answers.summary["without_face"] == 0
     assert {"jpeg", "box"} <= answers.frames[0].keys()
 
 
-def test_a_sequence_is_one_stream_of_steps_without_omitted_inputs(tmp_path: Path, made: dict[str, Inputs]) -> None:
-    whole = json.loads(request_data.render(made[LIVE.name]))
+def test_a_sequence_is_one_stream_of_steps_without_omitted_inputs(tmp_path: Path, generated: dict[str, Inputs]) -> None:
+    whole = json.loads(request_data.render(generated[LIVE.name]))
     (steps,) = whole["data"]
     assert [sorted(step) for step in steps] == [["face_file", "format"], *[["pcm"]] * (len(steps) - 1)]
     assert steps[-1]["pcm"] == {"content": [], "shape": [0]}
     whole["data"] = steps
     (tmp_path / "live.json").write_text(json.dumps(whole))
-    assert "does not fit" in request_data.outdated(tmp_path, [made[LIVE.name]])["live.json"]
+    assert "does not fit" in request_data.outdated(tmp_path, [generated[LIVE.name]])["live.json"]
 
 
-def test_a_written_file_is_read_back_and_up_to_date(tmp_path: Path, made: dict[str, Inputs]) -> None:
+def test_a_written_file_is_read_back_and_up_to_date(tmp_path: Path, generated: dict[str, Inputs]) -> None:
     assert main(["perf-inputs", "--dir", str(tmp_path), "--check"]) == 1
     assert main(["perf-inputs", "--dir", str(tmp_path)]) == 0
     assert main(["perf-inputs", "--dir", str(tmp_path), "--check"]) == 0
     for model in MODELS:
-        there = request_data.read(tmp_path / request_data.file_name(model), model)
-        for ours, theirs in zip(there.requests, made[model.name].requests, strict=True):
+        written = request_data.read(tmp_path / request_data.file_name(model), model)
+        for ours, theirs in zip(written.requests, generated[model.name].requests, strict=True):
             for a, b in zip(ours, theirs, strict=True):
                 assert (a is None) == (b is None)
                 if a is not None and b is not None:
                     np.testing.assert_array_equal(a, b)
 
 
-def test_the_last_bits_of_another_processor_are_no_difference_but_other_content_is(
-    tmp_path: Path, made: dict[str, Inputs]
+def test_rounding_on_another_processor_is_no_difference_but_other_content_is(
+    tmp_path: Path, generated: dict[str, Inputs]
 ) -> None:
     def outdated(change: float) -> dict[str, str]:
-        wav2lip = made[WAV2LIP.name]
+        wav2lip = generated[WAV2LIP.name]
         requests = [(face, mel + np.float32(change)) for face, mel in wav2lip.requests if mel is not None]
         (tmp_path / "wav2lip.json").write_text(request_data.render(replace(wav2lip, requests=requests)))
         return request_data.outdated(tmp_path, [wav2lip])
@@ -151,13 +155,13 @@ def test_the_last_bits_of_another_processor_are_no_difference_but_other_content_
     ],
 )
 def test_a_file_that_does_not_fit_is_named(
-    tmp_path: Path, made: dict[str, Inputs], change: Callable[[list], object], reason: str
+    tmp_path: Path, generated: dict[str, Inputs], change: Callable[[list], object], reason: str
 ) -> None:
-    whole = json.loads(request_data.render(made[WAV2LIP.name]))
+    whole = json.loads(request_data.render(generated[WAV2LIP.name]))
     change(whole["data"])
     (tmp_path / "wav2lip.json").write_text(json.dumps(whole))
     (tmp_path / "none.json").write_text("{}")
-    found = request_data.outdated(tmp_path, [made[WAV2LIP.name]])
+    found = request_data.outdated(tmp_path, [generated[WAV2LIP.name]])
     assert reason in found["wav2lip.json"]
     assert found["none.json"] == "belongs to no model"
 
