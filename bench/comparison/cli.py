@@ -73,9 +73,8 @@ def _add_workload_options(group: argparse._ArgumentGroup) -> None:
         type=float,
         default=MEGAPIXELS,
         metavar="MEGAPIXELS",
-        help="how much of a video the original algorithm processes per round: frames of so many megapixels for the "
-        f"detection, {GENERATED_FRAMES} frames for the generation. Times are scaled to the whole video "
-        f"(default: {MEGAPIXELS:g}; 0: the whole video)",
+        help="total size of the video frames in which the original algorithm detects faces per round; it generates "
+        f"{GENERATED_FRAMES} frames. Times are scaled to the whole video (default: {MEGAPIXELS:g}; 0: the whole video)",
     )
     group.add_argument("--no-original", action="store_true", help="do not run the original algorithm")
     group.add_argument(

@@ -1,4 +1,4 @@
-"""Run the workloads: each in rounds, in which the original, the service, the networks and the encoder take turns."""
+"""Run each workload in rounds; in each round the original, the service, the networks and the encoder run in turn."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Runner:
     def _serve_and_measure(
         self, result: WorkloadResult, networks: BareRuntime, original: OriginalProcess | None, repository: Path
     ) -> None:
-        """Measure over a stack of the workload's own, so that its first request finds everything cold."""
+        """Measure with a new stack for the workload, so that its first request runs cold."""
         logs = self._args.work / "logs" / result.workload.name
         with tempfile.TemporaryDirectory(prefix="bench-") as name:
             settings = {"AVATAR_CACHE_DIR": str(Path(name) / "cache")}  # empty, unlike this machine's own

@@ -77,7 +77,7 @@ class _Call(Protocol):
 
 
 async def run_sessions(url: str, plan: LivePlan, sessions: int) -> list[SessionTrace]:
-    """Run concurrent sessions, each over a connection of its own.
+    """Run concurrent sessions, each over its own connection.
 
     Start times are staggered by a fraction of a chunk so that requests do not coincide.
 

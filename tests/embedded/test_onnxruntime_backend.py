@@ -147,7 +147,7 @@ def _runs(call: Caller, model: str) -> int:
 
 
 def _add_lookup(repository: Path) -> None:
-    """Add a model with the input `row` INT64 [1] and the outputs `value` FP32 [1] (ten times the row) and `twice` of that.
+    """Add a model that maps `row` INT64 [1] to `value` FP32 [1], ten times the row, and to `twice` of that.
 
     The graph fails for a row over 63. The queue delay lets concurrent requests share a run.
     """

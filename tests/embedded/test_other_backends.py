@@ -39,7 +39,7 @@ class Arithmetic(torch.nn.Module):
 def add(
     repository: Path, backend: str, name: str = "", *, open_width: bool = True, parameters: dict[str, str] | None = None
 ) -> Path:
-    """Add the arithmetic model for a backend, with any width in its config and, if `open_width`, its IR; return the file."""
+    """Add the arithmetic for a backend; its config and, if `open_width`, its IR accept any width. Return its file."""
     onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
     folder = onnx.parent
     config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
