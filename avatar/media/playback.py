@@ -17,8 +17,8 @@ from .video import Logger, Video, read_frames
 # A video that fits is kept decoded instead of being decoded again for each repetition: for a video of one frame under
 # a minute of speech, ffmpeg would be started 1500 times.
 KEPT_BYTES = 64 << 20
-# Frames that are held in memory to be shown in reverse order. Each such lot costs one pass of ffmpeg through the video,
-# from its start to the end of the lot.
+# Frames that are held in memory to be shown in reverse order. Each group of them costs one pass of ffmpeg through the
+# video, from its start to the end of the group.
 REVERSED_BYTES = 256 << 20
 
 
@@ -32,8 +32,8 @@ def frame_index(n: int, count: int, mode: ExtendMode) -> int:
         return min(n, count - 1)
     if mode is ExtendMode.LOOP:
         return n % count
-    place = n % (2 * count - 2)
-    return min(place, 2 * count - 2 - place)
+    position = n % (2 * count - 2)
+    return min(position, 2 * count - 2 - position)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class FrameReader:
     log: Logger
 
     def read(self, *, first: int = 0, max_frames: int, step: int = 1) -> AsyncGenerator[Images]:
-        """Yield arrays UINT8 [n,H,W,3] BGR as `read_frames`, which also says what it raises."""
+        """Yield arrays UINT8 [n,H,W,3] BGR and raise the errors of `read_frames`."""
         return read_frames(
             self.video, self.chunk_frames, self.timer, self.log, first=first, max_frames=max_frames, step=step
         )

@@ -128,7 +128,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_variant(parser.add_argument_group("exported models (default: onnx fp32)"))
     parser.add_argument("--work", type=Path, default=WORK, help="folder for models (default: build/bench)")
     parser.add_argument(
-        "--out", type=Path, default=OUT / "serving.json", help="JSON file of every round (default: out/serving.json)"
+        "--out", type=Path, default=OUT / "overhead.json", help="JSON file of every round (default: out/overhead.json)"
     )
 
 

@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=positive_int, default=64, help="frames per request (default: 64)")
     parser.add_argument("--seconds", type=float, default=10.0, help="duration, after a second of warm-up (default: 10)")
     parser.add_argument(
-        "--out", type=Path, default=OUT / "bench-gpu.json", help="JSON file of the result (default: out/bench-gpu.json)"
+        "--out",
+        type=Path,
+        default=OUT / "throughput.json",
+        help="JSON file of the result (default: out/throughput.json)",
     )
 
 
