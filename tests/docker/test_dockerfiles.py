@@ -98,10 +98,10 @@ def test_triton_accepts_every_flag() -> None:
 
 
 def test_the_dependencies_of_the_project_are_pinned_to_the_same_versions_for_triton() -> None:
-    wanted = re.search(r"^dependencies = \[\n(.+?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
-    assert wanted
+    dependencies = re.search(r"^dependencies = \[\n(.+?)^\]", (ROOT / "pyproject.toml").read_text(), re.M | re.S)
+    assert dependencies
     pinned = (DOCKER / "triton-requirements.txt").read_text().splitlines()
-    for requirement in re.findall(r'"(.+?)"', wanted[1]):
+    for requirement in re.findall(r'"(.+?)"', dependencies[1]):
         assert requirement in pinned
     # and openvino for our own backend, which replaces NVIDIA's in the image
     openvino = re.search(r'"(openvino==[\d.]+)"', (ROOT / "pyproject.toml").read_text())
@@ -211,14 +211,12 @@ def test_options_are_passed_on_only_if_they_are_set(script: Script) -> None:
 
 @pytest.mark.parametrize("command", ["weights", "models", "stand-ins"])
 def test_the_exporter_accepts_every_flag_of_the_script(command: str) -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "export", command, "--help"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert shown.returncode == 0, shown.stderr
+    done = subprocess.run([sys.executable, "-m", "export", command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     flags = {
         "weights": ["--dir", "--accept-license"],
         "models": ["--weights", "--repository", "--profile", "--format", "--precision"],
         "stand-ins": ["--weights"],
     }
     for flag in flags[command]:
-        assert flag in shown.stdout
+        assert flag in done.stdout

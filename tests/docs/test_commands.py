@@ -28,18 +28,18 @@ def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
         except SystemExit as end:  # argparse exits after the help
             assert end.code == 0
         return capsys.readouterr().out
-    shown = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=ROOT)
-    assert shown.returncode == 0, shown.stderr
-    return shown.stdout
+    output = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=ROOT)
+    assert output.returncode == 0, output.stderr
+    return output.stdout
 
 
 @pytest.mark.parametrize("command", PYTHON, ids=" ".join)
 def test_a_python_command_accepts_its_flags(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     if command[0] == "bench" and command[1:] and not command[1].startswith("-"):
         assert command[1] in bench.COMMANDS
-    shown = _help(command, capsys)
+    output = _help(command, capsys)
     for flag in (word for word in command if word.startswith("--")):
-        assert re.search(rf"{flag}\b", shown), flag
+        assert re.search(rf"{flag}\b", output), flag
 
 
 def test_the_python_commands_are_found() -> None:

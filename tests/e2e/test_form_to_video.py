@@ -46,9 +46,9 @@ def demo(full_gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPath
     return watch(answer, tmp_path_factory.mktemp("demo"))
 
 
-def _moved(video: Video, picture: NDArray[np.uint8]) -> tuple[slice, slice]:
+def _changed_area(video: Video, image: NDArray[np.uint8]) -> tuple[slice, slice]:
     """Return the rows and columns of the rectangle in which the video clearly differs from the image."""
-    change = np.abs(video.frames.astype(np.int16) - picture).max(axis=(0, 3)) > 40
+    change = np.abs(video.frames.astype(np.int16) - image).max(axis=(0, 3)) > 40
     change = cv2.morphologyEx(change.astype(np.uint8), cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
     rows, columns = np.flatnonzero(change.any(axis=1)), np.flatnonzero(change.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -62,25 +62,25 @@ def test_the_darkness_of_the_mouth_follows_the_loudness_of_the_speech(demo: Vide
     windows = mel_windows(mel_spectrogram(listen(samples / "speech.wav")), 25.0)
     loudness = windows.mean(axis=(1, 2))
     loudness = np.append(loudness, [loudness[-1]] * (len(demo.frames) - len(loudness)))
-    picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
-    darkness = _darkness(demo, _moved(demo, picture))
+    image = cv2.imread(str(samples / "face.png")).astype(np.uint8)
+    darkness = _darkness(demo, _changed_area(demo, image))
     assert np.corrcoef(darkness, loudness)[0, 1] >= 0.8
 
 
 def test_outside_the_face_the_image_is_unchanged(demo: Video, samples: Path, stand_in_triton: Triton) -> None:
-    picture = cv2.imread(str(samples / "face.png")).astype(np.uint8)
+    image = cv2.imread(str(samples / "face.png")).astype(np.uint8)
     with caller(stand_in_triton.grpc_address) as call:
-        found = call("detect_faces", {"frames": picture[None]})
+        found = call("detect_faces", {"frames": image[None]})
     face = best_face(found["boxes"][0], found["scores"][0])
     assert face is not None
-    ((left, top, right, bottom),) = pad(face[None], picture.shape[1], picture.shape[0])
-    rows, columns = _moved(demo, picture)
+    ((left, top, right, bottom),) = pad(face[None], image.shape[1], image.shape[0])
+    rows, columns = _changed_area(demo, image)
     assert (left <= columns.start, columns.stop <= right, top <= rows.start, rows.stop <= bottom) == (True,) * 4
-    outside = np.ones(picture.shape[:2], bool)
+    outside = np.ones(image.shape[:2], bool)
     block = 16  # pixels; blocks of the codec extend beyond the edge of the box
     outside[max(0, top - block) : bottom + block, max(0, left - block) : right + block] = False
     assert outside.mean() > 0.3
-    difference = np.abs(demo.frames[::10].astype(np.int16) - picture)[:, outside]
+    difference = np.abs(demo.frames[::10].astype(np.int16) - image)[:, outside]
     assert np.quantile(difference, 0.999) <= CODEC
 
 

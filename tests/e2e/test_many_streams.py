@@ -81,8 +81,8 @@ def live(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
 
 
 def test_many_streams_use_no_more_resources_than_a_few(triton: Triton, samples: Path, tmp_path: Path) -> None:
-    picture = cv2.resize(cv2.imread(str(samples / "face.png")), (160, 120))
-    face = cv2.imencode(".png", picture)[1].tobytes()
+    image = cv2.resize(cv2.imread(str(samples / "face.png")), (160, 120))
+    face = cv2.imencode(".png", image)[1].tobytes()
     speech = write_wav(tmp_path / "speech.wav", tone(0.3)).read_bytes()
     kinds = (complete, live, complete, rejected, complete, cancelled)
     measured: list[Resources] = []

@@ -142,7 +142,7 @@ async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) ->
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])
 async def test_a_missing_face_gets_the_sentence_of_the_original_service(post: Post, extension: str) -> None:
-    answer = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda picture: None))
+    answer = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda image: None))
     sentence = "Face not detected! Ensure the video contains a face in all the frames."
     assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
 
@@ -177,11 +177,11 @@ async def test_an_extension_is_never_part_of_a_path(post: Post, tmp_path: Path, 
 
 
 async def test_a_background_is_changed_to_the_requested_color(post: Post, tmp_path: Path) -> None:
-    picture = np.zeros((96, 128, 3), np.uint8)
-    picture[:] = (40, 40, 60)
-    picture[20:80, 40:90] = (200, 90, 60)  # red enough to be a person
+    image = np.zeros((96, 128, 3), np.uint8)
+    image[:] = (40, 40, 60)
+    image[20:80, 40:90] = (200, 90, 60)  # red enough to be a person
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     frames = video_of(await post(face=file.getvalue(), background="Green"), tmp_path)
     blue, green, red = frames[0, 5, 5].astype(int)
     assert (red < 60, green > 200, blue < 60) == (True, True, True)

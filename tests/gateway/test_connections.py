@@ -59,7 +59,7 @@ async def test_a_client_that_disconnects_while_it_is_queued_leaves_the_queue(
     await eventually(lambda: gateway.jobs.queued == 0)
     render.gate.set()
     assert (await first).status_code == 200
-    assert len(render.asked) == 1
+    assert len(render.requests) == 1
     await eventually(lambda: leftovers(work) == [])
 
 
@@ -71,7 +71,7 @@ async def test_a_client_that_disconnects_during_its_upload_leaves_no_file(
     await eventually(lambda: leftovers(work) != [])
     connection.close()
     await eventually(lambda: leftovers(work) == [])
-    assert render.asked == []
+    assert render.requests == []
 
 
 async def test_a_client_that_disconnects_during_its_download_leaves_no_file(

@@ -46,15 +46,15 @@ async def test_the_files_have_fixed_names_in_a_folder_of_the_request(
     client: httpx.AsyncClient, render: FakeRender, work: Path
 ) -> None:
     await client.post("/", files=form(face_file=("../../face.png", b"f"), audio_file=("/etc/passwd", b"s")))
-    (asked,) = render.asked
-    assert (asked.face_path, asked.audio_path) == (asked.folder / "face", asked.folder / "speech")
-    assert work in asked.folder.parents
+    (request,) = render.requests
+    assert (request.face_path, request.audio_path) == (request.folder / "face", request.folder / "speech")
+    assert work in request.folder.parents
     assert leftovers(work) == []
 
 
 async def test_the_job_has_the_id_of_the_request(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(), headers={"X-Request-ID": "caller-7"})
-    assert render.asked[0].id == "caller-7"
+    assert render.requests[0].id == "caller-7"
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -116,7 +116,7 @@ async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> N
 @pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "PNG", "JPeG", ".jpg", " png "])
 async def test_an_image_extension_makes_a_still(client: httpx.AsyncClient, render: FakeRender, extension: str) -> None:
     await client.post("/", files=form(avatarFileType=extension, background="Blue"))
-    assert (render.asked[0].is_still, render.asked[0].background) == (True, Background.BLUE)
+    assert (render.requests[0].is_still, render.requests[0].background) == (True, Background.BLUE)
 
 
 @pytest.mark.parametrize("extension", ["mp4", "webm", "gif", "jpgx", " ", "../../etc/passwd", "mp4; rm -rf /", "視頻"])
@@ -125,9 +125,9 @@ async def test_any_other_extension_makes_a_video_and_never_becomes_part_of_a_pat
 ) -> None:
     answer = await client.post("/", files=form(avatarFileType=extension))
     assert answer.status_code == 200
-    (asked,) = render.asked
-    assert not asked.is_still
-    assert (asked.face_path.name, asked.audio_path.name) == ("face", "speech")
+    (request,) = render.requests
+    assert not request.is_still
+    assert (request.face_path.name, request.audio_path.name) == ("face", "speech")
     assert leftovers(work) == []
 
 
@@ -136,7 +136,7 @@ async def test_every_background_of_the_contract_is_accepted(
     client: httpx.AsyncClient, render: FakeRender, background: Background
 ) -> None:
     await client.post("/", files=form(background=background.value))
-    assert render.asked[0].background is background
+    assert render.requests[0].background is background
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_an_unknown_color_is_named_with_the_allowed_ones(
     assert (
         detail == f"background: {quoted} is not one of From Input, White, Black, Green, Red, Blue, Transparent, #rrggbb"
     )
-    assert render.asked == []
+    assert render.requests == []
 
 
 @pytest.mark.parametrize("background", ["no colour at all", " "])
@@ -159,15 +159,15 @@ async def test_the_background_of_a_video_may_have_any_value(
 ) -> None:
     answer = await client.post("/", files=form(avatarFileType="mp4", background=background))
     assert answer.status_code == 200
-    assert render.asked[0].background is Background.FROM_INPUT
+    assert render.requests[0].background is Background.FROM_INPUT
 
 
 async def test_an_image_that_is_declared_as_a_video_keeps_its_background(
     client: httpx.AsyncClient, render: FakeRender
 ) -> None:
     assert (await client.post("/", files=form(avatarFileType="mp4", background="Red"))).status_code == 200
-    assert render.asked[0].background is Background.RED
-    assert not render.asked[0].is_still
+    assert render.requests[0].background is Background.RED
+    assert not render.requests[0].is_still
 
 
 async def test_a_form_without_options_gets_the_behavior_of_the_original_service(
@@ -176,13 +176,13 @@ async def test_a_form_without_options_gets_the_behavior_of_the_original_service(
     await client.post("/", files=form())
     await client.post("/", files=form(**{option.name: "" for option in OPTION_FIELDS}))
     await client.post("/", files=form(**{option.name: option.default_text for option in OPTION_FIELDS}))
-    assert [asked.options for asked in render.asked] == [Options()] * 3
+    assert [request.options for request in render.requests] == [Options()] * 3
 
 
 async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(pads="0,20,0,0", face="left", model="wav2lip_gan", length="bounce,keep"))
-    (asked,) = render.asked
-    assert asked.options == Options(
+    (request,) = render.requests
+    assert request.options == Options(
         pads=(0, 20, 0, 0),
         face=FaceOrder.LEFT,
         model=Generator.WAV2LIP_GAN,
@@ -194,7 +194,7 @@ async def test_options_reach_the_job(client: httpx.AsyncClient, render: FakeRend
 async def test_an_invalid_option_is_named(client: httpx.AsyncClient, render: FakeRender) -> None:
     assert await rejection(client, form(blend="soft")) == "blend: expected original or feather; got 'soft'"
     assert await rejection(client, form(fps=("file", b"25"))) == "fps: send text here, not a file"
-    assert render.asked == []
+    assert render.requests == []
 
 
 async def test_an_unknown_field_is_ignored_unless_forms_are_strict(serve: Serve) -> None:
@@ -210,7 +210,7 @@ async def test_the_limits_of_the_settings_reach_the_job(serve: Serve, render: Fa
     limits = {"max_megapixels": 12, "work_megapixels": 2, "max_speech_seconds": 60, "max_frames": 900, "max_fps": 60}
     async with serve(**limits) as client:
         await client.post("/", files=form())
-    assert render.asked[0].limits == Limits(12_000_000, 2_000_000, 60, 900, 60)
+    assert render.requests[0].limits == Limits(12_000_000, 2_000_000, 60, 900, 60)
 
 
 async def test_a_value_that_is_too_long_is_named(client: httpx.AsyncClient) -> None:
@@ -253,7 +253,7 @@ async def test_a_form_that_ends_inside_a_file_is_rejected(client: httpx.AsyncCli
     answer = await client.post("/", content=body, headers=headers)
     assert answer.status_code == 400
     assert "ends before its closing boundary" in answer.json()["detail"]
-    assert render.asked == []
+    assert render.requests == []
 
 
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
@@ -312,17 +312,17 @@ async def test_wrong_methods_and_paths_get_an_error_of_the_same_form(
 async def test_a_background_may_be_any_color_or_transparent(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(background="#00A0ff"))
     await client.post("/", files=form(background="Transparent"))
-    assert [asked.background for asked in render.asked] == [Color((0, 160, 255)), Background.TRANSPARENT]
+    assert [request.background for request in render.requests] == [Color((0, 160, 255)), Background.TRANSPARENT]
     for wrong in ("#00a0f", "00a0ff", "#00a0fg"):
         assert "#rrggbb" in await rejection(client, form(background=wrong))
 
 
 async def test_an_image_may_be_sent_as_the_background(client: httpx.AsyncClient, render: FakeRender) -> None:
     await client.post("/", files=form(background_file=("beach.jpg", b"a beach")))
-    (asked,) = render.asked
-    assert asked.background_file == asked.folder / "backdrop"
+    (request,) = render.requests
+    assert request.background_file == request.folder / "backdrop"
     await client.post("/", files=form(background_file=("", b"")))  # as a browser sends a blank one
-    assert render.asked[1].background_file is None
+    assert render.requests[1].background_file is None
     detail = await rejection(client, form(background_file="text"))
     assert detail == "background_file: send a file here, not text"
 

@@ -89,9 +89,9 @@ def sixteen_bits_of_gray() -> bytes:
 
 def half_transparent() -> bytes:
     data = io.BytesIO()
-    picture = painted()
-    picture.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 160).astype(np.uint8), (120, 1))))
-    picture.save(data, "PNG")
+    image = painted()
+    image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 160).astype(np.uint8), (120, 1))))
+    image.save(data, "PNG")
     return data.getvalue()
 
 

@@ -26,7 +26,7 @@ async def test_several_forms_at_once_do_not_mix(serve: Serve, render: FakeRender
     async with serve(max_jobs=8) as client:
         posts = [asyncio.create_task(post(client, b"%d" % number * 100_000)) for number in range(8)]
         await render.reached(8)
-        assert len({asked.folder for asked in render.asked}) == 8
+        assert len({request.folder for request in render.requests}) == 8
         render.gate.set()
         assert await asyncio.gather(*posts) == [b"%d" % number * 100_000 + b"|a speech" for number in range(8)]
         assert leftovers(work) == []
@@ -40,7 +40,7 @@ async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_follow(serv
         render.gate.set()
         await asyncio.gather(*posts)
     assert render.most_running == 2
-    assert len(render.asked) == 7
+    assert len(render.requests) == 7
 
 
 async def test_a_request_over_the_limit_is_rejected_until_another_ends(serve: Serve, render: FakeRender) -> None:

@@ -73,7 +73,7 @@ async def test_with_triton_down_a_form_gets_503_and_ping_still_responds(
         answer = await client.post("/", files=form())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "7")
         assert answer.json() == {"detail": "Triton does not answer at 127.0.0.1:1"}
-        assert render.asked == []
+        assert render.requests == []
         assert leftovers(work) == []
         assert (await client.get("/ping")).json() == {"pong": "-"}
         assert (await client.get("/health/live")).status_code == 200

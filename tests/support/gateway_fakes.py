@@ -1,4 +1,4 @@
-"""A gateway's surroundings for tests: a job that they command, forms, a look at what is left behind."""
+"""Helpers for the gateway tests: a fake job, fake models, forms, and a check for files that are left."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -19,13 +19,13 @@ from gateway.service import Service
 
 
 class FakeRender:
-    """A job whose video is the face's bytes, a bar, and the speech's bytes.
+    """A job whose video is the bytes of the face, a bar, and the bytes of the speech.
 
-    It waits for `gate`, raises `error` if there is one, and keeps what it was asked for.
+    It waits for `gate`, raises `error` if it is set, and records its requests.
     """
 
     def __init__(self) -> None:
-        self.asked: list[AvatarRequest] = []
+        self.requests: list[AvatarRequest] = []
         self.running = 0
         self.most_running = 0
         self.cancelled = 0
@@ -35,7 +35,7 @@ class FakeRender:
         self.stand_ins: tuple[str, ...] = ()
 
     async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | RenderResult]:
-        self.asked.append(request)
+        self.requests.append(request)
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         try:
@@ -53,26 +53,26 @@ class FakeRender:
             self.running -= 1
 
     async def reached(self, jobs: int) -> None:
-        """Return when so many jobs run at once."""
+        """Return when this number of jobs run at once."""
         await eventually(lambda: self.running == jobs)
 
 
 class ReadyModels(FakeInference):
-    """Triton is there; FakeRender calls no model."""
+    """Models that are ready; FakeRender calls none."""
 
     async def check_ready(self) -> None:
         return None
 
 
 class DownModels(ReadyModels):
-    """Triton cannot be reached."""
+    """Models of a Triton that cannot be reached."""
 
     async def check_ready(self) -> None:
         raise Unavailable("Triton does not answer at 127.0.0.1:1", retry_after=7)
 
 
 def service_of(client: httpx.AsyncClient) -> Service:
-    """Return the service of the application that runs in this process behind `client`."""
+    """Return the service of the application that `client` calls in this process."""
     transport = client._transport
     assert isinstance(transport, httpx.ASGITransport)
     assert isinstance(transport.app, FastAPI)
@@ -80,25 +80,25 @@ def service_of(client: httpx.AsyncClient) -> Service:
     return service
 
 
-async def eventually(what: Callable[[], bool]) -> None:
-    """Return when `what` holds; fail when it does not come to hold."""
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return when `condition` is true; fail if it does not become true."""
     async with asyncio.timeout(20):
-        while not what():  # noqa: ASYNC110 - what it looks at tells nobody
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
 
 def contents(folder: Path) -> list[Path]:
-    """All that lies in the folder and below it."""
+    """Return all paths below the folder."""
     return sorted(folder.rglob("*"))
 
 
 def leftovers(work: Path) -> list[Path]:
-    """All that lies in the work folder, the running gateway's own folder apart."""
+    """Return all paths below the work folder, except the folders directly in it, which belong to gateways."""
     return [path for path in contents(work) if path.parent != work]
 
 
 def form(**changes: Any) -> dict[str, Any]:
-    """The parts of a good form as httpx takes them, with changes; None leaves a field out."""
+    """Return the parts of a valid form for httpx, with changes; None omits a field."""
     parts: dict[str, Any] = {
         "face_file": ("face.png", b"a face"),
         "audio_file": ("speech.wav", b"a speech"),

@@ -21,7 +21,7 @@ from embedded.server import Triton
 from lipsync import tensors
 from lipsync.errors import InvalidInput
 
-PICTURE = np.zeros((8, 8, 3), np.uint8)
+IMAGE = np.zeros((8, 8, 3), np.uint8)
 INSIDE = "in ensemble 'x', /opt/secret/model.py line 7"
 
 
@@ -103,7 +103,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 def region_of(request: Any) -> str:
-    """The shared memory that a request's answer goes to, or nothing."""
+    """Return the shared memory region of the request's output, or an empty string."""
     return str(request.outputs[0].parameters["shared_memory_region"].string_param)
 
 
@@ -125,7 +125,7 @@ async def serving(
 
 async def test_tensors_are_sent_and_received_by_name() -> None:
     async with serving() as (server, models):
-        labels = await models.segment(PICTURE)
+        labels = await models.segment(IMAGE)
     np.testing.assert_array_equal(labels, np.full((8, 8), 15))
     (sent,) = server.requests
     assert sent.model_name == "segmentation"
@@ -138,7 +138,7 @@ async def test_a_server_that_cannot_serve_is_unavailable(status: str) -> None:
     async with serving() as (server, models):
         server.status = grpc.StatusCode[status]
         with pytest.raises(Unavailable) as error:
-            await models.segment(PICTURE)
+            await models.segment(IMAGE)
     assert error.value.retry_after > 0
     assert "secret" not in str(error.value)
 
@@ -147,16 +147,16 @@ async def test_a_response_that_takes_too_long_is_unavailable() -> None:
     async with serving(seconds=0.1) as (server, models):
         server.hang = True
         with pytest.raises(Unavailable, match="in time"):
-            await models.segment(PICTURE)
+            await models.segment(IMAGE)
 
 
 async def test_a_server_on_another_machine_receives_all_tensors_by_grpc(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "avatar")
-    picture = np.zeros((200, 300, 3), np.uint8)
+    image = np.zeros((200, 300, 3), np.uint8)
     async with serving() as (server, models):
         for _ in range(3):
-            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
-    assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [picture.tobytes()] * 3
+            np.testing.assert_array_equal(await models.segment(image), np.full((200, 300), 15))
+    assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [image.tobytes()] * 3
     assert [call for call, _ in server.calls].count("register") == 1
     assert [record.message for record in caplog.records] == [
         "frames are sent to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
@@ -171,10 +171,10 @@ async def test_shared_memory_that_is_disabled_is_not_tried() -> None:
 
 @pytest.mark.parametrize("late", [False, True], ids=["cancelled", "not answered in time"])
 async def test_a_region_that_the_server_may_still_use_is_not_given_to_another_call(late: bool) -> None:
-    picture = np.zeros((200, 300, 3), np.uint8)
+    image = np.zeros((200, 300, 3), np.uint8)
     async with serving(seconds=1 if late else 30) as (server, models):
         server.shares = server.hang = True
-        task = asyncio.create_task(models.segment(picture))
+        task = asyncio.create_task(models.segment(image))
         while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
             await asyncio.sleep(0.01)
         used = region_of(server.requests[0])
@@ -185,7 +185,7 @@ async def test_a_region_that_the_server_may_still_use_is_not_given_to_another_ca
             await task
         server.hang = False
         for _ in range(3):
-            np.testing.assert_array_equal(await models.segment(picture), np.full((200, 300), 15))
+            np.testing.assert_array_equal(await models.segment(image), np.full((200, 300), 15))
         (another,) = {region_of(request) for request in server.requests[1:]}  # one region, which is reused
         assert another not in ("", used)
         assert used in server.regions
@@ -199,12 +199,12 @@ async def test_every_call_has_a_deadline() -> None:
         await models.check_ready()
         await models.model_info(Generator.WAV2LIP)
         await models.mel_windows(np.zeros(3200, np.float32), 25.0)
-        await models.detect_faces(PICTURE[None])
+        await models.detect_faces(IMAGE[None])
         windows = np.zeros((1, 80, 16), np.float32)
-        await models.lipsync(PICTURE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP)
-        await models.segment(PICTURE)
-    asked = {call for call, _ in server.calls}
-    assert asked == {
+        await models.lipsync(IMAGE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP)
+        await models.segment(IMAGE)
+    received = {call for call, _ in server.calls}
+    assert received == {
         "server ready",
         "model ready",
         "config",
@@ -220,13 +220,13 @@ async def test_input_that_a_model_rejects_is_invalid_input() -> None:
     async with serving() as (server, models):
         server.status = grpc.StatusCode.INVALID_ARGUMENT
         with pytest.raises(InvalidInput):
-            await models.segment(PICTURE)
+            await models.segment(IMAGE)
 
 
 async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
     async with serving() as (server, models):
         with pytest.raises(InvalidInput, match="image: UINT8"):
-            await models.segment(PICTURE.astype(np.float32))
+            await models.segment(IMAGE.astype(np.float32))
         assert not server.requests
 
 
@@ -235,7 +235,7 @@ async def test_a_failing_model_is_a_500_without_its_message(status: str) -> None
     async with serving() as (server, models):
         server.status = grpc.StatusCode[status]
         with pytest.raises(AvatarError) as error:
-            await models.segment(PICTURE)
+            await models.segment(IMAGE)
     assert error.value.status == 500
     assert not isinstance(error.value, ClientError | Unavailable)
     assert "secret" not in str(error.value)
@@ -277,7 +277,7 @@ async def test_no_server_at_all_is_unavailable(nowhere: str) -> None:
     with pytest.raises(Unavailable, match="cannot be reached"):
         await models.model_info(Generator.WAV2LIP)
     with pytest.raises(Unavailable, match="cannot be reached"):
-        await models.segment(PICTURE)
+        await models.segment(IMAGE)
     await models.close()
 
 
@@ -291,15 +291,15 @@ async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
 
 async def test_a_closed_client_can_be_used_again() -> None:
     async with serving() as (_, models):
-        await models.segment(PICTURE)
+        await models.segment(IMAGE)
         await models.close()
-        await models.segment(PICTURE)
+        await models.segment(IMAGE)
 
 
 async def test_a_call_can_be_cancelled_while_the_server_works() -> None:
     async with serving() as (server, models):
         server.hang = True
-        task = asyncio.create_task(models.segment(PICTURE))
+        task = asyncio.create_task(models.segment(IMAGE))
         while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
             await asyncio.sleep(0.01)
         task.cancel()
@@ -310,7 +310,7 @@ async def test_a_call_can_be_cancelled_while_the_server_works() -> None:
 async def test_a_running_call_fails_when_the_client_is_closed_and_is_not_cancelled() -> None:
     async with serving() as (server, models):
         server.hang = True
-        calls = [asyncio.create_task(call) for call in (models.segment(PICTURE), models.check_ready())]
+        calls = [asyncio.create_task(call) for call in (models.segment(IMAGE), models.check_ready())]
         while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
             await asyncio.sleep(0.01)
         await models.close()
@@ -325,9 +325,9 @@ async def test_a_live_triton_gives_the_results_of_the_library(triton: Triton) ->
     try:
         await models.check_ready()
         assert set((await models.model_info(Generator.WAV2LIP)).stand_ins) == {"s3fd", "wav2lip", "segmentation"}
-        sound = (random.standard_normal(16_000) * 0.1).astype(np.float32)
-        windows = await models.mel_windows(sound, 24000 / 1001)
-        np.testing.assert_allclose(windows, await fake.mel_windows(sound, 24000 / 1001), atol=1e-4)
+        speech = (random.standard_normal(16_000) * 0.1).astype(np.float32)
+        windows = await models.mel_windows(speech, 24000 / 1001)
+        np.testing.assert_allclose(windows, await fake.mel_windows(speech, 24000 / 1001), atol=1e-4)
         frames = random.randint(0, 256, (3, 120, 160, 3)).astype(np.uint8)
         boxes, scores = await models.detect_faces(frames)
         assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))

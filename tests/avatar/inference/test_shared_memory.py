@@ -99,14 +99,14 @@ async def test_both_transports_give_the_same_results_and_no_region_is_left(trito
     frames = np.concatenate([FRAMES] * 6)[:16]
     async with reaching(triton) as (models, client):
         before = await listed(client)
-        asked: list[Callable[[GrpcInferenceClient], Awaitable[Any]]] = [
-            lambda m: m.detect_faces(FRAMES),
-            lambda m: m.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
-            lambda m: m.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Generator.WAV2LIP_GAN),
-            lambda m: m.segment(FRAMES[0]),
+        requests: list[Callable[[GrpcInferenceClient], Awaitable[Any]]] = [
+            lambda client: client.detect_faces(FRAMES),
+            lambda client: client.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
+            lambda client: client.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Generator.WAV2LIP_GAN),
+            lambda client: client.segment(FRAMES[0]),
         ]
-        for ask in asked:
-            for plain, shared in zip(await ask(inline), await ask(models), strict=True):
+        for send in requests:
+            for plain, shared in zip(await send(inline), await send(models), strict=True):
                 np.testing.assert_array_equal(shared, plain)
         used = await listed(client) - before
         assert used
@@ -130,11 +130,11 @@ async def test_both_transports_accept_frames_as_separate_arrays(triton: Triton) 
 
 
 async def test_concurrent_calls_get_their_own_results_which_later_calls_do_not_overwrite(triton: Triton) -> None:
-    pictures = [RANDOM.randint(0, 256, (150 + n, 200, 3)).astype(np.uint8) for n in range(8)]
+    images = [RANDOM.randint(0, 256, (150 + n, 200, 3)).astype(np.uint8) for n in range(8)]
     async with reaching(triton) as (models, _):
-        answers = [labels for _ in range(3) for labels in await asyncio.gather(*map(models.segment, pictures))]
-        for picture, labels in zip(pictures * 3, answers, strict=True):
-            np.testing.assert_array_equal(labels, await FakeInference().segment(picture))
+        answers = [labels for _ in range(3) for labels in await asyncio.gather(*map(models.segment, images))]
+        for image, labels in zip(images * 3, answers, strict=True):
+            np.testing.assert_array_equal(labels, await FakeInference().segment(image))
 
 
 async def test_late_output_of_a_cancelled_call_reaches_no_other_call(triton: Triton) -> None:

@@ -21,30 +21,30 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:Deprecation
 
 
 @pytest.fixture(scope="module")
-def nets(golden: Path) -> tuple[S3FD, Wav2Lip]:
+def networks(golden: Path) -> tuple[S3FD, Wav2Lip]:
     detector, generator = S3FD().eval(), Wav2Lip().eval()
     detector.load_state_dict(golden_state(golden / "s3fd_state.json"))
     generator.load_state_dict(golden_state(golden / "wav2lip_state.json"))
     return detector, generator
 
 
-def test_the_detection_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_detection_equals_the_golden_data(golden: Path, networks: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "s3fd.npz") as recorded:
-        np.testing.assert_array_equal(original.detect(nets[0], recorded["frames"]), recorded["best_int"])
+        np.testing.assert_array_equal(original.detect(networks[0], recorded["frames"]), recorded["best_int"])
 
 
-def test_the_generation_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_generation_equals_the_golden_data(golden: Path, networks: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "wav2lip.npz") as recorded:
-        mouths = original.generate(nets[1], recorded["faces"], recorded["mel"], batch=3)
+        mouths = original.generate(networks[1], recorded["faces"], recorded["mel"], batch=3)
         assert np.abs(mouths.astype(int) - recorded["mouths"]).max() <= 1
 
 
-def test_the_clip_equals_the_golden_data(golden: Path, nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_the_clip_equals_the_golden_data(golden: Path, networks: tuple[S3FD, Wav2Lip]) -> None:
     with np.load(golden / "clip.npz") as recorded:
         frames, boxes, count = list(recorded["frames"]), recorded["boxes"], len(recorded["mel"])
         crops = original.crop(frames, boxes, count)
         np.testing.assert_array_equal(crops, recorded["crops"])
-        mouths = original.generate(nets[1], crops, recorded["mel"])
+        mouths = original.generate(networks[1], crops, recorded["mel"])
         result = np.stack(list(original.paste(frames, boxes, mouths, count)))
         assert np.abs(result.astype(int) - recorded["result"]).max() <= 1
 
@@ -68,20 +68,20 @@ def read_result(folder: Path) -> tuple[int, tuple[int, ...]]:
 
 
 def test_a_video_goes_through_all_stages(
-    stand_in_weights: Path, stand_in_files: generated_media.Files, nets: tuple[S3FD, Wav2Lip], tmp_path: Path
+    stand_in_weights: Path, stand_in_files: generated_media.Files, networks: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
     files = stand_in_files.face, stand_in_files.speech, tmp_path / "out.mp4"
-    stages = original.clip(*files, stand_in_weights / S3FD_FILE, nets[1], executable(), batch=4)
+    stages = original.clip(*files, stand_in_weights / S3FD_FILE, networks[1], executable(), batch=4)
     assert read_result(tmp_path) == (12, (144, 192, 3))  # in the original the last 0.1 s of speech have no frame
     assert list(stages.seconds) == ["decode", "speech", "detection", "generation", "paste and write", "mux"]
     assert stages.scaled == {}
 
 
 def test_the_networks_process_a_part_of_a_sampled_video(
-    stand_in_weights: Path, stand_in_files: generated_media.Files, nets: tuple[S3FD, Wav2Lip], tmp_path: Path
+    stand_in_weights: Path, stand_in_files: generated_media.Files, networks: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
     files = stand_in_files.face, stand_in_files.speech, tmp_path / "out.mp4"
-    stages = original.clip(*files, stand_in_weights / S3FD_FILE, nets[1], executable(), sample=Sample(2, 3))
+    stages = original.clip(*files, stand_in_weights / S3FD_FILE, networks[1], executable(), sample=Sample(2, 3))
     assert read_result(tmp_path)[0] == 12
     assert stages.scaled == {"detection": (2, 12), "generation": (3, 12)}
 
@@ -103,7 +103,7 @@ def test_the_detector_has_a_batch_size_of_16_or_as_many_frames_as_24_gib_hold(na
     assert original.detection_batch(WORKLOADS[name].width, WORKLOADS[name].height, memory=1) == 1
 
 
-def test_an_image_without_a_face_is_an_error(nets: tuple[S3FD, Wav2Lip]) -> None:
+def test_an_image_without_a_face_is_an_error(networks: tuple[S3FD, Wav2Lip]) -> None:
     quiet = S3FD().eval()
     for parameter in quiet.parameters():
         torch.nn.init.zeros_(parameter)

@@ -34,12 +34,12 @@ def one() -> WorkloadResult:
     result = WorkloadResult(WORKLOADS["video-480p-int8"], "openvino int8", "OpenVINO", frames=250, batch=16)
     result.timings = [Timing(COLD, 0, 9.0)]
     for round_number, slow in ((1, 1.0), (2, 2.0), (3, 1.1)):
-        nets = {"detection": 5.0 * slow, "generation": 1.0 * slow}
+        networks = {"detection": 5.0 * slow, "generation": 1.0 * slow}
         result.timings += [
             Timing(ORIGINAL, round_number, 120.0 * slow, {"detection": 100.0 * slow, "generation": 20.0 * slow}),
             Timing(NEW_AVATAR, round_number, 2.0 * slow, {"detection": 0.5 * slow, "generation": 1.2 * slow}),
             Timing(CACHED_AVATAR, round_number, 1.5 * slow, {"generation": 1.2 * slow}),
-            Timing(bare_networks("OpenVINO"), round_number, 6.0 * slow, nets),
+            Timing(bare_networks("OpenVINO"), round_number, 6.0 * slow, networks),
             Timing(ENCODER, round_number, 0.25 * slow),
         ]
     result.scaled = {"the original's detection": (16, 250)}
@@ -91,15 +91,15 @@ def test_a_goal_without_measurements_is_neither_met_nor_missed() -> None:
 
 
 def test_the_text_has_medians_ratios_goals_stages_memory_and_scaling(one: WorkloadResult) -> None:
-    shown = report.text(one)
-    assert "service, new avatar             2.20 s    2.00 s    4.00 s   60.0 (60.0 … 60.0)" in shown
-    assert "goal: original ÷ service ≥ 50: 60.0, met" in shown
-    assert "goal: same avatar ÷ (bare generator + encoder) ≤ 1.15: 1.20, MISSED" in shown
-    assert "stages, the original algorithm: detection 110.00 s, generation 22.00 s" in shown
-    assert "memory: original 3,072; gateway: ffmpeg 100 ×2" in shown
+    output = report.text(one)
+    assert "service, new avatar             2.20 s    2.00 s    4.00 s   60.0 (60.0 … 60.0)" in output
+    assert "goal: original ÷ service ≥ 50: 60.0, met" in output
+    assert "goal: same avatar ÷ (bare generator + encoder) ≤ 1.15: 1.20, MISSED" in output
+    assert "stages, the original algorithm: detection 110.00 s, generation 22.00 s" in output
+    assert "memory: original 3,072; gateway: ffmpeg 100 ×2" in output
     assert (
         "scaled: the original's detection from 16 of 250 frames; the original's detector has a batch size of 16"
-        in shown
+        in output
     )
 
 
@@ -117,10 +117,10 @@ def test_the_json_has_each_measurement_and_the_ratios(one: WorkloadResult, many:
 
 
 def test_the_markdown_tables_have_rows_of_equal_length(one: WorkloadResult, many: WorkloadResult) -> None:
-    shown = report.markdown(MACHINE, [one, many, WorkloadResult(WORKLOADS["still-360p-int8"], failure="no face")])
-    assert "| **60.0 (60.0 … 60.0)** |" in shown
-    assert "- video-480p-int8: the original's detection from 16 of 250 frames" in shown
-    for table in (part for part in shown.split("\n\n") if part.startswith("|")):
+    output = report.markdown(MACHINE, [one, many, WorkloadResult(WORKLOADS["still-360p-int8"], failure="no face")])
+    assert "| **60.0 (60.0 … 60.0)** |" in output
+    assert "- video-480p-int8: the original's detection from 16 of 250 frames" in output
+    for table in (part for part in output.split("\n\n") if part.startswith("|")):
         assert len({line.count("|") for line in table.splitlines()}) == 1
 
 

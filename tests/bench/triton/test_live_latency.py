@@ -61,13 +61,13 @@ def test_missing_frames_are_an_error(frames: int) -> None:
 def test_a_report_is_a_table_and_a_file_of_stats(tmp_path: Path) -> None:
     runs = [stats(1, 55.0), stats(2, 249.0), stats(3, 3000.0)]
     plan = LivePlan(b"", np.zeros(16000, np.int16))
-    shown = live_latency.text(runs, ["4 concurrent: 503 too many"], {"s3fd": "openvino int8"})
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    output = live_latency.text(runs, ["4 concurrent: 503 too many"], {"s3fd": "openvino int8"})
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if line.startswith("|")]
     assert cells[2] == ["1", "24.9", "40", "1,234", "2,000", "12.5 %", "55", "keeps up"]
     assert [line[-1] for line in cells[2:]] == ["keeps up", "keeps up", "falls behind"]
-    assert "s3fd openvino int8" in shown
-    assert "Sessions that keep up: 2." in shown
-    assert "- 4 concurrent: 503 too many" in shown
+    assert "s3fd openvino int8" in output
+    assert "Sessions that keep up: 2." in output
+    assert "- 4 concurrent: 503 too many" in output
     live_latency.write(runs, [], {}, plan, tmp_path / "out" / "live.json")
     written = json.loads((tmp_path / "out" / "live.json").read_text())
     assert (written["max_sessions"], written["seconds"], len(written["runs"])) == (2, 1.0, 3)
@@ -81,9 +81,9 @@ def test_a_running_server_is_measured_and_too_many_sessions_are_reported(
     out, too_many = tmp_path / "live.json", LiveSettings().live_sessions + 1
     words = ["--url", triton.grpc_address, "--sessions", f"{too_many},1", "--seconds", "1", "--out", str(out)]
     assert main(["live", *words]) == 1
-    shown = capsys.readouterr().out
-    assert "1 concurrent: " in shown
-    assert "wav2lip onnxruntime fp32" in shown
+    output = capsys.readouterr().out
+    assert "1 concurrent: " in output
+    assert "wav2lip onnxruntime fp32" in output
     written = json.loads(out.read_text())
     (run,) = written["runs"]
     assert (run["sessions"], run["frames"]) == (1, 20)

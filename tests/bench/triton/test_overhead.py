@@ -73,9 +73,9 @@ def test_the_ratio_is_the_median_of_the_rounds() -> None:
     overhead = Overhead(OverheadPlan(rounds=3), "onnx fp32", 2, *speeds, *cpu)
     assert overhead.ratio == pytest.approx(0.96)
     assert overhead.cpu_ratio == pytest.approx(0.95)
-    shown = bench_overhead.text(overhead)
-    assert "ratio 0.960 (goal: at least 0.95; met)" in shown
-    assert "9.7 frames/s through gRPC, 10.0 frames/s in the bare runtime" in shown
+    output = bench_overhead.text(overhead)
+    assert "ratio 0.960 (goal: at least 0.95; met)" in output
+    assert "9.7 frames/s through gRPC, 10.0 frames/s in the bare runtime" in output
 
 
 def test_a_request_that_fails_is_an_error(triton: Triton) -> None:

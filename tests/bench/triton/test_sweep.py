@@ -84,10 +84,10 @@ def test_a_report_is_a_table_a_file_of_figures_and_a_chart(tmp_path: Path) -> No
     report = Report(rows, ["s3fd, 8 concurrent, shared memory none: away"], {"s3fd": "openvino int8"}, overhead)
     written = perf_report.write(report, tmp_path / "out")
     assert [path.name for path in written] == ["perf.md", "perf.json", "perf.png"]
-    shown = written[0].read_text()
-    assert "s3fd openvino int8" in shown
-    assert "- s3fd, 8 concurrent, shared memory none: away" in shown
-    assert "ratio 0.900 (goal: at least 0.95; MISSED)" in shown
+    output = written[0].read_text()
+    assert "s3fd openvino int8" in output
+    assert "- s3fd, 8 concurrent, shared memory none: away" in output
+    assert "ratio 0.900 (goal: at least 0.95; MISSED)" in output
     figures = json.loads(written[1].read_text())
     assert len(figures["measurements"]) == len(rows)
     assert figures["serving"]["ratio"] == pytest.approx(0.9)
@@ -111,9 +111,9 @@ def test_without_measurements_there_is_no_chart(tmp_path: Path) -> None:
 def test_a_running_server_is_measured(triton: Triton, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--url", triton.grpc_address, "--models", FACE_NMS.name, "--concurrency", "1,2", "--requests", "1"]
     assert main(["perf", *words, "--out", str(tmp_path)]) == 0
-    shown = capsys.readouterr().out
-    assert "[4/4] face_nms, 2 concurrent, shared memory system: " in shown
-    assert "wav2lip onnxruntime fp32" in shown
+    output = capsys.readouterr().out
+    assert "[4/4] face_nms, 2 concurrent, shared memory system: " in output
+    assert "wav2lip onnxruntime fp32" in output
     assert {path.name for path in tmp_path.iterdir()} == {"perf.md", "perf.json", "perf.png"}
 
 
