@@ -22,10 +22,10 @@ LIPS = (48.0, 65.0)  # where the lips meet in the 96x96 crop: column, row
 OPENED = 6.0  # rows by which the jaw goes down
 TINT = (7.0, -2.0, -9.0)  # BGR levels: colder than the frame, as the output of trained networks often is
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
 
-def generated(face: Pictures) -> Pictures:
+def generated(face: Images) -> Images:
     """Simulate the generator for a face UINT8 [96,96,3]: jaw down, a dark mouth, soft and tinted."""
     y, x = np.mgrid[:96, :96].astype(np.float32)
     aside = ((x - LIPS[0]) / 34).clip(-1, 1)
@@ -39,8 +39,8 @@ def generated(face: Pictures) -> Pictures:
     soft = cv2.GaussianBlur(moved, (0, 0), 0.7)
     # more tint in the half that the generator draws
     tint = np.array(TINT, np.float32) * (0.4 + 0.6 * ((y - 40) / 16).clip(0, 1))[..., None]
-    picture: Pictures = np.clip(np.rint(soft + tint), 0, 255).astype(np.uint8)
-    return picture
+    image: Images = np.clip(np.rint(soft + tint), 0, 255).astype(np.uint8)
+    return image
 
 
 def main() -> None:
@@ -51,8 +51,8 @@ def main() -> None:
     folder = ROOT / "docs" / "images"
     folder.mkdir(exist_ok=True)
     results = {"original": paste(frame[None], BOX[None], mouth[None])[0], "feather": feather(frame, BOX, mouth)}
-    for name, picture in results.items():
-        cv2.imwrite(str(folder / f"blend-{name}.png"), picture[VIEW], [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    for name, image in results.items():
+        cv2.imwrite(str(folder / f"blend-{name}.png"), image[VIEW], [cv2.IMWRITE_PNG_COMPRESSION, 9])
 
 
 if __name__ == "__main__":

@@ -63,12 +63,12 @@ class BackgroundCache:
     async def get(self) -> ImageWithAlpha | None:
         """Return the image and its alpha channel, or None if it is not cached."""
         entry = await asyncio.to_thread(self._cache.get, self._key) if self._cache else None
-        return None if entry is None else (entry["picture"], entry.get("alpha"))
+        return None if entry is None else (entry["image"], entry.get("alpha"))
 
     async def put(self, image: Image, alpha: NDArray[np.uint8] | None) -> None:
         """Store the image UINT8 [H,W,3] and its alpha channel UINT8 [H,W]."""
         if self._cache:
-            arrays = {"picture": image} | ({} if alpha is None else {"alpha": alpha})
+            arrays = {"image": image} | ({} if alpha is None else {"alpha": alpha})
             await asyncio.to_thread(self._cache.put, self._key, arrays)
 
 

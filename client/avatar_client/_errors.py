@@ -73,7 +73,7 @@ def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> Av
 
 
 def from_stream_error(text: str) -> AvatarClientError:
-    """Return the error in a stream: `400 face_file: not a picture`. Triton's own errors have no number in front."""
+    """Return the error in a stream: `400 face_file: not an image`. Triton's own errors have no number in front."""
     match = _STATUS.fullmatch(text)
     return from_status(int(match[1]), match[2]) if match else ServerError(text)
 

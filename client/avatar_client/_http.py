@@ -68,7 +68,7 @@ def post(
                 raise _refusal(answer)
             _fetch(answer, file, on_progress)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            raise Unavailable(f"{url} broke off its response: {error!r}") from error
+            raise Unavailable(f"{url} ended its response early: {error!r}") from error
     frames = answer.headers.get("X-Avatar-Frames", "")
     webm = answer.headers.get_content_subtype() == "webm"
     return PostResult(
@@ -151,7 +151,7 @@ def _exchange(
             _wait(connection, timeout, on_progress)
         return connection.getresponse()
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise Unavailable(f"{connection.host} gave no answer: {error!r}") from error
+        raise Unavailable(f"{connection.host} did not respond: {error!r}") from error
 
 
 def _wait(connection: http.client.HTTPConnection, timeout: float, on_progress: OnProgress) -> None:
@@ -172,7 +172,7 @@ def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, on_progress: OnProg
         file.write(piece)
         on_progress(FETCHING, got, total)
     if total is not None and got != total:
-        raise Unavailable(f"the answer broke off after {got} of {total} bytes")
+        raise Unavailable(f"the response ended after {got} of {total} bytes")
 
 
 def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
@@ -183,7 +183,7 @@ def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
         detail = " ".join(body.split())[:200] or answer.reason
     after = answer.headers.get("Retry-After", "")
     if answer.status < 400:
-        return ServerError(f"not the service's answer: {answer.status} {answer.reason}")
+        return ServerError(f"not a response of this service: {answer.status} {answer.reason}")
     return from_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
 
 

@@ -278,7 +278,7 @@ def test_what_is_not_the_service_is_a_failure(folder: Path, gateway: FakeGateway
 
 def test_a_gateway_that_falls_silent_is_given_up(folder: Path, gateway: FakeGateway) -> None:
     gateway.wait.clear()
-    with pytest.raises(Unavailable, match="gave no answer"):
+    with pytest.raises(Unavailable, match="did not respond"):
         post(folder, gateway, timeout=0.3)
     assert gateway.gone.wait(fake.SECONDS)
 
