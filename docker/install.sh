@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what one extra of pyproject.toml needs, in the exact versions of requirements.lock, and not the project
-# itself: docker/install.sh EXTRA. Run where those two files are; PIP names another pip than the one on PATH.
+# Usage: docker/install.sh EXTRA. Installs the dependencies of the project and of one extra of pyproject.toml in the
+# versions of requirements.lock, but not the project itself. Run it in the folder of those two files. PIP, if set,
+# replaces the command `python -m pip`.
 set -euo pipefail
 extra=$1
 read -ra pip <<< "${PIP:-python -m pip}"
@@ -12,6 +13,6 @@ with open("pyproject.toml", "rb") as file:
 print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")
 PY
 if [ "$extra" = gateway ]; then
-    # what these two declare serves their training modules; see pyproject.toml
+    # without their dependencies, which only their training modules need; see pyproject.toml
     grep -E '^(pixellib|imantics)==' requirements.lock | "${pip[@]}" install --no-deps --requirement /dev/stdin
 fi

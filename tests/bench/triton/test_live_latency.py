@@ -22,11 +22,11 @@ from lipsync.mel_stream import LATENCY
 
 FPS = Fraction(25)
 SECONDS = 10.0
-WHOLE = 245  # frames that do not depend on the end of ten seconds of speech
+COUNTED = 245  # frames that do not depend on the end of ten seconds of speech
 
 
 def trace(latencies: list[float]) -> SessionTrace:
-    """A session with these latencies; its last frames, those of the end of the speech, arrive at once."""
+    """A session with these latencies; its last frames, which depend on the end of the speech, arrive together."""
     frames = [FrameArrival(n, n / 25 + LATENCY + each) for n, each in enumerate(latencies)]
     return SessionTrace(FPS, [*frames, *(FrameArrival(n, SECONDS) for n in range(len(latencies), len(latencies) + 7))])
 
@@ -36,8 +36,8 @@ def stats(sessions: int, end_p95_ms: float) -> LatencyStats:
 
 
 def test_latency_is_counted_from_the_earliest_possible_time() -> None:
-    found = live_latency.latency_stats([trace([0.03] * WHOLE), trace([0.05] * (WHOLE - 49) + [0.11] * 49)], SECONDS)
-    assert (found.sessions, found.frames) == (2, 2 * WHOLE)
+    found = live_latency.latency_stats([trace([0.03] * COUNTED), trace([0.05] * (COUNTED - 49) + [0.11] * 49)], SECONDS)
+    assert (found.sessions, found.frames) == (2, 2 * COUNTED)
     assert found.median_ms == pytest.approx(40)
     assert found.worst_ms == found.p95_ms == pytest.approx(110)
     assert found.late_percent == pytest.approx(10)
@@ -46,15 +46,15 @@ def test_latency_is_counted_from_the_earliest_possible_time() -> None:
 
 
 def test_a_growing_latency_means_that_the_sessions_fall_behind() -> None:
-    found = live_latency.latency_stats([trace(np.linspace(0, 3, WHOLE).tolist())], SECONDS)
+    found = live_latency.latency_stats([trace(np.linspace(0, 3, COUNTED).tolist())], SECONDS)
     assert found.median_ms == pytest.approx(1500)
     assert found.end_p95_ms > 2900
     assert not found.keeps_up
 
 
-@pytest.mark.parametrize("frames", [0, WHOLE - 8])
+@pytest.mark.parametrize("frames", [0, COUNTED - 8])
 def test_missing_frames_are_an_error(frames: int) -> None:
-    with pytest.raises(LiveError, match=f"instead of {WHOLE}$"):
+    with pytest.raises(LiveError, match=f"instead of {COUNTED}$"):
         live_latency.latency_stats([trace([0.0] * frames)], SECONDS)
 
 
