@@ -77,7 +77,7 @@ class FakeInference:
         async with self._call("check_ready"):
             pass
 
-    async def model_info(self, net: Generator) -> ModelInfo:
+    async def model_info(self, generator: Generator) -> ModelInfo:
         """As in `InferenceClient`."""
         async with self._call("model_info"):
             return ModelInfo(self._stand_ins, self._export, self._export)
@@ -100,10 +100,10 @@ class FakeInference:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
         """As in `InferenceClient`; a mouth is the crop itself, or darkened."""
         frames = np.asarray(frames)
-        self.generators.add(net)
+        self.generators.add(generator)
         self.window_count += len(windows)
         self.bytes_sent += frames.nbytes
         async with self._call("lipsync"):

@@ -52,9 +52,9 @@ class BlsInferenceClient:
         unloaded fail.
         """
 
-    async def model_info(self, net: Generator) -> ModelInfo:
+    async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; read from the files of the models' configurations, because BLS has no call for them."""
-        return await asyncio.to_thread(self._read_info, net)
+        return await asyncio.to_thread(self._read_info, generator)
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `InferenceClient`."""
@@ -70,22 +70,22 @@ class BlsInferenceClient:
         boxes, scores = await self._images.run(len(frames), call)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
         """As `InferenceClient`."""
 
         async def call(rows: slice) -> list[Array]:
             shown = frames if len(frames) == 1 else frames[rows]
             placed = boxes if len(boxes) == 1 else boxes[rows]
-            return await self._infer(LIPSYNC[net], shown, placed, windows[rows])
+            return await self._infer(LIPSYNC[generator], shown, placed, windows[rows])
 
         (mouths,) = await self._windows.run(len(windows), call)
         return mouths
 
-    async def wav2lip(self, faces: Images, windows: Floats, net: Generator) -> Images:
+    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
         """Return generated faces UINT8 [n,96,96,3] for faces that are cut out already, and windows FP32 [n,80,16]."""
 
         async def call(rows: slice) -> list[Array]:
-            return await self._infer(GENERATORS[net], faces[rows], windows[rows])
+            return await self._infer(GENERATORS[generator], faces[rows], windows[rows])
 
         (mouths,) = await self._windows.run(len(windows), call)
         return mouths
@@ -123,8 +123,8 @@ class BlsInferenceClient:
         outputs = [pb.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in model.outputs]
         return [array.copy() for array in outputs]  # their memory is freed with the response
 
-    def _read_info(self, net: Generator) -> ModelInfo:
-        models = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
+    def _read_info(self, generator: Generator) -> ModelInfo:
+        models = (tensors.S3FD, GENERATORS[generator], tensors.SEGMENTATION)
         configs = {model.name: self._config(model) for model in models}
         stand_ins = tuple(name for name, text in configs.items() if _parameter(text, "checkpoint") == "stand-in")
         exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]

@@ -84,9 +84,9 @@ class GrpcInferenceClient:
         if missing or not ready[0]:
             raise Unavailable(f"the models are not ready: {', '.join(missing) or 'the server is starting'}")
 
-    async def model_info(self, net: Generator) -> ModelInfo:
+    async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; asked each time, because the server may have been replaced."""
-        models = (tensors.S3FD, GENERATORS[net], tensors.SEGMENTATION)
+        models = (tensors.S3FD, GENERATORS[generator], tensors.SEGMENTATION)
         calls = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in models]
         responses = await _result(_all(calls), "the models")
         configs = {model.name: response.config for model, response in zip(models, responses, strict=True)}
@@ -104,10 +104,10 @@ class GrpcInferenceClient:
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
         """As `InferenceClient`."""
         shape = (len(windows), FACE_SIZE, FACE_SIZE, 3)
-        (mouths,) = await self._infer(LIPSYNC[net], frames, boxes, windows, output_shape=shape)
+        (mouths,) = await self._infer(LIPSYNC[generator], frames, boxes, windows, output_shape=shape)
         return mouths
 
     async def segment(self, image: Images) -> Labels:

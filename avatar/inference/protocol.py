@@ -41,7 +41,7 @@ class InferenceClient(Protocol):
     async def check_ready(self) -> None:
         """Return when every model is ready; raise Unavailable at once when one is not."""
 
-    async def model_info(self, net: Generator) -> ModelInfo:
+    async def model_info(self, generator: Generator) -> ModelInfo:
         """Return what the models that a job with this generator uses were exported from."""
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
@@ -50,7 +50,7 @@ class InferenceClient(Protocol):
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Images UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, net: Generator) -> Images:
+    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
         """Return generated faces UINT8 [n,96,96,3] for frames (1 or n), boxes (1 or n) and n windows.
 
         n is at most `lipsync.tensors.WAV2LIP_BATCH`.

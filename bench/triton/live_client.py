@@ -105,7 +105,7 @@ async def _session(url: str, plan: LivePlan, ready: asyncio.Barrier, part: float
         call = server.ModelStreamInfer(timeout=limit)
         try:
             await call.write(_request(identity, {FACE_FILE: plan.face, "format": plan.format}, start=True))
-            about = json.loads(_text(_outputs(await call.read())["session"]))
+            session_info = json.loads(_text(_outputs(await call.read())["session"]))
             await ready.wait()
             begin = loop.time() + part * CHUNK / SAMPLE_RATE
             async with asyncio.TaskGroup() as group:
@@ -115,7 +115,7 @@ async def _session(url: str, plan: LivePlan, ready: asyncio.Barrier, part: float
             call.cancel()
             await _end_session(server, identity)
             raise
-    return SessionTrace(Fraction(about["fps"]), frames.result())
+    return SessionTrace(Fraction(session_info["fps"]), frames.result())
 
 
 async def _send_audio(call: _Call, identity: int, speech: NDArray[np.int16], begin: float) -> None:

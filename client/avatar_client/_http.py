@@ -62,18 +62,18 @@ def post(
     """
     form = MultipartForm(fields, files)
     with atomic_write(out) as file, closing(_connect(url)) as connection:
-        answer = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, on_progress)
+        response = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, on_progress)
         try:
-            if answer.status != http.client.OK:
-                raise _refusal(answer)
-            _fetch(answer, file, on_progress)
+            if response.status != http.client.OK:
+                raise _refusal(response)
+            _fetch(response, file, on_progress)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{url} ended its response early: {error!r}") from error
-    frames = answer.headers.get("X-Avatar-Frames", "")
-    webm = answer.headers.get_content_subtype() == "webm"
+    frames = response.headers.get("X-Avatar-Frames", "")
+    webm = response.headers.get_content_subtype() == "webm"
     return PostResult(
         int(frames) if frames.isdecimal() else None,
-        answer.headers.get("X-Avatar-Stand-Ins", ""),
+        response.headers.get("X-Avatar-Stand-Ins", ""),
         "webm" if webm else "mp4",
     )
 
@@ -164,10 +164,10 @@ def _wait(connection: http.client.HTTPConnection, timeout: float, on_progress: O
         on_progress(WAITING, int(waited), None)
 
 
-def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, on_progress: OnProgress) -> None:
-    length = answer.headers.get("Content-Length", "")
+def _fetch(response: http.client.HTTPResponse, file: BinaryIO, on_progress: OnProgress) -> None:
+    length = response.headers.get("Content-Length", "")
     total, got = (int(length) if length.isdecimal() else None), 0
-    while piece := answer.read(BLOCK_BYTES):
+    while piece := response.read(BLOCK_BYTES):
         got += len(piece)
         file.write(piece)
         on_progress(FETCHING, got, total)
@@ -175,16 +175,16 @@ def _fetch(answer: http.client.HTTPResponse, file: BinaryIO, on_progress: OnProg
         raise Unavailable(f"the response ended after {got} of {total} bytes")
 
 
-def _refusal(answer: http.client.HTTPResponse) -> AvatarClientError:
-    body = answer.read(BLOCK_BYTES).decode(errors="replace")
+def _refusal(response: http.client.HTTPResponse) -> AvatarClientError:
+    body = response.read(BLOCK_BYTES).decode(errors="replace")
     try:
         detail = json.loads(body)["detail"]
     except (ValueError, KeyError, TypeError):
-        detail = " ".join(body.split())[:200] or answer.reason
-    after = answer.headers.get("Retry-After", "")
-    if answer.status < 400:
-        return ServerError(f"not a response of this service: {answer.status} {answer.reason}")
-    return from_status(answer.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
+        detail = " ".join(body.split())[:200] or response.reason
+    after = response.headers.get("Retry-After", "")
+    if response.status < 400:
+        return ServerError(f"not a response of this service: {response.status} {response.reason}")
+    return from_status(response.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
 
 
 def form_of(face: Path, speech: Path, background_file: Path | None) -> dict[str, Path]:

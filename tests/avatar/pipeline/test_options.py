@@ -103,9 +103,11 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
         """A darker face with an open mouth."""
 
         async def lipsync(
-            self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, net: Generator
+            self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, generator: Generator
         ) -> Images:
-            mouths = await super().lipsync(frames, boxes, windows, net) - np.minimum(30, np.min(np.asarray(frames)))
+            mouths = await super().lipsync(frames, boxes, windows, generator) - np.minimum(
+                30, np.min(np.asarray(frames))
+            )
             mouths[:, 62:80, 32:64] = 0
             return mouths
 

@@ -51,8 +51,10 @@ class Recorder(FakeInference):
         super().__init__(face, darken=darken)
         self.recorded: list[tuple[Floats, Frames]] = []
 
-    async def lipsync(self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, net: Generator) -> Images:
-        mouths = await super().lipsync(frames, boxes, windows, net)
+    async def lipsync(
+        self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, generator: Generator
+    ) -> Images:
+        mouths = await super().lipsync(frames, boxes, windows, generator)
         self.recorded.append((windows, mouths))
         return mouths
 
