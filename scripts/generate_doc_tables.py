@@ -72,6 +72,7 @@ def metrics_page() -> str:
     rows = [
         f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
         for each in METRICS
+        if each.name not in OLD_METRICS
     ]
     return _page(
         "Metrics",
