@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ WORKER_OF = {
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the hook of pytest-xdist, which reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # runs before every other one: pytest-xdist reads the marks in its own
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Mark the tests by their costly fixtures, and group them (see `--dist loadgroup` of pytest-xdist)."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
@@ -45,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(getattr(pytest.mark, group))
             if item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
+    yield
 
 
 def job_env(folder: Path) -> dict[str, str]:
