@@ -6,8 +6,7 @@ PYTHON ?=
 VENV := .venv
 # test workers: live servers keep one busy, exports the other
 WORKERS ?= 2
-FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/embedded/test_command_line.py \
-    tests/embedded/test_installation.py tests/test_public_api.py tests/test_imports.py
+FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 

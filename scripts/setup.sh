@@ -70,5 +70,6 @@ echo "setup: installing the other packages of requirements.lock"
 grep -vE '^torch==' requirements.lock |
     pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
 pip install $quiet --no-deps --no-build-isolation --editable . --editable client 2> >(grep -vE '^WARNING: Location' >&2)
-"$VENV/bin/python" scripts/install_perf_analyzer.py  # after pip, which installs tritonclient's own binary there
+# after pip, which installs tritonclient's own binary there; its libraries are those of the embedded Triton
+if [ "$version" != 3.13 ]; then "$VENV/bin/python" scripts/install_perf_analyzer.py; fi
 echo "setup: done, the environment is in $VENV"
