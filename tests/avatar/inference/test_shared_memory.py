@@ -187,10 +187,10 @@ async def test_invalid_input_is_still_rejected(triton: Triton) -> None:
         assert await listed(client) - before
 
 
-async def test_a_restart_of_the_server_between_calls_is_handled(repository: Path, tmp_path: Path) -> None:
+async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository: Path, tmp_path: Path) -> None:
     small = tmp_path / "repository"
     small.mkdir()
-    (small / "segmentation").symlink_to(repository / "segmentation")
+    (small / "segmentation").symlink_to(tiny_repository / "segmentation")
     want = await FakeInference().segment(FRAMES[0])
     first = Triton(small)
     await asyncio.to_thread(first.start)
