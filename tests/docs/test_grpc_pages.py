@@ -35,7 +35,7 @@ from lipsync.tensors import (
 )
 from tests.docs.pages import PAGES, REFERENCE
 from tests.support.media import read_video
-from tests.support.triton_streams import Answers, Talk, ask, request, stub
+from tests.support.triton_streams import LiveConnection, Responses, ask, request, stub
 
 OVERVIEW, RENDER, LIVE, SINGLE, ERRORS = (
     PAGES[f"docs/grpc/{name}.md"] for name in ("overview", "render", "live", "models", "errors-and-limits")
@@ -108,10 +108,10 @@ def test_numbers_are_those_of_the_code() -> None:
 def test_every_key_that_a_session_returns_is_explained(
     server: GRPCInferenceServiceStub, files: dict[str, bytes]
 ) -> None:
-    talk = Talk(server, next(_sequences))
-    talk.say(start=True, end=True, face_file=files["face_file"], audio=np.zeros(3200, np.float32))
-    answers = talk.hear()
-    talk.hang_up()
+    connection = LiveConnection(server, next(_sequences))
+    connection.send(start=True, end=True, face_file=files["face_file"], audio=np.zeros(3200, np.float32))
+    answers = connection.receive()
+    connection.close()
     assert answers.session
     assert answers.summary
     for key in answers.session.keys() | answers.summary.keys():
@@ -122,15 +122,15 @@ def test_every_key_that_a_session_returns_is_explained(
 
 def test_two_streams_with_one_id_share_a_session(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
     identity = next(_sequences)
-    one, other = Talk(server, identity), Talk(server, identity)
-    one.say(start=True, face_file=files["face_file"], audio=np.zeros(6400, np.float32))
-    first = one.hear()
-    other.say(pcm=np.zeros(640, np.int16))
-    assert min(other.hear().frames) == max(first.frames) + 1
-    other.say(end=True)
-    assert other.hear().summary
-    for talk in (one, other):
-        talk.hang_up()
+    one, other = LiveConnection(server, identity), LiveConnection(server, identity)
+    one.send(start=True, face_file=files["face_file"], audio=np.zeros(6400, np.float32))
+    first = one.receive()
+    other.send(pcm=np.zeros(640, np.int16))
+    assert min(other.receive().frames) == max(first.frames) + 1
+    other.send(end=True)
+    assert other.receive().summary
+    for connection in (one, other):
+        connection.close()
 
 
 def test_the_first_video_response_plays_on_its_own_and_every_stage_is_named(
@@ -147,10 +147,10 @@ def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServic
     version = server.ServerMetadata(pb.ServerMetadataRequest()).version
     assert f"({version} is 24.10;" in PAGES["docs/grpc/examples/grpcurl.md"]
     face = files["face_file"]
-    talk = Talk(server, next(_sequences))
-    talk.say(audio=np.zeros(640, np.float32))
-    rejections = [ask(server, request("avatar", face_file=face)).error, talk.hear().error]
-    talk.hang_up()
+    connection = LiveConnection(server, next(_sequences))
+    connection.send(audio=np.zeros(640, np.float32))
+    rejections = [ask(server, request("avatar", face_file=face)).error, connection.receive().error]
+    connection.close()
     (paragraph,) = re.findall(r"^Triton rejects some requests .*?\n\n", ERRORS, re.S | re.M)
     quotes = re.findall(r"\(`([^`]*…[^`]*)`", paragraph)
     assert len(quotes) == len(rejections)
@@ -160,7 +160,7 @@ def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServic
         assert not re.match(r"\d{3} ", rejection)
     assert _code(server.ModelInfer, request("avatar", face_file=face, audio_file=face)) is grpc.StatusCode.UNIMPLEMENTED
     assert _code(server.ModelInfer, request("no_such_model", face_file=face)) is grpc.StatusCode.NOT_FOUND
-    own = Answers()
+    own = Responses()
     for answer in server.ModelStreamInfer(
         iter([request("avatar", face_file=face)]), metadata=(("triton_grpc_error", "true"),)
     ):

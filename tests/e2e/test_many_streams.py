@@ -15,7 +15,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from embedded.server import Triton
 from tests.support.media import tone, write_wav
-from tests.support.triton_streams import Talk, ask, outputs, request, stub
+from tests.support.triton_streams import LiveConnection, ask, outputs, request, stub
 
 FEW = 20
 MANY = int(os.environ.get("AVATAR_TEST_STREAMS", "40"))
@@ -73,11 +73,11 @@ def cancelled(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> N
 
 
 def live(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
-    talk = Talk(server, next(_sequences))
-    talk.say(start=True, face_file=face)
-    talk.say(audio=np.zeros(4000, np.float32), end=True)
-    assert talk.hear(2).summary
-    talk.hang_up()
+    connection = LiveConnection(server, next(_sequences))
+    connection.send(start=True, face_file=face)
+    connection.send(audio=np.zeros(4000, np.float32), end=True)
+    assert connection.receive(2).summary
+    connection.close()
 
 
 def test_many_streams_use_no_more_resources_than_a_few(triton: Triton, samples: Path, tmp_path: Path) -> None:

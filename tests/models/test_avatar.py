@@ -18,7 +18,7 @@ from tests.support.gateway_process import Gateway
 from tests.support.media import read_sound, read_video, tone, write_still, write_video, write_wav
 from tests.support.triton_calls import caller
 from tests.support.triton_server import Served
-from tests.support.triton_streams import CALL_SECONDS, Answers, ask, outputs, request
+from tests.support.triton_streams import CALL_SECONDS, Responses, ask, outputs, request
 
 FACE_MISSING = "Face not detected! Ensure the video contains a face in all the frames."
 PATIENCE = httpx.Timeout(CALL_SECONDS)
@@ -95,7 +95,7 @@ def test_the_video_is_the_gateways_frame_for_frame(
 def test_progress_goes_forward_to_the_whole_and_the_summary_comes_last(
     served: Served, face: bytes, speech: bytes
 ) -> None:
-    answers = Answers()
+    answers = Responses()
     kinds = []
     for answer in served.stub.ModelStreamInfer(iter([request("avatar", "mine", face_file=face, audio_file=speech)])):
         assert answer.infer_response.id == "mine"
@@ -188,7 +188,7 @@ def test_eight_streams_at_once_do_not_touch_each_other(
     served: Served, face: bytes, speech: bytes, tmp_path: Path
 ) -> None:
     alone = frames(ask(served.stub, request("avatar", face_file=face, audio_file=speech)).video, tmp_path, "alone.mp4")
-    answered: dict[int, Answers] = {}
+    answered: dict[int, Responses] = {}
 
     def right(number: int) -> None:
         answered[number] = ask(served.stub, request("avatar", f"{number}", face_file=face, audio_file=speech))

@@ -23,7 +23,7 @@ from lipsync.tensors import SEQUENCE_IDLE_SECONDS
 from tests.support.media import write_video
 from tests.support.triton_calls import caller
 from tests.support.triton_server import Served
-from tests.support.triton_streams import Answers, Talk, is_last
+from tests.support.triton_streams import LiveConnection, Responses
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000, frames=9600)  # 0.6 s
@@ -39,29 +39,31 @@ def face(samples: Path) -> bytes:
 
 
 @pytest.fixture
-def talk(served: Served) -> Iterator[Talk]:
-    talk = Talk(served.stub, next(_sequences))
-    yield talk
-    talk.hang_up()
+def connection(served: Served) -> Iterator[LiveConnection]:
+    connection = LiveConnection(served.stub, next(_sequences))
+    yield connection
+    connection.close()
 
 
 def pieces(speech: np.ndarray, size: int = PIECE) -> list[np.ndarray]:
     return [speech[at : at + size] for at in range(0, len(speech), size)]
 
 
-def told(talk: Talk, face: bytes, speech: np.ndarray, size: int = PIECE, **options: str) -> Answers:
+def run_session(
+    connection: LiveConnection, face: bytes, speech: np.ndarray, size: int = PIECE, **options: str
+) -> Responses:
     """A whole session, as fast as it goes."""
-    talk.say(start=True, face_file=face, **options)  # type: ignore[arg-type]
+    connection.send(start=True, face_file=face, **options)  # type: ignore[arg-type]
     sent = pieces(speech, size)
     for n, piece in enumerate(sent):
-        talk.say(audio=piece, end=n == len(sent) - 1)
-    return talk.hear(1 + len(sent))
+        connection.send(audio=piece, end=n == len(sent) - 1)
+    return connection.receive(1 + len(sent))
 
 
 def test_the_frames_are_those_of_the_whole_speech_with_silence_behind_it(
-    served: Served, talk: Talk, face: bytes
+    served: Served, connection: LiveConnection, face: bytes
 ) -> None:
-    answers = told(talk, face, SPEECH)
+    answers = run_session(connection, face, SPEECH)
     assert answers.error == ""
     assert answers.session
     assert answers.summary
@@ -80,60 +82,60 @@ def test_the_frames_are_those_of_the_whole_speech_with_silence_behind_it(
     assert np.abs(shown[8].astype(int) - shown[-1]).max() > 20  # and the mouth moves
 
 
-def test_a_frame_comes_once_its_window_has_been_heard_and_not_before(talk: Talk, face: bytes) -> None:
-    talk.say(start=True, face_file=face)
-    talk.hear()
+def test_a_frame_comes_once_its_window_has_been_heard_and_not_before(connection: LiveConnection, face: bytes) -> None:
+    connection.send(start=True, face_file=face)
+    connection.receive()
     heard = LOOKAHEAD - 320
-    talk.say(audio=SPEECH[:heard])
-    assert talk.hear().frames == {}
-    talk.say(audio=SPEECH[heard : LOOKAHEAD + 1])
-    assert list(talk.hear().frames) == [0]
-    talk.say(audio=SPEECH[LOOKAHEAD + 1 :], end=True)
-    assert min(talk.hear().frames) == 1
+    connection.send(audio=SPEECH[:heard])
+    assert connection.receive().frames == {}
+    connection.send(audio=SPEECH[heard : LOOKAHEAD + 1])
+    assert list(connection.receive().frames) == [0]
+    connection.send(audio=SPEECH[LOOKAHEAD + 1 :], end=True)
+    assert min(connection.receive().frames) == 1
 
 
-def test_the_end_of_speech_closes_the_mouth_and_ends_the_session(talk: Talk, face: bytes) -> None:
-    talk.say(start=True, face_file=face)
-    talk.say(end=True, pcm=np.zeros(0, np.int16))
-    silent = talk.hear(2)
+def test_the_end_of_speech_closes_the_mouth_and_ends_the_session(connection: LiveConnection, face: bytes) -> None:
+    connection.send(start=True, face_file=face)
+    connection.send(end=True, pcm=np.zeros(0, np.int16))
+    silent = connection.receive(2)
     assert silent.summary
     assert (silent.summary["frames"], silent.summary["duration"]) == (1, 0.0)
-    again = told(talk, face, SPEECH)  # the same id: a new session
+    again = run_session(connection, face, SPEECH)  # the same id: a new session
     assert again.summary
     assert again.summary["duration"] == pytest.approx(0.6)
     last = again.frames[max(again.frames)]["frame"].astype(int)
     np.testing.assert_allclose(last, silent.frames[0]["frame"], atol=1)
-    talk.say(audio=SPEECH)
-    assert "must specify the START flag" in talk.hear().error
+    connection.send(audio=SPEECH)
+    assert "must specify the START flag" in connection.receive().error
 
 
 @pytest.mark.parametrize("size", [320, 333, 9600])
 def test_pieces_of_any_size_and_integers_give_the_same_frames(
-    served: Served, talk: Talk, face: bytes, size: int
+    served: Served, connection: LiveConnection, face: bytes, size: int
 ) -> None:
     integers = (SPEECH * 32767).astype(np.int16)
     floats = integers.astype(np.float32) / 32768
-    whole = told(talk, face, floats)
-    other = Talk(served.stub, next(_sequences))
-    other.say(start=True, face_file=face)
+    whole = run_session(connection, face, floats)
+    other = LiveConnection(served.stub, next(_sequences))
+    other.send(start=True, face_file=face)
     sent = pieces(integers, size)
     for n, piece in enumerate(sent):
-        other.say(pcm=piece, end=n == len(sent) - 1)  # the last may be as short as it is
-    got = other.hear(1 + len(sent))
+        other.send(pcm=piece, end=n == len(sent) - 1)  # the last may be as short as it is
+    got = other.receive(1 + len(sent))
     assert got.error == ""
     assert got.frames.keys() == whole.frames.keys()
     for n, frame in got.frames.items():
         np.testing.assert_allclose(frame["frame"].astype(int), whole.frames[n]["frame"], atol=1)
-    other.hang_up()
+    other.close()
 
 
 def test_jpegs_and_mouths_are_the_frames_in_fewer_bytes(served: Served, face: bytes) -> None:
     shown = {}
     for form in ("bgr", "jpeg", "mouth"):
-        talk = Talk(served.stub, next(_sequences))
-        shown[form] = told(talk, face, SPEECH, format=form)
+        connection = LiveConnection(served.stub, next(_sequences))
+        shown[form] = run_session(connection, face, SPEECH, format=form)
         assert shown[form].error == ""
-        talk.hang_up()
+        connection.close()
     for n, whole in shown["bgr"].frames.items():
         x1, y1, x2, y2 = whole["box"]
         np.testing.assert_allclose(shown["mouth"].frames[n]["frame"].astype(int), whole["frame"][y1:y2, x1:x2], atol=1)
@@ -141,11 +143,11 @@ def test_jpegs_and_mouths_are_the_frames_in_fewer_bytes(served: Served, face: by
         assert np.abs(jpeg.astype(int) - whole["frame"]).mean() < 3
 
 
-def test_a_short_video_is_shown_in_turn(talk: Talk, samples: Path, tmp_path: Path) -> None:
+def test_a_short_video_is_shown_in_turn(connection: LiveConnection, samples: Path, tmp_path: Path) -> None:
     picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
     moved = np.stack([np.roll(picture, 4 * n, axis=1) for n in range(4)])
     clip = write_video(tmp_path / "clip.mp4", moved, fps="12.5").read_bytes()
-    answers = told(talk, clip, SPEECH, length="bounce", blend="feather", smooth="false")
+    answers = run_session(connection, clip, SPEECH, length="bounce", blend="feather", smooth="false")
     assert answers.session
     assert (answers.session["fps"], answers.session["frames"]) == ("25/2", 4)
     boxes = [tuple(answers.frames[n]["box"]) for n in sorted(answers.frames)]
@@ -153,10 +155,10 @@ def test_a_short_video_is_shown_in_turn(talk: Talk, samples: Path, tmp_path: Pat
     assert boxes[4:7] == [boxes[2], boxes[1], boxes[0]]
 
 
-def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk) -> None:
+def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(connection: LiveConnection) -> None:
     grey = np.full((240, 320, 3), 128, np.uint8)
     blank = cv2.imencode(".png", grey)[1].tobytes()
-    answers = told(talk, blank, SPEECH, no_face="keep")
+    answers = run_session(connection, blank, SPEECH, no_face="keep")
     assert answers.summary
     assert answers.summary["without_face"] == answers.summary["frames"] == len(answers.frames)
     np.testing.assert_array_equal(answers.frames[0]["frame"], grey)
@@ -177,13 +179,13 @@ def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(talk: Talk)
     ],
 )
 def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
-    talk: Talk, face: bytes, inputs: dict[str, bytes | str], why: str
+    connection: LiveConnection, face: bytes, inputs: dict[str, bytes | str], why: str
 ) -> None:
     given = {name: face if value == "face" else value for name, value in inputs.items()}
-    talk.say(start=True, **given)  # type: ignore[arg-type]
-    assert talk.hear().error.startswith(why)
-    talk.say(audio=SPEECH)
-    assert talk.hear().error == f"400 {NO_SESSION}"
+    connection.send(start=True, **given)  # type: ignore[arg-type]
+    assert connection.receive().error.startswith(why)
+    connection.send(audio=SPEECH)
+    assert connection.receive().error == f"400 {NO_SESSION}"
 
 
 @pytest.mark.parametrize(
@@ -196,37 +198,37 @@ def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
     ],
 )
 def test_a_piece_that_does_not_do_is_refused_and_the_session_goes_on(
-    talk: Talk, face: bytes, inputs: dict[str, np.ndarray], why: str
+    connection: LiveConnection, face: bytes, inputs: dict[str, np.ndarray], why: str
 ) -> None:
-    talk.say(start=True, face_file=face)
-    talk.hear()
-    talk.say(**inputs)  # type: ignore[arg-type]
-    assert talk.hear().error.startswith(why)
-    talk.say(audio=SPEECH, end=True)
-    assert talk.hear().summary
+    connection.send(start=True, face_file=face)
+    connection.receive()
+    connection.send(**inputs)  # type: ignore[arg-type]
+    assert connection.receive().error.startswith(why)
+    connection.send(audio=SPEECH, end=True)
+    assert connection.receive().summary
 
 
 def test_one_session_too_many_is_refused_until_another_ends(served: Served, face: bytes) -> None:
     most = LiveSettings().live_sessions
-    talks = [Talk(served.stub, next(_sequences)) for _ in range(most + 1)]
-    for talk in talks[:most]:
-        talk.say(start=True, face_file=face)
-        assert talk.hear().session
-    talks[-1].say(start=True, face_file=face)
-    assert talks[-1].hear().error == f"503 limit of {most} live sessions reached; try again later"
-    for talk in talks[:most]:
-        talk.say(end=True, pcm=np.zeros(0, np.int16))
-        assert talk.hear().summary
-    again = told(talks[-1], face, SPEECH)
+    connections = [LiveConnection(served.stub, next(_sequences)) for _ in range(most + 1)]
+    for connection in connections[:most]:
+        connection.send(start=True, face_file=face)
+        assert connection.receive().session
+    connections[-1].send(start=True, face_file=face)
+    assert connections[-1].receive().error == f"503 limit of {most} live sessions reached; try again later"
+    for connection in connections[:most]:
+        connection.send(end=True, pcm=np.zeros(0, np.int16))
+        assert connection.receive().summary
+    again = run_session(connections[-1], face, SPEECH)
     assert again.summary
-    for talk in talks:
-        talk.hang_up()
+    for connection in connections:
+        connection.close()
 
 
-def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Path) -> None:
+def test_a_video_that_takes_too_much_memory_is_refused(connection: LiveConnection, tmp_path: Path) -> None:
     long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
-    talk.say(start=True, face_file=long.read_bytes())
-    error = talk.hear().error
+    connection.send(start=True, face_file=long.read_bytes())
+    error = connection.receive().error
     assert (
         error
         == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; "
@@ -234,24 +236,27 @@ def test_a_video_that_takes_too_much_memory_is_refused(talk: Talk, tmp_path: Pat
     )
 
 
-def test_more_frames_at_once_than_memory_should_hold_are_refused(talk: Talk, face: bytes) -> None:
+def test_more_frames_at_once_than_memory_should_hold_are_refused(connection: LiveConnection, face: bytes) -> None:
     large = cv2.resize(cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR), (1920, 1080))
-    talk.say(start=True, face_file=cv2.imencode(".jpg", large)[1].tobytes())
-    assert talk.hear().session
-    talk.say(audio=np.zeros(160_000, np.float32))
-    assert talk.hear().error == "400 audio: too many frames in one request; send shorter pieces, or use jpeg or mouth"
-    talk.say(audio=SPEECH[:640])
-    assert talk.hear().error == ""
+    connection.send(start=True, face_file=cv2.imencode(".jpg", large)[1].tobytes())
+    assert connection.receive().session
+    connection.send(audio=np.zeros(160_000, np.float32))
+    assert (
+        connection.receive().error
+        == "400 audio: too many frames in one request; send shorter pieces, or use jpeg or mouth"
+    )
+    connection.send(audio=SPEECH[:640])
+    assert connection.receive().error == ""
 
 
 def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
     loud, silent = SPEECH, np.zeros_like(SPEECH)
-    answered: dict[int, Answers] = {}
+    answered: dict[int, Responses] = {}
 
     def session(number: int) -> None:
-        talk = Talk(served.stub, next(_sequences))
-        answered[number] = told(talk, face, silent if number % 2 else loud)
-        talk.hang_up()
+        connection = LiveConnection(served.stub, next(_sequences))
+        answered[number] = run_session(connection, face, silent if number % 2 else loud)
+        connection.close()
 
     threads = [threading.Thread(target=session, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -269,10 +274,10 @@ def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
 
 
 def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -> None:
-    lost = Talk(served.stub, next(_sequences))
-    name = lost.say(start=True, face_file=face)
-    lost.hear()
-    lost.hang_up()
+    lost = LiveConnection(served.stub, next(_sequences))
+    name = lost.send(start=True, face_file=face)
+    lost.receive()
+    lost.cancel()
     end = time.monotonic() + 3 * SEQUENCE_IDLE_SECONDS
     line = f"live [{name}] session closed"
     while line not in served.log.read_text() and time.monotonic() < end:
@@ -280,26 +285,21 @@ def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -
     assert line in served.log.read_text()
 
 
-def test_speech_from_a_file_at_its_own_pace(talk: Talk, face: bytes, samples: Path) -> None:
+def test_speech_from_a_file_at_its_own_pace(connection: LiveConnection, face: bytes, samples: Path) -> None:
     """As a voice would say it: pieces are sent while frames come back."""
     speech, _ = soundfile.read(samples / "speech.wav", dtype="float32", frames=16_000)
     sent = pieces(speech)
 
     def speak() -> None:
         for n, piece in enumerate(sent):
-            talk.say(audio=piece, end=n == len(sent) - 1)
+            connection.send(audio=piece, end=n == len(sent) - 1)
             time.sleep(PIECE / 16_000)
 
-    talk.say(start=True, face_file=face, format="jpeg")
-    answers = talk.hear()
+    connection.send(start=True, face_file=face, format="jpeg")
+    connection.receive()
     speaker = threading.Thread(target=speak)
     speaker.start()
-    waiting = len(sent)
-    for answer in talk.stream:
-        answers.add(answer)
-        waiting -= is_last(answer)
-        if not waiting:
-            break
+    answers = connection.receive(len(sent))
     speaker.join()
     assert answers.summary
     assert sorted(answers.frames) == list(range(answers.summary["frames"]))

@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2 as pb
 from avatar.serving.live_session import NO_SESSION
 from lipsync.mel_stream import MelStream
 from tests.support.triton_server import Served
-from tests.support.triton_streams import Answers, ask, is_last, request
+from tests.support.triton_streams import Responses, ask, is_last, request
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000, frames=4800)  # 0.3 s
@@ -34,10 +34,10 @@ sequences = count(500_000)
 
 
 class Stream:
-    """A stream by hand. Answers are read as they come, and belong to their request's id."""
+    """A stream by hand. Responses are read as they come, and belong to their request's id."""
 
     def __init__(self, served: Served, seconds: float = SECONDS) -> None:
-        self.answers: defaultdict[str, Answers] = defaultdict(Answers)
+        self.answers: defaultdict[str, Responses] = defaultdict(Responses)
         self.over: list[str] = []  # ids in the order of their last answers
         self.code: grpc.StatusCode | None = None
         self._requests: queue.Queue[pb.ModelInferRequest | None] = queue.Queue()
@@ -100,12 +100,12 @@ def live(
     return made
 
 
-def spoken(served: Served, face: bytes, sequence: int | str, **options: str) -> Answers:
+def spoken(served: Served, face: bytes, sequence: int | str, **options: str) -> Responses:
     """A whole session in one request."""
     return ask(served.stub, live(sequence, "all", start=True, end=True, face_file=face, audio=SPEECH, **options))
 
 
-def finish(served: Served, sequence: int) -> Answers:
+def finish(served: Served, sequence: int) -> Responses:
     """End a session, so that its place is free for the next test."""
     return ask(served.stub, live(sequence, "end", end=True, pcm=NOTHING))
 

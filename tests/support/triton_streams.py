@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import queue
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ NUMPY = {"UINT8": np.uint8, "INT32": np.int32}
 
 
 @dataclass
-class Answers:
+class Responses:
     """What one request was answered."""
 
     progress: list[tuple[str, int, int]] = field(default_factory=list)
@@ -88,24 +88,25 @@ def is_last(answer: pb.ModelStreamInferResponse) -> bool:
     return answer.infer_response.parameters["triton_final_response"].bool_param
 
 
-def ask(server: GRPCInferenceServiceStub, asked: pb.ModelInferRequest) -> Answers:
+def ask(server: GRPCInferenceServiceStub, asked: pb.ModelInferRequest) -> Responses:
     """One request on a stream of its own, to its end."""
-    answers = Answers()
+    answers = Responses()
     for answer in server.ModelStreamInfer(iter([asked]), timeout=CALL_SECONDS):
         answers.add(answer)
     return answers
 
 
-class Talk:
-    """A live session by hand: `say` sends, `hear` waits for all that one request is answered."""
+class LiveConnection:
+    """One caller of `live`: `send` sends a request, `receive` waits for everything that answers it."""
 
     def __init__(self, server: GRPCInferenceServiceStub, sequence: int) -> None:
-        self._sequence, self._sent = sequence, 0
+        self._sequence, self._sent, self._answered = sequence, 0, 0
+        self._session_open = False
         self._requests: queue.Queue[pb.ModelInferRequest | None] = queue.Queue()
-        self.stream = server.ModelStreamInfer(iter(self._requests.get, None), timeout=CALL_SECONDS)
+        self._stream = server.ModelStreamInfer(iter(self._requests.get, None), timeout=CALL_SECONDS)
 
-    def say(self, *, start: bool = False, end: bool = False, **inputs: bytes | str | np.ndarray) -> str:
-        """Send the next request; gives its id. All are answered, empty ends too."""
+    def send(self, *, start: bool = False, end: bool = False, **inputs: bytes | str | np.ndarray) -> str:
+        """Send the next request and return its id. Every request is answered, an END without audio too."""
         made = request("live", f"{self._sequence}-{self._sent}", **inputs)
         made.parameters["sequence_id"].int64_param = self._sequence
         made.parameters["sequence_start"].bool_param = start
@@ -113,18 +114,31 @@ class Talk:
         made.parameters["triton_enable_empty_final_response"].bool_param = True
         self._requests.put(made)
         self._sent += 1
+        self._session_open = (self._session_open or start) and not end
         return made.id
 
-    def hear(self, requests: int = 1) -> Answers:
-        """What the next `requests` of those sent are answered, to the last one's end."""
-        answers = Answers()
-        for answer in self.stream:
-            answers.add(answer)
-            requests -= is_last(answer) or bool(answer.error_message)  # Triton's own refusals have no last flag
-            if requests == 0:
+    def receive(self, requests: int = 1) -> Responses:
+        """Return the responses to the next `requests` of the requests that were sent."""
+        responses = Responses()
+        expected = self._answered + requests
+        for response in self._stream:
+            responses.add(response)
+            # an error that Triton itself sends has no final flag
+            self._answered += is_last(response) or bool(response.error_message)
+            if self._answered == expected:
                 break
-        return answers
+        return responses
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
+        """End the session if it is open, so that its place is free for the next test, and close the stream."""
+        if self._session_open:
+            self.send(end=True, pcm=np.zeros(0, np.int16))
+        with suppress(grpc.RpcError):
+            if self._answered < self._sent:
+                self.receive(self._sent - self._answered)
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Cancel the stream at once, as a client does that vanishes."""
         self._requests.put(None)
-        self.stream.cancel()
+        self._stream.cancel()

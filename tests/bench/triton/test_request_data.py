@@ -21,7 +21,7 @@ from export.checkpoints.registry import S3FD_FILE
 from lipsync.boxes import iou
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, S3FD, WAV2LIP, Model
 from tests.support.triton_calls import caller
-from tests.support.triton_streams import Talk, ask, request, stub
+from tests.support.triton_streams import LiveConnection, ask, request, stub
 
 NAMES = [model.name for model in MODELS]
 every_model = pytest.mark.parametrize("model", MODELS, ids=NAMES)
@@ -99,10 +99,10 @@ def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, generated: di
 def test_a_session_has_as_many_frames_as_its_file_says_and_steps(triton: Triton, generated: dict[str, Inputs]) -> None:
     steps = _given(generated[LIVE.name])
     with stub(triton.grpc_address) as server:
-        talk = Talk(server, 7_000_001)
+        connection = LiveConnection(server, 7_000_001)
         for number, given in enumerate(steps, 1):
-            talk.say(start=number == 1, end=number == len(steps), **given)
-        answers = talk.hear(len(steps))
+            connection.send(start=number == 1, end=number == len(steps), **given)
+        answers = connection.receive(len(steps))
     assert answers.summary is not None, answers.error
     assert len(answers.frames) == answers.summary["frames"] == generated[LIVE.name].frames == len(steps)
     assert answers.summary["without_face"] == 0
