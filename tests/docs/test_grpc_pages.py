@@ -35,7 +35,7 @@ from lipsync.tensors import (
 )
 from tests.docs.pages import PAGES, REFERENCE
 from tests.support.media import read_video
-from tests.support.triton_streams import LiveConnection, Responses, ask, request, stub
+from tests.support.triton_streams import LiveConnection, Responses, make_request, send_request, stub
 
 OVERVIEW, RENDER, LIVE, SINGLE, ERRORS = (
     PAGES[f"docs/grpc/{name}.md"] for name in ("overview", "render", "live", "models", "errors-and-limits")
@@ -110,14 +110,14 @@ def test_every_key_that_a_session_returns_is_explained(
 ) -> None:
     connection = LiveConnection(server, next(_sequences))
     connection.send(start=True, end=True, face_file=files["face_file"], audio=np.zeros(3200, np.float32))
-    answers = connection.receive()
+    responses = connection.receive()
     connection.close()
-    assert answers.session
-    assert answers.summary
-    for key in answers.session.keys() | answers.summary.keys():
+    assert responses.session
+    assert responses.summary
+    for key in responses.session.keys() | responses.summary.keys():
         assert f"`{key}`" in LIVE, key
-    assert answers.session["latency"] == LATENCY
-    assert answers.summary["frames"] - 5 in (1, 2)  # one or two frames after the end of the speech
+    assert responses.session["latency"] == LATENCY
+    assert responses.summary["frames"] - 5 in (1, 2)  # one or two frames after the end of the speech
 
 
 def test_two_streams_with_one_id_share_a_session(server: GRPCInferenceServiceStub, files: dict[str, bytes]) -> None:
@@ -136,10 +136,10 @@ def test_two_streams_with_one_id_share_a_session(server: GRPCInferenceServiceStu
 def test_the_first_video_response_plays_on_its_own_and_every_stage_is_named(
     server: GRPCInferenceServiceStub, files: dict[str, bytes], tmp_path: Path
 ) -> None:
-    answers = ask(server, request("avatar", **files))
-    (tmp_path / "first.mp4").write_bytes(answers.chunks[0])
+    responses = send_request(server, make_request("avatar", **files))
+    (tmp_path / "first.mp4").write_bytes(responses.chunks[0])
     assert 0 < len(read_video(tmp_path / "first.mp4")) < FRAMES
-    for stage in {stage for stage, _, _ in answers.progress} | {"queue"}:
+    for stage in {stage for stage, _, _ in responses.progress} | {"queue"}:
         assert f"`{stage}`" in RENDER
 
 
@@ -149,7 +149,7 @@ def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServic
     face = files["face_file"]
     connection = LiveConnection(server, next(_sequences))
     connection.send(audio=np.zeros(640, np.float32))
-    rejections = [ask(server, request("avatar", face_file=face)).error, connection.receive().error]
+    rejections = [send_request(server, make_request("avatar", face_file=face)).error, connection.receive().error]
     connection.close()
     (paragraph,) = re.findall(r"^Triton rejects some requests .*?\n\n", ERRORS, re.S | re.M)
     quotes = re.findall(r"\(`([^`]*…[^`]*)`", paragraph)
@@ -158,14 +158,17 @@ def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServic
         assert quote.strip("… ") in rejection
         assert quote.strip("… ") in PAGES["docs/guide/troubleshooting.md"]
         assert not re.match(r"\d{3} ", rejection)
-    assert _code(server.ModelInfer, request("avatar", face_file=face, audio_file=face)) is grpc.StatusCode.UNIMPLEMENTED
-    assert _code(server.ModelInfer, request("no_such_model", face_file=face)) is grpc.StatusCode.NOT_FOUND
-    own = Responses()
-    for answer in server.ModelStreamInfer(
-        iter([request("avatar", face_file=face)]), metadata=(("triton_grpc_error", "true"),)
+    assert (
+        _code(server.ModelInfer, make_request("avatar", face_file=face, audio_file=face))
+        is grpc.StatusCode.UNIMPLEMENTED
+    )
+    assert _code(server.ModelInfer, make_request("no_such_model", face_file=face)) is grpc.StatusCode.NOT_FOUND
+    error = Responses()
+    for response in server.ModelStreamInfer(
+        iter([make_request("avatar", face_file=face)]), metadata=(("triton_grpc_error", "true"),)
     ):
-        own.add(answer)
-    assert own.error == rejections[0]  # not a gRPC status
+        error.add(response)
+    assert error.error == rejections[0]  # not a gRPC status
 
 
 def _code(call: grpc.UnaryUnaryMultiCallable, message: pb.ModelInferRequest) -> grpc.StatusCode:

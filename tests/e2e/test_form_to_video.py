@@ -1,4 +1,4 @@
-"""The whole job through HTTP: a real gateway, a real Triton, real ffmpeg.
+"""Whole jobs over HTTP: a real gateway, a real Triton, real ffmpeg.
 
 One video is rendered with networks of the real size, the others with tiny ones.
 """
@@ -23,8 +23,8 @@ from lipsync.boxes import pad
 from lipsync.face_detection import best_face
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
-from tests.support.gateway_process import Gateway, absent, gateway_process
-from tests.support.results import Video, frames_of, listen, post, watch
+from tests.support.gateway_process import Gateway, gateway_process, without_modules
+from tests.support.results import Video, frames_of, post, read_audio, read_result
 from tests.support.triton_calls import caller
 
 Media = Callable[..., Path]
@@ -41,9 +41,9 @@ def full_gateway(stand_in_triton: Triton, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def demo(full_gateway: Gateway, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
     """The video of the form that the demo posts."""
-    answer = post(full_gateway.url, samples / "face.png", samples / "speech.wav", "png")
-    assert answer.headers["x-avatar-stand-ins"]
-    return watch(answer, tmp_path_factory.mktemp("demo"))
+    response = post(full_gateway.url, samples / "face.png", samples / "speech.wav", "png")
+    assert response.headers["x-avatar-stand-ins"]
+    return read_result(response, tmp_path_factory.mktemp("demo"))
 
 
 def _changed_area(video: Video, image: NDArray[np.uint8]) -> tuple[slice, slice]:
@@ -59,7 +59,7 @@ def _darkness(video: Video, at: tuple[slice, slice]) -> NDArray[np.float64]:
 
 
 def test_the_darkness_of_the_mouth_follows_the_loudness_of_the_speech(demo: Video, samples: Path) -> None:
-    windows = mel_windows(mel_spectrogram(listen(samples / "speech.wav")), 25.0)
+    windows = mel_windows(mel_spectrogram(read_audio(samples / "speech.wav")), 25.0)
     loudness = windows.mean(axis=(1, 2))
     loudness = np.append(loudness, [loudness[-1]] * (len(demo.frames) - len(loudness)))
     image = cv2.imread(str(samples / "face.png")).astype(np.uint8)
@@ -70,8 +70,8 @@ def test_the_darkness_of_the_mouth_follows_the_loudness_of_the_speech(demo: Vide
 def test_outside_the_face_the_image_is_unchanged(demo: Video, samples: Path, stand_in_triton: Triton) -> None:
     image = cv2.imread(str(samples / "face.png")).astype(np.uint8)
     with caller(stand_in_triton.grpc_address) as call:
-        found = call("detect_faces", {"frames": image[None]})
-    face = best_face(found["boxes"][0], found["scores"][0])
+        detected = call("detect_faces", {"frames": image[None]})
+    face = best_face(detected["boxes"][0], detected["scores"][0])
     assert face is not None
     ((left, top, right, bottom),) = pad(face[None], image.shape[1], image.shape[0])
     rows, columns = _changed_area(demo, image)
@@ -86,11 +86,11 @@ def test_outside_the_face_the_image_is_unchanged(demo: Video, samples: Path, sta
 
 def test_the_frames_last_as_long_as_the_speech(demo: Video, samples: Path) -> None:
     assert demo.fps == 25
-    assert len(demo.frames) == frames_of(len(listen(samples / "speech.wav")), Fraction(25))
+    assert len(demo.frames) == frames_of(len(read_audio(samples / "speech.wav")), Fraction(25))
 
 
 def test_the_audio_is_the_whole_speech_without_an_offset(demo: Video, samples: Path) -> None:
-    speech = listen(samples / "speech.wav")
+    speech = read_audio(samples / "speech.wav")
     assert len(demo.sound) >= len(speech)
     audio = demo.sound[: len(speech)]
     assert np.corrcoef(audio, speech)[0, 1] > 0.95
@@ -118,10 +118,10 @@ def moving(media: Media, samples: Path) -> Path:
 def test_a_video_shorter_than_the_speech_is_looped_at_its_own_rate(
     gateway: Gateway, moving: Path, short_speech: Path, tmp_path: Path
 ) -> None:
-    video = watch(post(gateway.url, moving, short_speech, "mp4", "no colour at all"), tmp_path)
+    video = read_result(post(gateway.url, moving, short_speech, "mp4", "no colour at all"), tmp_path)
     rate = Fraction(30000, 1001)
     assert video.fps == pytest.approx(float(rate))
-    assert len(video.frames) == frames_of(len(listen(short_speech)), rate)
+    assert len(video.frames) == frames_of(len(read_audio(short_speech)), rate)
     looped = 24  # frames in the 0.8 s
     strip = video.frames[:, :30].astype(np.int16)  # above the face: as in the source
     again = np.abs(strip[looped : looped + 10] - strip[:10]).mean()
@@ -132,7 +132,7 @@ def test_a_video_shorter_than_the_speech_is_looped_at_its_own_rate(
 def test_a_still_gets_the_requested_background_color(
     gateway: Gateway, samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
-    video = watch(post(gateway.url, samples / "face.png", short_speech, "png", "Red"), tmp_path)
+    video = read_result(post(gateway.url, samples / "face.png", short_speech, "png", "Red"), tmp_path)
     background = np.abs(video.frames.astype(np.int16) - np.array((52, 52, 209))).max(axis=3) < 12  # BGR
     assert background.mean() > 0.2
 
@@ -150,8 +150,8 @@ def test_four_concurrent_forms_give_the_same_videos_as_sequential_ones(
     sequential = [post(gateway.url, *form) for form in forms]
     with ThreadPoolExecutor(len(forms)) as pool:
         concurrent = list(pool.map(lambda form: post(gateway.url, *form), forms))
-    assert [answer.status_code for answer in (*sequential, *concurrent)] == [200] * 8
-    assert len({answer.content for answer in sequential}) == 4
+    assert [response.status_code for response in (*sequential, *concurrent)] == [200] * 8
+    assert len({response.content for response in sequential}) == 4
     for one, other in zip(sequential, concurrent, strict=True):
         assert one.content == other.content
     assert gateway.leftovers() == []
@@ -161,9 +161,9 @@ def test_an_image_without_a_face_gets_the_sentence_of_the_original_service(
     gateway: Gateway, media: Media, short_speech: Path
 ) -> None:
     wall = media("wall.png", "-f", "lavfi", "-i", "color=c=gray:s=320x240", "-frames:v", "1")
-    answer = post(gateway.url, wall, short_speech, "png")
-    assert answer.status_code == 400
-    assert answer.json() == {"detail": "Face not detected! Ensure the video contains a face in all the frames."}
+    response = post(gateway.url, wall, short_speech, "png")
+    assert response.status_code == 400
+    assert response.json() == {"detail": "Face not detected! Ensure the video contains a face in all the frames."}
     assert gateway.leftovers() == []
 
 
@@ -174,41 +174,41 @@ def test_a_tiny_image_without_a_face_gets_the_sentence_of_the_original_service(
     dot = tmp_path / "dot.png"
     cv2.imwrite(str(dot), np.full((*size, 3), (210, 150, 120), np.uint8))  # the sky
     for background in ("From Input", "Green"):
-        answer = post(gateway.url, dot, short_speech, "png", background)
-        assert (answer.status_code, answer.json()["detail"].split("!")[0]) == (400, "Face not detected")
+        response = post(gateway.url, dot, short_speech, "png", background)
+        assert (response.status_code, response.json()["detail"].split("!")[0]) == (400, "Face not detected")
     assert gateway.leftovers() == []
 
 
 NOT_NEEDED = ("tensorflow", "torch", "tf2onnx", "onnx", "onnxruntime", "pytriton")
 
 
-def test_a_gateway_without_tensorflow_and_torch_installed_does_the_whole_job(
+def test_a_gateway_without_tensorflow_and_torch_installed_renders_a_video(
     triton: Triton, samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
     with gateway_process(tmp_path, triton.grpc_address, without=NOT_NEEDED) as bare:
-        video = watch(post(bare.url, samples / "face.png", short_speech, "png", "Green"), tmp_path)
-    assert len(video.frames) == frames_of(len(listen(short_speech)), Fraction(25))
+        video = read_result(post(bare.url, samples / "face.png", short_speech, "png", "Green"), tmp_path)
+    assert len(video.frames) == frames_of(len(read_audio(short_speech)), Fraction(25))
     for module in NOT_NEEDED:  # none of them can be imported there
-        environment = {**os.environ, **absent(tmp_path, [module])}
+        environment = {**os.environ, **without_modules(tmp_path, [module])}
         done = subprocess.run([sys.executable, "-c", f"import {module}"], env=environment, capture_output=True)
         assert done.stderr.splitlines()[-1].startswith(b"ModuleNotFoundError")
 
 
-def test_the_speech_may_be_a_video_and_the_same_file_as_the_face(
+def test_one_video_can_be_both_the_face_and_the_speech(
     gateway: Gateway, moving: Path, media: Media, samples: Path, tmp_path: Path
 ) -> None:
-    speaking = media("both.mp4", "-i", str(moving), "-i", str(samples / "speech.wav"), "-t", "0.8", "-c:v", "copy")
-    video = watch(post(gateway.url, speaking, speaking, "mp4"), tmp_path)
-    assert len(video.frames) == frames_of(len(listen(speaking)), Fraction(30000, 1001))
+    both = media("both.mp4", "-i", str(moving), "-i", str(samples / "speech.wav"), "-t", "0.8", "-c:v", "copy")
+    video = read_result(post(gateway.url, both, both, "mp4"), tmp_path)
+    assert len(video.frames) == frames_of(len(read_audio(both)), Fraction(30000, 1001))
 
 
 def test_without_triton_the_response_is_503_with_retry_after_and_ping_still_responds(
     samples: Path, short_speech: Path, tmp_path: Path
 ) -> None:
     with gateway_process(tmp_path, f"127.0.0.1:{Ports.free().grpc}") as running:
-        answer = post(running.url, samples / "face.png", short_speech, "png")
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-        assert "detail" in answer.json()
+        response = post(running.url, samples / "face.png", short_speech, "png")
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert "detail" in response.json()
         assert httpx.get(f"{running.url}/ping").json() == {"pong": "-"}
         assert running.leftovers() == []

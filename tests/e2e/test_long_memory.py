@@ -19,19 +19,19 @@ def peak(triton: Triton, work: Callable[[], None]) -> int:
     """Return the peak memory, in bytes, of the server and the processes of its models while `work` runs."""
     server, highest, done = psutil.Process(triton.pid), [0], Event()
 
-    def watch() -> None:
+    def sample_memory() -> None:
         while not done.wait(0.05):
             highest[0] = max(
                 highest[0], sum(one.memory_info().rss for one in (server, *server.children(recursive=True)))
             )
 
-    watcher = Thread(target=watch)
-    watcher.start()
+    sampler = Thread(target=sample_memory)
+    sampler.start()
     try:
         work()
     finally:
         done.set()
-        watcher.join()
+        sampler.join()
     return highest[0]
 
 
@@ -44,9 +44,9 @@ def test_triton_needs_no_more_memory_for_a_long_clip(
         face = media(f"{seconds}.mp4", *still, "-vf", "scale=160:120", "-pix_fmt", "yuv420p", "-preset", "ultrafast")
 
         def run() -> None:
-            answer = post(gateway.url, face, speech, "mp4")
-            assert answer.status_code == 200, answer.text
-            assert int(answer.headers["x-avatar-frames"]) == 25 * seconds
+            response = post(gateway.url, face, speech, "mp4")
+            assert response.status_code == 200, response.text
+            assert int(response.headers["x-avatar-frames"]) == 25 * seconds
 
         return run
 

@@ -15,7 +15,7 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from embedded.server import Triton
 from tests.support.media import tone, write_wav
-from tests.support.triton_streams import LiveConnection, ask, outputs, request, stub
+from tests.support.triton_streams import LiveConnection, make_request, outputs, send_request, stub
 
 FEW = 20
 MANY = int(os.environ.get("AVATAR_TEST_STREAMS", "40"))
@@ -45,7 +45,7 @@ class Resources:
 def resources(triton: Triton) -> Resources:
     server = psutil.Process(triton.pid)
     processes = [server, *server.children(recursive=True)]
-    mapped = {place.path for each in processes for place in each.memory_maps() if place.path.startswith(SHM)}
+    mapped = {mapping.path for each in processes for mapping in each.memory_maps() if mapping.path.startswith(SHM)}
     return Resources(
         memory=sum(each.memory_full_info().pss for each in processes),
         shared=sum(Path(path).stat().st_blocks * 512 for path in mapped if Path(path).exists()),
@@ -55,24 +55,24 @@ def resources(triton: Triton) -> Resources:
 
 
 def complete(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
-    answers = ask(server, request("avatar", face_file=face, audio_file=speech))
-    assert answers.error == ""
-    assert answers.summary
+    responses = send_request(server, make_request("avatar", face_file=face, audio_file=speech))
+    assert responses.error == ""
+    assert responses.summary
 
 
 def rejected(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
-    assert ask(server, request("avatar", face_file=face[: len(face) // 2], audio_file=speech)).error
+    assert send_request(server, make_request("avatar", face_file=face[: len(face) // 2], audio_file=speech)).error
 
 
 def cancelled(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
-    stream = server.ModelStreamInfer(iter([request("avatar", face_file=face, audio_file=speech)]))
-    for answer in stream:
-        if "stage" in outputs(answer):
+    stream = server.ModelStreamInfer(iter([make_request("avatar", face_file=face, audio_file=speech)]))
+    for response in stream:
+        if "stage" in outputs(response):
             break
     stream.cancel()
 
 
-def live(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
+def live_session(server: GRPCInferenceServiceStub, face: bytes, speech: bytes) -> None:
     connection = LiveConnection(server, next(_sequences))
     connection.send(start=True, face_file=face)
     connection.send(audio=np.zeros(4000, np.float32), end=True)
@@ -84,7 +84,7 @@ def test_many_streams_use_no_more_resources_than_a_few(triton: Triton, samples: 
     image = cv2.resize(cv2.imread(str(samples / "face.png")), (160, 120))
     face = cv2.imencode(".png", image)[1].tobytes()
     speech = write_wav(tmp_path / "speech.wav", tone(0.3)).read_bytes()
-    kinds = (complete, live, complete, rejected, complete, cancelled)
+    kinds = (complete, live_session, complete, rejected, complete, cancelled)
     measured: list[Resources] = []
     with stub(triton.grpc_address) as server, ThreadPoolExecutor(CONCURRENT) as callers:
 

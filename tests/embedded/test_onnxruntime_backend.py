@@ -16,7 +16,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.server import Triton
 from tests.support import tiny_models
-from tests.support.triton_calls import Caller, caller, refusal
+from tests.support.triton_calls import Caller, caller, rejection
 
 LAUNCHER_THREADS = 1
 
@@ -98,7 +98,7 @@ def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Cal
         if i % 4:
             np.testing.assert_array_equal(call("lookup", inputs)["value"], [[i * 10]])
         else:
-            status, message = refusal(call, "lookup", inputs)
+            status, message = rejection(call, "lookup", inputs)
             assert status == "StatusCode.INVALID_ARGUMENT"
             assert message.startswith("lookup: ")
             assert "out of data bounds" in message
@@ -109,7 +109,7 @@ def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Cal
 
 def test_shapes_that_the_graph_rejects_are_an_error_of_the_caller(call: Caller) -> None:
     wide = np.zeros((1, 5), np.float32)
-    status, message = refusal(call, "loose", {"x": wide, "y": wide})
+    status, message = rejection(call, "loose", {"x": wide, "y": wide})
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message.startswith("loose: Got invalid dimensions for input: ")
     assert "\n" not in message
@@ -117,7 +117,7 @@ def test_shapes_that_the_graph_rejects_are_an_error_of_the_caller(call: Caller) 
 
 def test_a_failure_inside_the_graph_is_reported_in_the_log_only(call: Caller, log: Path) -> None:
     three, two = _numbers(3), _numbers(2)
-    answer = refusal(call, "unbatched", {"x": three["x"], "y": two["y"]})
+    answer = rejection(call, "unbatched", {"x": three["x"], "y": two["y"]})
     assert answer == ("StatusCode.INTERNAL", "internal error in unbatched")
     lines = [line for line in log.read_text().splitlines() if "unbatched: Traceback" in line]
     assert len(lines) == 1

@@ -21,7 +21,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from embedded.errors import StartFailed
 from embedded.server import Triton
 from tests.support import tiny_models
-from tests.support.triton_calls import Caller, caller, refusal
+from tests.support.triton_calls import Caller, caller, rejection
 
 BACKENDS = ("openvino", "pytorch")
 THREADS = {"openvino": "INFERENCE_NUM_THREADS", "pytorch": "INTRA_OP_THREAD_COUNT"}
@@ -118,7 +118,7 @@ def test_concurrent_requests_share_runs_and_get_their_own_rows(call: Caller, bac
 
 
 def test_shapes_that_a_module_rejects_are_an_error_of_the_caller(call: Caller) -> None:
-    status, message = refusal(call, "pytorch", {"x": numbers(1, 4)["x"], "y": numbers(1, 5)["y"]})
+    status, message = rejection(call, "pytorch", {"x": numbers(1, 4)["x"], "y": numbers(1, 5)["y"]})
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message.startswith("pytorch: x [1, 4], y [1, 5]: The size of tensor a (4) must match")
     assert "\n" not in message
@@ -126,7 +126,7 @@ def test_shapes_that_a_module_rejects_are_an_error_of_the_caller(call: Caller) -
 
 
 def test_shapes_that_an_ir_does_not_have_are_an_error_of_the_caller(call: Caller) -> None:
-    status, message = refusal(call, "openvino_fixed", numbers(2, 5))
+    status, message = rejection(call, "openvino_fixed", numbers(2, 5))
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message == "openvino_fixed: x: [?,4] expected, got [2, 5]"
     np.testing.assert_array_equal(call("openvino_fixed", numbers(2))["sum"], numbers(2)["x"] * 3)

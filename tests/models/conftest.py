@@ -1,4 +1,4 @@
-"""The session's Triton, as the tests of the streaming models see it."""
+"""Fixture of the streaming models: the Triton of the test session, with its log and its work folder."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ from tests.support.triton_streams import stub
 
 @pytest.fixture(scope="session")
 def served(triton: Triton) -> Iterator[Served]:
-    """The session's server; its log and work folder lie beside each other (see the root conftest)."""
+    """The Triton of the test session; its log and its work folder are in one folder (see the root conftest)."""
     with stub(triton.grpc_address) as connection:
         yield Served(triton, connection, triton.log_path, triton.log_path.parent / "work")

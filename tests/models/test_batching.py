@@ -1,4 +1,4 @@
-"""Many requests at once: frames of different requests share batches, and a bad request harms nobody else."""
+"""Concurrent requests: their frames share batches, and an invalid request does not affect the others."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from embedded.server import Triton
 from lipsync.tensors import WAV2LIP_BATCH
-from tests.support.triton_calls import Caller, caller, refusal
+from tests.support.triton_calls import Caller, caller, rejection
 
 BOX = np.array([[10, 10, 74, 90]], np.int32)
 INVALID = "StatusCode.INVALID_ARGUMENT"
@@ -23,7 +23,7 @@ def call(triton: Triton) -> Iterator[Caller]:
         yield connection
 
 
-def _lips(windows: int, seed: int = 0) -> dict[str, np.ndarray]:
+def _lipsync_inputs(windows: int, seed: int = 0) -> dict[str, np.ndarray]:
     noise = np.random.default_rng(seed)
     return {
         "frames": noise.integers(0, 256, (1, 100, 100, 3), np.uint8),
@@ -32,7 +32,7 @@ def _lips(windows: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def _at_once(tasks: list[Callable[[], None]]) -> None:
+def _concurrently(tasks: list[Callable[[], None]]) -> None:
     barrier = threading.Barrier(len(tasks))
 
     def wait_and_run(task: Callable[[], None]) -> None:
@@ -44,37 +44,37 @@ def _at_once(tasks: list[Callable[[], None]]) -> None:
             done.result()
 
 
-def test_frames_of_requests_at_once_run_in_larger_batches_and_each_gets_its_own(call: Caller) -> None:
-    asked = [_lips(4, seed) for seed in range(8)]
-    alone = [call("lipsync", inputs)["mouths"] for inputs in asked]
+def test_concurrent_requests_run_in_larger_batches_and_each_gets_its_own_frames(call: Caller) -> None:
+    requests = [_lipsync_inputs(4, seed) for seed in range(8)]
+    alone = [call("lipsync", inputs)["mouths"] for inputs in requests]
     before = call.batches("wav2lip")
 
-    def ask(inputs: dict[str, np.ndarray], expected: np.ndarray) -> None:
-        # truncated to UINT8: a batch of another size may round the other way
+    def call_and_compare(inputs: dict[str, np.ndarray], expected: np.ndarray) -> None:
+        # a batch of another size may round differently
         np.testing.assert_allclose(call("lipsync", inputs)["mouths"].astype(int), expected, atol=1)
 
-    _at_once([lambda i=i, e=e: ask(i, e) for i, e in zip(asked, alone, strict=True)])  # type: ignore[misc]
-    ran = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
-    assert sum(size * count for size, count in ran.items()) == 8 * 4
-    assert sum(ran.values()) < 8
-    merged = [size for size, count in ran.items() if count and size > 4]
+    _concurrently([lambda i=i, e=e: call_and_compare(i, e) for i, e in zip(requests, alone, strict=True)])  # type: ignore[misc]
+    runs = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
+    assert sum(size * count for size, count in runs.items()) == 8 * 4
+    assert sum(runs.values()) < 8
+    merged = [size for size, count in runs.items() if count and size > 4]
     assert merged
     assert max(merged) <= WAV2LIP_BATCH
 
 
-def test_a_bad_request_does_not_spoil_its_neighbours(call: Caller) -> None:
-    good, outside = _lips(2), _lips(2) | {"boxes": np.array([[0, 0, 101, 50]], np.int32)}
-    expected = call("lipsync", good)["mouths"].astype(int)
+def test_an_invalid_request_does_not_affect_the_others_of_its_batch(call: Caller) -> None:
+    valid, outside = _lipsync_inputs(2), _lipsync_inputs(2) | {"boxes": np.array([[0, 0, 101, 50]], np.int32)}
+    expected = call("lipsync", valid)["mouths"].astype(int)
 
-    def ask_well() -> None:
-        np.testing.assert_allclose(call("lipsync", good)["mouths"].astype(int), expected, atol=1)
+    def call_validly() -> None:
+        np.testing.assert_allclose(call("lipsync", valid)["mouths"].astype(int), expected, atol=1)
 
-    def ask_badly() -> None:
-        status, message = refusal(call, "lipsync", outside)
+    def call_invalidly() -> None:
+        status, message = rejection(call, "lipsync", outside)
         assert status == INVALID
         assert "boxes[0]" in message
 
-    _at_once([ask_badly if i % 3 == 1 else ask_well for i in range(9)])
+    _concurrently([call_invalidly if i % 3 == 1 else call_validly for i in range(9)])
 
 
 def _frames(count: int) -> np.ndarray:
@@ -89,13 +89,17 @@ INSIDE = [10, 10, 74, 90]
 SPEECH = np.zeros(16_000, np.float32)
 MOUTHS = np.zeros((2, 96, 96, 3), np.uint8)
 
-MISTAKES: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
+INVALID_INPUTS: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
     "fps 0": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([0.0])}, "fps: a positive number expected, got 0"),
     "fps negative": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([-25.0])}, "fps: a positive number"),
     "fps NaN": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([np.nan])}, "fps: a positive number"),
     "fps huge": ("mel_spectrogram", {"audio": SPEECH, "fps": np.array([1e9])}, "fps: 1000 at most, got 1000000000"),
-    "speech under a window": ("mel_spectrogram", {"audio": SPEECH[:2999], "fps": np.array([25.0])}, "audio: too short"),
-    "hardly any speech": ("mel_spectrogram", {"audio": SPEECH[:100], "fps": np.array([25.0])}, "audio: "),
+    "speech shorter than a window": (
+        "mel_spectrogram",
+        {"audio": SPEECH[:2999], "fps": np.array([25.0])},
+        "audio: too short",
+    ),
+    "very short speech": ("mel_spectrogram", {"audio": SPEECH[:100], "fps": np.array([25.0])}, "audio: "),
     "no speech": ("mel_spectrogram", {"audio": SPEECH[:0], "fps": np.array([25.0])}, "audio: "),
     "box outside": ("face_crop", {"frames": _frames(1), "boxes": _boxes([50, 50, 101, 90])}, "boxes[0]: [50, 50, 101"),
     "box negative": ("face_crop", {"frames": _frames(1), "boxes": _boxes([-1, 0, 50, 50])}, "boxes[0]: "),
@@ -109,12 +113,12 @@ MISTAKES: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
         {"frames": _frames(2), "boxes": _boxes(*[INSIDE] * 3), "mouths": MOUTHS},
         "boxes: 1 or 2 expected, got 3",
     ),
-    "boxes and scores of different pictures": (
+    "boxes and scores of different numbers of images": (
         "face_nms",
         {"boxes": np.zeros((2, 1024, 4), np.float32), "scores": np.zeros((1, 1024), np.float32)},
         "boxes [N,K,4] and scores [N,K] expected",
     ),
-    "3 frames, 2 windows": ("lipsync", _lips(2) | {"frames": _frames(3)}, "frames: 1 or 2 expected, got 3"),
+    "3 frames, 2 windows": ("lipsync", _lipsync_inputs(2) | {"frames": _frames(3)}, "frames: 1 or 2 expected, got 3"),
     "fps 0 in a clip": (
         "lipsync_clip",
         {"audio": SPEECH, "fps": np.array([0.0]), "frames": _frames(1), "boxes": BOX},
@@ -123,13 +127,13 @@ MISTAKES: dict[str, tuple[str, dict[str, np.ndarray], str]] = {
 }
 
 
-@pytest.mark.parametrize(("model", "inputs", "said"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_answered_with_a_sentence(
-    call: Caller, model: str, inputs: dict[str, np.ndarray], said: str
+@pytest.mark.parametrize(("model", "inputs", "reason"), INVALID_INPUTS.values(), ids=INVALID_INPUTS.keys())
+def test_invalid_input_gets_an_error_of_one_line(
+    call: Caller, model: str, inputs: dict[str, np.ndarray], reason: str
 ) -> None:
-    status, message = refusal(call, model, inputs)
+    status, message = rejection(call, model, inputs)
     assert status == INVALID, message
-    assert said in message
+    assert reason in message
     assert "Traceback" not in message
     assert ".py" not in message
     assert "\n" not in message.strip()

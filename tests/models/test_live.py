@@ -1,4 +1,4 @@
-"""The model `live`: sessions of speech as it is spoken, on a live server."""
+"""The model `live`: sessions that receive speech in pieces, on a live server."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _sequences = count(1000)
 
 @pytest.fixture(scope="module")
 def face(samples: Path) -> bytes:
-    """The face of the samples, at a quarter of its pixels."""
-    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
-    return cv2.imencode(".png", picture)[1].tobytes()
+    """The face of the samples at half of its width and height."""
+    image = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def pieces(speech: np.ndarray, size: int = PIECE) -> list[np.ndarray]:
 def run_session(
     connection: LiveConnection, face: bytes, speech: np.ndarray, size: int = PIECE, **options: str
 ) -> Responses:
-    """A whole session, as fast as it goes."""
+    """Send a whole session without pauses, and return its responses."""
     connection.send(start=True, face_file=face, **options)  # type: ignore[arg-type]
     sent = pieces(speech, size)
     for n, piece in enumerate(sent):
@@ -60,41 +60,43 @@ def run_session(
     return connection.receive(1 + len(sent))
 
 
-def test_the_frames_are_those_of_the_whole_speech_with_silence_behind_it(
+def test_the_frames_equal_those_of_the_whole_speech_followed_by_silence(
     served: Served, connection: LiveConnection, face: bytes
 ) -> None:
-    answers = run_session(connection, face, SPEECH)
-    assert answers.error == ""
-    assert answers.session
-    assert answers.summary
-    assert (answers.session["fps"], answers.session["width"], answers.session["height"]) == ("25", 320, 240)
+    responses = run_session(connection, face, SPEECH)
+    assert responses.error == ""
+    assert responses.session
+    assert responses.summary
+    assert (responses.session["fps"], responses.session["width"], responses.session["height"]) == ("25", 320, 240)
     windows = mel_windows(mel_spectrogram(np.concatenate((SPEECH, np.zeros(16_000, np.float32)))), 25.0)
-    frames = [answers.frames[n] for n in range(answers.summary["frames"])]
-    assert len(frames) == len(answers.frames)
-    picture = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)[None].astype(np.uint8)
+    frames = [responses.frames[n] for n in range(responses.summary["frames"])]
+    assert len(frames) == len(responses.frames)
+    image = cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR)[None].astype(np.uint8)
     boxes = np.stack([frame["box"] for frame in frames])
     with caller(served.triton.grpc_address) as call:
-        inputs = {"frames": picture, "boxes": boxes, "mel": windows[: len(frames)]}
+        inputs = {"frames": image, "boxes": boxes, "mel": windows[: len(frames)]}
         mouths = call("lipsync", inputs)["mouths"]
-    expected = paste(picture, boxes, mouths)
+    expected = paste(image, boxes, mouths)
     shown = np.stack([frame["frame"] for frame in frames])
-    np.testing.assert_allclose(shown.astype(int), expected, atol=1)  # a batch of another size may round the other way
-    assert np.abs(shown[8].astype(int) - shown[-1]).max() > 20  # and the mouth moves
+    np.testing.assert_allclose(shown.astype(int), expected, atol=1)  # a batch of another size may round differently
+    assert np.abs(shown[8].astype(int) - shown[-1]).max() > 20  # the mouth moves
 
 
-def test_a_frame_comes_once_its_window_has_been_heard_and_not_before(connection: LiveConnection, face: bytes) -> None:
+def test_a_frame_is_sent_once_the_speech_of_its_window_has_arrived_and_not_before(
+    connection: LiveConnection, face: bytes
+) -> None:
     connection.send(start=True, face_file=face)
     connection.receive()
-    heard = LOOKAHEAD - 320
-    connection.send(audio=SPEECH[:heard])
+    received = LOOKAHEAD - 320
+    connection.send(audio=SPEECH[:received])
     assert connection.receive().frames == {}
-    connection.send(audio=SPEECH[heard : LOOKAHEAD + 1])
+    connection.send(audio=SPEECH[received : LOOKAHEAD + 1])
     assert list(connection.receive().frames) == [0]
     connection.send(audio=SPEECH[LOOKAHEAD + 1 :], end=True)
     assert min(connection.receive().frames) == 1
 
 
-def test_the_end_of_speech_closes_the_mouth_and_ends_the_session(connection: LiveConnection, face: bytes) -> None:
+def test_the_end_of_speech_closes_the_mouth_and_the_session(connection: LiveConnection, face: bytes) -> None:
     connection.send(start=True, face_file=face)
     connection.send(end=True, pcm=np.zeros(0, np.int16))
     silent = connection.receive(2)
@@ -120,57 +122,61 @@ def test_pieces_of_any_size_and_integers_give_the_same_frames(
     other.send(start=True, face_file=face)
     sent = pieces(integers, size)
     for n, piece in enumerate(sent):
-        other.send(pcm=piece, end=n == len(sent) - 1)  # the last may be as short as it is
-    got = other.receive(1 + len(sent))
-    assert got.error == ""
-    assert got.frames.keys() == whole.frames.keys()
-    for n, frame in got.frames.items():
+        other.send(pcm=piece, end=n == len(sent) - 1)  # the last one may be short
+    responses = other.receive(1 + len(sent))
+    assert responses.error == ""
+    assert responses.frames.keys() == whole.frames.keys()
+    for n, frame in responses.frames.items():
         np.testing.assert_allclose(frame["frame"].astype(int), whole.frames[n]["frame"], atol=1)
     other.close()
 
 
-def test_jpegs_and_mouths_are_the_frames_in_fewer_bytes(served: Served, face: bytes) -> None:
-    shown = {}
-    for form in ("bgr", "jpeg", "mouth"):
+def test_jpeg_and_mouth_format_show_the_same_frames_as_bgr(served: Served, face: bytes) -> None:
+    sessions = {}
+    for frame_format in ("bgr", "jpeg", "mouth"):
         connection = LiveConnection(served.stub, next(_sequences))
-        shown[form] = run_session(connection, face, SPEECH, format=form)
-        assert shown[form].error == ""
+        sessions[frame_format] = run_session(connection, face, SPEECH, format=frame_format)
+        assert sessions[frame_format].error == ""
         connection.close()
-    for n, whole in shown["bgr"].frames.items():
+    for n, whole in sessions["bgr"].frames.items():
         x1, y1, x2, y2 = whole["box"]
-        np.testing.assert_allclose(shown["mouth"].frames[n]["frame"].astype(int), whole["frame"][y1:y2, x1:x2], atol=1)
-        jpeg = cv2.imdecode(shown["jpeg"].frames[n]["jpeg"], cv2.IMREAD_COLOR)
+        np.testing.assert_allclose(
+            sessions["mouth"].frames[n]["frame"].astype(int), whole["frame"][y1:y2, x1:x2], atol=1
+        )
+        jpeg = cv2.imdecode(sessions["jpeg"].frames[n]["jpeg"], cv2.IMREAD_COLOR)
         assert np.abs(jpeg.astype(int) - whole["frame"]).mean() < 3
 
 
-def test_a_short_video_is_shown_in_turn(connection: LiveConnection, samples: Path, tmp_path: Path) -> None:
-    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
-    moved = np.stack([np.roll(picture, 4 * n, axis=1) for n in range(4)])
+def test_the_frames_of_a_short_video_are_repeated_in_the_order_of_the_option(
+    connection: LiveConnection, samples: Path, tmp_path: Path
+) -> None:
+    image = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    moved = np.stack([np.roll(image, 4 * n, axis=1) for n in range(4)])
     clip = write_video(tmp_path / "clip.mp4", moved, fps="12.5").read_bytes()
-    answers = run_session(connection, clip, SPEECH, length="bounce", blend="feather", smooth="false")
-    assert answers.session
-    assert (answers.session["fps"], answers.session["frames"]) == ("25/2", 4)
-    boxes = [tuple(answers.frames[n]["box"]) for n in sorted(answers.frames)]
+    responses = run_session(connection, clip, SPEECH, length="bounce", blend="feather", smooth="false")
+    assert responses.session
+    assert (responses.session["fps"], responses.session["frames"]) == ("25/2", 4)
+    boxes = [tuple(responses.frames[n]["box"]) for n in sorted(responses.frames)]
     assert len(set(boxes[:4])) == 4
     assert boxes[4:7] == [boxes[2], boxes[1], boxes[0]]
 
 
-def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(connection: LiveConnection) -> None:
-    grey = np.full((240, 320, 3), 128, np.uint8)
-    blank = cv2.imencode(".png", grey)[1].tobytes()
-    answers = run_session(connection, blank, SPEECH, no_face="keep")
-    assert answers.summary
-    assert answers.summary["without_face"] == answers.summary["frames"] == len(answers.frames)
-    np.testing.assert_array_equal(answers.frames[0]["frame"], grey)
-    assert tuple(answers.frames[0]["box"]) == (0, 0, 0, 0)
+def test_frames_without_a_face_are_unchanged_with_no_face_keep(connection: LiveConnection) -> None:
+    gray = np.full((240, 320, 3), 128, np.uint8)
+    blank = cv2.imencode(".png", gray)[1].tobytes()
+    responses = run_session(connection, blank, SPEECH, no_face="keep")
+    assert responses.summary
+    assert responses.summary["without_face"] == responses.summary["frames"] == len(responses.frames)
+    np.testing.assert_array_equal(responses.frames[0]["frame"], gray)
+    assert tuple(responses.frames[0]["box"]) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("inputs", "why"),
+    ("inputs", "reason"),
     [
         ({"face_file": b"garbage"}, "400 face_file: not an image that can be read"),
         ({}, "400 face_file: the field is missing"),
-        ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, got 'gif'"),
+        ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, responses 'gif'"),
         ({"face_file": "face", "pads": "x"}, "400 pads: expected four whole numbers"),
         (
             {"face_file": "face", "background": "Transparent"},
@@ -178,45 +184,45 @@ def test_without_a_face_frames_pass_as_they_are_where_that_is_wanted(connection:
         ),
     ],
 )
-def test_a_beginning_that_does_not_do_is_refused_with_the_field_and_the_reason(
-    connection: LiveConnection, face: bytes, inputs: dict[str, bytes | str], why: str
+def test_an_invalid_start_is_rejected_with_the_field_and_the_reason(
+    connection: LiveConnection, face: bytes, inputs: dict[str, bytes | str], reason: str
 ) -> None:
-    given = {name: face if value == "face" else value for name, value in inputs.items()}
-    connection.send(start=True, **given)  # type: ignore[arg-type]
-    assert connection.receive().error.startswith(why)
+    options = {name: face if value == "face" else value for name, value in inputs.items()}
+    connection.send(start=True, **options)  # type: ignore[arg-type]
+    assert connection.receive().error.startswith(reason)
     connection.send(audio=SPEECH)
     assert connection.receive().error == f"400 {NO_SESSION}"
 
 
 @pytest.mark.parametrize(
-    ("inputs", "why"),
+    ("inputs", "reason"),
     [
         ({}, "400 audio: send audio or pcm"),
         ({"audio": SPEECH, "pcm": np.zeros(640, np.int16)}, "400 pcm: send audio or pcm, not both"),
-        ({"audio": SPEECH[:319]}, "400 audio: at least 20 ms (320 samples) expected, got 319"),
-        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: at most 30 s (480000 samples) expected"),
+        ({"audio": SPEECH[:319]}, "400 audio: at least 20 ms (320 samples) expected, responses 319"),
+        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: at limit 30 s (480000 samples) expected"),
     ],
 )
-def test_a_piece_that_does_not_do_is_refused_and_the_session_goes_on(
-    connection: LiveConnection, face: bytes, inputs: dict[str, np.ndarray], why: str
+def test_an_invalid_piece_is_rejected_and_the_session_continues(
+    connection: LiveConnection, face: bytes, inputs: dict[str, np.ndarray], reason: str
 ) -> None:
     connection.send(start=True, face_file=face)
     connection.receive()
     connection.send(**inputs)  # type: ignore[arg-type]
-    assert connection.receive().error.startswith(why)
+    assert connection.receive().error.startswith(reason)
     connection.send(audio=SPEECH, end=True)
     assert connection.receive().summary
 
 
-def test_one_session_too_many_is_refused_until_another_ends(served: Served, face: bytes) -> None:
-    most = LiveSettings().live_sessions
-    connections = [LiveConnection(served.stub, next(_sequences)) for _ in range(most + 1)]
-    for connection in connections[:most]:
+def test_a_session_over_the_limit_is_rejected_until_another_ends(served: Served, face: bytes) -> None:
+    limit = LiveSettings().live_sessions
+    connections = [LiveConnection(served.stub, next(_sequences)) for _ in range(limit + 1)]
+    for connection in connections[:limit]:
         connection.send(start=True, face_file=face)
         assert connection.receive().session
     connections[-1].send(start=True, face_file=face)
-    assert connections[-1].receive().error == f"503 limit of {most} live sessions reached; try again later"
-    for connection in connections[:most]:
+    assert connections[-1].receive().error == f"503 limit of {limit} live sessions reached; try again later"
+    for connection in connections[:limit]:
         connection.send(end=True, pcm=np.zeros(0, np.int16))
         assert connection.receive().summary
     again = run_session(connections[-1], face, SPEECH)
@@ -225,18 +231,18 @@ def test_one_session_too_many_is_refused_until_another_ends(served: Served, face
         connection.close()
 
 
-def test_a_video_that_takes_too_much_memory_is_refused(connection: LiveConnection, tmp_path: Path) -> None:
+def test_a_video_that_takes_too_much_memory_is_rejected(connection: LiveConnection, tmp_path: Path) -> None:
     long = write_video(tmp_path / "long.mp4", np.zeros((1, 1080, 1920, 3), np.uint8), extra=["-vf", "loop=200:1"])
     connection.send(start=True, face_file=long.read_bytes())
     error = connection.receive().error
     assert (
         error
-        == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; "
+        == "413 face_file: too large for a live session: its frames take 1197 MiB, at limit 1024 are allowed; "
         + ("send fewer frames, or set max_height")
     )
 
 
-def test_more_frames_at_once_than_memory_should_hold_are_refused(connection: LiveConnection, face: bytes) -> None:
+def test_a_request_for_more_frames_than_the_memory_limit_is_rejected(connection: LiveConnection, face: bytes) -> None:
     large = cv2.resize(cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR), (1920, 1080))
     connection.send(start=True, face_file=cv2.imencode(".jpg", large)[1].tobytes())
     assert connection.receive().session
@@ -249,13 +255,13 @@ def test_more_frames_at_once_than_memory_should_hold_are_refused(connection: Liv
     assert connection.receive().error == ""
 
 
-def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
+def test_concurrent_sessions_do_not_mix(served: Served, face: bytes) -> None:
     loud, silent = SPEECH, np.zeros_like(SPEECH)
-    answered: dict[int, Responses] = {}
+    results: dict[int, Responses] = {}
 
     def session(number: int) -> None:
         connection = LiveConnection(served.stub, next(_sequences))
-        answered[number] = run_session(connection, face, silent if number % 2 else loud)
+        results[number] = run_session(connection, face, silent if number % 2 else loud)
         connection.close()
 
     threads = [threading.Thread(target=session, args=(number,)) for number in range(4)]
@@ -264,20 +270,20 @@ def test_sessions_side_by_side_do_not_mix(served: Served, face: bytes) -> None:
     for thread in threads:
         thread.join()
     for number in (2, 3):
-        for n, frame in answered[number].frames.items():
-            np.testing.assert_allclose(frame["frame"].astype(int), answered[number - 2].frames[n]["frame"], atol=1)
-    assert answered[0].frames.keys() == answered[1].frames.keys()
+        for n, frame in results[number].frames.items():
+            np.testing.assert_allclose(frame["frame"].astype(int), results[number - 2].frames[n]["frame"], atol=1)
+    assert results[0].frames.keys() == results[1].frames.keys()
     assert any(
-        np.abs(frame["frame"].astype(int) - answered[1].frames[n]["frame"]).max() > 20
-        for n, frame in answered[0].frames.items()
+        np.abs(frame["frame"].astype(int) - results[1].frames[n]["frame"]).max() > 20
+        for n, frame in results[0].frames.items()
     )
 
 
-def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -> None:
-    lost = LiveConnection(served.stub, next(_sequences))
-    name = lost.send(start=True, face_file=face)
-    lost.receive()
-    lost.cancel()
+def test_the_session_of_a_client_that_disconnects_is_closed(served: Served, face: bytes) -> None:
+    connection = LiveConnection(served.stub, next(_sequences))
+    name = connection.send(start=True, face_file=face)
+    connection.receive()
+    connection.cancel()
     end = time.monotonic() + 3 * SEQUENCE_IDLE_SECONDS
     line = f"live [{name}] session closed"
     while line not in served.log.read_text() and time.monotonic() < end:
@@ -285,21 +291,21 @@ def test_a_client_that_vanishes_leaves_no_session(served: Served, face: bytes) -
     assert line in served.log.read_text()
 
 
-def test_speech_from_a_file_at_its_own_pace(connection: LiveConnection, face: bytes, samples: Path) -> None:
-    """As a voice would say it: pieces are sent while frames come back."""
+def test_speech_in_real_time_gets_its_frames_meanwhile(connection: LiveConnection, face: bytes, samples: Path) -> None:
+    """One thread sends the pieces at the pace of speech, another receives the frames."""
     speech, _ = soundfile.read(samples / "speech.wav", dtype="float32", frames=16_000)
     sent = pieces(speech)
 
-    def speak() -> None:
+    def send_pieces() -> None:
         for n, piece in enumerate(sent):
             connection.send(audio=piece, end=n == len(sent) - 1)
             time.sleep(PIECE / 16_000)
 
     connection.send(start=True, face_file=face, format="jpeg")
     connection.receive()
-    speaker = threading.Thread(target=speak)
-    speaker.start()
-    answers = connection.receive(len(sent))
-    speaker.join()
-    assert answers.summary
-    assert sorted(answers.frames) == list(range(answers.summary["frames"]))
+    sender = threading.Thread(target=send_pieces)
+    sender.start()
+    responses = connection.receive(len(sent))
+    sender.join()
+    assert responses.summary
+    assert sorted(responses.frames) == list(range(responses.summary["frames"]))

@@ -1,4 +1,4 @@
-"""Every format and precision of the two networks, with the golden fill, on a live Triton against the golden data."""
+"""Every format and precision of the two networks, with the golden weights, reproduces the golden data."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from export.validation.sample_media import Media
 from export.validation.samples import Samples
 from export.variants import Format, Precision, Profile, Variant
 from lipsync import face_detection, tensors
-from tests.support.triton_calls import Caller, caller, refusal
+from tests.support.triton_calls import Caller, caller, rejection
 
 VARIANTS = [
     Variant(format, precision)
     for format in Format
     for precision in Precision
     if (format, precision) not in ((Format.TORCHSCRIPT, Precision.INT8), (Format.ONNX, Precision.FP32))
-]  # ONNX FP32 is what every other test of a live server runs on
-NETS = (tensors.WAV2LIP, tensors.S3FD)
+]  # the other tests of a live server cover ONNX FP32
+NETWORKS = (tensors.WAV2LIP, tensors.S3FD)
 # Quantization runs both networks over all calibration images, and TorchScript in FP16 is meant for a GPU: on a CPU
 # they take minutes, and run with `make test-long`.
 SLOW = [variant for variant in VARIANTS if variant.precision is Precision.INT8]
@@ -50,15 +50,15 @@ every_variant = pytest.mark.parametrize(
 )
 
 
-def name_of(net: tensors.Model, variant: Variant) -> str:
-    return f"{net.name}_{variant.format}_{variant.precision}"
+def name_of(network: tensors.Model, variant: Variant) -> str:
+    return f"{network.name}_{variant.format}_{variant.precision}"
 
 
 @pytest.fixture(scope="module")
 def call(
     request: pytest.FixtureRequest, stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Caller]:
-    """A server with a model for each variant of the parameter, of each net."""
+    """A server with one model for each network and each variant of the parameter."""
     work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
     detector = S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
     samples = Samples(Media.shipped(), detector, print)
@@ -66,70 +66,74 @@ def call(
         tensors.WAV2LIP.name: Wav2LipGraph(random_weights.wav2lip()),
         tensors.S3FD.name: S3FDGraph(random_weights.s3fd()),
     }
-    for net in NETS:
-        maker = VariantBuilder(
-            net,
-            graphs[net.name],
+    for network in NETWORKS:
+        builder = VariantBuilder(
+            network,
+            graphs[network.name],
             Provenance("0" * 64, stand_in=True),
             "seeded random",
-            calibration=partial(samples.calibration, net),
+            calibration=partial(samples.calibration, network),
             evaluation={},
-            folder=work / net.name,
+            folder=work / network.name,
         )
         for variant in request.param:
-            config = model_config.config(net, variant=variant, profile=Profile.CPU)
-            config.name = name_of(net, variant)
+            config = model_config.config(network, variant=variant, profile=Profile.CPU)
+            config.name = name_of(network, variant)
             del config.model_warmup[:]
             (repository / config.name).mkdir()
             (repository / config.name / model_config.CONFIG_FILE).write_text(text_format.MessageToString(config))
-            # linked: int8 in one format is made from int8 in another
-            shutil.copytree(maker.build(variant), repository / config.name / "1", copy_function=os.link)
+            # linked, not moved: int8 in one format is built from int8 in another
+            shutil.copytree(builder.build(variant), repository / config.name / "1", copy_function=os.link)
     with Triton(repository) as triton, caller(triton.grpc_address) as connection:
         yield connection
 
 
 @every_variant
-def test_mouths_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, variant: Variant, golden: Path) -> None:
+def test_mouths_equal_the_golden_ones_within_the_limit_of_the_precision(
+    call: Caller, variant: Variant, golden: Path
+) -> None:
     with np.load(golden / "wav2lip.npz") as data:
-        inputs, wanted = {"face": data["faces"], "mel": data["mel"]}, data["mouths"]
+        inputs, expected = {"face": data["faces"], "mel": data["mel"]}, data["mouths"]
     mouths = call(name_of(tensors.WAV2LIP, variant), inputs)["mouth"]
-    assert (mouths.dtype, mouths.shape) == (np.uint8, wanted.shape)
-    error = np.square(mouths.astype(float) - wanted).mean()
+    assert (mouths.dtype, mouths.shape) == (np.uint8, expected.shape)
+    error = np.square(mouths.astype(float) - expected).mean()
     assert error == 0 or 10 * math.log10(255**2 / error) >= MIN_PSNR_DB[variant.precision]
     (alone,) = call(name_of(tensors.WAV2LIP, variant), {name: array[:1] for name, array in inputs.items()})["mouth"]
-    assert np.abs(alone.astype(int) - mouths[0]).max() <= 2  # a batch of another size is another kernel, no more
+    assert np.abs(alone.astype(int) - mouths[0]).max() <= 2  # a batch of another size uses another kernel
 
 
 @every_variant
-def test_faces_are_the_golden_ones_as_far_as_the_precision_goes(call: Caller, variant: Variant, golden: Path) -> None:
+def test_faces_equal_the_golden_ones_within_the_limit_of_the_precision(
+    call: Caller, variant: Variant, golden: Path
+) -> None:
     with np.load(golden / "s3fd.npz") as data:
-        frames, wanted = data["frames"], data["best"]
-    answer = call(name_of(tensors.S3FD, variant), {"image": frames})
-    assert (np.diff(answer["scores"]) <= 0).all()
-    for boxes, scores, best in zip(answer["boxes"], answer["scores"], wanted, strict=True):
+        frames, expected = data["frames"], data["best"]
+    outputs = call(name_of(tensors.S3FD, variant), {"image": frames})
+    assert (np.diff(outputs["scores"]) <= 0).all()
+    for boxes, scores, best in zip(outputs["boxes"], outputs["scores"], expected, strict=True):
         candidates = boxes[scores > face_detection.FACE_SCORE - 0.1]
         overlap = max(_overlap(box, best[:4]) for box in candidates)
         assert overlap >= MIN_IOU[variant.precision]
 
 
 @every_variant
-def test_pictures_of_other_sizes_and_counts_are_taken(call: Caller, variant: Variant) -> None:
+def test_images_of_other_sizes_and_counts_are_accepted(call: Caller, variant: Variant) -> None:
     for count, size in ((1, (96, 128)), (3, (160, 90)), (2, (64, 64))):
-        pictures = np.random.default_rng(count).integers(0, 256, (count, *size, 3), np.uint8)
-        answer = call(name_of(tensors.S3FD, variant), {"image": pictures})
-        assert {name: array.shape for name, array in answer.items()} == {
+        images = np.random.default_rng(count).integers(0, 256, (count, *size, 3), np.uint8)
+        outputs = call(name_of(tensors.S3FD, variant), {"image": images})
+        assert {name: array.shape for name, array in outputs.items()} == {
             "boxes": (count, tensors.CANDIDATES, 4),
             "scores": (count, tensors.CANDIDATES),
         }
 
 
 @every_variant
-def test_other_tensors_than_the_tables_are_refused_as_the_callers_mistake(call: Caller, variant: Variant) -> None:
+def test_a_tensor_of_another_shape_than_in_the_table_is_invalid_input(call: Caller, variant: Variant) -> None:
     inputs: dict[str, np.ndarray] = {
         "face": np.zeros((1, 48, 96, 3), np.uint8),
         "mel": np.zeros((1, 80, 16), np.float32),
     }
-    status, _ = refusal(call, name_of(tensors.WAV2LIP, variant), inputs)
+    status, _ = rejection(call, name_of(tensors.WAV2LIP, variant), inputs)
     assert status == "StatusCode.INVALID_ARGUMENT"
 
 

@@ -18,34 +18,34 @@ from demo.stack import Ports
 @dataclass(frozen=True)
 class Gateway:
     url: str
-    work: Path  # its work folder: whatever lies under it was left behind
+    work: Path  # its work folder; every file in it is a leftover
     log: Path
 
     def leftovers(self) -> list[Path]:
-        """Files under the work folder, after a moment for the clean-up that follows an answer."""
+        """Return the files in the work folder; wait up to five seconds for the clean-up after a response."""
         for _ in range(50):
-            found = [path for path in self.work.rglob("*") if path.is_file()]
-            if not found:
+            files = [path for path in self.work.rglob("*") if path.is_file()]
+            if not files:
                 return []
             time.sleep(0.1)
-        return found
+        return files
 
 
-def absent(folder: Path, modules: Iterable[str]) -> dict[str, str]:
-    """The environment of a Python for which these modules do not exist."""
-    place = folder / "absent"
-    place.mkdir(exist_ok=True)
+def without_modules(folder: Path, modules: Iterable[str]) -> dict[str, str]:
+    """Return the environment of a Python in which importing these modules fails."""
+    path = folder / "absent"
+    path.mkdir(exist_ok=True)
     for module in modules:
         line = f'raise ModuleNotFoundError("No module named {module!r}", name={module!r})\n'
-        (place / f"{module}.py").write_text(line)
-    return {"PYTHONPATH": str(place)}
+        (path / f"{module}.py").write_text(line)
+    return {"PYTHONPATH": str(path)}
 
 
 @contextlib.contextmanager
 def gateway_process(
     folder: Path, triton: str, without: Iterable[str] = (), python: str = sys.executable
 ) -> Iterator[Gateway]:
-    """A gateway that works below `folder`, on a machine on which the modules `without` are not installed."""
+    """Run a gateway with its files in `folder`, in an environment without the modules of `without`."""
     port = Ports.free().gateway
     gateway = Gateway(f"http://127.0.0.1:{port}", folder / "work", folder / "gateway.log")
     gateway.work.mkdir()
@@ -56,7 +56,7 @@ def gateway_process(
                 **os.environ,
                 "AVATAR_WORK_DIR": str(gateway.work),
                 "AVATAR_CACHE_DIR": str(folder / "cache"),
-                **absent(folder, without),
+                **without_modules(folder, without),
             },
             cwd=folder,  # with -m Python imports from there first: not this checkout, but what `python` has installed
             stdout=log,

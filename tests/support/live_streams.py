@@ -1,4 +1,4 @@
-"""Streams of `live` by hand, for tests that put them out of order."""
+"""Streams to the model `live`, with each request sent explicitly, for tests of unusual orders and contents."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ from tritonclient.grpc import service_pb2 as pb
 from avatar.serving.live_session import NO_SESSION
 from lipsync.mel_stream import MelStream
 from tests.support.triton_server import Served
-from tests.support.triton_streams import Responses, ask, is_last, request
+from tests.support.triton_streams import Responses, is_last, make_request, send_request
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000, frames=4800)  # 0.3 s
-LONG = np.resize(SPEECH, 160_000)  # 10 s, so that it is under way for a while on any machine
-SECONDS = 60.0  # for a stream that ends; one that hangs fails then
-GONE = f"400 {NO_SESSION}"
-NOTHING = np.zeros(0, np.int16)
-_HEARD = MelStream(25.0)
-SPOKEN = len(_HEARD.feed(SPEECH))  # frames that it completes
-WHOLE = SPOKEN + len(_HEARD.flush())  # and those that follow when it is over
+LONG_SPEECH = np.resize(SPEECH, 160_000)  # 10 s, so that it is in work for a while on any machine
+SECONDS = 60.0  # a stream that has not ended by then is an error
+SESSION_CLOSED = f"400 {NO_SESSION}"
+NO_AUDIO = np.zeros(0, np.int16)
+_MEL = MelStream(25.0)
+FRAMES_OF_SPEECH = len(_MEL.feed(SPEECH))  # frames of which the window ends within the speech
+FRAMES_OF_SESSION = FRAMES_OF_SPEECH + len(_MEL.flush())  # and those that follow the end of the session
 sequences = count(500_000)
 
 
 class Stream:
-    """A stream by hand. Responses are read as they come, and belong to their request's id."""
+    """One stream. A thread reads its responses and collects them by the id of their request."""
 
     def __init__(self, served: Served, seconds: float = SECONDS) -> None:
-        self.answers: defaultdict[str, Responses] = defaultdict(Responses)
-        self.over: list[str] = []  # ids in the order of their last answers
+        self.responses: defaultdict[str, Responses] = defaultdict(Responses)
+        self.finished: list[str] = []  # ids of requests, in the order of their last responses
         self.code: grpc.StatusCode | None = None
         self._requests: queue.Queue[pb.ModelInferRequest | None] = queue.Queue()
         self._stream = served.stub.ModelStreamInfer(iter(self._requests.get, None), timeout=seconds)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def send(self, *asked: pb.ModelInferRequest) -> None:
-        for each in asked:
-            self._requests.put(each)
+    def send(self, *requests: pb.ModelInferRequest) -> None:
+        for request in requests:
+            self._requests.put(request)
 
-    def until(self, ready: Callable[[], bool], seconds: float = SECONDS) -> None:
+    def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:
         end = time.monotonic() + seconds
-        while not ready():
-            assert time.monotonic() < end, (self.over, self.code)
+        while not condition():
+            assert time.monotonic() < end, (self.finished, self.code)
             time.sleep(0.02)
 
-    def until_over(self, *identities: str) -> None:
-        self.until(lambda: set(identities) <= set(self.over))
+    def wait_until_finished(self, *identities: str) -> None:
+        self.wait_until(lambda: set(identities) <= set(self.finished))
 
     def end(self) -> None:
-        """Close our side, and wait for the server's."""
+        """End the requests of the stream, and wait until the server ends its responses."""
         self._requests.put(None)
         self._reader.join(SECONDS)
         assert not self._reader.is_alive()
-        assert self.code is None, "it ended by itself"
+        assert self.code is None, "the stream ended with a status"
 
     def cancel(self) -> None:
         self._stream.cancel()
@@ -72,16 +72,16 @@ class Stream:
 
     def _read(self) -> None:
         try:
-            for answer in self._stream:
-                identity = answer.infer_response.id
-                self.answers[identity].add(answer)
-                if is_last(answer) or answer.error_message:
-                    self.over.append(identity)
+            for response in self._stream:
+                identity = response.infer_response.id
+                self.responses[identity].add(response)
+                if is_last(response) or response.error_message:
+                    self.finished.append(identity)
         except grpc.RpcError as error:
             self.code = error.code()
 
 
-def live(
+def live_request(
     sequence: int | str,
     name: str,
     *,
@@ -89,25 +89,27 @@ def live(
     end: bool = False,
     **inputs: bytes | str | np.ndarray,
 ) -> pb.ModelInferRequest:
-    made = request("live", name, **inputs)
+    request = make_request("live", name, **inputs)
     if isinstance(sequence, str):
-        made.parameters["sequence_id"].string_param = sequence
+        request.parameters["sequence_id"].string_param = sequence
     else:
-        made.parameters["sequence_id"].int64_param = sequence
-    made.parameters["sequence_start"].bool_param = start
-    made.parameters["sequence_end"].bool_param = end
-    made.parameters["triton_enable_empty_final_response"].bool_param = True
-    return made
+        request.parameters["sequence_id"].int64_param = sequence
+    request.parameters["sequence_start"].bool_param = start
+    request.parameters["sequence_end"].bool_param = end
+    request.parameters["triton_enable_empty_final_response"].bool_param = True
+    return request
 
 
-def spoken(served: Served, face: bytes, sequence: int | str, **options: str) -> Responses:
-    """A whole session in one request."""
-    return ask(served.stub, live(sequence, "all", start=True, end=True, face_file=face, audio=SPEECH, **options))
+def run_session(served: Served, face: bytes, sequence: int | str, **options: str) -> Responses:
+    """Run a session in one request: start, speech and end."""
+    return send_request(
+        served.stub, live_request(sequence, "all", start=True, end=True, face_file=face, audio=SPEECH, **options)
+    )
 
 
 def finish(served: Served, sequence: int) -> Responses:
-    """End a session, so that its place is free for the next test."""
-    return ask(served.stub, live(sequence, "end", end=True, pcm=NOTHING))
+    """End a session, so that it does not count in the next test."""
+    return send_request(served.stub, live_request(sequence, "end", end=True, pcm=NO_AUDIO))
 
 
 def stub_processes(served: Served) -> set[int]:

@@ -1,4 +1,4 @@
-"""Reads back what the service answered, as a player would."""
+"""Post a form to the service, and decode the video of its response."""
 
 import subprocess
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ def post(url: str, face: Path, speech: Path, file_type: str, background: str = "
         )
 
 
-def watch(answer: httpx.Response, folder: Path) -> Video:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/mp4"
-    path = folder / "answer.mp4"
-    path.write_bytes(answer.content)
+def read_result(response: httpx.Response, folder: Path) -> Video:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/mp4"
+    path = folder / "result.mp4"
+    path.write_bytes(response.content)
     capture = cv2.VideoCapture(str(path))
     fps, frames = capture.get(cv2.CAP_PROP_FPS), []
     while True:
@@ -45,15 +45,15 @@ def watch(answer: httpx.Response, folder: Path) -> Video:
             break
         frames.append(frame)
     capture.release()
-    return Video(np.stack(frames), fps, listen(path))
+    return Video(np.stack(frames), fps, read_audio(path))
 
 
-def listen(path: Path) -> NDArray[np.float32]:
+def read_audio(path: Path) -> NDArray[np.float32]:
     arguments = ["-v", "error", "-nostdin", "-i", str(path), "-ac", "1", "-ar", str(SAMPLE_RATE), "-f", "f32le", "-"]
     sound = subprocess.run([executable(), *arguments], check=True, capture_output=True).stdout
     return np.frombuffer(sound, np.float32)
 
 
 def frames_of(samples: int, fps: Fraction) -> int:
-    """`ceil(duration · fps)`, exactly."""
+    """Return `ceil(duration · fps)` in exact arithmetic."""
     return -(-samples * fps.numerator // (SAMPLE_RATE * fps.denominator))

@@ -1,4 +1,4 @@
-"""Calls to a live Triton, in terms of arrays."""
+"""Calls to a live Triton with arrays as inputs and outputs."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ class Caller:
     def __call__(
         self, model: str, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """The model's outputs by name; only the named ones where `outputs` is given."""
-        wanted = None if outputs is None else [InferRequestedOutput(name) for name in outputs]
+        """Call a model and return its outputs by name; only those in `outputs` if it is set."""
+        requested = None if outputs is None else [InferRequestedOutput(name) for name in outputs]
         result = self.client.infer(
-            model, [_input(name, array) for name, array in inputs.items()], outputs=wanted, client_timeout=CALL_SECONDS
+            model,
+            [_input(name, array) for name, array in inputs.items()],
+            outputs=requested,
+            client_timeout=CALL_SECONDS,
         )
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
     def batches(self, model: str) -> dict[int, int]:
-        """How many times the model ran, by batch size, from the server's own statistics.
+        """Return how many times the model ran, by batch size, from the statistics of the server.
 
-        They are written after the answer is sent: read until they stand still.
+        The server updates them after it has sent a response, so this polls until they no longer change.
         """
         read = self._batches(model)
         while True:
@@ -43,7 +46,7 @@ class Caller:
             read = again
 
     def windows(self, model: str) -> int:
-        """Rows that the model has run in all; read until that stands still."""
+        """Return the total number of rows that the model has run, once it no longer changes."""
         return sum(size * count for size, count in self.batches(model).items())
 
     def _batches(self, model: str) -> dict[int, int]:
@@ -61,13 +64,13 @@ def caller(grpc_address: str) -> Iterator[Caller]:
         client.close()
 
 
-def refusal(call: Caller, model: str, inputs: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """Status and message of a call that must fail."""
+def rejection(call: Caller, model: str, inputs: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """Return the status and the message of a call that must fail."""
     try:
         call(model, inputs)
     except InferenceServerException as error:
         return error.status(), error.message()
-    raise AssertionError(f"{model} answered a request that it should refuse")
+    raise AssertionError(f"{model} accepted a request that it should reject")
 
 
 def _input(name: str, array: np.ndarray) -> InferInput:

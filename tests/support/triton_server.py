@@ -1,4 +1,4 @@
-"""A Triton whose jobs' leftovers a test can see."""
+"""A running Triton, and checks for what its jobs leave."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Served:
-    """A running server, its stub, its log, and the folder that its jobs work in."""
+    """A running server with its stub, its log, and the work folder of its jobs."""
 
     triton: Triton
     stub: GRPCInferenceServiceStub
@@ -26,27 +26,28 @@ class Served:
     work: Path
 
     def leftovers(self) -> list[Path]:
-        """Files of requests that are over, after a moment for the clean-up."""
+        """Return the files in the work folder; wait a few seconds for the clean-up."""
         return eventually_empty(lambda: [path for path in self.work.rglob("*") if path.is_file()])
 
     def ffmpegs(self) -> list[int]:
-        """Process ids of its ffmpegs, after a moment for their end."""
+        """Return the process ids of its ffmpegs; wait a few seconds for their end."""
         return eventually_empty(self._ffmpegs)
 
     def _ffmpegs(self) -> list[int]:
         children = psutil.Process(self.triton.pid).children(recursive=True)
-        found = []
+        pids = []
         for child in children:
             try:
                 if "ffmpeg" in child.name():
-                    found.append(child.pid)
+                    pids.append(child.pid)
             except psutil.NoSuchProcess:
                 continue
-        return found
+        return pids
 
 
-def eventually_empty(look: Callable[[], list[T]], seconds: float = 5.0) -> list[T]:
+def eventually_empty(list_items: Callable[[], list[T]], seconds: float = 5.0) -> list[T]:
+    """List items until there are none or the time is over; return those that are left."""
     end = time.monotonic() + seconds
-    while (found := look()) and time.monotonic() < end:
+    while (items := list_items()) and time.monotonic() < end:
         time.sleep(0.05)
-    return found
+    return items

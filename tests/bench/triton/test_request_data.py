@@ -21,7 +21,7 @@ from export.checkpoints.registry import S3FD_FILE
 from lipsync.boxes import iou
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIPSYNC_CLIP, LIVE, MODELS, S3FD, WAV2LIP, Model
 from tests.support.triton_calls import caller
-from tests.support.triton_streams import LiveConnection, ask, request, stub
+from tests.support.triton_streams import LiveConnection, make_request, send_request, stub
 
 NAMES = [model.name for model in MODELS]
 every_model = pytest.mark.parametrize("model", MODELS, ids=NAMES)
@@ -51,8 +51,8 @@ def test_the_arrays_fit_the_tensors_of_the_model_and_are_not_constant(
     generated: dict[str, Inputs], model: Model
 ) -> None:
     assert generated[model.name].frames > 0
-    for given in generated[model.name].requests:
-        for tensor, array in zip(model.inputs, given, strict=True):
+    for arrays in generated[model.name].requests:
+        for tensor, array in zip(model.inputs, arrays, strict=True):
             if array is None:
                 assert tensor.optional, tensor.name
                 continue
@@ -87,26 +87,26 @@ def test_the_face_box_of_the_files_is_where_the_detector_finds_the_face(
 
 
 def test_a_job_has_as_many_frames_as_its_file_says(triton: Triton, generated: dict[str, Inputs]) -> None:
-    (given,) = _given(generated[AVATAR.name])
+    (tensors,) = _tensors(generated[AVATAR.name])
     with stub(triton.grpc_address) as server:
-        answers = ask(server, request(AVATAR.name, **given))
-    assert answers.summary is not None, answers.error
-    assert answers.summary["frames"] == generated[AVATAR.name].frames
-    assert answers.summary["without_face"] == 0
-    assert answers.video
+        responses = send_request(server, make_request(AVATAR.name, **tensors))
+    assert responses.summary is not None, responses.error
+    assert responses.summary["frames"] == generated[AVATAR.name].frames
+    assert responses.summary["without_face"] == 0
+    assert responses.video
 
 
 def test_a_session_has_as_many_frames_as_its_file_says_and_steps(triton: Triton, generated: dict[str, Inputs]) -> None:
-    steps = _given(generated[LIVE.name])
+    steps = _tensors(generated[LIVE.name])
     with stub(triton.grpc_address) as server:
         connection = LiveConnection(server, 7_000_001)
-        for number, given in enumerate(steps, 1):
-            connection.send(start=number == 1, end=number == len(steps), **given)
-        answers = connection.receive(len(steps))
-    assert answers.summary is not None, answers.error
-    assert len(answers.frames) == answers.summary["frames"] == generated[LIVE.name].frames == len(steps)
-    assert answers.summary["without_face"] == 0
-    assert {"jpeg", "box"} <= answers.frames[0].keys()
+        for number, tensors in enumerate(steps, 1):
+            connection.send(start=number == 1, end=number == len(steps), **tensors)
+        responses = connection.receive(len(steps))
+    assert responses.summary is not None, responses.error
+    assert len(responses.frames) == responses.summary["frames"] == generated[LIVE.name].frames == len(steps)
+    assert responses.summary["without_face"] == 0
+    assert {"jpeg", "box"} <= responses.frames[0].keys()
 
 
 def test_a_sequence_is_one_stream_of_steps_without_omitted_inputs(tmp_path: Path, generated: dict[str, Inputs]) -> None:
@@ -161,12 +161,12 @@ def test_a_file_that_does_not_fit_is_named(
     change(whole["data"])
     (tmp_path / "wav2lip.json").write_text(json.dumps(whole))
     (tmp_path / "none.json").write_text("{}")
-    found = request_data.outdated(tmp_path, [generated[WAV2LIP.name]])
-    assert reason in found["wav2lip.json"]
-    assert found["none.json"] == "belongs to no model"
+    outdated = request_data.outdated(tmp_path, [generated[WAV2LIP.name]])
+    assert reason in outdated["wav2lip.json"]
+    assert outdated["none.json"] == "belongs to no model"
 
 
-def _given(inputs: Inputs) -> list[dict[str, bytes | str | np.ndarray]]:
+def _tensors(inputs: Inputs) -> list[dict[str, bytes | str | np.ndarray]]:
     """The requests as mappings, without omitted inputs."""
     return [
         {

@@ -1,4 +1,4 @@
-"""What the tests of streams share: a small face, a recording, an own session, and a server that stays healthy."""
+"""Fixtures of the tests of streams: a small face, a recording, a new session id, and a check of the server."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.triton_server import Served
 
 @pytest.fixture(scope="module")
 def face(samples: Path) -> bytes:
-    """The face of the samples, at a quarter of its pixels."""
-    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
-    return cv2.imencode(".png", picture)[1].tobytes()
+    """The face of the samples at half of its width and height."""
+    image = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    return cv2.imencode(".png", image)[1].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def sequence() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _lives_on(served: Served) -> Iterator[None]:
-    """Whatever was sent, the server and all of its models are there, and nothing lies about."""
+def _server_stays_healthy(served: Served) -> Iterator[None]:
+    """Assert after each test that the processes of all models still run, and that no ffmpeg and no file is left."""
     before = stub_processes(served)
     yield
     assert stub_processes(served) == before

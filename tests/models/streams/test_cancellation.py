@@ -1,4 +1,4 @@
-"""Streams that are cancelled, time out or lose their client: nothing of them is left."""
+"""Streams that are cancelled, time out or lose their client leave no session, process or file."""
 
 from __future__ import annotations
 
@@ -13,88 +13,92 @@ import grpc
 
 from avatar.resources.workspace import Workspace
 from tests.support.live_streams import (
-    GONE,
-    LONG,
+    LONG_SPEECH,
     SECONDS,
+    SESSION_CLOSED,
     SPEECH,
     Stream,
-    live,
+    live_request,
 )
 from tests.support.triton_server import Served
-from tests.support.triton_streams import request
+from tests.support.triton_streams import make_request
 
 
-def test_a_cancelled_stream_ends_its_session_for_the_other_streams_of_it(
+def test_cancelling_one_stream_of_a_session_ends_it_for_its_other_streams(
     served: Served, face: bytes, sequence: int
 ) -> None:
     ours, theirs = Stream(served), Stream(served)
-    ours.send(live(sequence, "begin", start=True, face_file=face))
-    ours.until_over("begin")
-    names = [f"ours-{n}" for n in range(20)]  # long enough for the server to notice the cancellation meanwhile
-    ours.send(*(live(sequence, name, audio=LONG) for name in names))
-    ours.until(lambda: bool(ours.answers[names[0]].frames))
-    theirs.send(live(sequence, "theirs", audio=LONG))
+    ours.send(live_request(sequence, "begin", start=True, face_file=face))
+    ours.wait_until_finished("begin")
+    names = [f"ours-{n}" for n in range(20)]  # enough work for the server to detect the cancellation meanwhile
+    ours.send(*(live_request(sequence, name, audio=LONG_SPEECH) for name in names))
+    ours.wait_until(lambda: bool(ours.responses[names[0]].frames))
+    theirs.send(live_request(sequence, "theirs", audio=LONG_SPEECH))
     time.sleep(0.2)
     theirs.cancel()
     ours.end()
-    assert ours.answers[names[-1]].error == GONE
+    assert ours.responses[names[-1]].error == SESSION_CLOSED
 
 
 def test_a_cancelled_stream_of_many_pieces_leaves_no_session(served: Served, face: bytes, sequence: int) -> None:
     stream = Stream(served)
-    stream.send(live(sequence, "first", start=True, face_file=face))
-    stream.send(*(live(sequence, f"piece-{n}", audio=LONG) for n in range(10)))
-    stream.until(lambda: bool(stream.answers["piece-0"].frames))
+    stream.send(live_request(sequence, "first", start=True, face_file=face))
+    stream.send(*(live_request(sequence, f"piece-{n}", audio=LONG_SPEECH) for n in range(10)))
+    stream.wait_until(lambda: bool(stream.responses["piece-0"].frames))
     stream.cancel()
     after = Stream(served)
 
-    def is_gone() -> bool:
-        after.send(live(sequence, "after", audio=SPEECH[:320]))
-        after.until(lambda: "after" in after.over)
-        after.over.clear()
-        return after.answers["after"].error == GONE
+    def session_is_closed() -> bool:
+        after.send(live_request(sequence, "after", audio=SPEECH[:320]))
+        after.wait_until(lambda: "after" in after.finished)
+        after.finished.clear()
+        return after.responses["after"].error == SESSION_CLOSED
 
-    after.until(is_gone)
+    after.wait_until(session_is_closed)
     after.end()
 
 
-def test_a_deadline_in_the_middle_leaves_nothing(served: Served, samples: Path) -> None:
+def test_a_job_whose_deadline_passes_leaves_nothing(served: Served, samples: Path) -> None:
     files = {"face_file": (samples / "face.png").read_bytes(), "audio_file": (samples / "speech.wav").read_bytes()}
     stream = Stream(served, seconds=1.0)
-    stream.send(request("avatar", **files))
-    stream.until(lambda: stream.code is not None)
+    stream.send(make_request("avatar", **files))
+    stream.wait_until(lambda: stream.code is not None)
     assert stream.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-VICTIM = """
+CLIENT = """
 import sys
 sys.path[:0] = {paths!r}
 from pathlib import Path
-from tests.support.triton_streams import outputs, request, stub
+from tests.support.triton_streams import make_request, outputs, stub
 
 face, speech = (Path({samples!r}, name).read_bytes() for name in ("face.png", "speech.wav"))
 with stub({address!r}) as server:
-    for answer in server.ModelStreamInfer(iter([request("avatar", "victim", face_file=face, audio_file=speech)])):
-        if outputs(answer).get("stage") == "encode":
-            print("flowing", flush=True)
+    request = make_request("avatar", "killed", face_file=face, audio_file=speech)
+    for response in server.ModelStreamInfer(iter([request])):
+        if outputs(response).get("stage") == "encode":
+            print("encoding", flush=True)
 """
 
 
 def test_a_client_that_is_killed_leaves_nothing(served: Served, samples: Path) -> None:
     paths = [str(Path(__file__).parents[3])]
-    code = VICTIM.format(paths=paths, samples=str(samples), address=served.triton.grpc_address)
+    code = CLIENT.format(paths=paths, samples=str(samples), address=served.triton.grpc_address)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as client:
         assert client.stdout
-        assert client.stdout.readline() == b"flowing\n"
+        assert client.stdout.readline() == b"encoding\n"
         client.kill()
     end = time.monotonic() + SECONDS
-    while "avatar [victim] the client disconnected" not in served.log.read_text() and time.monotonic() < end:
+    while "avatar [killed] the client disconnected" not in served.log.read_text() and time.monotonic() < end:
         time.sleep(0.1)
-    assert "avatar [victim] the client disconnected" in served.log.read_text()
+    assert "avatar [killed] the client disconnected" in served.log.read_text()
 
 
-def test_a_folder_goes_even_where_its_removal_has_to_wait_and_is_cancelled(tmp_path: Path) -> None:
-    """A stream that is cancelled while it begins may be cancelled twice: its session's pieces end the session, too."""
+def test_the_folder_of_a_job_that_is_cancelled_twice_is_removed(tmp_path: Path) -> None:
+    """The second cancellation arrives while the removal waits for a thread.
+
+    A stream cancels its session, and so does each of its requests.
+    """
 
     async def cancelled_twice() -> list[Path]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))

@@ -1,4 +1,4 @@
-"""Requests of a stream in an unexpected order: each is answered, in its turn."""
+"""Requests of a stream in an unexpected order: each gets its responses, in the order of the requests."""
 
 from __future__ import annotations
 
@@ -10,127 +10,134 @@ import numpy as np
 import pytest
 
 from tests.support.live_streams import (
-    GONE,
-    LONG,
+    FRAMES_OF_SPEECH,
+    LONG_SPEECH,
+    SESSION_CLOSED,
     SPEECH,
-    SPOKEN,
     Stream,
     finish,
-    live,
+    live_request,
     sequences,
 )
 from tests.support.triton_server import Served
-from tests.support.triton_streams import request
+from tests.support.triton_streams import make_request
 
 
 def test_a_second_start_ends_the_first_session_and_each_of_its_requests(
     served: Served, face: bytes, sequence: int
 ) -> None:
     stream = Stream(served)
-    stream.send(live(sequence, "first", start=True, face_file=face))
-    stream.until_over("first")
-    stream.send(live(sequence, "under way", audio=LONG), live(sequence, "in line", audio=SPEECH))
-    stream.until(lambda: bool(stream.answers["under way"].frames))
+    stream.send(live_request(sequence, "first", start=True, face_file=face))
+    stream.wait_until_finished("first")
+    stream.send(live_request(sequence, "running", audio=LONG_SPEECH), live_request(sequence, "queued", audio=SPEECH))
+    stream.wait_until(lambda: bool(stream.responses["running"].frames))
     stream.send(
-        live(sequence, "second", start=True, face_file=face),
-        live(sequence, "last", end=True, audio=SPEECH),
+        live_request(sequence, "second", start=True, face_file=face),
+        live_request(sequence, "last", end=True, audio=SPEECH),
     )
     stream.end()
-    assert stream.answers["under way"].error == stream.answers["in line"].error == GONE
-    assert stream.answers["second"].session
-    assert stream.answers["last"].summary
-    assert stream.answers["last"].summary["duration"] == pytest.approx(0.3)
+    assert stream.responses["running"].error == stream.responses["queued"].error == SESSION_CLOSED
+    assert stream.responses["second"].session
+    assert stream.responses["last"].summary
+    assert stream.responses["last"].summary["duration"] == pytest.approx(0.3)
 
 
 def test_a_second_start_ends_the_preparation_of_the_first(served: Served, sequence: int, samples: Path) -> None:
-    large = cv2.resize(cv2.imread(str(samples / "face.png")), (2560, 1920))  # takes longer than the pause below
+    # large, and with a segmentation: its preparation takes longer than the pause below
+    large = cv2.resize(cv2.imread(str(samples / "face.png")), (2560, 1920))
     whole = cv2.imencode(".png", large)[1].tobytes()
     stream = Stream(served)
-    stream.send(live(sequence, "first", start=True, face_file=whole, background="#102030"))  # takes a segmentation
+    stream.send(live_request(sequence, "first", start=True, face_file=whole, background="#102030"))
     time.sleep(0.1)
-    stream.send(live(sequence, "second", start=True, end=True, face_file=whole))
+    stream.send(live_request(sequence, "second", start=True, end=True, face_file=whole))
     stream.end()
-    assert stream.answers["first"].error == GONE
-    assert stream.answers["first"].session is None
-    assert stream.answers["second"].summary
+    assert stream.responses["first"].error == SESSION_CLOSED
+    assert stream.responses["first"].session is None
+    assert stream.responses["second"].summary
 
 
-def test_a_first_request_that_does_not_do_ends_the_session_of_before(
+def test_an_invalid_start_ends_the_previous_session_of_the_same_id(served: Served, face: bytes, sequence: int) -> None:
+    """Otherwise the speech that follows would get frames of the previous face."""
+    stream = Stream(served)
+    stream.send(live_request(sequence, "previous", start=True, face_file=face))
+    stream.wait_until_finished("previous")
+    stream.send(
+        live_request(sequence, "bad", start=True, face_file=face, pads="9" * 2000),
+        live_request(sequence, "speech", audio=SPEECH),
+    )
+    stream.end()
+    assert stream.responses["bad"].error.startswith("400 pads: the value is longer than")
+    assert stream.responses["speech"].error == SESSION_CLOSED
+    assert stream.responses["speech"].frames == {}
+
+
+def test_every_request_after_a_failed_start_gets_an_error(served: Served, sequence: int) -> None:
+    stream = Stream(served)
+    stream.send(live_request(sequence, "bad", start=True, face_file=b"not an image"))
+    names = [f"piece-{n}" for n in range(20)]
+    stream.send(
+        *(live_request(sequence, name, audio=SPEECH) for name in names), live_request(sequence, "last", end=True)
+    )
+    stream.end()
+    assert stream.responses["bad"].error.startswith("400 face_file: ")
+    assert {stream.responses[name].error for name in (*names, "last")} == {SESSION_CLOSED}
+
+
+def test_an_invalid_last_request_gets_an_error_and_no_summary(served: Served, face: bytes, sequence: int) -> None:
+    stream = Stream(served)
+    stream.send(
+        live_request(sequence, "first", start=True, face_file=face), live_request(sequence, "speech", audio=SPEECH)
+    )
+    stream.send(live_request(sequence, "last", end=True, audio=SPEECH, pcm=np.zeros(640, np.int16)))
+    stream.end()
+    assert stream.responses["last"].error == "400 pcm: send audio or pcm, not both"
+    assert stream.responses["last"].summary is None
+    assert stream.responses["speech"].error == ""
+    assert len(stream.responses["speech"].frames) == FRAMES_OF_SPEECH
+
+
+def test_an_invalid_request_gets_its_error_in_the_order_of_the_requests(
     served: Served, face: bytes, sequence: int
 ) -> None:
-    """Or who follows with speech would get the pictures of somebody else."""
-    stream = Stream(served)
-    stream.send(live(sequence, "before", start=True, face_file=face))
-    stream.until_over("before")
-    stream.send(
-        live(sequence, "bad", start=True, face_file=face, pads="9" * 2000),
-        live(sequence, "speech", audio=SPEECH),
-    )
-    stream.end()
-    assert stream.answers["bad"].error.startswith("400 pads: the value is longer than")
-    assert stream.answers["speech"].error == GONE
-    assert stream.answers["speech"].frames == {}
-
-
-def test_pieces_behind_a_beginning_that_fails_are_all_answered(served: Served, sequence: int) -> None:
-    stream = Stream(served)
-    stream.send(live(sequence, "bad", start=True, face_file=b"no picture"))
-    names = [f"piece-{n}" for n in range(20)]
-    stream.send(*(live(sequence, name, audio=SPEECH) for name in names), live(sequence, "last", end=True))
-    stream.end()
-    assert stream.answers["bad"].error.startswith("400 face_file: ")
-    assert {stream.answers[name].error for name in (*names, "last")} == {GONE}
-
-
-def test_a_last_request_that_does_not_do_is_an_error_and_no_summary(served: Served, face: bytes, sequence: int) -> None:
-    stream = Stream(served)
-    stream.send(live(sequence, "first", start=True, face_file=face), live(sequence, "speech", audio=SPEECH))
-    stream.send(live(sequence, "last", end=True, audio=SPEECH, pcm=np.zeros(640, np.int16)))
-    stream.end()
-    assert stream.answers["last"].error == "400 pcm: send audio or pcm, not both"
-    assert stream.answers["last"].summary is None
-    assert stream.answers["speech"].error == ""
-    assert len(stream.answers["speech"].frames) == SPOKEN
-
-
-def test_a_refused_piece_is_answered_in_its_turn(served: Served, face: bytes, sequence: int) -> None:
     stream = Stream(served)
     stream.send(
-        live(sequence, "first", start=True, face_file=face),
-        live(sequence, "speech", audio=SPEECH),
-        live(sequence, "short", audio=SPEECH[:10]),
-        live(sequence, "more", audio=SPEECH),
-        live(sequence, "last", end=True),
+        live_request(sequence, "first", start=True, face_file=face),
+        live_request(sequence, "speech", audio=SPEECH),
+        live_request(sequence, "short", audio=SPEECH[:10]),
+        live_request(sequence, "more", audio=SPEECH),
+        live_request(sequence, "last", end=True),
     )
     stream.end()
-    assert stream.answers["short"].error.startswith("400 audio: at least 20 ms")
-    assert stream.answers["last"].summary
-    assert stream.answers["last"].summary["duration"] == pytest.approx(0.6)
-    assert stream.over.index("short") < stream.over.index("more") < stream.over.index("last")
+    assert stream.responses["short"].error.startswith("400 audio: at least 20 ms")
+    assert stream.responses["last"].summary
+    assert stream.responses["last"].summary["duration"] == pytest.approx(0.6)
+    assert stream.finished.index("short") < stream.finished.index("more") < stream.finished.index("last")
 
 
-def test_our_side_may_close_before_a_session_ends(served: Served, face: bytes, sequence: int) -> None:
+def test_a_session_stays_open_after_its_stream_has_ended(served: Served, face: bytes, sequence: int) -> None:
     stream = Stream(served)
-    stream.send(live(sequence, "first", start=True, face_file=face), live(sequence, "speech", audio=SPEECH))
+    stream.send(
+        live_request(sequence, "first", start=True, face_file=face), live_request(sequence, "speech", audio=SPEECH)
+    )
     stream.end()
-    assert len(stream.answers["speech"].frames) == SPOKEN
-    assert finish(served, sequence).summary  # on another one
+    assert len(stream.responses["speech"].frames) == FRAMES_OF_SPEECH
+    assert finish(served, sequence).summary  # on another stream
 
 
 def test_sessions_and_jobs_share_one_stream(served: Served, face: bytes, recording: bytes) -> None:
     chosen = [next(sequences) for _ in range(2)]
     stream = Stream(served)
-    stream.send(request("avatar", "video", face_file=face, audio_file=recording))
-    stream.send(*(live(each, f"{each} first", start=True, face_file=face) for each in chosen))
+    stream.send(make_request("avatar", "video", face_file=face, audio_file=recording))
+    stream.send(*(live_request(each, f"{each} first", start=True, face_file=face) for each in chosen))
     for n in range(5):
-        pieces = (live(each, f"{each} {n}", audio=SPEECH[n * 960 :][:960], end=n == 4) for each in chosen)
-        stream.send(*pieces, request("avatar", f"bad {n}", face_file=b"x", audio_file=recording))
+        pieces = (live_request(each, f"{each} {n}", audio=SPEECH[n * 960 :][:960], end=n == 4) for each in chosen)
+        stream.send(*pieces, make_request("avatar", f"bad {n}", face_file=b"x", audio_file=recording))
     stream.end()
-    assert stream.answers["video"].summary
-    assert {stream.answers[f"bad {n}"].error for n in range(5)} == {"400 face_file: not an image that can be read"}
+    assert stream.responses["video"].summary
+    assert {stream.responses[f"bad {n}"].error for n in range(5)} == {"400 face_file: not an image that can be read"}
     for each in chosen:
-        summary = stream.answers[f"{each} 4"].summary
+        summary = stream.responses[f"{each} 4"].summary
         assert summary
         assert summary["duration"] == pytest.approx(0.3)
-        frames = [n for piece in range(5) for n in stream.answers[f"{each} {piece}"].frames]
+        frames = [n for piece in range(5) for n in stream.responses[f"{each} {piece}"].frames]
         assert frames == list(range(summary["frames"]))
