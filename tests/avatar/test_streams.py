@@ -70,7 +70,7 @@ async def test_results_of_concurrent_work_keep_their_order() -> None:
     assert [n async for n in map_concurrent(Numbers(20)(), double, 4)] == [2 * n for n in range(20)]
 
 
-async def test_at_most_concurrency_items_are_in_work() -> None:
+async def test_at_most_the_allowed_number_of_items_are_in_work() -> None:
     running = maximum = 0
 
     async def work(n: int) -> int:

@@ -116,7 +116,7 @@ async def test_a_released_region_serves_the_next_call(pool: Pool, registry: Fake
     first = await acquired(pool, 2 * MIB)
     await pool.release(first)
     assert await pool.acquire(MIB) is first
-    assert registry.asked == 1
+    assert registry.registrations == 1
 
 
 async def test_a_region_serves_one_call_at_a_time(pool: Pool) -> None:
@@ -173,12 +173,12 @@ async def test_discarded_memory_is_not_used_again_while_the_server_uses_it(pool:
 async def test_a_server_that_rejects_is_asked_again_after_a_minute(
     pool: Pool, registry: FakeRegistry, clock: FakeClock
 ) -> None:
-    registry.answer = False
+    registry.response = False
     assert await pool.acquire(MIB) is None
-    registry.answer = True
+    registry.response = True
     clock.now += REFUSAL_DELAY - 1
     assert await pool.acquire(MIB) is None
-    assert registry.asked == 1
+    assert registry.registrations == 1
     clock.now += 2
     assert await pool.acquire(MIB)
 
@@ -203,11 +203,11 @@ async def test_a_server_that_forgets_twice_within_a_minute_counts_as_one_that_re
 
 
 async def test_a_registration_without_an_answer_is_undone(pool: Pool, registry: FakeRegistry, clock: FakeClock) -> None:
-    registry.answer = None
+    registry.response = None
     assert await pool.acquire(MIB) is None
-    (name,) = registry.ever
+    (name,) = registry.all_names
     await until_unregistered(registry, name)
-    registry.answer = True
+    registry.response = True
     clock.now += RETRY_DELAY + 0.1
     assert await pool.acquire(MIB)
 

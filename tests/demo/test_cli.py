@@ -27,16 +27,16 @@ ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repositor
 
 
 def still_running(folder: Path) -> list[str]:
-    """Command lines of the processes that work in this folder."""
-    found = []
+    """Return the command lines of the processes that work in this folder."""
+    command_lines = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:  # the process has ended
             continue
         if str(folder) in line:
-            found.append(line)
-    return found
+            command_lines.append(line)
+    return command_lines
 
 
 def test_help_explains_the_exit_status() -> None:

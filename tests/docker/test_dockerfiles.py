@@ -49,15 +49,15 @@ def test_every_copied_path_is_in_the_build_context(dockerfile: Path) -> None:
     assert copies
     for copy in copies:
         for source in copy.words()[:-1]:
-            found = [path for path in CONTEXT if source in (".", str(path), *map(str, path.parents))]
-            assert found, source
+            matching = [path for path in CONTEXT if source in (".", str(path), *map(str, path.parents))]
+            assert matching, source
 
 
 def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> None:
     assert {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(map(str, CONTEXT))
-    found = re.search(r"^packages.find.include = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
-    assert found
-    for package in re.findall(r'"(\w+)\*"', found[1]):
+    match = re.search(r"^packages.find.include = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
+    assert match
+    for package in re.findall(r'"(\w+)\*"', match[1]):
         for module in (ROOT / package).rglob("*.py"):
             assert module.relative_to(ROOT) in CONTEXT
     for path in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):

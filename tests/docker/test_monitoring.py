@@ -39,7 +39,7 @@ def expressions() -> list[str]:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """Names in a PromQL expression that are neither functions, labels, nor durations."""
+    """Return the names in a PromQL expression that are neither functions, labels, nor durations."""
     bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)", " ", expression)
     return set(re.findall(r"[a-zA-Z_]\w*", bare)) - FUNCTIONS
 
@@ -50,25 +50,25 @@ def labels_of(expression: str) -> set[str]:
 
 
 def samples(text: str) -> dict[str, set[str]]:
-    """Names of the samples in a text of metrics, as Prometheus keeps them, with their labels."""
+    """Return the names of the samples in a text of metrics, as Prometheus keeps them, with their labels."""
     lines = re.findall(r"^(\w+)(?:\{(.*)\})? \S+$", text, re.M)
     return {name: set(re.findall(r'(\w+)="', labels)) for name, labels in lines}
 
 
 @pytest.fixture(scope="module")
 def exported(triton: Triton) -> dict[str, set[str]]:
-    """Labels of every exported metric by name: Triton's from a live server, the gateway's from its table."""
+    """Return the labels of every exported metric by name: Triton's from a live server, the gateway's from its table."""
     with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as answer:
-        found = samples(answer.read().decode())
-    found |= samples(create_app(Settings()).state.metrics.text().decode())
+        metrics = samples(answer.read().decode())
+    metrics |= samples(create_app(Settings()).state.metrics.text().decode())
     for metric in METRICS:
         labels = set(metric.labels)
         names = {"": labels}
         if metric.kind == "histogram":
             names = {"_bucket": labels | {"le"}, "_sum": labels, "_count": labels}
-        found |= {metric.name + ending: own for ending, own in names.items()}
-    found |= {name: {"gpu_uuid"} for name in GPU_METRICS}
-    return found | {"up": set()}
+        metrics |= {metric.name + ending: own for ending, own in names.items()}
+    metrics |= {name: {"gpu_uuid"} for name in GPU_METRICS}
+    return metrics | {"up": set()}
 
 
 def test_every_metric_of_an_expression_is_exported(exported: dict[str, set[str]]) -> None:
@@ -83,7 +83,7 @@ def test_every_label_of_an_expression_is_exported(exported: dict[str, set[str]])
         assert labels_of(expression) <= labels, expression
 
 
-def test_prometheus_scrapes_the_services_where_they_listen() -> None:
+def test_prometheus_scrapes_the_addresses_of_the_services() -> None:
     services = compose()["services"]
     targets = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in PROMETHEUS["scrape_configs"]}
     assert targets == {"gateway": f"gateway:{Settings.model_fields['port'].default}", "triton": "triton:8002"}

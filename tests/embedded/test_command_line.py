@@ -50,11 +50,11 @@ def _running(models: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_reports_when_it_is_ready_and_stops_on_a_signal(models: Path, number: signal.Signals) -> None:
+def test_the_command_reports_when_it_is_ready_and_stops_on_a_signal(models: Path, number: signal.Signals) -> None:
     with _running(models) as (command, ready):
-        found = re.search(r"gRPC (127\.0\.0\.1:\d+), HTTP http://127\.0\.0\.1:\d+, metrics http://127", ready)
-        assert found, ready
-        with caller(found[1]) as call:
+        match = re.search(r"gRPC (127\.0\.0\.1:\d+), HTTP http://127\.0\.0\.1:\d+, metrics http://127", ready)
+        assert match, ready
+        with caller(match[1]) as call:
             assert call.client.is_model_ready("arithmetic")
         command.send_signal(number)
         out, errors = command.communicate(timeout=TIMEOUT)
@@ -64,7 +64,7 @@ def test_it_reports_when_it_is_ready_and_stops_on_a_signal(models: Path, number:
     assert "successfully loaded 'arithmetic'" in (models.parent / "build" / "triton.log").read_text()
 
 
-def test_it_exits_with_1_if_the_server_crashes(models: Path) -> None:
+def test_the_command_exits_with_1_if_the_server_crashes(models: Path) -> None:
     with _running(models) as (command, _):
         children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
         (server,) = [
@@ -76,13 +76,13 @@ def test_it_exits_with_1_if_the_server_crashes(models: Path) -> None:
         assert errors.startswith("embedded: Triton ended by itself (signal 9)")
 
 
-def test_it_exits_with_1_if_the_repository_does_not_exist(tmp_path: Path) -> None:
+def test_the_command_exits_with_1_if_the_repository_does_not_exist(tmp_path: Path) -> None:
     done = _run("--repository", "nowhere", *ANY_PORTS, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("embedded: nowhere: no such folder")
 
 
-def test_it_exits_with_1_if_a_port_is_in_use(models: Path) -> None:
+def test_the_command_exits_with_1_if_a_port_is_in_use(models: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         done = _run("--repository", models, *ANY_PORTS, "--grpc-port", str(port), cwd=models.parent)
@@ -90,7 +90,7 @@ def test_it_exits_with_1_if_a_port_is_in_use(models: Path) -> None:
     assert done.stderr.startswith(f"embedded: --grpc-port {port}: ")
 
 
-def test_it_exits_with_1_if_a_model_does_not_load(models: Path) -> None:
+def test_the_command_exits_with_1_if_a_model_does_not_load(models: Path) -> None:
     tiny_models.add_arithmetic(models, "broken").write_bytes(b"junk")
     done = _run("--repository", models, *ANY_PORTS, cwd=models.parent)
     assert done.returncode == 1

@@ -37,7 +37,7 @@ def triton_of_models(tmp_path_factory: pytest.TempPathFactory, log: Path) -> Ite
     tiny_models.add_rows(repository)
     _add_lookup(repository)
     tiny_models.add_arithmetic(repository, "four_threads")
-    _change(repository, "four_threads", _ask_for_four_threads)
+    _change(repository, "four_threads", _set_four_threads)
     with Triton(repository, log=log, threads=LAUNCHER_THREADS) as triton:
         yield triton
 
@@ -70,30 +70,30 @@ def test_rows_that_are_large_together_run_one_at_a_time(call: Caller, megabytes:
 
 
 @pytest.mark.parametrize("model", ["arithmetic", "unbatched"])
-def test_only_the_wanted_outputs_are_sent(call: Caller, model: str) -> None:
+def test_only_the_requested_outputs_are_sent(call: Caller, model: str) -> None:
     inputs = _numbers(2)
     outputs = call(model, inputs, outputs=["difference"])
     assert set(outputs) == {"difference"}
     np.testing.assert_array_equal(outputs["difference"], inputs["x"] - inputs["y"])
 
 
-def test_requests_that_want_different_outputs_share_a_run_and_get_their_own_rows(call: Caller) -> None:
-    def ask(i: int) -> None:
+def test_requests_for_different_outputs_share_a_run_and_get_their_own_rows(call: Caller) -> None:
+    def call_model(i: int) -> None:
         inputs = {"row": np.full((1 + i % 3, 1), i, np.int64)}
-        wanted = ["value"] if i % 2 else ["value", "twice"]
-        outputs = call("lookup", inputs, outputs=wanted)
-        assert set(outputs) == set(wanted)
+        requested = ["value"] if i % 2 else ["value", "twice"]
+        outputs = call("lookup", inputs, outputs=requested)
+        assert set(outputs) == set(requested)
         np.testing.assert_array_equal(outputs["value"], np.full((1 + i % 3, 1), i * 10, np.float32))
-        if "twice" in wanted:
+        if "twice" in requested:
             np.testing.assert_array_equal(outputs["twice"], np.full((1 + i % 3, 1), i * 20, np.float32))
 
     before = _runs(call, "lookup")
-    _concurrently(ask, 24)
+    _concurrently(call_model, 24)
     assert _runs(call, "lookup") - before < 24
 
 
-def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Caller) -> None:
-    def ask(i: int) -> None:
+def test_a_request_that_the_graph_rejects_does_not_affect_the_others_of_its_run(call: Caller) -> None:
+    def call_model(i: int) -> None:
         inputs = {"row": np.full((1, 1), i if i % 4 else 1000, np.int64)}
         if i % 4:
             np.testing.assert_array_equal(call("lookup", inputs)["value"], [[i * 10]])
@@ -104,7 +104,7 @@ def test_a_request_that_the_graph_rejects_does_not_spoil_its_neighbors(call: Cal
             assert "out of data bounds" in message
             assert "\n" not in message
 
-    _concurrently(ask, 16)
+    _concurrently(call_model, 16)
 
 
 def test_shapes_that_the_graph_rejects_are_an_error_of_the_caller(call: Caller) -> None:
@@ -130,15 +130,15 @@ def test_threads_come_from_the_launcher_unless_the_model_has_its_own_number(trit
     assert threads["four_threads"] - threads["arithmetic"] == 4 - LAUNCHER_THREADS
 
 
-def _concurrently(ask: Callable[[int], None], count: int) -> None:
+def _concurrently(call_model: Callable[[int], None], count: int) -> None:
     barrier = threading.Barrier(count)
 
-    def wait_and_ask(i: int) -> None:
+    def wait_and_call(i: int) -> None:
         barrier.wait()
-        ask(i)
+        call_model(i)
 
     with ThreadPoolExecutor(count) as pool:
-        for done in [pool.submit(wait_and_ask, i) for i in range(count)]:
+        for done in [pool.submit(wait_and_call, i) for i in range(count)]:
             done.result()
 
 
@@ -181,7 +181,7 @@ def _loosen(config: pb.ModelConfig) -> None:
         tensor.dims[1] = -1
 
 
-def _ask_for_four_threads(config: pb.ModelConfig) -> None:
+def _set_four_threads(config: pb.ModelConfig) -> None:
     config.parameters["intra_op_thread_count"].string_value = "4"
 
 

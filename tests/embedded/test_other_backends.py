@@ -98,13 +98,13 @@ def test_outputs_have_their_names_for_every_size(call: Caller, backend: str, row
 
 
 @every_backend
-def test_only_the_wanted_outputs_are_sent(call: Caller, backend: str) -> None:
+def test_only_the_requested_outputs_are_sent(call: Caller, backend: str) -> None:
     assert set(call(backend, numbers(2), outputs=["difference"])) == {"difference"}
 
 
 @every_backend
 def test_concurrent_requests_share_runs_and_get_their_own_rows(call: Caller, backend: str) -> None:
-    def ask(i: int) -> None:
+    def call_model(i: int) -> None:
         inputs = numbers(1 + i % 3, start=100 * i)
         barrier.wait()
         np.testing.assert_array_equal(call(backend, inputs)["sum"], inputs["x"] * 3)
@@ -112,7 +112,7 @@ def test_concurrent_requests_share_runs_and_get_their_own_rows(call: Caller, bac
     before = sum(call.batches(backend).values())
     barrier = threading.Barrier(12)
     with ThreadPoolExecutor(12) as pool:
-        for done in [pool.submit(ask, i) for i in range(12)]:
+        for done in [pool.submit(call_model, i) for i in range(12)]:
             done.result()
     assert sum(call.batches(backend).values()) - before < 12
 

@@ -197,11 +197,11 @@ def test_a_server_does_not_outlive_a_killed_owner(models: Path, temp_folder: Pat
 
 def _listeners() -> dict[int, set[str]]:
     """Return the addresses of all listeners by port, in the kernel's hexadecimal notation."""
-    found: dict[int, set[str]] = {}
+    addresses: dict[int, set[str]] = {}
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *_ = line.split()
             if state == "0A":
                 address, _, port = local.partition(":")
-                found.setdefault(int(port, 16), set()).add(address)
-    return found
+                addresses.setdefault(int(port, 16), set()).add(address)
+    return addresses

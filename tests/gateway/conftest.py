@@ -45,7 +45,7 @@ def serve(work: Path, render: FakeRender) -> Serve:
             httpx.AsyncClient(transport=transport, base_url="http://gateway", timeout=60) as client,
         ):
             yield client
-        assert contents(work) == []  # every test, whatever it does, leaves an empty folder
+        assert contents(work) == []  # after every test the folder must be empty
 
     return serving
 
@@ -69,7 +69,7 @@ class Live:
         return f"http://127.0.0.1:{self.port}"
 
     async def send(self, data: bytes) -> asyncio.StreamWriter:
-        """Open a connection, write, and leave it open."""
+        """Open a connection, send the data, and return the writer, still open."""
         _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""Bad input is rejected and odd input works: the real job on real files, with fake models."""
+"""Invalid input is rejected and unusual input is accepted: the real job on real files, with fake models."""
 
 import io
 from collections.abc import Awaitable, Callable
@@ -31,7 +31,7 @@ Post = Callable[..., Awaitable[httpx.Response]]
 
 @pytest.fixture
 def media(tmp_path: Path) -> Path:
-    """`face.png`, `face.jpg`, `face.mp4` (10 frames) and `speech.wav` (0.5 s), all good."""
+    """`face.png`, `face.jpg`, `face.mp4` (10 frames) and `speech.wav` (0.5 s), all valid."""
     folder = tmp_path / "media"
     folder.mkdir()
     write_still(folder / "face.png")
@@ -43,7 +43,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def post(serve: Serve, work: Path, media: Path) -> Post:
-    """Posts a form of files in `media`, and asserts after each response that no file is left."""
+    """Post a form of files in `media`, and assert after each response that no file is left."""
 
     async def posting(
         face: str | bytes = "face.png",
@@ -59,29 +59,29 @@ def post(serve: Serve, work: Path, media: Path) -> Post:
             "background": (None, background),
         }
         async with serve(models or FakeInference(), job=real_render) as client:
-            answer = await client.post("/", files=parts)
+            response = await client.post("/", files=parts)
             assert leftovers(work) == []
         assert contents(work) == []
-        return answer
+        return response
 
     return posting
 
 
-def assert_rejected(answer: httpx.Response, field: str, *words: str) -> None:
-    assert answer.status_code == 400, answer.text
-    detail = answer.json()["detail"]
+def assert_rejected(response: httpx.Response, field: str, *words: str) -> None:
+    assert response.status_code == 400, response.text
+    detail = response.json()["detail"]
     assert detail.startswith(f"{field}: ")
     assert any(word in detail for word in words), detail
-    assert "/" not in detail  # no path of the server
+    assert "/" not in detail  # shows no path of the server
 
 
-def video_of(answer: httpx.Response, folder: Path) -> np.ndarray:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "application/mp4"
+def video_of(response: httpx.Response, folder: Path) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == "application/mp4"
     path = folder / "answer.mp4"
-    path.write_bytes(answer.content)
+    path.write_bytes(response.content)
     frames = read_video(path)
-    assert answer.headers["x-avatar-frames"] == str(len(frames))
+    assert response.headers["x-avatar-frames"] == str(len(frames))
     return frames
 
 
@@ -142,24 +142,24 @@ async def test_a_list_of_other_files_is_not_followed(post: Post, media: Path) ->
 
 @pytest.mark.parametrize("extension", ["png", "mp4"])
 async def test_a_missing_face_gets_the_sentence_of_the_original_service(post: Post, extension: str) -> None:
-    answer = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda image: None))
+    response = await post(face=f"face.{extension}", extension=extension, models=FakeInference(face=lambda image: None))
     sentence = "Face not detected! Ensure the video contains a face in all the frames."
-    assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+    assert (response.status_code, response.json()) == (400, {"detail": sentence})
 
 
-async def test_speech_shorter_than_a_window_works(post: Post, media: Path, tmp_path: Path) -> None:
+async def test_speech_shorter_than_a_window_is_accepted(post: Post, media: Path, tmp_path: Path) -> None:
     write_wav(media / "short.wav", tone(0.1))
     assert len(video_of(await post(speech="short.wav"), tmp_path)) == frame_count(3200, FPS)
 
 
-async def test_audio_with_nan_and_infinities_works(post: Post, media: Path, tmp_path: Path) -> None:
+async def test_audio_with_nan_and_infinities_is_accepted(post: Post, media: Path, tmp_path: Path) -> None:
     samples = tone(0.5)
     samples[100:200], samples[300], samples[400] = np.nan, np.inf, -np.inf
     write_wav(media / "nan.wav", samples)
     assert len(video_of(await post(speech="nan.wav"), tmp_path)) == frame_count(8000, FPS)
 
 
-async def test_silence_works(post: Post, media: Path, tmp_path: Path) -> None:
+async def test_silence_is_accepted(post: Post, media: Path, tmp_path: Path) -> None:
     write_wav(media / "silence.wav", np.zeros(8000, np.float32))
     assert len(video_of(await post(speech="silence.wav"), tmp_path)) == frame_count(8000, FPS)
 
@@ -187,7 +187,7 @@ async def test_a_background_is_changed_to_the_requested_color(post: Post, tmp_pa
     assert (red < 60, green > 200, blue < 60) == (True, True, True)
 
 
-async def test_models_that_fail_during_a_job_are_a_503_and_no_file_is_left(post: Post) -> None:
-    answer = await post(models=FakeInference(failures={"lipsync": Unavailable("Triton went away")}))
-    assert (answer.status_code, answer.json()) == (503, {"detail": "Triton went away"})
-    assert int(answer.headers["retry-after"]) > 0
+async def test_models_that_fail_during_a_job_result_in_a_503_and_no_file_is_left(post: Post) -> None:
+    response = await post(models=FakeInference(failures={"lipsync": Unavailable("Triton has stopped")}))
+    assert (response.status_code, response.json()) == (503, {"detail": "Triton has stopped"})
+    assert int(response.headers["retry-after"]) > 0

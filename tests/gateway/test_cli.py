@@ -21,8 +21,8 @@ COMMAND = (sys.executable, "-m", "gateway")
 
 
 def environment(work: Path, **settings: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")}
-    return {**kept, "AVATAR_WORK_DIR": str(work), **settings}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AVATAR_")}
+    return {**inherited, "AVATAR_WORK_DIR": str(work), **settings}
 
 
 def run(work: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +32,7 @@ def run(work: Path, *arguments: str, **settings: str) -> subprocess.CompletedPro
 
 
 class Process:
-    """A gateway process on a free port, without a Triton; `log` grows while it runs."""
+    """A gateway process on a free port, without a Triton; `log` has all of its output so far."""
 
     def __init__(self, work: Path, **settings: str) -> None:
         self.process = subprocess.Popen(
@@ -48,8 +48,8 @@ class Process:
         def read() -> None:
             for line in self.process.stderr or ():
                 self.log += line
-                if found := re.search(r"listening on (http://[0-9.:]+)", line):
-                    self.url = found[1]
+                if match := re.search(r"listening on (http://[0-9.:]+)", line):
+                    self.url = match[1]
                     listening.set()
 
         self._reader = threading.Thread(target=read)
@@ -113,7 +113,7 @@ def test_a_port_in_use_ends_with_1_and_one_clear_line(work: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_0_and_no_file_is_left(work: Path, number: int) -> None:
+def test_a_signal_ends_the_gateway_with_0_and_no_file_is_left(work: Path, number: int) -> None:
     with gateway(work) as running:
         assert httpx.get(f"{running.url}/ping").json() == {"pong": "-"}
         assert len(contents(work)) == 1
@@ -124,9 +124,9 @@ def test_a_signal_ends_it_with_0_and_no_file_is_left(work: Path, number: int) ->
 
 def test_without_triton_a_form_gets_503_and_ping_still_responds(work: Path) -> None:
     with gateway(work) as running:
-        answer = httpx.post(running.url, files=form(), timeout=60)
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
+        response = httpx.post(running.url, files=form(), timeout=60)
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
         assert httpx.get(f"{running.url}/health/ready", timeout=60).status_code == 503
         assert httpx.get(f"{running.url}/ping").status_code == 200
         assert running.stop(signal.SIGTERM) == 0

@@ -28,8 +28,8 @@ async def post(url: str) -> httpx.Response:
 
 async def test_a_form_works_over_a_real_connection(live: Start, work: Path) -> None:
     gateway = await live()
-    answer = await post(gateway.url)
-    assert (answer.status_code, answer.content) == (200, b"a face|a speech")
+    response = await post(gateway.url)
+    assert (response.status_code, response.content) == (200, b"a face|a speech")
     await eventually(lambda: leftovers(work) == [])
 
 
@@ -121,7 +121,7 @@ async def test_a_file_over_the_limit_is_rejected_before_the_upload_ends(live: St
     writer.close()
 
 
-async def test_jobs_that_end_within_the_grace_period_are_answered(live: Start, render: FakeRender) -> None:
+async def test_jobs_that_end_within_the_grace_period_send_their_response(live: Start, render: FakeRender) -> None:
     render.gate.clear()
     gateway = await live(shutdown_grace=30)
     running = asyncio.create_task(post(gateway.url))
@@ -142,9 +142,9 @@ async def test_a_stop_rejects_queued_jobs_and_ends_running_ones_after_the_grace_
     waiting = asyncio.create_task(post(gateway.url))
     await eventually(lambda: gateway.jobs.queued == 1)
     gateway.server.should_exit = True
-    for answer in await asyncio.gather(waiting, running):
-        assert (answer.status_code, answer.json()) == (503, {"detail": "the service is being stopped"})
-        assert "retry-after" in answer.headers
+    for response in await asyncio.gather(waiting, running):
+        assert (response.status_code, response.json()) == (503, {"detail": "the service is being stopped"})
+        assert "retry-after" in response.headers
     assert render.cancelled == 1
     await eventually(lambda: contents(work) == [])
 
@@ -169,8 +169,8 @@ async def test_a_gateway_that_stops_is_not_ready_and_rejects_forms(live: Start, 
         running = asyncio.create_task(post(gateway.url))
         await render.reached(1)
         gateway.jobs.close(grace=30)
-        answer = await client.get(f"{gateway.url}/health/ready")
-        assert (answer.status_code, answer.json()["detail"]) == (503, "the service is being stopped")
+        response = await client.get(f"{gateway.url}/health/ready")
+        assert (response.status_code, response.json()["detail"]) == (503, "the service is being stopped")
         assert (await client.post(gateway.url, files=form())).status_code == 503
     render.gate.set()
     assert (await running).status_code == 200

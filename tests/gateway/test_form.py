@@ -22,24 +22,24 @@ def part(disposition: str, value: str) -> bytes:
 
 
 async def rejection(client: httpx.AsyncClient, parts: dict) -> str:
-    answer = await client.post("/", files=parts)
-    assert answer.status_code == 400, answer.text
-    assert answer.json().keys() == {"detail"}
-    return answer.json()["detail"]
+    response = await client.post("/", files=parts)
+    assert response.status_code == 400, response.text
+    assert response.json().keys() == {"detail"}
+    return response.json()["detail"]
 
 
 async def test_a_form_is_answered_with_the_mp4_itself(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/", files=form())
-    assert answer.status_code == 200
-    assert answer.content == b"a face|a speech"
-    assert answer.headers["content-type"] == "application/mp4"
-    assert answer.headers["content-length"] == "15"
-    assert "accept-ranges" not in answer.headers
+    response = await client.post("/", files=form())
+    assert response.status_code == 200
+    assert response.content == b"a face|a speech"
+    assert response.headers["content-type"] == "application/mp4"
+    assert response.headers["content-length"] == "15"
+    assert "accept-ranges" not in response.headers
 
 
 async def test_ping_responds_like_the_original_service(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/ping")
-    assert (answer.status_code, answer.json()) == (200, {"pong": "-"})
+    response = await client.get("/ping")
+    assert (response.status_code, response.json()) == (200, {"pong": "-"})
 
 
 async def test_the_files_have_fixed_names_in_a_folder_of_the_request(
@@ -81,8 +81,8 @@ async def test_a_file_input_left_blank_in_a_browser_is_named(client: httpx.Async
         for field in FIELDS
         if field != name
     )
-    answer = await client.post("/", content=body + f"--{BOUNDARY}--\r\n".encode(), headers=MULTIPART)
-    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: the file is empty")
+    response = await client.post("/", content=body + f"--{BOUNDARY}--\r\n".encode(), headers=MULTIPART)
+    assert (response.status_code, response.json()["detail"]) == (400, f"{name}: the file is empty")
 
 
 @pytest.mark.parametrize("name", ["avatarFileType", "background"])
@@ -104,13 +104,13 @@ async def test_a_file_in_place_of_text_is_named(client: httpx.AsyncClient, name:
 @pytest.mark.parametrize("name", FIELDS)
 async def test_a_duplicate_field_is_named(client: httpx.AsyncClient, name: str) -> None:
     parts = [*form().items(), (name, form()[name])]
-    answer = await client.post("/", files=parts)
-    assert (answer.status_code, answer.json()["detail"]) == (400, f"{name}: duplicate field; send it once")
+    response = await client.post("/", files=parts)
+    assert (response.status_code, response.json()["detail"]) == (400, f"{name}: duplicate field; send it once")
 
 
 async def test_fields_of_other_names_are_ignored(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/", files={"first": (None, "x" * 5000), **form(), "last": ("x.bin", b"x" * 5000)})
-    assert answer.content == b"a face|a speech"
+    response = await client.post("/", files={"first": (None, "x" * 5000), **form(), "last": ("x.bin", b"x" * 5000)})
+    assert response.content == b"a face|a speech"
 
 
 @pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "PNG", "JPeG", ".jpg", " png "])
@@ -123,8 +123,8 @@ async def test_an_image_extension_makes_a_still(client: httpx.AsyncClient, rende
 async def test_any_other_extension_makes_a_video_and_never_becomes_part_of_a_path(
     client: httpx.AsyncClient, render: FakeRender, work: Path, extension: str
 ) -> None:
-    answer = await client.post("/", files=form(avatarFileType=extension))
-    assert answer.status_code == 200
+    response = await client.post("/", files=form(avatarFileType=extension))
+    assert response.status_code == 200
     (request,) = render.requests
     assert not request.is_still
     assert (request.face_path.name, request.audio_path.name) == ("face", "speech")
@@ -157,8 +157,8 @@ async def test_an_unknown_color_is_named_with_the_allowed_ones(
 async def test_the_background_of_a_video_may_have_any_value(
     client: httpx.AsyncClient, render: FakeRender, background: str
 ) -> None:
-    answer = await client.post("/", files=form(avatarFileType="mp4", background=background))
-    assert answer.status_code == 200
+    response = await client.post("/", files=form(avatarFileType="mp4", background=background))
+    assert response.status_code == 200
     assert render.requests[0].background is Background.FROM_INPUT
 
 
@@ -240,9 +240,9 @@ async def test_a_body_that_is_not_a_form_is_rejected(
     client: httpx.AsyncClient, work: Path, content_type: str | None, body: bytes, reason: str
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
-    answer = await client.post("/", content=body, headers=headers)
-    assert answer.status_code == 400
-    assert reason in answer.json()["detail"]
+    response = await client.post("/", content=body, headers=headers)
+    assert response.status_code == 400
+    assert reason in response.json()["detail"]
     assert leftovers(work) == []
 
 
@@ -250,24 +250,27 @@ async def test_a_form_that_ends_inside_a_file_is_rejected(client: httpx.AsyncCli
     request = client.build_request("POST", "/", files=form(face_file=("face.png", b"f" * 100_000)))
     body = request.read()[:50_000]
     headers = {"Content-Type": request.headers["Content-Type"]}
-    answer = await client.post("/", content=body, headers=headers)
-    assert answer.status_code == 400
-    assert "ends before its closing boundary" in answer.json()["detail"]
+    response = await client.post("/", content=body, headers=headers)
+    assert response.status_code == 400
+    assert "ends before its closing boundary" in response.json()["detail"]
     assert render.requests == []
 
 
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
 async def test_a_file_over_the_limit_is_named_with_the_limit(serve: Serve, work: Path, name: str) -> None:
     async with serve(max_upload_bytes=1000) as client:
-        answer = await client.post("/", files=form(**{name: ("file", b"x" * 1001)}))
-        assert (answer.status_code, answer.json()) == (413, {"detail": f"{name}: the file is larger than 1000 bytes"})
+        response = await client.post("/", files=form(**{name: ("file", b"x" * 1001)}))
+        assert (response.status_code, response.json()) == (
+            413,
+            {"detail": f"{name}: the file is larger than 1000 bytes"},
+        )
         assert leftovers(work) == []
 
 
 async def test_a_file_exactly_at_the_limit_passes(serve: Serve) -> None:
     async with serve(max_upload_bytes=1000) as client:
-        answer = await client.post("/", files=form(face_file=("f", b"x" * 1000), audio_file=("s", b"y" * 1000)))
-    assert answer.content == b"x" * 1000 + b"|" + b"y" * 1000
+        response = await client.post("/", files=form(face_file=("f", b"x" * 1000), audio_file=("s", b"y" * 1000)))
+    assert response.content == b"x" * 1000 + b"|" + b"y" * 1000
 
 
 async def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_read(serve: Serve) -> None:
@@ -277,9 +280,9 @@ async def test_a_content_length_over_the_limit_is_rejected_before_the_body_is_re
 
     async with serve(max_upload_bytes=1000) as client:
         headers = MULTIPART | {"Content-Length": str(3 * 1024 * 1024)}
-        answer = await client.post("/", content=body(), headers=headers)
-    assert answer.status_code == 413
-    assert "1000 bytes" in answer.json()["detail"]
+        response = await client.post("/", content=body(), headers=headers)
+    assert response.status_code == 413
+    assert "1000 bytes" in response.json()["detail"]
 
 
 async def test_a_body_of_unknown_length_is_rejected_at_the_limit_too(serve: Serve, work: Path) -> None:
@@ -289,24 +292,24 @@ async def test_a_body_of_unknown_length_is_rejected_at_the_limit_too(serve: Serv
             yield b"x" * 65536
 
     async with serve(max_upload_bytes=1000) as client:
-        answer = await client.post("/", content=body(), headers=MULTIPART)
-        assert answer.status_code == 413
+        response = await client.post("/", content=body(), headers=MULTIPART)
+        assert response.status_code == 413
         assert leftovers(work) == []
 
 
 async def test_large_files_arrive_whole(client: httpx.AsyncClient) -> None:
     face, speech = bytes(range(256)) * 12_000, b"\r\n--almost a boundary\r\n" * 50_000
-    answer = await client.post("/", files=form(face_file=("f", face), audio_file=("s", speech)))
-    assert answer.content == face + b"|" + speech
+    response = await client.post("/", files=form(face_file=("f", face), audio_file=("s", speech)))
+    assert response.content == face + b"|" + speech
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("PUT", "/", 405), ("GET", "/nowhere", 404)])
 async def test_wrong_methods_and_paths_get_an_error_of_the_same_form(
     client: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
-    answer = await client.request(method, path)
-    assert answer.status_code == status
-    assert isinstance(answer.json()["detail"], str)
+    response = await client.request(method, path)
+    assert response.status_code == status
+    assert isinstance(response.json()["detail"], str)
 
 
 async def test_a_background_may_be_any_color_or_transparent(client: httpx.AsyncClient, render: FakeRender) -> None:

@@ -1,4 +1,4 @@
-"""Files as people send them, one test per file, over HTTP: size, frame rate, length, audio, and a mouth that moves.
+"""Files of every format, over HTTP: each result has the right size, frame rate, length, audio, and a moving mouth.
 
 Only the networks are fake: they darken the mouth where the speech is loud.
 """
@@ -42,19 +42,19 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def check(answer: httpx.Response, folder: Path, size: tuple[int, int], fps: Fraction, seconds: float) -> Frames:
+def check(response: httpx.Response, folder: Path, size: tuple[int, int], fps: Fraction, seconds: float) -> Frames:
     """Assert the size (width, height), frame rate, duration, audio, and that the mouth moves.
 
     The face of `FakeInference` is the middle of the image.
     """
-    assert answer.status_code == 200, answer.text
+    assert response.status_code == 200, response.text
     path = folder / "result.mp4"
-    path.write_bytes(answer.content)
+    path.write_bytes(response.content)
     frames = read_video(path)
     assert frames.shape[2:0:-1] == size
     assert frame_rate(path) == pytest.approx(float(fps))
     assert abs(len(frames) - seconds * fps) <= 1
-    assert int(answer.headers["x-avatar-frames"]) == len(frames)
+    assert int(response.headers["x-avatar-frames"]) == len(frames)
     samples = read_sound(path)
     assert abs(len(samples) / RATE - seconds) < 0.15
     assert np.abs(samples).max() > 0.1
@@ -77,17 +77,17 @@ def save(kind: str, mode: str = "RGB", size: tuple[int, int] = (160, 120), **opt
     return data.getvalue()
 
 
-def sixteen_bits() -> bytes:
+def sixteen_bit_image() -> bytes:
     return cv2.imencode(".png", np.asarray(painted())[:, :, ::-1].astype(np.uint16) * 257)[1].tobytes()
 
 
-def sixteen_bits_of_gray() -> bytes:
+def sixteen_bit_gray_image() -> bytes:
     data = io.BytesIO()
     Image.fromarray(np.asarray(painted().convert("L")).astype(np.uint16) * 257).save(data, "PNG")
     return data.getvalue()
 
 
-def half_transparent() -> bytes:
+def half_transparent_image() -> bytes:
     data = io.BytesIO()
     image = painted()
     image.putalpha(Image.fromarray(np.tile(np.linspace(0, 255, 160).astype(np.uint8), (120, 1))))
@@ -111,9 +111,9 @@ IMAGES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
     "sideways jpeg": (sideways, (160, 120)),
     "png": (lambda: save("PNG"), (160, 120)),
     "palette png": (lambda: save("PNG", "P"), (160, 120)),
-    "16-bit png": (sixteen_bits, (160, 120)),
-    "16-bit gray png": (sixteen_bits_of_gray, (160, 120)),
-    "transparent png": (half_transparent, (160, 120)),
+    "16-bit png": (sixteen_bit_image, (160, 120)),
+    "16-bit gray png": (sixteen_bit_gray_image, (160, 120)),
+    "transparent png": (half_transparent_image, (160, 120)),
     "webp": (lambda: save("WEBP"), (160, 120)),
     "bmp": (lambda: save("BMP"), (160, 120)),
     "gif": (lambda: save("GIF"), (160, 120)),
@@ -127,11 +127,11 @@ IMAGES: dict[str, tuple[Callable[[], bytes], tuple[int, int]]] = {
 
 
 @pytest.mark.parametrize("name", IMAGES)
-async def test_an_image(post: Post, tmp_path: Path, name: str) -> None:
+async def test_an_image_of_every_format_becomes_a_video(post: Post, tmp_path: Path, name: str) -> None:
     make, size = IMAGES[name]
     (tmp_path / "face").write_bytes(make())
-    answer = await post(tmp_path / "face", write_wav(tmp_path / "speech.wav", SPEECH), "png", quality="draft")
-    check(answer, tmp_path, size, Fraction(25), 0.8)
+    response = await post(tmp_path / "face", write_wav(tmp_path / "speech.wav", SPEECH), "png", quality="draft")
+    check(response, tmp_path, size, Fraction(25), 0.8)
 
 
 H264 = ["-c:v", "libx264", "-preset", "ultrafast"]
@@ -163,39 +163,39 @@ VIDEOS: dict[str, tuple[str, list[str], tuple[int, int], str]] = {
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-async def test_a_video(post: Post, tmp_path: Path, name: str) -> None:
+async def test_a_video_of_every_format_is_accepted(post: Post, tmp_path: Path, name: str) -> None:
     suffix, codec, size, fps = VIDEOS[name]
     painted().save(tmp_path / "frame.png")
     face = tmp_path / f"face.{suffix}"
     still = ["-loop", "1", "-framerate", "25", "-i", str(tmp_path / "frame.png"), "-t", "2"]
     ffmpeg(*still, "-pix_fmt", "yuv420p", *codec, str(face))
-    answer = await post(face, write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
-    check(answer, tmp_path, size, Fraction(fps), 0.8)
+    response = await post(face, write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
+    check(response, tmp_path, size, Fraction(fps), 0.8)
 
 
 @pytest.mark.parametrize("tracks", [0, 1, 2])
-async def test_a_video_with_audio_tracks(post: Post, tmp_path: Path, tracks: int) -> None:
+async def test_the_audio_of_the_face_video_is_not_in_the_result(post: Post, tmp_path: Path, tracks: int) -> None:
     painted().save(tmp_path / "frame.png")
     own = ["-f", "lavfi", "-t", "2", "-i", "sine=1000"] * tracks
     maps = [word for n in range(tracks + 1) for word in ("-map", str(n))]
     still = ["-loop", "1", "-framerate", "25", "-t", "2", "-i", str(tmp_path / "frame.png")]
     ffmpeg(*still, *own, *maps, *H264, "-pix_fmt", "yuv420p", str(tmp_path / "face.mp4"))
-    answer = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
-    check(answer, tmp_path, (160, 120), Fraction(25), 0.8)
+    response = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
+    check(response, tmp_path, (160, 120), Fraction(25), 0.8)
     spectrum = np.abs(np.fft.rfft(read_sound(tmp_path / "result.mp4")[:RATE]))
     assert spectrum.max() < 10 * np.median(spectrum)  # the video's own audio, a tone, is not in the result
 
 
-async def test_a_video_with_rotation_metadata(post: Post, tmp_path: Path) -> None:
+async def test_a_video_with_rotation_metadata_is_turned_upright(post: Post, tmp_path: Path) -> None:
     painted().save(tmp_path / "frame.png")
     still = ["-loop", "1", "-framerate", "25", "-t", "2", "-i", str(tmp_path / "frame.png")]
     ffmpeg(*still, *H264, "-pix_fmt", "yuv420p", str(tmp_path / "sideways.mp4"))
     ffmpeg("-display_rotation", "90", "-i", str(tmp_path / "sideways.mp4"), "-c", "copy", str(tmp_path / "face.mp4"))
-    answer = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
-    check(answer, tmp_path, (120, 160), Fraction(25), 0.8)
+    response = await post(tmp_path / "face.mp4", write_wav(tmp_path / "speech.wav", SPEECH), "mp4")
+    check(response, tmp_path, (120, 160), Fraction(25), 0.8)
 
 
-async def test_a_video_declared_as_an_image_and_an_image_declared_as_a_video(post: Post, tmp_path: Path) -> None:
+async def test_the_content_decides_whether_a_file_is_an_image_or_a_video(post: Post, tmp_path: Path) -> None:
     speech = write_wav(tmp_path / "speech.wav", SPEECH)
     painted().save(tmp_path / "face.png")
     check(await post(tmp_path / "face.png", speech, "mp4"), tmp_path, (160, 120), Fraction(25), 0.8)
@@ -234,29 +234,29 @@ AUDIO: dict[str, tuple[str, list[str]]] = {
 
 
 @pytest.mark.parametrize("name", AUDIO)
-async def test_an_audio_file(post: Post, tmp_path: Path, name: str) -> None:
+async def test_audio_of_every_format_is_accepted(post: Post, tmp_path: Path, name: str) -> None:
     suffix, codec = AUDIO[name]
     painted().save(tmp_path / "face.png")
     source = write_wav(tmp_path / "source.wav", SPEECH)
     ffmpeg("-i", str(source), *codec, str(tmp_path / f"speech.{suffix}"))
-    answer = await post(tmp_path / "face.png", tmp_path / f"speech.{suffix}", "png")
-    seconds = int(answer.headers["x-avatar-frames"]) / 25 if answer.status_code == 200 else 0
+    response = await post(tmp_path / "face.png", tmp_path / f"speech.{suffix}", "png")
+    seconds = int(response.headers["x-avatar-frames"]) / 25 if response.status_code == 200 else 0
     assert abs(seconds - 0.8) < 0.16  # some codecs pad
-    check(answer, tmp_path, (160, 120), Fraction(25), seconds)
+    check(response, tmp_path, (160, 120), Fraction(25), seconds)
 
 
-async def test_audio_with_nan_and_infinities(post: Post, tmp_path: Path) -> None:
+async def test_audio_with_nan_and_infinities_is_accepted(post: Post, tmp_path: Path) -> None:
     damaged = SPEECH.copy()
     damaged[4000:5000], damaged[6000] = np.nan, np.inf
     painted().save(tmp_path / "face.png")
-    answer = await post(tmp_path / "face.png", write_wav(tmp_path / "speech.wav", damaged), "png")
-    check(answer, tmp_path, (160, 120), Fraction(25), 0.8)
+    response = await post(tmp_path / "face.png", write_wav(tmp_path / "speech.wav", damaged), "png")
+    check(response, tmp_path, (160, 120), Fraction(25), 0.8)
 
 
-async def test_the_audio_of_a_video(post: Post, tmp_path: Path) -> None:
+async def test_the_audio_of_a_video_is_accepted_as_speech(post: Post, tmp_path: Path) -> None:
     painted().save(tmp_path / "face.png")
     wav = write_wav(tmp_path / "source.wav", SPEECH)
     other = ["-f", "lavfi", "-t", "0.8", "-i", "testsrc=s=64x48", "-i", str(wav)]
     ffmpeg(*other, *H264, "-pix_fmt", "yuv420p", "-map", "0", "-map", "1", str(tmp_path / "speech.mp4"))
-    answer = await post(tmp_path / "face.png", tmp_path / "speech.mp4", "png")
-    check(answer, tmp_path, (160, 120), Fraction(25), 0.8)
+    response = await post(tmp_path / "face.png", tmp_path / "speech.mp4", "png")
+    check(response, tmp_path, (160, 120), Fraction(25), 0.8)

@@ -1,4 +1,4 @@
-"""The metrics: those of the table, and nothing about the callers."""
+"""The metrics are those of the table and contain nothing about callers."""
 
 import asyncio
 from pathlib import Path
@@ -19,10 +19,10 @@ Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 async def read(client: httpx.AsyncClient) -> Samples:
-    answer = await client.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    families = text_string_to_metric_families(answer.text)
+    response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = text_string_to_metric_families(response.text)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in families
@@ -50,13 +50,13 @@ async def test_the_table_names_every_exported_metric_with_its_kind_and_labels(cl
 
 
 async def test_a_finished_form_is_counted_with_its_stages_frames_and_bytes(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/", files=form())
-    assert answer.status_code == 200
+    response = await client.post("/", files=form())
+    assert response.status_code == 200
     samples = await read(client)
     assert value(samples, "avatar_requests_total", method="POST", route="/", status="200") == 1
     assert value(samples, "avatar_request_seconds_count", route="/") == 1
     assert value(samples, "avatar_frames_total") == 3
-    assert value(samples, "avatar_upload_bytes_total") == int(answer.request.headers["content-length"])
+    assert value(samples, "avatar_upload_bytes_total") == int(response.request.headers["content-length"])
     assert value(samples, "avatar_stage_seconds_sum", stage="detect") == 0.25
     assert value(samples, "avatar_stage_seconds_sum", stage="lip sync") == 1.5
     stages = {dict(labels)["stage"] for name, labels in samples if name == "avatar_stage_seconds_count"}
@@ -70,7 +70,7 @@ async def test_every_error_is_counted_under_its_class(serve: Serve, render: Fake
         await client.post("/", content=b"no form")
         render.error = FaceNotFound()
         await client.post("/", files=form())
-        render.error = RuntimeError("a defect of ours")
+        render.error = RuntimeError("a defect")
         await client.post("/", files=form())
         samples = await read(client)
     kinds = {dict(labels)["kind"]: count for (name, labels), count in samples.items() if name == "avatar_errors_total"}

@@ -16,12 +16,12 @@ def queued(client: httpx.AsyncClient) -> int:
 
 
 async def post(client: httpx.AsyncClient, face: bytes) -> bytes:
-    answer = await client.post("/", files=form(face_file=("face.png", face)))
-    assert answer.status_code == 200, answer.text
-    return answer.content
+    response = await client.post("/", files=form(face_file=("face.png", face)))
+    assert response.status_code == 200, response.text
+    return response.content
 
 
-async def test_several_forms_at_once_do_not_mix(serve: Serve, render: FakeRender, work: Path) -> None:
+async def test_concurrent_forms_do_not_mix(serve: Serve, render: FakeRender, work: Path) -> None:
     render.gate.clear()
     async with serve(max_jobs=8) as client:
         posts = [asyncio.create_task(post(client, b"%d" % number * 100_000)) for number in range(8)]
@@ -32,7 +32,7 @@ async def test_several_forms_at_once_do_not_mix(serve: Serve, render: FakeRender
         assert leftovers(work) == []
 
 
-async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_follow(serve: Serve, render: FakeRender) -> None:
+async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_wait(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
     async with serve(max_jobs=2) as client:
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(7)]
@@ -49,10 +49,10 @@ async def test_a_request_over_the_limit_is_rejected_until_another_ends(serve: Se
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(2)]
         await render.reached(1)
         await eventually(lambda: queued(client) == 1)
-        answer = await client.post("/", files=form())
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-        assert answer.json() == {"detail": "limit of 2 running and queued requests reached; try again later"}
+        response = await client.post("/", files=form())
+        assert response.status_code == 503
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json() == {"detail": "limit of 2 running and queued requests reached; try again later"}
         health = (await client.get("/health/live")).json()
         assert health == {"status": "live", "running": 1, "waiting": 1}
         render.gate.set()
@@ -90,7 +90,7 @@ async def test_a_cancelled_job_leaves_the_queue_and_the_others_still_run() -> No
     assert (jobs.running, jobs.queued) == (0, 0)
 
 
-async def test_a_slot_that_is_given_to_a_cancelled_job_goes_to_the_next_one() -> None:
+async def test_the_slot_of_a_job_that_is_cancelled_before_it_runs_passes_to_the_next_job() -> None:
     jobs = Admission(1, 10)
     first = jobs.slot()
     await first.__aenter__()

@@ -1,4 +1,4 @@
-"""The files of the containers, read: the compose file, the Dockerfiles, and what the build context holds."""
+"""Read the files of the containers: the compose file, the Dockerfiles, and the list of the build context."""
 
 import fnmatch
 import re
@@ -22,24 +22,24 @@ def read_yaml(path: Path) -> Any:
 
 
 def interpolated(value: Any, environment: Mapping[str, str] = {}) -> Any:
-    """As `docker compose` does it, for the one form that the file uses: `${NAME:-default}`."""
+    """Replace variables like `docker compose`, in the only form that the file uses: `${NAME:-default}`."""
     if isinstance(value, dict):
         return {name: interpolated(each, environment) for name, each in value.items()}
     if isinstance(value, list):
         return [interpolated(each, environment) for each in value]
     if isinstance(value, str):
-        return _VARIABLE.sub(lambda found: environment.get(found[1]) or found[2] or "", value)
+        return _VARIABLE.sub(lambda match: environment.get(match[1]) or match[2] or "", value)
     return value
 
 
 def compose() -> dict[str, Any]:
-    """The compose file with every variable at its default."""
+    """Return the compose file with every variable at its default."""
     return interpolated(read_yaml(ROOT / "docker-compose.yml"))
 
 
 def variables(text: str) -> dict[str, str | None]:
-    """Variables of a compose file's text, each with its default."""
-    return {found[1]: found[2] for found in _VARIABLE.finditer(text)}
+    """Return the variables in the text of a compose file, each with its default."""
+    return {match[1]: match[2] for match in _VARIABLE.finditer(text)}
 
 
 def dot_env() -> dict[str, str]:
@@ -49,13 +49,13 @@ def dot_env() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction of a Dockerfile, its lines joined."""
+    """One instruction of a Dockerfile, with its lines joined."""
 
     name: str
     rest: str
 
     def words(self) -> list[str]:
-        """What it copies, or the argv that its JSON list holds."""
+        """Return the arguments of a COPY, or the argv in the JSON list."""
         if "[" in self.rest and self.name in {"CMD", "ENTRYPOINT", "HEALTHCHECK"}:
             return YAML(typ="safe").load(self.rest[self.rest.index("[") :])
         return [word for word in shlex.split(self.rest) if not word.startswith("--")]
@@ -68,18 +68,18 @@ def steps(dockerfile: Path) -> list[Step]:
 
 
 def step(dockerfile: Path, name: str) -> Step:
-    """The last instruction of this name: the one that counts for the image."""
+    """Return the last instruction of this name, which is the one with effect on the image."""
     return [each for each in steps(dockerfile) if each.name == name][-1]
 
 
 def last_stage(dockerfile: Path) -> list[Step]:
-    """The instructions that make the image itself, not those of stages that it copies from."""
+    """Return the instructions of the last stage, which is the image itself."""
     named = steps(dockerfile)
     return named[max(i for i, each in enumerate(named) if each.name == "FROM") :]
 
 
 def context() -> list[Path]:
-    """Files, relative to the root, that a build gets to see: those of git (or new) that .dockerignore lets in."""
+    """Return the files of the build context, relative to the root: files of git and new ones that are not ignored."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -91,18 +91,18 @@ def context() -> list[Path]:
 
 
 def ignored(path: Path) -> bool:
-    """Docker's rule: the last pattern that fits the path or a folder above it decides."""
+    """Return whether Docker ignores the path: the last pattern that matches it or a parent folder decides."""
     verdict = False
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.strip()
         if not pattern or pattern.startswith("#"):
             continue
-        if any(_fits(part, pattern.removeprefix("!")) for part in (path, *path.parents[:-1])):
+        if any(_matches(part, pattern.removeprefix("!")) for part in (path, *path.parents[:-1])):
             verdict = not pattern.startswith("!")
     return verdict
 
 
-def _fits(path: Path, pattern: str) -> bool:
+def _matches(path: Path, pattern: str) -> bool:
     if pattern.startswith("**/"):
         return fnmatch.fnmatch(path.name, pattern.removeprefix("**/"))
     return len(path.parts) == len(Path(pattern).parts) and fnmatch.fnmatch(str(path), pattern)

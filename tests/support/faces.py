@@ -1,4 +1,4 @@
-"""Locates faces in small videos, and recognizes which frames came out."""
+"""Locate faces in small videos, and identify the frames of a result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .media import find_square
 async def locate(
     path: Path, frame_count: int, options: Options, models: FakeInference | None = None
 ) -> list[LocatedFrame]:
-    """Locate the face in all frames of the result; unless `models` say otherwise, it is the white square."""
+    """Locate the face in all frames of the result; by default the white square is the face."""
     video = await probe_video(path, options, LIMITS)
     job = JobContext(models or FakeInference(find_square), RequestLogger("test"), options)
     async with aclosing(locate_faces(video, frame_count, job)) as frames:
@@ -37,12 +37,12 @@ def boxes_of(frames: Sequence[LocatedFrame]) -> Boxes:
 
 
 def source_indices(images: Iterable[Image], source: Images) -> list[int]:
-    """Return which frame of the source each image is."""
+    """Return the index of the source frame that each image resembles most."""
     return [int(np.argmin([np.abs(image.astype(int) - frame).sum() for frame in source])) for image in images]
 
 
 def without_face(frames: Images, *indices: int) -> Images:
-    """Return the same frames, those at the indices so dark that they show no white square."""
+    """Return the frames, with those at the indices darkened, so that they have no white square."""
     frames = frames.copy()
     frames[list(indices)] = frames[list(indices)] // 2
     return frames

@@ -1,4 +1,4 @@
-"""Makes small media files, and reads results back frame by frame."""
+"""Write small media files, and decode results frame by frame."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def ffmpeg(*args: str, data: bytes = b"") -> bytes:
 
 
 def tone(seconds: float, rate: int = RATE) -> NDArray[np.float32]:
-    """A voice-like sound: a tone that comes and goes three times a second."""
+    """Return a tone that swells three times per second, like a voice."""
     t = np.arange(round(seconds * rate)) / rate
     return (0.4 * np.sin(2 * np.pi * 220 * t) * np.abs(np.sin(3 * np.pi * t))).astype(np.float32)
 
 
 def write_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Path:
-    """A float wav of samples [n] or [n, channels], stored as they are, NaN too."""
+    """Write samples [n] or [n, channels] to a float wav, unchanged, including NaN."""
     data = np.ascontiguousarray(samples, "<f4")
     channels = 1 if data.ndim == 1 else data.shape[1]
     head = struct.pack("<IHHIIHH", 16, 3, channels, rate, rate * 4 * channels, 4 * channels, 32)
@@ -49,7 +49,7 @@ def write_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Pat
 
 
 def moving_square(count: int, width: int = 160, height: int = 120) -> Frames:
-    """Frames with a white square, 40×40, that moves two pixels a frame to the right and one down."""
+    """Return frames with a white square, 40×40, that moves two pixels to the right and one down per frame."""
     y, x = np.mgrid[0:height, 0:width]
     still = np.stack((x * 120 // width, y * 120 // height, (x + y) * 60 // (width + height)), axis=2).astype(np.uint8)
     frames = np.repeat(still[None], count, axis=0)
@@ -59,16 +59,16 @@ def moving_square(count: int, width: int = 160, height: int = 120) -> Frames:
     return frames
 
 
-def find_square(picture: Frames) -> tuple[float, float, float, float] | None:
-    """Where the white square is."""
-    rows, columns = np.where((picture > 200).all(axis=2))
+def find_square(image: Frames) -> tuple[float, float, float, float] | None:
+    """Return the box of the white square."""
+    rows, columns = np.where((image > 200).all(axis=2))
     if not len(rows):
         return None
     return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
 
 
 def write_video(path: Path, frames: Frames, fps: str = "25", extra: Sequence[str] = ()) -> Path:
-    """Frames as a video that loses next to nothing."""
+    """Encode frames to a video with hardly any loss."""
     height, width = frames.shape[1:3]
     raw = ["-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", f"{width}x{height}", "-framerate", fps]
     codec = ["-c:v", "libx264", "-preset", "ultrafast", "-qp", "0", "-pix_fmt", "yuv444p"]
@@ -88,7 +88,7 @@ def file_of(result: RenderResult) -> Path:
 
 
 def read_video(path: Path) -> Frames:
-    """Every frame that OpenCV finds, which is what the original reads videos with."""
+    """Decode all frames with OpenCV, as the original does."""
     capture, frames = cv2.VideoCapture(str(path)), []
     while (frame := capture.read())[0]:
         frames.append(frame[1])
@@ -104,7 +104,7 @@ def read_sound(path: Path, rate: int = RATE) -> NDArray[np.float32]:
 
 
 def frame_count(samples: int, fps: Fraction | int, rate: int = RATE) -> int:
-    """ceil(duration · fps), exactly."""
+    """Return `ceil(duration · fps)` in exact arithmetic."""
     return -(-Fraction(samples, rate) * fps // 1).__int__()
 
 
@@ -115,7 +115,7 @@ def request(
 
 
 async def run(job: AvatarRequest, models: InferenceClient) -> RenderResult:
-    """The whole job; checks on the way that progress only goes forward."""
+    """Run a whole job, and assert that the progress of its encoding increases by one frame at a time."""
     done, result = 0, None
     async with aclosing(render(job, models)) as events:
         async for event in events:
@@ -130,16 +130,16 @@ async def run(job: AvatarRequest, models: InferenceClient) -> RenderResult:
 
 
 def children() -> set[int]:
-    """Child processes of this one, zombies included."""
-    found = set()
+    """Return the ids of the child processes of this process, including zombies."""
+    pids: set[int] = set()
     for task in Path("/proc/self/task").iterdir():
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended meanwhile
-            found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
+            pids |= {int(pid) for pid in (task / "children").read_text().split()}
+    return pids
 
 
 def names(folder: Path) -> set[str]:
-    """Names of the files in a folder."""
+    """Return the names of the files in a folder."""
     return {file.name for file in folder.iterdir()}
 
 
@@ -148,9 +148,9 @@ def other_tasks() -> set[asyncio.Task[object]]:
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait for something that happens elsewhere."""
+    """Poll until the condition is true; fail after this time."""
     for _ in range(int(seconds * 100)):
         if condition():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError(f"not within {seconds} s")
+    raise AssertionError(f"the condition is still false after {seconds} s")

@@ -1,4 +1,4 @@
-"""A server's registry of shared memory, without a server: what it registers it looks for, as Triton does."""
+"""A fake of the server's registry of shared memory. Like Triton, it checks that a registered file exists."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ class FakeRegistry:
     """Implements the client's `RegionRegistry`.
 
     Attributes:
-        answer: what `register` returns; None means no answer, though the region is registered.
-        in_use: names that it does not release.
-        asked: number of registrations.
-        ever: all names that were registered.
+        response: what `register` returns; None means that the response is lost, though the region is registered.
+        in_use: names that it refuses to unregister.
+        registrations: number of registrations.
+        all_names: every name that was registered.
     """
 
     def __init__(self) -> None:
         self.regions: set[str] = set()
         self.in_use: set[str] = set()
-        self.answer: bool | None = True
-        self.asked = 0
-        self.ever: list[str] = []
+        self.response: bool | None = True
+        self.registrations = 0
+        self.all_names: list[str] = []
 
     def register(self, name: str, size: int) -> bool | None:
-        self.asked += 1
+        self.registrations += 1
         assert (FOLDER / name).stat().st_size == size
-        if self.answer is not False:
+        if self.response is not False:
             self.regions.add(name)
-            self.ever.append(name)
-        return self.answer
+            self.all_names.append(name)
+        return self.response
 
     def unregister(self, name: str) -> bool:
         if name not in self.in_use:
@@ -66,7 +66,7 @@ class AsyncFakeRegistry:
 
 
 class FakeClock:
-    """The machine's clock, set by hand."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = boot_seconds()

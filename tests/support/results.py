@@ -23,11 +23,11 @@ class Video:
 
 
 def post(url: str, face: Path, speech: Path, file_type: str, background: str = "From Input") -> httpx.Response:
-    with face.open("rb") as picture, speech.open("rb") as sound:
+    with face.open("rb") as image, speech.open("rb") as sound:
         return httpx.post(
             f"{url}/",
             data={"avatarFileType": file_type, "background": background},
-            files={"face_file": (face.name, picture), "audio_file": (speech.name, sound)},
+            files={"face_file": (face.name, image), "audio_file": (speech.name, sound)},
             timeout=300,
         )
 

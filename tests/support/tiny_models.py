@@ -13,9 +13,9 @@ WIDTH = 4
 
 
 def add_arithmetic(repository: Path, name: str = "arithmetic", *, batch: int = 8, file: str = "") -> Path:
-    """An onnxruntime model: `x` and `y` FP32 [4] (in batches up to `batch`) to their `sum` and `difference`.
+    """Add an onnxruntime model: `x` and `y` FP32 [4] (in batches up to `batch`) to their `sum` and `difference`.
 
-    With `batch` 0 the leading dimension is the model's own. Returns the path of the ONNX file.
+    With `batch` 0 the leading dimension is part of the shape. Return the path of the ONNX file.
     """
     lead: list[int] = [] if batch else [-1]
     config = pb.ModelConfig(name=name, backend="onnxruntime", max_batch_size=batch, default_model_filename=file)
@@ -32,7 +32,7 @@ def add_arithmetic(repository: Path, name: str = "arithmetic", *, batch: int = 8
 
 
 def add_rows(repository: Path, name: str = "rows", *, batch: int = 8) -> None:
-    """An onnxruntime model: `x` FP32 [-1] to `rows` INT64 [1], how many rows the run had that this row was in."""
+    """Add an onnxruntime model: `x` FP32 [-1] to `rows` INT64 [1], the number of rows in the run of this row."""
     config = pb.ModelConfig(name=name, backend="onnxruntime", max_batch_size=batch)
     config.input.add(name="x", data_type=pb.TYPE_FP32, dims=[-1])
     config.output.add(name="rows", data_type=pb.TYPE_INT64, dims=[1])
@@ -53,7 +53,7 @@ def add_rows(repository: Path, name: str = "rows", *, batch: int = 8) -> None:
 
 
 def add_python(repository: Path, name: str, source: str) -> Path:
-    """A Python model with an output and no input that matter; returns the path of its model.py."""
+    """Add a Python model with one input and one output, and return the path of its model.py."""
     config = pb.ModelConfig(name=name, backend="python")
     config.input.add(name="x", data_type=pb.TYPE_FP32, dims=[-1])
     config.output.add(name="y", data_type=pb.TYPE_FP32, dims=[-1])
@@ -64,7 +64,7 @@ def add_python(repository: Path, name: str, source: str) -> Path:
 
 
 def write(repository: Path, config: pb.ModelConfig) -> Path:
-    """Write a model's config; returns its version folder."""
+    """Write the config of a model, and return its version folder."""
     version = repository / config.name / "1"
     version.mkdir(parents=True, exist_ok=True)
     (version.parent / "config.pbtxt").write_text(text_format.MessageToString(config))

@@ -1,9 +1,9 @@
-"""A complete model repository whose nets are graphs of a dozen nodes.
+"""A complete model repository in which each network is a graph of a dozen nodes.
 
-Models, tensors, batching and configurations are those of an export. Only the four nets are replaced, by graphs that
-behave as the stand-ins do: one face is found where the image is skin-colored, the mouth darkens with the loudness of
+Models, tensors, batching and configurations are those of an export. Only the four networks are replaced, by graphs that
+behave like the stand-ins: one face is found where the image is skin-colored, the mouth darkens with the loudness of
 the speech, and skin-colored pixels are a person. The server starts in a fraction of the time, and a form costs
-milliseconds instead of seconds. Tests that judge numbers of the nets use the repository of the stand-ins instead.
+milliseconds instead of seconds. Tests that check numbers of the networks use the repository of the stand-ins instead.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from export.triton_config import model_config
 from lipsync.mel import PEAK
 from lipsync.tensors import CANDIDATES, FACE_SIZE, PERSON, S3FD, SEGMENTATION, WAV2LIP, WAV2LIP_GAN, Model, Tensor
 
-REDDER = 40.0  # grey levels of red over blue from which on a pixel is skin, as in the stand-ins
-SMALLEST = 400.0  # pixels of skin that are not yet a face
+REDDER = 40.0  # gray levels; a pixel with at least this much more red than blue is skin, as in the stand-ins
+SMALLEST = 400.0  # pixels; less skin is no face
 HALF_WIDTH = 1.8  # standard deviations of the skin's coordinates; an evenly filled ellipse would give 2
-QUIET = 0.06  # loudness from which on the mouth opens
-MOUTH = (68, 48)  # row and column of its middle in a face of 96×96
+QUIET = 0.06  # loudness above which the mouth opens
+MOUTH = (68, 48)  # row and column of the middle of the mouth in a face of 96×96
 
 
 class Graph:
@@ -70,7 +70,7 @@ def write(repository: Path) -> None:
         (WAV2LIP_GAN, _generator(depth=0.7)),
         (SEGMENTATION, _segmenter()),
     ):
-        # a name of its own per net: caches tell the nets apart by it
+        # one name per network: caches distinguish the networks by it
         parameters = {
             "checkpoint": "stand-in",
             "checkpoint_sha256": f"tiny-{model.name}",
@@ -134,7 +134,7 @@ def _generator(depth: float) -> Graph:
 
 
 def _mouth() -> NDArray[np.float32]:
-    """Where the mouth is, and how much: FP32 [1,96,96,1] up to 1."""
+    """Return the mask of the mouth: FP32 [1,96,96,1] from 0 to 1."""
     rows, columns = np.mgrid[:FACE_SIZE, :FACE_SIZE]
     distance = ((rows - MOUTH[0]) / 8) ** 2 + ((columns - MOUTH[1]) / 14) ** 2
     return np.exp(-distance).astype(np.float32)[None, :, :, None]

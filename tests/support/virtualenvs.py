@@ -1,4 +1,4 @@
-"""A Python in which only some of this environment's packages are installed; made without an index or a network."""
+"""Create virtual environments with some packages of this one, as links, without a package index."""
 
 import re
 import sysconfig
@@ -18,9 +18,9 @@ _SITE = Path(sysconfig.get_path("purelib"))
 def closure(
     requirements: Iterable[str], environment: Mapping[str, str] | None = None, leaves: Iterable[str] = ()
 ) -> set[str]:
-    """Canonical names of all that the requirements need, themselves included, by the metadata of what is installed.
+    """Return the canonical names of the required packages and of all their dependencies, by the installed metadata.
 
-    `environment` changes markers, such as `python_version`; what `leaves` need is not followed.
+    `environment` changes markers, such as `python_version`; the dependencies of `leaves` are not included.
     """
     seen = {(name, "") for name in leaves}
     _follow(requirements, "", dict(environment or {}), seen)
@@ -37,14 +37,14 @@ def _follow(requirements: Iterable[str], extra: str, environment: dict[str, str]
         if requirement.marker is not None and not requirement.marker.evaluate(markers):
             continue
         name = canonicalize_name(requirement.name)
-        for wished in ("", *requirement.extras):
-            if (name, wished) not in seen:
-                seen.add((name, wished))
-                _follow(distribution(name).requires or (), wished, environment, seen)
+        for name_of_extra in ("", *requirement.extras):
+            if (name, name_of_extra) not in seen:
+                seen.add((name, name_of_extra))
+                _follow(distribution(name).requires or (), name_of_extra, environment, seen)
 
 
 def make(folder: Path, names: Iterable[str]) -> Path:
-    """A virtual environment in `folder` that has these packages, as links to those here; its Python."""
+    """Create a virtual environment with links to these packages, and return its Python."""
     venv.create(folder, symlinks=True, with_pip=False)
     site = folder / _SITE.relative_to(sysconfig.get_path("data"))
     for name in names:
@@ -64,7 +64,7 @@ def _files(name: str) -> Iterator[Path]:
 
 
 def needed_by(metadata: str, extra: str) -> list[str]:
-    """Requirements of a wheel by its METADATA, with those of one extra."""
+    """Return the requirements in the METADATA of a wheel, including those of one extra."""
     needed = []
     for line in re.findall(r"^Requires-Dist: (.+)$", metadata, re.M):
         marker = Requirement(line).marker

@@ -1,4 +1,4 @@
-"""PixelLib with our models gives what it gives with TensorFlow, and leaves no file, thread or import."""
+"""PixelLib gives the same results with our models as with TensorFlow, and leaves no file, thread or import."""
 
 import asyncio
 import subprocess
@@ -47,7 +47,7 @@ def noise(height: int, width: int, seed: int) -> Frames:
 
 def images(samples: Path) -> dict[str, Frames]:
     portrait = np.asarray(cv2.imread(str(samples / "portrait.png")), np.uint8)
-    nobody = np.full((90, 70, 3), (200, 100, 50), np.uint8)
+    no_person = np.full((90, 70, 3), (200, 100, 50), np.uint8)
     black = np.zeros((64, 64, 3), np.uint8)
     black[16:48, 16:48] = (0, 0, 200)
     black[30:34, 30:34] = 0  # black pixels of the person stay black
@@ -59,7 +59,7 @@ def images(samples: Path) -> dict[str, Frames]:
         "wide": noise(30, 900, 2),
         "odd": noise(333, 517, 3),
         "tiny": noise(9, 7, 4),
-        "nobody": nobody,
+        "no_person": no_person,
         "black": black,
     }
 
@@ -98,7 +98,7 @@ async def test_pixellib_gives_the_same_with_our_session_as_with_tensorflow(
     for name, (image, color) in jobs.items():
         changed = await pixellib.replace_with_color(image, color.rgb or (0, 0, 0), tmp_path, FakeInference())
         np.testing.assert_array_equal(changed, by_tensorflow[name], name)
-        if name not in ("tall", "nobody"):
+        if name not in ("tall", "no_person"):
             assert (changed == image).all(axis=2).any(), f"{name}: nothing is left of the person"
 
 
@@ -183,7 +183,7 @@ async def test_concurrent_replacements_do_not_mix(tmp_path: Path) -> None:
 async def test_replacement_leaves_the_shared_threads_to_the_models(tmp_path: Path) -> None:
     class InThread(FakeInference):
         async def segment(self, image: Frames) -> NDArray[np.int32]:
-            await asyncio.to_thread(len, image)  # like the Triton client, which copies its arrays there
+            await asyncio.to_thread(len, image)  # like the Triton client, which copies its arrays in a thread
             return await super().segment(image)
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))

@@ -1,4 +1,4 @@
-"""At which size a face is detected, and that boxes are in the pixels of the image itself."""
+"""The sizes of the images in which faces are detected; boxes are in pixels of the original image."""
 
 import cv2
 import numpy as np
@@ -79,7 +79,7 @@ async def test_the_region_around_a_huge_face_is_scaled_down() -> None:
 @pytest.mark.parametrize(
     "box", [(0, 0, 50, 60), (600, 440, 640, 480), (-90, -90, -10, -10), (700, 500, 800, 600), (300, 200, 301, 201)]
 )
-def test_a_region_lies_inside_the_image_and_starts_on_the_grid(box: tuple[int, ...]) -> None:
+def test_a_region_is_inside_the_image_and_starts_on_the_grid(box: tuple[int, ...]) -> None:
     rows, columns = detection.roi(np.array(box, np.float32), 640, 480)
     for one, size in ((rows, 480), (columns, 640)):
         assert 0 <= one.start < one.stop <= size

@@ -22,11 +22,11 @@ KEEP = Options(no_face=NoFace.KEEP)
 
 async def test_boxes_are_padded_and_smoothed_as_the_options_say(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(12))
-    found = np.array([find_square(frame) for frame in read_video(path)], np.int32)
+    squares = np.array([find_square(frame) for frame in read_video(path)], np.int32)
     for options, expected in (
-        (Options(), smooth(pad(found, 160, 120))),
-        (Options(smooth=False), pad(found, 160, 120)),
-        (Options(pads=(5, 0, 3, 200)), smooth(pad(found, 160, 120, (5, 0, 3, 200)))),
+        (Options(), smooth(pad(squares, 160, 120))),
+        (Options(smooth=False), pad(squares, 160, 120)),
+        (Options(pads=(5, 0, 3, 200)), smooth(pad(squares, 160, 120, (5, 0, 3, 200)))),
     ):
         np.testing.assert_array_equal(boxes_of(await locate(path, 12, options)), expected)
 

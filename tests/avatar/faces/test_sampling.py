@@ -38,5 +38,5 @@ async def test_sampled_frames_are_not_detected_again(tmp_path: Path) -> None:
     models = FakeInference(find_square)
     frames = await locate(path, 230, Options(detection=Detection.EXACT), models)
     assert models.frame_count == 230
-    found = np.array([find_square(frame) for frame in read_video(path)], np.int32)
-    np.testing.assert_array_equal(boxes_of(frames), smooth(pad(found, 160, 120)))
+    squares = np.array([find_square(frame) for frame in read_video(path)], np.int32)
+    np.testing.assert_array_equal(boxes_of(frames), smooth(pad(squares, 160, 120)))

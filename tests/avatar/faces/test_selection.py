@@ -14,10 +14,10 @@ LEFT, MIDDLE, RIGHT = (0, 40, 40, 90), (100, 20, 190, 120), (300, 50, 350, 110)
 
 def faces(*boxes: tuple[float, float, float, float]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return detections of these boxes, best first."""
-    found, scores = np.zeros((16, 4), np.float32), np.zeros(16, np.float32)
+    boxes_found, scores = np.zeros((16, 4), np.float32), np.zeros(16, np.float32)
     for n, box in enumerate(boxes):
-        found[n], scores[n] = box, 0.99 - 0.01 * n
-    return found, scores
+        boxes_found[n], scores[n] = box, 0.99 - 0.01 * n
+    return boxes_found, scores
 
 
 def selected(selector: FaceSelector, *boxes: tuple[float, float, float, float]) -> tuple[int, ...] | None:
@@ -44,7 +44,7 @@ def moved(box: tuple[int, int, int, int], by: int) -> tuple[int, int, int, int]:
         (FacePoint(299, 200), RIGHT),
     ],
 )
-def test_the_face_that_the_option_means_is_selected(selection: FaceSelection, expected: tuple[int, ...]) -> None:
+def test_the_option_selects_the_expected_face(selection: FaceSelection, expected: tuple[int, ...]) -> None:
     assert selected(FaceSelector(selection), RIGHT, LEFT, MIDDLE) == expected
 
 
@@ -52,7 +52,7 @@ def test_of_boxes_that_contain_the_point_the_nearest_center_counts() -> None:
     assert selected(FaceSelector(FacePoint(40, 40)), (0, 0, 200, 200), (20, 20, 60, 60)) == (20, 20, 60, 60)
 
 
-def test_an_index_that_no_face_has_is_rejected() -> None:
+def test_an_index_without_a_face_is_rejected() -> None:
     with pytest.raises(InvalidField, match="face: no face with index 3; 3 found, counted from 0"):
         selected(FaceSelector(FaceIndex(3)), LEFT, MIDDLE, RIGHT)
 

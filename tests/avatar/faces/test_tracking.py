@@ -57,9 +57,9 @@ async def tracked(
 
 
 def all_found(boxes: list[Floats | None]) -> Floats:
-    found = [box for box in boxes if box is not None]
-    assert len(found) == len(boxes)
-    return np.array(found)
+    present = [box for box in boxes if box is not None]
+    assert len(present) == len(boxes)
+    return np.array(present)
 
 
 def true_boxes(places: list[tuple[float, float]]) -> list[Floats]:

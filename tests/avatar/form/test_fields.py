@@ -22,7 +22,7 @@ from lipsync import tensors
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "wanted"),
+    ("name", "text", "expected"),
     [
         ("model", "wav2lip_gan", Options(model=Generator.WAV2LIP_GAN)),
         ("face", "Largest", Options(face=FaceOrder.LARGEST)),
@@ -51,8 +51,8 @@ from lipsync import tensors
         ("quality", "high", Options(quality=Quality.HIGH)),
     ],
 )
-def test_a_value_is_parsed(name: str, text: str, wanted: Options) -> None:
-    assert parse_options({name: text}) == wanted
+def test_a_value_is_parsed(name: str, text: str, expected: Options) -> None:
+    assert parse_options({name: text}) == expected
 
 
 @pytest.mark.parametrize(

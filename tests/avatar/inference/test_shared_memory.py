@@ -121,9 +121,9 @@ async def test_both_transports_accept_frames_as_separate_arrays(triton: Triton) 
     cut = [frame[20:110, 30:150] for frame in FRAMES]
     async with reaching(triton) as (models, _):
         inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
-        want = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Generator.WAV2LIP)
+        expected = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Generator.WAV2LIP)
         for each in (inline, models):
-            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Generator.WAV2LIP), want)
+            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Generator.WAV2LIP), expected)
         with pytest.raises(InvalidInput, match="frames"):
             await models.lipsync([*cut, FRAMES[0]], boxes, WINDOWS[:3], Generator.WAV2LIP)
         await inline.close()
@@ -161,17 +161,17 @@ async def test_late_output_of_a_cancelled_call_reaches_no_other_call(triton: Tri
 
 
 async def test_no_call_fails_when_the_server_has_lost_its_regions(triton: Triton) -> None:
-    want = await FakeInference().segment(FRAMES[0])
+    expected = await FakeInference().segment(FRAMES[0])
     async with reaching(triton) as (models, client):
         before = await listed(client)
         await models.segment(FRAMES[0])
         known = await listed(client) - before
         for name in known:  # as after a restart
             await client.unregister_system_shared_memory(name)
-        np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+        np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
 
         async def registered_again() -> set[str]:
-            np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+            np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
             return await listed(client) - before
 
         await until(registered_again)
@@ -191,7 +191,7 @@ async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository:
     small = tmp_path / "repository"
     small.mkdir()
     (small / "segmentation").symlink_to(tiny_repository / "segmentation")
-    want = await FakeInference().segment(FRAMES[0])
+    expected = await FakeInference().segment(FRAMES[0])
     first = Triton(small)
     await asyncio.to_thread(first.start)
     models, client = GrpcInferenceClient(first.grpc_address), InferenceServerClient(first.grpc_address)
@@ -203,7 +203,7 @@ async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository:
         with Triton(small, grpc_port=port) as second:
             assert second.grpc_address == first.grpc_address
             await until(lambda: registered_after_a_call(models, client))
-            np.testing.assert_array_equal(await models.segment(FRAMES[0]), want)
+            np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
             assert old not in await listed(client)
             await models.close()
             assert not await listed(client)

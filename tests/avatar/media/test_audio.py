@@ -70,9 +70,9 @@ async def test_nan_and_infinities_count_as_0_before_resampling(tmp_path: Path, r
     damaged, zeroed = tone(1.0, rate), tone(1.0, rate)
     for at, value in ((1000, np.nan), (2000, np.inf), (3000, -np.inf)):
         damaged[at : at + 50], zeroed[at : at + 50] = value, 0
-    got = (await decode(write_wav(tmp_path / "damaged.wav", damaged, rate))).samples
-    want = (await decode(write_wav(tmp_path / "zeroed.wav", zeroed, rate))).samples
-    np.testing.assert_allclose(got, want, atol=1e-6)
+    samples = (await decode(write_wav(tmp_path / "damaged.wav", damaged, rate))).samples
+    expected = (await decode(write_wav(tmp_path / "zeroed.wav", zeroed, rate))).samples
+    np.testing.assert_allclose(samples, expected, atol=1e-6)
 
 
 async def test_audio_of_nan_only_is_silence(tmp_path: Path) -> None:

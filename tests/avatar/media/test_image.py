@@ -278,8 +278,8 @@ def test_every_orientation_is_applied_as_by_pillow(tmp_path: Path, orientation: 
     exif[0x0112] = orientation
     path = saved(tmp_path / "face", rgb(), kind, exif=exif)
     with Image.open(path) as image:
-        want = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[:, :, ::-1]
-    np.testing.assert_array_equal(load_image(path), want)
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))[:, :, ::-1]
+    np.testing.assert_array_equal(load_image(path), expected)
 
 
 def test_an_image_with_invalid_exif_is_accepted(tmp_path: Path) -> None:

@@ -183,15 +183,15 @@ async def test_the_aspect_of_pixels_that_are_not_square_is_kept(tmp_path: Path) 
 async def test_frames_are_resized_rotated_and_cropped_as_by_the_original_tool(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(3))
     whole = read_video(path)
-    for options, wanted in (
+    for options, expected in (
         (Options(rotate=True), np.rot90(whole, -1, axes=(1, 2))),
         (Options(crop=(10, 100, 5, -1)), whole[:, 10:100, 5:]),
         (Options(rotate=True, crop=(10, 100, 5, 500)), np.rot90(whole, -1, axes=(1, 2))[:, 10:100, 5:]),
         (Options(resize_factor=2), np.stack([cv2.resize(frame, (80, 60)) for frame in whole])),
     ):
         video = await probe(path, options)
-        assert (video.width, video.height) == (wanted.shape[2], wanted.shape[1])
-        np.testing.assert_array_equal(np.concatenate(await decoded(video)), wanted)
+        assert (video.width, video.height) == (expected.shape[2], expected.shape[1])
+        np.testing.assert_array_equal(np.concatenate(await decoded(video)), expected)
 
 
 async def test_a_maximum_height_keeps_the_proportions(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ async def test_a_looped_video_stays_in_sync(tmp_path: Path, fps: str) -> None:
         flashes = flash_times(file_of(await run(job, FakeInference())))
         frames = range(-(-SECONDS * rate // 1))
         flash_indices = (5, period - 5 if extend is ExtendMode.BOUNCE else 5)
-        wanted = [float(n / rate) for n in frames if n % period in flash_indices]
-        np.testing.assert_allclose(flashes, wanted, atol=0.5 / float(rate))
+        expected = [float(n / rate) for n in frames if n % period in flash_indices]
+        np.testing.assert_allclose(flashes, expected, atol=0.5 / float(rate))
 
 
 async def test_a_video_with_a_variable_rate_stays_in_sync(tmp_path: Path) -> None:

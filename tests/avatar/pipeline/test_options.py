@@ -111,7 +111,7 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
             mouths[:, 62:80, 32:64] = 0
             return mouths
 
-    whole = Speaking(lambda picture: (40.0, 20.0, 120.0, 100.0))
+    whole = Speaking(lambda image: (40.0, 20.0, 120.0, 100.0))
     difference = {}
     for blend in Blend:
         result = await still(tmp_path, Options(blend=blend, pads=(0, 0, 0, 0)), whole)

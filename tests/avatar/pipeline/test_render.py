@@ -105,8 +105,8 @@ def outside(frames: Frames, boxes: NDArray[np.int32], margin: int = 6) -> NDArra
 
 def true_boxes(frames: Frames) -> NDArray[np.int32]:
     """Return the padded and smoothed boxes of a whole clip, computed at once."""
-    found = np.array([find_square(frame) for frame in frames], np.int32)
-    return smooth(pad(found, frames.shape[2], frames.shape[1]))
+    squares = np.array([find_square(frame) for frame in frames], np.int32)
+    return smooth(pad(squares, frames.shape[2], frames.shape[1]))
 
 
 @pytest.mark.parametrize("fps", ["24000/1001", "25", "30000/1001", "12.5", "60000/1001"])
@@ -163,7 +163,7 @@ async def test_a_video_shorter_than_the_speech_is_looped(tmp_path: Path) -> None
     assert np.abs(frames.astype(int) - source[order])[away].mean() < 2
 
 
-async def test_a_video_too_long_to_be_kept_is_decoded_again(tmp_path: Path) -> None:
+async def test_a_video_too_large_for_memory_is_decoded_again(tmp_path: Path) -> None:
     models = FakeInference(find_square)
     result = await video(tmp_path, models, moving_square(76, 640, 480), samples=RATE * 4)  # 70 MB decoded
     assert models.frame_count == 76
@@ -224,9 +224,9 @@ async def test_mouths_are_pasted_in_their_boxes_and_the_rest_is_unchanged(tmp_pa
     boxes = true_boxes(source)
     rule = mel_windows(mel_spectrogram(tone(ODD / RATE)), 25.0)
     windows = rule[np.minimum(np.arange(26), len(rule) - 1)]
-    wanted = paste(source, boxes, darkened(crop(source, boxes), windows))
-    assert np.abs(wanted.astype(int) - source).max() > 30
-    difference = np.abs(frames.astype(int) - wanted).max(axis=3)
+    expected = paste(source, boxes, darkened(crop(source, boxes), windows))
+    assert np.abs(expected.astype(int) - source).max() > 30
+    difference = np.abs(frames.astype(int) - expected).max(axis=3)
     away = outside(frames, boxes)
     assert np.percentile(difference[away], 99) <= 8
     assert np.percentile(difference[~away], 95) <= 12  # the codec, at hard edges
@@ -235,14 +235,14 @@ async def test_mouths_are_pasted_in_their_boxes_and_the_rest_is_unchanged(tmp_pa
 @pytest.mark.parametrize("size", [(161, 121), (160, 121), (161, 120)])
 async def test_the_last_pixels_of_an_odd_side_are_repeated(tmp_path: Path, size: tuple[int, int]) -> None:
     result = await still(tmp_path, FakeInference(), size=size)
-    picture = moving_square(1, *size)[0]
-    wanted = np.pad(picture, ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge")
+    image = moving_square(1, *size)[0]
+    expected = np.pad(image, ((0, size[1] % 2), (0, size[0] % 2), (0, 0)), mode="edge")
     frame = read_video(file_of(result))[0]
-    assert frame.shape == wanted.shape
+    assert frame.shape == expected.shape
     (away,) = outside(frame[None], np.array([[40, 30, 121, 101]]))
-    assert np.abs(frame.astype(int) - wanted)[away].mean() < 2
-    assert np.abs(frame[-1].astype(int) - wanted[-1]).mean() < 4
-    assert np.abs(frame[:, -1].astype(int) - wanted[:, -1]).mean() < 4
+    assert np.abs(frame.astype(int) - expected)[away].mean() < 2
+    assert np.abs(frame[-1].astype(int) - expected[-1]).mean() < 4
+    assert np.abs(frame[:, -1].astype(int) - expected[:, -1]).mean() < 4
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -316,7 +316,7 @@ async def test_a_new_background_has_its_true_color_in_the_result(tmp_path: Path,
     face = write_still(tmp_path / "face.png")
     result = await run(request(tmp_path, face, speech(tmp_path), still=True, background=color), models)
     frame = read_video(file_of(result))[10]
-    corner = frame[2:12, 140:158, ::-1].reshape(-1, 3)  # RGB; nothing in the picture is red enough for a person
+    corner = frame[2:12, 140:158, ::-1].reshape(-1, 3)  # RGB; no pixel of the image is red enough for a person
     assert models.calls["segment"] == 1
     assert color.rgb is not None
     np.testing.assert_allclose(np.median(corner, axis=0), color.rgb, atol=3)
@@ -331,7 +331,7 @@ async def test_the_background_of_a_video_is_unchanged_by_default(tmp_path: Path)
 
 async def test_a_still_without_a_face_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(FaceNotFound, match=r"Face not detected! Ensure the video contains a face in all the frames\."):
-        await still(tmp_path, FakeInference(lambda picture: None))
+        await still(tmp_path, FakeInference(lambda image: None))
 
 
 async def test_a_box_outside_the_image_is_no_face(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ async def test_a_frame_without_a_face_after_the_speech_does_not_matter(tmp_path:
 @pytest.mark.parametrize("kind", [True, False], ids=["still", "video"])
 async def test_an_invalid_face_file_is_rejected_with_its_field(tmp_path: Path, kind: bool) -> None:
     face = tmp_path / "face"
-    face.write_text("no picture")
+    face.write_text("not an image")
     with pytest.raises(InvalidField, match="face_file: not a"):
         await run(request(tmp_path, face, speech(tmp_path), still=kind), FakeInference())
 

@@ -55,9 +55,9 @@ async def job(
         face = folder / "face.mp4"
         if not face.exists():
             write_video(face, video)
-    made = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=video is None)
-    made = replace(made, options=options or Options(), background=background)
-    (result,) = [event async for event in render(made, models, cache) if isinstance(event, RenderResult)]
+    avatar_request = request(folder, face, write_wav(folder / "speech.wav", tone(seconds)), still=video is None)
+    avatar_request = replace(avatar_request, options=options or Options(), background=background)
+    (result,) = [event async for event in render(avatar_request, models, cache) if isinstance(event, RenderResult)]
     return read_video(file_of(result))
 
 
@@ -128,9 +128,9 @@ async def test_a_replaced_background_is_cached(tmp_path: Path, cache: Cache, bac
     box, results, calls = Options(box=(10, 50, 10, 50)), [], []
     for _ in range(2):
         face, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(0.4))
-        made = replace(request(tmp_path, face, speech, still=True, background=background), options=box)
+        avatar_request = replace(request(tmp_path, face, speech, still=True, background=background), options=box)
         used = models()
-        (result,) = [event async for event in render(made, used, cache) if isinstance(event, RenderResult)]
+        (result,) = [event async for event in render(avatar_request, used, cache) if isinstance(event, RenderResult)]
         results.append(read_video(file_of(result)))
         calls.append(used.calls["segment"])
     np.testing.assert_array_equal(results[0], results[1])

@@ -20,16 +20,16 @@ def arrays(number: int, size: int = 1000) -> dict[str, np.ndarray]:
     return {"numbers": np.full(size, number, np.int32), "more": np.array([number])}
 
 
-def same(found: dict[str, np.ndarray] | None, number: int) -> bool:
-    return found is not None and int(found["more"][0]) == number and bool((found["numbers"] == number).all())
+def is_entry(entry: dict[str, np.ndarray] | None, number: int) -> bool:
+    return entry is not None and int(entry["more"][0]) == number and bool((entry["numbers"] == number).all())
 
 
 def test_an_entry_is_found_by_any_process_that_shares_the_folder(tmp_path: Path) -> None:
     cache = Cache(tmp_path, MIB)
     assert cache.get("a key") is None
     cache.put("a key", arrays(7))
-    assert same(cache.get("a key"), 7)
-    assert same(Cache(tmp_path, MIB).get("a key"), 7)
+    assert is_entry(cache.get("a key"), 7)
+    assert is_entry(Cache(tmp_path, MIB).get("a key"), 7)
     assert cache.get("another key") is None
 
 
@@ -61,7 +61,7 @@ def test_the_caller_may_change_the_arrays(tmp_path: Path) -> None:
     found = cache.get("k")
     assert found is not None
     found["numbers"][:] = 9
-    assert same(cache.get("k"), 1)
+    assert is_entry(cache.get("k"), 1)
 
 
 def test_the_folder_stays_within_its_limit_and_keeps_the_entries_used_last(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_the_folder_stays_within_its_limit_and_keeps_the_entries_used_last(tmp_p
     for number in range(40):  # 40 KB each
         cache.put(str(number), arrays(number, 10_000))
         os.utime(next(iter(sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime))))
-        assert same(cache.get("0"), 0)
+        assert is_entry(cache.get("0"), 0)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= MIB
-    assert same(Cache(tmp_path, MIB).get("39"), 39)
-    assert same(Cache(tmp_path, MIB).get("0"), 0)
+    assert is_entry(Cache(tmp_path, MIB).get("39"), 39)
+    assert is_entry(Cache(tmp_path, MIB).get("0"), 0)
     assert Cache(tmp_path, MIB).get("3") is None
 
 
@@ -93,7 +93,7 @@ def test_a_damaged_entry_counts_as_missing(tmp_path: Path, damage: bytes) -> Non
     assert (cache.hits, cache.misses) == (0, 1)
     assert not entry.exists()
     cache.put("k", arrays(2))
-    assert same(cache.get("k"), 2)
+    assert is_entry(cache.get("k"), 2)
 
 
 def test_a_pickle_in_an_entry_is_not_loaded(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_removed_folder_is_no_error(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 4 * MIB)
     (tmp_path / "cache").rmdir()
     cache.put("k", arrays(1))
-    assert same(cache.get("k"), 1)  # from memory
+    assert is_entry(cache.get("k"), 1)  # from memory
     assert Cache(tmp_path / "cache", MIB).get("k") is None
 
 
@@ -139,7 +139,7 @@ def test_threads_and_processes_use_it_concurrently(tmp_path: Path) -> None:
         for n in range(first, first + 100):
             cache.put(str(n % 17), arrays(n % 17, 5000))
             found = cache.get(str((n * 5) % 17))
-            assert found is None or same(found, (n * 5) % 17)
+            assert found is None or is_entry(found, (n * 5) % 17)
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))

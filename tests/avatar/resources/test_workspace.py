@@ -34,7 +34,7 @@ async def test_a_request_folder_is_removed_also_after_an_error(tmp_path: Path, e
     workspace.close()
 
 
-async def test_waiting_for_unused_ends_with_the_last_request(tmp_path: Path) -> None:
+async def test_waiting_until_unused_ends_with_the_last_request(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.open()
     async with workspace.folder():
