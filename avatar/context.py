@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from .errors import AvatarError, ClientError
 from .inference.protocol import InferenceClient
@@ -17,13 +16,8 @@ from .request import AvatarRequest
 from .resources.cache import Cache
 from .timing import StageTimer
 
-if TYPE_CHECKING:
-    _Adapter = logging.LoggerAdapter[logging.Logger]
-else:  # in Python 3.10 the class takes no type parameter at run time
-    _Adapter = logging.LoggerAdapter
 
-
-class RequestLogger(_Adapter):
+class RequestLogger(logging.LoggerAdapter[logging.Logger]):
     """The logger "avatar"; each record carries the id of the request as `request_id`."""
 
     def __init__(self, request_id: str) -> None:

@@ -1,12 +1,14 @@
-"""Compute the mel spectrogram of speech as in the training of the published Wav2Lip weights."""
+"""Compute the mel spectrogram of speech as in the training of the published Wav2Lip weights.
+
+librosa is imported where it is used: the gateway needs only the constants of this module, and librosa brings numba,
+scipy and scikit-learn (450 MB).
+"""
 
 from __future__ import annotations
 
 from functools import cache
 
-import librosa
 import numpy as np
-from librosa.filters import mel as slaney_filters
 
 from .arrays import Floats
 from .errors import InvalidInput
@@ -44,6 +46,8 @@ def mel_spectrogram(audio: Floats) -> Floats:
     Raises:
         InvalidInput: `audio` is not one-dimensional, or shorter than 800 samples (50 ms).
     """
+    import librosa
+
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
     sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-MAX_SAMPLE, MAX_SAMPLE)
@@ -62,5 +66,7 @@ def mel_spectrogram(audio: Floats) -> Floats:
 @cache
 def _filters() -> Floats:
     """Return the Slaney mel filters, FP32 [80, 401]."""
+    from librosa.filters import mel as slaney_filters
+
     filters: Floats = slaney_filters(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=MEL_BANDS, fmin=FMIN, fmax=FMAX)
     return filters

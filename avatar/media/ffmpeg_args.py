@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from lipsync.mel import SAMPLE_RATE
+from lipsync.triton.cpu import usable_cores
 
 from ..options import Quality
 
@@ -68,7 +68,7 @@ TO_YUV = (
 
 def encoder_threads() -> int:
     """Return a quarter of the cores, at least 1: decoding, blending and above all the models run at the same time."""
-    return max(1, len(os.sched_getaffinity(0)) // 4)
+    return max(1, usable_cores() // 4)
 
 
 def untrusted_input(path: Path, max_pixels: int) -> list[str]:

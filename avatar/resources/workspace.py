@@ -70,7 +70,7 @@ class Workspace:
         """Wait until no request has a folder any more, at most a few seconds."""
         try:
             await asyncio.wait_for(self._unused.wait(), _UNWIND_SECONDS)
-        except asyncio.TimeoutError:  # not the builtin TimeoutError in Python 3.10
+        except TimeoutError:
             logger.warning("%d requests did not end in %g s", len(self._in_use), _UNWIND_SECONDS)
 
     @asynccontextmanager

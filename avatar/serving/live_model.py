@@ -53,8 +53,8 @@ class LiveModel:
         log_to_triton(pb_utils, tensors.LIVE)
         self._settings = load(LiveSettings)
         warn_of_old_names(LiveSettings, logger)
-        use_one_blas_thread()
-        mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa imports and compiles in its first call
+        mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa is imported and compiles in its first call
+        use_one_blas_thread()  # after it, because it limits the libraries that are loaded
         self._sessions: dict[int | str, LiveSession] = {}
         self._runner = RequestRunner(pb_utils, tensors.LIVE, CANCEL_POLL_SECONDS)
         self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)

@@ -12,7 +12,7 @@ import pytest
 from embedded import backend_directory, command_line, installation, ports
 from embedded.errors import MissingDependency, PortBusy
 from embedded.startup_log import StartupLog
-from lipsync.triton.cpu import THREADS_VARIABLE, usable_cores
+from lipsync.triton.cpu import THREADS_VARIABLE
 
 NAMES = ("http", "grpc", "metrics")
 
@@ -100,20 +100,6 @@ def test_one_port_for_two_services_is_rejected() -> None:
     port = ports.choose(dict.fromkeys(NAMES, 0)).http
     with pytest.raises(PortBusy, match=f"--grpc-port {port}: two services"):
         ports.choose({"http": port, "grpc": port, "metrics": 0})
-
-
-@pytest.mark.parametrize(("quota", "most"), [("100000 100000\n", 1), ("150000 100000\n", 2), ("1000 100000\n", 1)])
-def test_a_containers_quota_limits_the_cores(tmp_path: Path, quota: str, most: int) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    assert usable_cores(file) == min(most, usable_cores(tmp_path / "none"))
-
-
-@pytest.mark.parametrize("quota", ["max 100000\n", ""])
-def test_without_a_quota_the_affinity_counts(tmp_path: Path, quota: str) -> None:
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    assert usable_cores(file) == usable_cores(tmp_path / "none") >= 1
 
 
 def test_the_log_shows_which_models_load_are_ready_or_have_failed(tmp_path: Path) -> None:
