@@ -63,13 +63,43 @@ if [ -t 1 ]; then quiet=; fi  # at a terminal, show the progress of the download
 torch=$(grep -E '^torch==' requirements.lock)
 if ! pip freeze 2>/dev/null | grep -qE "^${torch//./\\.}(\+|$)"; then
     echo "setup: installing $torch"
-    pip install $quiet --retries 1 --constraint requirements.lock \
+    pip install $quiet --no-deps --retries 1 \
         ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch" 2> >(grep -vE '^WARNING: (Location|Retrying)' >&2)
 fi
+
+# uv installs in a quarter of a minute what takes pip two minutes. It does not read pip's configuration, so the package
+# indexes and certificates that are configured for pip are passed on. Where uv fails, pip does the same.
+configured() { # NAME: pip's setting from the environment, otherwise from its files
+    local variable=PIP_${1^^}
+    variable=${variable//-/_}
+    printf '%s' "${!variable-$(pip config get "global.$1" 2>/dev/null || true)}"
+}
+uv() {
+    local name value settings=(UV_INDEX_STRATEGY=unsafe-best-match VIRTUAL_ENV="$VENV")
+    while read -r name value; do
+        value=$(configured "$value")
+        if [ -n "$value" ]; then settings+=("$name=${value//$'\n'/ }"); fi
+    done <<< "UV_DEFAULT_INDEX index-url
+UV_EXTRA_INDEX_URL extra-index-url
+UV_FIND_LINKS find-links
+SSL_CERT_FILE cert
+UV_HTTP_TIMEOUT timeout"
+    env "${settings[@]}" "$VENV/bin/uv" "$@"
+}
+install() { # pip's arguments
+    if [ -x "$VENV/bin/uv" ] && uv pip install $quiet "$@"; then return; fi
+    pip install $quiet "$@" 2> >(grep -vE '^WARNING: Location' >&2)
+}
+
 echo "setup: installing the other packages of requirements.lock"
-grep -vE '^torch==' requirements.lock |
-    pip install $quiet --no-deps --requirement /dev/stdin 2> >(grep -vE '^WARNING: Location' >&2)
-pip install $quiet --no-deps --no-build-isolation --editable . --editable client 2> >(grep -vE '^WARNING: Location' >&2)
-# after pip, which installs tritonclient's own binary there; its libraries are those of the embedded Triton
+others=$(mktemp)
+trap 'rm -f "$others"' EXIT
+grep -vE '^torch==' requirements.lock > "$others"
+if [ ! -x "$VENV/bin/uv" ]; then
+    pip install --quiet --no-deps "$(grep -E '^uv==' requirements.lock)" 2>/dev/null || true
+fi
+install --no-deps --requirement "$others"
+install --no-deps --no-build-isolation --editable . --editable client
+# after the packages, of which tritonclient installs its own binary there; its libraries are those of the embedded Triton
 if [ "$version" != 3.13 ]; then "$VENV/bin/python" scripts/install_perf_analyzer.py; fi
 echo "setup: done, the environment is in $VENV"
