@@ -97,7 +97,11 @@ async def _service(
     workspace = Workspace(settings.work_dir)
     await asyncio.to_thread(workspace.open)
     client = models or GrpcInferenceClient(
-        settings.triton_url, settings.triton_timeout, shared_memory=settings.triton_shared_memory == "auto"
+        settings.triton_url,
+        settings.triton_timeout,
+        shared_memory=settings.triton_shared_memory == "auto",
+        token=settings.triton_token.get_secret_value(),
+        token_file=settings.triton_token_file,
     )
     job = render or partial(render_avatar, cache=await asyncio.to_thread(_open_cache, settings, metrics))
     jobs = Admission(settings.max_jobs, settings.max_queued)

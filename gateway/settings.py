@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 
 from avatar.settings import MIB, JobSettings, described
 from avatar.settings import load as load_settings
@@ -29,6 +30,17 @@ class Settings(JobSettings):
         "auto",
         description="`auto`: frames are sent through shared memory if Triton runs on this machine and can open it, "
         "otherwise in gRPC messages. `off`: always in gRPC messages.",
+    )
+    triton_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token that Triton requires for shared memory. Without it, frames are sent in gRPC messages.",
+        json_schema_extra={"shown": "none"},
+    )
+    triton_token_file: Path | None = Field(
+        None,
+        description="File with that token, such as the one that `python -m embedded` writes; read when it is needed, "
+        "and used if `AVATAR_TRITON_TOKEN` is not set.",
+        json_schema_extra={"shown": "none"},
     )
     strict_form: bool = Field(False, description="Whether a form with an unknown field is rejected.")
     upload_timeout: float = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,8 @@ from tritonclient.grpc.aio import InferenceServerClient, InferRequestedOutput
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from avatar_client.region_pool import Region
+from avatar_client.access import Token
+from avatar_client.region_pool import NewRegion, Region, Registration
 from lipsync import tensors
 from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
@@ -53,7 +55,6 @@ CHANNEL = (
 )
 
 _UNREACHABLE = {"UNAVAILABLE", "NOT_FOUND", "RESOURCE_EXHAUSTED", "CANCELLED"}
-_OUTCOME_UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}  # the server may have done it or not
 
 
 class GrpcInferenceClient:
@@ -63,15 +64,26 @@ class GrpcInferenceClient:
     and tried again when the server changes. Every call has a deadline. For one event loop.
     """
 
-    def __init__(self, address: str, timeout: float = 120.0, *, shared_memory: bool = True) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout: float = 120.0,
+        *,
+        shared_memory: bool = True,
+        token: str = "",
+        token_file: Path | None = None,
+    ) -> None:
         """Make a client that connects at its first call.
 
         Args:
             address: host:port of Triton's gRPC.
             timeout: seconds for one inference, including its wait in Triton's queues.
             shared_memory: False sends everything by gRPC.
+            token: the token that Triton requires for shared memory. Without the right one, everything is sent by gRPC.
+            token_file: a file that holds the token; it is read when the token is needed.
         """
         self._address, self._timeout, self._shared_memory = address, timeout, shared_memory
+        self._token = Token(token, token_file)
         self._connection: InferenceServerClient | None = None
         self._pool: SharedMemoryPool | None = None
 
@@ -140,7 +152,7 @@ class GrpcInferenceClient:
         """
         layout = plan_layout(model, inputs, output_shape)
         if self._shared_memory and layout.size and self._pool is None:
-            self._pool = SharedMemoryPool(_Registry(self._address), self._timeout)
+            self._pool = SharedMemoryPool(_Registry(self._address, self._token), self._timeout)
         pool = self._pool
         region = await pool.acquire(layout.size) if pool and layout.size else None
         if pool is None or region is None:
@@ -194,26 +206,32 @@ def _inputs(model: Model, values: Sequence[TensorInput], layout: Layout, region:
 class _Registry:
     """Implements `RegionRegistry`, over its own connection: it outlives the one whose calls failed."""
 
-    def __init__(self, address: str) -> None:
-        self._client = _connect(address)
+    def __init__(self, address: str, token: Token) -> None:
+        self._client, self._token = _connect(address), token
 
-    async def register(self, name: str, size: int) -> bool | None:
+    async def register(self, new: NewRegion) -> Registration:
+        headers = dict(self._token.metadata())
+        call = self._client.register_system_shared_memory(
+            new.name, f"/{new.file}", new.size, headers=headers, client_timeout=READY_SECONDS
+        )
         try:
-            await self._client.register_system_shared_memory(name, f"/{name}", size, client_timeout=READY_SECONDS)
+            await call
         except InferenceServerException as error:
-            return None if _status(error) in _OUTCOME_UNKNOWN else False
-        return True
+            return Registration.of_error(_status(error), str(error.message()), with_token=bool(headers))
+        return Registration.MAPPED
 
     async def unregister(self, name: str) -> bool:
+        headers = dict(self._token.metadata())
         try:
-            await self._client.unregister_system_shared_memory(name, client_timeout=READY_SECONDS)
+            await self._client.unregister_system_shared_memory(name, headers=headers, client_timeout=READY_SECONDS)
         except InferenceServerException as error:
             return _status(error) in _UNREACHABLE  # a server that is gone has released it
         return True
 
     async def registered(self) -> list[str]:
+        headers = dict(self._token.metadata())
         with suppress(InferenceServerException):
-            status = await self._client.get_system_shared_memory_status(client_timeout=READY_SECONDS)
+            status = await self._client.get_system_shared_memory_status(headers=headers, client_timeout=READY_SECONDS)
             return list(status.regions)
         return []
 

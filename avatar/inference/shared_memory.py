@@ -8,10 +8,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
-from async_timeout import timeout
-
 from avatar_client.region_file import boot_seconds, is_expired, make_file, remove_expired, remove_name
-from avatar_client.region_pool import MAX_BYTES, NewRegion, Region, RegionPool
+from avatar_client.region_pool import MAX_BYTES, UNUSED_REASONS, NewRegion, Region, RegionPool, Registration
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,8 +21,8 @@ CLOSE_SECONDS = 5.0  # for the server to finish the calls that were in flight at
 class RegionRegistry(Protocol):
     """What the pool asks of the server. No method raises."""
 
-    async def register(self, name: str, size: int) -> bool | None:
-        """Have the server map the file `name` of /dev/shm: whether it did, None where it did not answer."""
+    async def register(self, new: NewRegion) -> Registration:
+        """Have the server map the file of a region."""
 
     async def unregister(self, name: str) -> bool:
         """Have the server release a region: whether it has none of that name now; False while calls use it."""
@@ -83,7 +81,7 @@ class SharedMemoryPool:
         """Unregister all idle regions: the server has forgotten them, because it restarted or is another one."""
         names, again = self._regions.forgotten()
         if again:
-            self._log_unused("Triton repeatedly forgets its shared memory")
+            self._log_unused(logging.INFO, "Triton repeatedly forgets its shared memory")
         else:
             logger.info("Triton has forgotten its shared memory: it is registered again")
         for name in names:
@@ -96,29 +94,29 @@ class SharedMemoryPool:
         for task in self._cleaning:
             task.cancel()
         await asyncio.gather(*self._making, *self._cleaning, return_exceptions=True)
-        with suppress(asyncio.TimeoutError):
-            async with timeout(CLOSE_SECONDS):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
                 await asyncio.gather(*map(self._unregister, self._regions.held))
         await self._registry.close()
 
     async def _make(self, new: NewRegion) -> Region | None:
         try:
-            memory = await asyncio.to_thread(make_file, new.name, new.size)
+            memory = await asyncio.to_thread(make_file, new.file, new.size)
         except OSError as error:
             self._regions.rejected(new.name)
-            self._log_unused(str(error))
+            self._log_unused(logging.INFO, str(error))
             return None
         try:
-            answer = await self._registry.register(new.name, new.size)
+            answer = await self._registry.register(new)
         finally:
-            remove_name(new.name)
-        if answer is None:
+            remove_name(new.file)
+        if answer is Registration.UNANSWERED:
             self._regions.unanswered()
             _start(self._unregister(new.name), self._cleaning)
             return None
-        if not answer:
+        if answer is not Registration.MAPPED:
             self._regions.rejected(new.name)
-            self._log_unused("Triton does not see this process's memory")
+            self._log_unused(*UNUSED_REASONS[answer])
             return None
         if not self._works:
             logger.info("frames are sent to Triton through shared memory")
@@ -127,9 +125,9 @@ class SharedMemoryPool:
             _start(self._sweep(), self._cleaning)
         return self._regions.registered(new, memory)
 
-    def _log_unused(self, reason: str) -> None:
+    def _log_unused(self, level: int, reason: str) -> None:
         if self._works is not False:
-            logger.info("frames are sent to Triton by gRPC, not through shared memory: %s", reason)
+            logger.log(level, "frames are sent to Triton by gRPC, not through shared memory: %s", reason)
         self._works = False
 
     def _keep(self, making: asyncio.Task[Region | None]) -> None:

@@ -22,6 +22,7 @@ from ._options import File, LiveOptions, RenderOptions
 from ._render import RenderStream
 from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SPEECH_FILE
 from ._shared_memory import GrpcRegionRegistry, SharedMemoryPool
+from .access import Token
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -37,7 +38,15 @@ class AvatarClient:
     delivered is repeated: a video only until its first response, a live session never.
     """
 
-    def __init__(self, address: str, *, timeout: float = 120.0, retries: int = 2, shared_memory: bool = True) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float = 120.0,
+        retries: int = 2,
+        shared_memory: bool = True,
+        token: str | None = None,
+    ) -> None:
         """Make a client. Use it in a `with` block, or call `close` at the end.
 
         Args:
@@ -47,6 +56,9 @@ class AvatarClient:
             retries: how many times a call may be repeated.
             shared_memory: True sends large arrays through shared memory where the server is on the same machine;
                 False sends everything by gRPC.
+            token: the token that the server requires for shared memory; by default that of the environment,
+                `AVATAR_TRITON_TOKEN` or the file `AVATAR_TRITON_TOKEN_FILE`. Without the right one, everything is sent
+                by gRPC.
 
         Raises:
             ValueError: an invalid value.
@@ -57,7 +69,8 @@ class AvatarClient:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
         self._connection = Connection.connect(address, timeout, retries)
         use_memory = shared_memory and sys.platform == "linux"
-        memory = SharedMemoryPool(GrpcRegionRegistry(self._connection.stub)) if use_memory else None
+        access = Token.from_environment() if token is None else Token(token)
+        memory = SharedMemoryPool(GrpcRegionRegistry(self._connection.stub, access)) if use_memory else None
         self._infer = InferCaller(self._connection, memory).infer
         self._streams: weakref.WeakSet[RenderStream | LiveSession] = weakref.WeakSet()
         # also where `close` is never called: the server would keep its mappings of our memory

@@ -8,6 +8,8 @@ from typing import Protocol
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+Metadata = Sequence[tuple[str, str]]
+
 _STREAM_METHOD = "/inference.GRPCInferenceService/ModelStreamInfer"
 
 
@@ -148,13 +150,19 @@ class Stub(Protocol):
     def ModelConfig(self, request: object, /, *, timeout: float) -> ConfigResponse:  # noqa: N802
         """Return a model's configuration."""
 
-    def SystemSharedMemoryRegister(self, request: object, /, *, timeout: float) -> object:  # noqa: N802
+    def SystemSharedMemoryRegister(  # noqa: N802
+        self, request: object, /, *, timeout: float, metadata: Metadata
+    ) -> object:
         """Map a file of /dev/shm."""
 
-    def SystemSharedMemoryUnregister(self, request: object, /, *, timeout: float) -> object:  # noqa: N802
+    def SystemSharedMemoryUnregister(  # noqa: N802
+        self, request: object, /, *, timeout: float, metadata: Metadata
+    ) -> object:
         """Release a region."""
 
-    def SystemSharedMemoryStatus(self, request: object, /, *, timeout: float) -> RegionsResponse:  # noqa: N802
+    def SystemSharedMemoryStatus(  # noqa: N802
+        self, request: object, /, *, timeout: float, metadata: Metadata
+    ) -> RegionsResponse:
         """Return all regions."""
 
 

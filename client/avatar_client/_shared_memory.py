@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
 
 import grpc
+import numpy as np
+from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2 as pb
 
 from ._connection import READY_SECONDS
 from ._kserve import Stub
+from .access import Token
 from .region_file import boot_seconds, is_expired, make_file, remove_expired, remove_name
-from .region_pool import MAX_BYTES, REGION_TTL, NewRegion, Region, RegionPool
+from .region_pool import MAX_BYTES, REGION_TTL, UNUSED_REASONS, NewRegion, Region, RegionPool, Registration
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "avatar-client-"
 CLOSE_TRIES, CLOSE_PAUSE = 10, 0.1  # attempts, and seconds between them, to unregister what the server still uses
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
-_OUTCOME_UNKNOWN = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
 class RegionRegistry(Protocol):
     """What the pool asks of the server. No method raises."""
 
-    def register(self, name: str, size: int) -> bool | None:
-        """Have the server map the file `name` of /dev/shm: whether it did, None where it did not answer."""
+    def register(self, new: NewRegion) -> Registration:
+        """Have the server map the file of a region."""
 
     def unregister(self, name: str) -> bool:
         """Have the server release a region: whether it has none of that name now; False while calls use it."""
@@ -48,6 +53,7 @@ class SharedMemoryPool:
         # a client has no limit for the time of a call; most clients make one call at a time
         self._regions = RegionPool(PREFIX, REGION_TTL, max_bytes=max_bytes, evict_smaller=True, clock=self._clock)
         self._lock = threading.Lock()  # of `_regions`; never held while the server is called
+        self._unused: str | None = None  # the last reason that was logged
 
     def acquire(self, size: int) -> Region | None:
         """Return a region of at least `size` bytes for one call, to be passed to `release` or `discard`.
@@ -91,27 +97,42 @@ class SharedMemoryPool:
 
     def _make(self, new: NewRegion) -> Region | None:
         try:
-            memory = make_file(new.name, new.size)
-        except OSError:
+            memory = make_file(new.file, new.size)
+        except OSError as error:
             with self._lock:
                 self._regions.rejected(new.name)
+            self._log_unused(logging.INFO, str(error))
             return None
         try:
-            answer = self._registry.register(new.name, new.size)
+            answer = self._registry.register(new)
         finally:
-            remove_name(new.name)
+            remove_name(new.file)
+        if answer is Registration.MAPPED:
+            return self._registered(new, memory)
         with self._lock:
-            if answer is None:
+            if answer is Registration.UNANSWERED:
                 self._regions.unanswered()
-            elif not answer:
+            else:
                 self._regions.rejected(new.name)
-            region = self._regions.registered(new, memory) if answer else None
-            sweep = region is not None and self._regions.sweep_due(new)
-        if answer is None:
+        if answer is Registration.UNANSWERED:
             self._unregister(new.name)
+        else:
+            self._log_unused(*UNUSED_REASONS[answer])
+        return None
+
+    def _registered(self, new: NewRegion, memory: NDArray[np.uint8]) -> Region:
+        with self._lock:
+            region = self._regions.registered(new, memory)
+            sweep = self._regions.sweep_due(new)
+        self._unused = None
         if sweep:
             self._sweep()
         return region
+
+    def _log_unused(self, level: int, reason: str) -> None:
+        if self._unused != reason:
+            logger.log(level, "arrays are sent to Triton by gRPC, not through shared memory: %s", reason)
+        self._unused = reason
 
     def _unregister(self, name: str) -> bool:
         done = self._registry.unregister(name)
@@ -128,28 +149,28 @@ class SharedMemoryPool:
 
 
 class GrpcRegionRegistry:
-    """Implements `RegionRegistry` over gRPC."""
+    """Implements `RegionRegistry` over gRPC, with the token that the server requires."""
 
-    def __init__(self, stub: Stub) -> None:
-        self._stub = stub
+    def __init__(self, stub: Stub, token: Token) -> None:
+        self._stub, self._token = stub, token
 
-    def register(self, name: str, size: int) -> bool | None:
+    def register(self, new: NewRegion) -> Registration:
         """As `RegionRegistry`."""
-        request = pb.SystemSharedMemoryRegisterRequest(name=name, key=f"/{name}", offset=0, byte_size=size)
+        metadata = self._token.metadata()
+        request = pb.SystemSharedMemoryRegisterRequest(name=new.name, key=f"/{new.file}", offset=0, byte_size=new.size)
         try:
-            self._stub.SystemSharedMemoryRegister(request, timeout=READY_SECONDS)
+            self._stub.SystemSharedMemoryRegister(request, timeout=READY_SECONDS, metadata=metadata)
         except grpc.RpcError as error:
-            return None if error.code() in _OUTCOME_UNKNOWN else False
+            return Registration.of_error(error.code().name, str(error.details()), with_token=bool(metadata))
         except ValueError:  # the channel is closed
-            return None
-        return True
+            return Registration.UNANSWERED
+        return Registration.MAPPED
 
     def unregister(self, name: str) -> bool:
         """As `RegionRegistry`."""
+        request = pb.SystemSharedMemoryUnregisterRequest(name=name)
         try:
-            self._stub.SystemSharedMemoryUnregister(
-                pb.SystemSharedMemoryUnregisterRequest(name=name), timeout=READY_SECONDS
-            )
+            self._stub.SystemSharedMemoryUnregister(request, timeout=READY_SECONDS, metadata=self._token.metadata())
         except grpc.RpcError as error:
             return error.code() in _UNREACHABLE  # a server that is gone has released it
         except ValueError:  # the channel is closed
@@ -158,8 +179,11 @@ class GrpcRegionRegistry:
 
     def registered(self) -> list[str]:
         """As `RegionRegistry`."""
+        request = pb.SystemSharedMemoryStatusRequest()
         try:
-            status = self._stub.SystemSharedMemoryStatus(pb.SystemSharedMemoryStatusRequest(), timeout=READY_SECONDS)
+            status = self._stub.SystemSharedMemoryStatus(
+                request, timeout=READY_SECONDS, metadata=self._token.metadata()
+            )
         except (grpc.RpcError, ValueError):
             return []
         return list(status.regions)

@@ -1,8 +1,10 @@
 """Which region of shared memory a call uses: the decisions, without input or output. Not for callers of the client.
 
-A region is a file of /dev/shm that this process makes and the server maps; then its name is removed, so that no file
-stays, however this process ends. A server that cannot open the file, because it is on another machine or in another
-container, rejects it, and calls send their arrays by gRPC. docs/adr/0014-shared-memory.md gives the reasons.
+A region is a file of /dev/shm that this process makes and the server maps; then the file's name is removed, so that no
+file stays, however this process ends. A server that cannot open the file, because it is on another machine or in
+another container, rejects it, and calls send their arrays by gRPC. A caller who can name a region can read it through
+the server, so the name is a secret. It is not the name of the file, which other users can see for a moment.
+docs/adr/0014-shared-memory.md gives the reasons.
 
 `RegionPool` decides; its users make files and call the server: `_shared_memory` here, for threads, and the service's
 `avatar.inference.shared_memory`, for asyncio.
@@ -10,9 +12,11 @@ container, rejects it, and calls send their arrays by gRPC. docs/adr/0014-shared
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -44,11 +48,58 @@ class Region:
 
 @dataclass(frozen=True)
 class NewRegion:
-    """A region to be made: its file, and its registration at the server."""
+    """A region to be made: `file` of /dev/shm, to be registered at the server as `name`."""
 
     name: str
+    file: str
     size: int
     expires_at: float
+
+
+class Registration(Enum):
+    """What the server did with a new region."""
+
+    MAPPED = "mapped"
+    INVISIBLE = "it cannot open the file"
+    RESTRICTED = "it requires a token, and none was sent"
+    DENIED = "it requires another token"
+    DISABLED = "it was started without shared memory"
+    UNANSWERED = "it did not say"
+
+    @classmethod
+    def of_error(cls, status: str, message: str, *, with_token: bool) -> Registration:
+        """Return what a failed call means.
+
+        Args:
+            status: name of its gRPC status. A missing token is UNAVAILABLE, as a server that is gone: only the message
+                tells them apart. Where the message changes, the server counts as one that does not answer.
+            message: its text.
+            with_token: whether the call sent a token.
+        """
+        if status == "UNAVAILABLE" and "restricted" in message:
+            return cls.DENIED if with_token else cls.RESTRICTED
+        if status == "UNIMPLEMENTED":
+            return cls.DISABLED
+        return cls.UNANSWERED if status in _OUTCOME_UNKNOWN else cls.INVISIBLE
+
+
+_OUTCOME_UNKNOWN = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"}  # the server may have done it or not
+# Level and reason to log where calls do without shared memory; a warning where the operator has to change something.
+UNUSED_REASONS = {
+    Registration.INVISIBLE: (logging.INFO, "Triton does not see this process's memory"),
+    Registration.RESTRICTED: (
+        logging.INFO,
+        "Triton requires a token for it; set AVATAR_TRITON_TOKEN or AVATAR_TRITON_TOKEN_FILE",
+    ),
+    Registration.DENIED: (
+        logging.WARNING,
+        "Triton does not accept the token; AVATAR_TRITON_TOKEN must be the token that Triton was started with",
+    ),
+    Registration.DISABLED: (
+        logging.WARNING,
+        "Triton was started without it; add --allow-client-shm=true, or set AVATAR_TRITON_SHARED_MEMORY=off",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +141,9 @@ class RegionPool:
         self._prefix, self._longest_call, self._clock = prefix, longest_call, clock
         self._max_bytes, self._max_regions, self._evict_smaller = max_bytes, max_regions, evict_smaller
         self._idle: list[Region] = []  # the last one was used last
-        self._held: dict[str, int] = {}  # bytes of every region, from its making until the server has released it
+        # bytes of every region, from its making until the server has released it, or (24.12 and newer) says that it
+        # does so when its requests are done
+        self._held: dict[str, int] = {}
         self._stuck: dict[str, tuple[float, float]] = {}  # still in use at the server: next pause, end of attempts
         self._not_before = self._swept_at = self._forgotten_at = float("-inf")
         self._closed = False
@@ -130,7 +183,8 @@ class RegionPool:
                 evicted.append(self._idle.pop(0))  # so that a later call finds room
             return Plan(unregister=_names(evicted))
         end = int(now + REGION_TTL + self._longest_call) + 1  # a call may start at the end of a region's time
-        new = NewRegion(f"{self._prefix}{end}-{secrets.token_hex(16)}", size, now + REGION_TTL)
+        name, file = (f"{self._prefix}{end}-{secrets.token_hex(16)}" for _ in range(2))
+        new = NewRegion(name, file, size, now + REGION_TTL)
         self._held[new.name] = size
         return Plan(new=new, unregister=_names(evicted))
 
@@ -139,7 +193,7 @@ class RegionPool:
         return Region(new.name, memory, new.expires_at)
 
     def rejected(self, name: str) -> None:
-        """Pause: the file could not be made, or the server does not see it."""
+        """Pause: the file could not be made, or the server did not map it."""
         self._held.pop(name, None)
         self._pause(REFUSAL_DELAY)
 

@@ -1,7 +1,7 @@
-"""A KServe gRPC server in this process: the parts with a small arithmetic of their own, `avatar` and `live` as scripts.
+"""A KServe gRPC server in this process: the single models compute simple results, `avatar` and `live` run scripts.
 
-A script is a generator: it takes what was sent and gives the answers; tests put their own in the place of the usual
-ones, to have it refuse, die, wait or lie.
+A script is a generator that receives the requests of a stream and yields its responses. Tests replace the default
+scripts to make the server reject, abort, wait or send invalid responses.
 """
 
 from __future__ import annotations
@@ -29,40 +29,46 @@ TYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 NAMES = {kind: name for name, kind in TYPES.items()}
-SECONDS = 30.0  # that a test waits for what happens in another thread
+SECONDS = 30.0  # how long a test waits for an event of another thread
 
 Arrays = dict[str, Any]
 
 
 @dataclass
 class Request:
-    """What one message asked: arrays by name (text for BYTES), parameters, what came through shared memory."""
+    """One parsed request.
+
+    Attributes:
+        inputs: arrays by name; text for BYTES.
+        shared: names of the inputs that were in shared memory.
+        output_shared: whether an output was written to shared memory.
+    """
 
     model: str
     inputs: Arrays
     parameters: dict[str, Any]
     shared: set[str] = field(default_factory=set)
-    answer_shared: bool = False
+    output_shared: bool = False
 
 
 Script = Callable[["FakeServer", Iterator[Request], grpc.ServicerContext], Iterator[pb.ModelStreamInferResponse]]
 
 
 class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """One server on a free port of 127.0.0.1; a context manager."""
+    """A server on a free port of 127.0.0.1, as a context manager."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
-        self.streams = 0  # ModelStreamInfer calls that were begun
-        self.fail: deque[grpc.StatusCode] = deque()  # statuses of the next calls
-        self.begun, self.cancelled = threading.Event(), threading.Event()  # of streams
+        self.streams = 0  # number of ModelStreamInfer calls
+        self.failures: deque[grpc.StatusCode] = deque()  # statuses with which the next calls fail
+        self.started, self.cancelled = threading.Event(), threading.Event()  # of streams
         self.ready = True
-        self.shares = True  # whether it registers memory
+        self.accepts_shared_memory = True  # whether it registers regions
         self.registrations = 0
         self.regions: dict[str, np.ndarray] = {}
-        self.in_use: set[str] = set()  # regions that it does not let go of
-        self.avatar: Script = usual_avatar
-        self.live: Script = usual_live
+        self.in_use: set[str] = set()  # regions that it refuses to unregister
+        self.avatar: Script = default_avatar
+        self.live: Script = default_live
         self._server = grpc.server(futures.ThreadPoolExecutor(8))
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
@@ -77,19 +83,20 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     @property
     def calls(self) -> list[Request]:
-        """Of the parts: the calls that were answered."""
+        """Return the requests to single models that were processed."""
         return [each for each in self.requests if each.model not in {"avatar", "live"}]
 
     def ServerReady(self, request: Any, context: Any) -> Any:  # noqa: N802
         return pb.ServerReadyResponse(ready=self.ready)
 
     def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return pb.ModelReadyResponse(ready=request.name in {"avatar", "live", *PARTS})
+        return pb.ModelReadyResponse(ready=request.name in {"avatar", "live", *SINGLE_MODELS})
 
     def SystemSharedMemoryRegister(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.registrations += 1
+        self._check_token(context)
         self._fail(context)
-        if not self.shares:
+        if not self.accepts_shared_memory:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unable to open shared memory region")
         path = Path("/dev/shm") / request.key.lstrip("/")  # noqa: S108
         assert path.stat().st_size == request.byte_size
@@ -97,37 +104,37 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
-        assert request.name, "this would be all of them"
+        assert request.name, "an empty name would unregister all regions"
         if request.name in self.in_use:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "it is in use")
         self.regions.pop(request.name, None)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
-        answer = pb.SystemSharedMemoryStatusResponse()
+        response = pb.SystemSharedMemoryStatusResponse()
         for name in self.regions:
-            answer.regions[name].name = name
-        return answer
+            response.regions[name].name = name
+        return response
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         self._fail(context)
-        read = self._read(request, context)
-        self.requests.append(read)
-        if read.model not in PARTS:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{read.model}' is not found")
-        outputs = PARTS[read.model](context, **read.inputs)
-        places = {output.name: output.parameters for output in request.outputs}
-        answer = pb.ModelInferResponse(model_name=read.model)
+        parsed = self._parse(request, context)
+        self.requests.append(parsed)
+        if parsed.model not in SINGLE_MODELS:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{parsed.model}' is not found")
+        outputs = SINGLE_MODELS[parsed.model](context, **parsed.inputs)
+        output_parameters = {output.name: output.parameters for output in request.outputs}
+        response = pb.ModelInferResponse(model_name=parsed.model)
         for name, array in outputs.items():
-            answer.outputs.add(name=name, datatype=NAMES[array.dtype], shape=array.shape)
+            response.outputs.add(name=name, datatype=NAMES[array.dtype], shape=array.shape)
             data = array.tobytes()
-            if name in places and "shared_memory_region" in places[name]:
-                read.answer_shared = True
-                _, view = self._view(places[name], context)
+            if name in output_parameters and "shared_memory_region" in output_parameters[name]:
+                parsed.output_shared = True
+                _, view = self._view(output_parameters[name], context)
                 view[: len(data)] = np.frombuffer(data, np.uint8)
                 data = b""
-            answer.raw_output_contents.append(data)
-        return answer
+            response.raw_output_contents.append(data)
+        return response
 
     def ModelStreamInfer(self, requests: Any, context: Any) -> Any:  # noqa: N802
         self.streams += 1
@@ -136,24 +143,30 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self._fail(context)
         first = next(requests)
         script = self.avatar if first.model_name == "avatar" else self.live
-        yield from script(self, self._all(first, requests, context), context)
+        yield from script(self, self._parse_all(first, requests, context), context)
         done = context.is_active()
 
-    def _all(self, first: Any, rest: Iterator[Any], context: Any) -> Iterator[Request]:
-        read = self._read(first, context)
-        self.requests.append(read)
-        self.begun.set()
-        yield read
+    def _parse_all(self, first: Any, rest: Iterator[Any], context: Any) -> Iterator[Request]:
+        parsed = self._parse(first, context)
+        self.requests.append(parsed)
+        self.started.set()
+        yield parsed
         for request in rest:
-            read = self._read(request, context)
-            self.requests.append(read)
-            yield read
+            parsed = self._parse(request, context)
+            self.requests.append(parsed)
+            yield parsed
+
+    def _check_token(self, context: Any) -> None:
+        """Answer as Triton does where the token is missing or another one."""
+        header = "triton-grpc-protocol-avatar-token"
+        if self.token is not None and dict(context.invocation_metadata()).get(header) != self.token:
+            context.abort(grpc.StatusCode.UNAVAILABLE, f"This protocol is restricted, expecting header '{header}'")
 
     def _fail(self, context: Any) -> None:
-        if self.fail:
-            context.abort(self.fail.popleft(), "as the test wants it")
+        if self.failures:
+            context.abort(self.failures.popleft(), "failure set by the test")
 
-    def _read(self, request: Any, context: Any) -> Request:
+    def _parse(self, request: Any, context: Any) -> Request:
         raws = iter(request.raw_input_contents)
         inputs: Arrays = {}
         shared = set()
@@ -175,16 +188,16 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         }
         return Request(request.model_name, inputs, parameters, shared)
 
-    def _view(self, place: Any, context: Any) -> tuple[str, np.ndarray]:
-        name = place["shared_memory_region"].string_param
-        begin = place["shared_memory_offset"].int64_param if "shared_memory_offset" in place else 0
+    def _view(self, parameters: Any, context: Any) -> tuple[str, np.ndarray]:
+        name = parameters["shared_memory_region"].string_param
+        begin = parameters["shared_memory_offset"].int64_param if "shared_memory_offset" in parameters else 0
         if name not in self.regions:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Unable to find shared memory region: '{name}'")
-        return name, self.regions[name][begin : begin + place["shared_memory_byte_size"].int64_param]
+        return name, self.regions[name][begin : begin + parameters["shared_memory_byte_size"].int64_param]
 
 
-def answer(model: str = "avatar", **outputs: Any) -> pb.ModelStreamInferResponse:
-    """One answer of a stream: str as BYTES, bytes as UINT8 [n], arrays as they are."""
+def stream_response(model: str = "avatar", **outputs: Any) -> pb.ModelStreamInferResponse:
+    """Return a response of a stream: str becomes BYTES, bytes become UINT8 [n], arrays keep their type."""
     response = pb.ModelInferResponse(model_name=model)
     for name, value in outputs.items():
         if isinstance(value, str):
@@ -198,19 +211,19 @@ def answer(model: str = "avatar", **outputs: Any) -> pb.ModelStreamInferResponse
     return pb.ModelStreamInferResponse(infer_response=response)
 
 
-def final() -> pb.ModelStreamInferResponse:
-    """The flag that a request has no more answers, with nothing else."""
+def final_response() -> pb.ModelStreamInferResponse:
+    """Return an empty response with the flag that it is the last one of its request."""
     response = pb.ModelInferResponse(model_name="avatar")
     response.parameters["triton_final_response"].bool_param = True
     return pb.ModelStreamInferResponse(infer_response=response)
 
 
-def problem(text: str) -> pb.ModelStreamInferResponse:
+def error_response(text: str) -> pb.ModelStreamInferResponse:
     return pb.ModelStreamInferResponse(error_message=text)
 
 
-def progress(stage: str, done: int, total: int = -1) -> pb.ModelStreamInferResponse:
-    return answer(stage=stage, done=np.array([done], np.int32), total=np.array([total], np.int32))
+def progress_response(stage: str, done: int, total: int = -1) -> pb.ModelStreamInferResponse:
+    return stream_response(stage=stage, done=np.array([done], np.int32), total=np.array([total], np.int32))
 
 
 SUMMARY = {
@@ -224,66 +237,66 @@ SUMMARY = {
 }
 
 
-def usual_avatar(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    """The video is the face's bytes and then the speech's, in pieces."""
+def default_avatar(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    """Send the bytes of the face and then those of the speech as the video, in chunks."""
     (request,) = requests
     video = request.inputs["face_file"].tobytes() + request.inputs["audio_file"].tobytes()
-    yield progress("queue", 0)
-    yield progress("encode", 0, 3)
+    yield progress_response("queue", 0)
+    yield progress_response("encode", 0, 3)
     for begin in range(0, len(video), 1000):
-        yield answer(video=video[begin : begin + 1000])
-    yield progress("encode", 3, 3)
-    yield answer(summary=json.dumps(SUMMARY))
-    yield final()
+        yield stream_response(video=video[begin : begin + 1000])
+    yield progress_response("encode", 3, 3)
+    yield stream_response(summary=json.dumps(SUMMARY))
+    yield final_response()
 
 
 def waiting_avatar(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    """It begins, and then goes on until the call is cancelled."""
+    """Send the beginning of a video, and wait until the call is cancelled."""
     next(requests)
-    yield progress("encode", 1, 100)
-    yield answer(video=b"begin")
+    yield progress_response("encode", 1, 100)
+    yield stream_response(video=b"begin")
     server.cancelled.wait(SECONDS)
 
 
-def session(first: Request) -> pb.ModelStreamInferResponse:
-    """The answer to the first request of a session."""
+def session_response(first: Request) -> pb.ModelStreamInferResponse:
+    """Return the response to the first request of a session."""
     assert first.parameters["sequence_start"] and not first.parameters["sequence_end"]
     kind = first.inputs.get("format", "bgr")
-    told = {"fps": "25", "width": 6, "height": 4, "frames": 1, "latency": 0.2, "format": kind}
-    return answer("live", session=json.dumps(told))
+    info = {"fps": "25", "width": 6, "height": 4, "frames": 1, "latency": 0.2, "format": kind}
+    return stream_response("live", session_response=json.dumps(info))
 
 
-def usual_live(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    """Frames of 4×6 at 25 fps, of the level of the loudest sample; every third shows no face."""
+def default_live(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    """Send frames of 4×6 at 25 fps, as bright as the loudest sample; every third one has no face."""
     first = next(requests)
     kind = first.inputs.get("format", "bgr")
-    yield session(first)
-    heard, index = np.zeros(0, np.int16), 0
+    yield session_response(first)
+    buffered, index = np.zeros(0, np.int16), 0
     for request in requests:
         assert request.parameters["sequence_id"] == first.parameters["sequence_id"]
         if "pcm" in request.inputs:
-            heard = np.concatenate((heard, request.inputs["pcm"]))
+            buffered = np.concatenate((buffered, request.inputs["pcm"]))
         else:
-            heard = np.concatenate((heard, (request.inputs["audio"] * 32767).astype(np.int16)))
-        while len(heard) >= 640 or (request.parameters["sequence_end"] and len(heard)):
-            level = min(int(np.abs(heard[:640].astype(int)).max() // 128), 255)
-            heard = heard[640:]
+            buffered = np.concatenate((buffered, (request.inputs["audio"] * 32767).astype(np.int16)))
+        while len(buffered) >= 640 or (request.parameters["sequence_end"] and len(buffered)):
+            level = min(int(np.abs(buffered[:640].astype(int)).max() // 128), 255)
+            buffered = buffered[640:]
             box = np.array([0, 0, 0, 0] if index % 3 == 2 else [1, 2, 3, 4], np.int32)
-            picture = np.full((4, 6, 3), level, np.uint8)
-            shown = {"jpeg": b"JPEG" + bytes([level])} if kind == "jpeg" else {"frame": picture}
-            yield answer("live", index=np.array([index], np.int32), box=box, **shown)
+            image = np.full((4, 6, 3), level, np.uint8)
+            image_output = {"jpeg": b"JPEG" + bytes([level])} if kind == "jpeg" else {"frame": image}
+            yield stream_response("live", index=np.array([index], np.int32), box=box, **image_output)
             index += 1
-        yield final()
+        yield final_response()
         if request.parameters["sequence_end"]:
             summary = {"frames": index, "duration": index / 25, "without_face": index // 3}
-            yield answer("live", summary=json.dumps(summary))
+            yield stream_response("live", summary=json.dumps(summary))
             return
-    server.cancelled.wait(SECONDS)  # a cancelled stream may look like one that was ended, for a moment
+    server.cancelled.wait(SECONDS)  # for a moment a cancelled stream looks like one that the client has ended
 
 
-def nearest(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    rows, columns = (np.arange(n) * side // n for n, side in zip((height, width), picture.shape, strict=False))
-    return picture[rows][:, columns]
+def nearest(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    rows, columns = (np.arange(n) * side // n for n, side in zip((height, width), image.shape, strict=False))
+    return image[rows][:, columns]
 
 
 def detect(context: Any, frames: np.ndarray) -> Arrays:
@@ -319,7 +332,7 @@ def paste(context: Any, frames: np.ndarray, boxes: np.ndarray, mouths: np.ndarra
     return {"frames": result}
 
 
-PARTS: dict[str, Callable[..., Arrays]] = {
+SINGLE_MODELS: dict[str, Callable[..., Arrays]] = {
     "detect_faces": detect,
     "mel_spectrogram": mel,
     "lipsync": lipsync,

@@ -135,3 +135,10 @@ def test_every_old_name_has_a_setting() -> None:
     settings = {f"AVATAR_{name.upper()}" for kind in (Settings, LiveSettings) for name in kind.model_fields}
     assert set(OLD_NAMES.values()) <= settings
     assert not OLD_NAMES.keys() & settings
+
+
+def test_the_token_of_triton_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVATAR_TRITON_TOKEN", "a-secret-token")
+    settings = load()
+    assert settings.triton_token.get_secret_value() == "a-secret-token"
+    assert "a-secret-token" not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"

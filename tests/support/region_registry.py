@@ -5,31 +5,36 @@ from __future__ import annotations
 import asyncio
 
 from avatar_client.region_file import FOLDER, boot_seconds
+from avatar_client.region_pool import NewRegion, Registration
 
 
 class FakeRegistry:
     """Implements the client's `RegionRegistry`.
 
     Attributes:
-        response: what `register` returns; None means that the response is lost, though the region is registered.
+        response: what `register` returns; UNANSWERED: the response is lost, though the region is registered.
         in_use: names that it refuses to unregister.
         registrations: number of registrations.
         all_names: every name that was registered.
+        files: the file of every registration.
     """
 
     def __init__(self) -> None:
         self.regions: set[str] = set()
         self.in_use: set[str] = set()
-        self.response: bool | None = True
+        self.response = Registration.MAPPED
         self.registrations = 0
         self.all_names: list[str] = []
+        self.files: list[str] = []
 
-    def register(self, name: str, size: int) -> bool | None:
+    def register(self, new: NewRegion) -> Registration:
         self.registrations += 1
-        assert (FOLDER / name).stat().st_size == size
-        if self.response is not False:
-            self.regions.add(name)
-            self.all_names.append(name)
+        self.files.append(new.file)
+        status = (FOLDER / new.file).stat()
+        assert (status.st_size, status.st_mode & 0o777) == (new.size, 0o600)
+        if self.response in {Registration.MAPPED, Registration.UNANSWERED}:
+            self.regions.add(new.name)
+            self.all_names.append(new.name)
         return self.response
 
     def unregister(self, name: str) -> bool:
@@ -50,10 +55,10 @@ class AsyncFakeRegistry:
         self.gate.set()
         self.closed = False
 
-    async def register(self, name: str, size: int) -> bool | None:
+    async def register(self, new: NewRegion) -> Registration:
         self.reached.set()
         await self.gate.wait()
-        return self._registry.register(name, size)
+        return self._registry.register(new)
 
     async def unregister(self, name: str) -> bool:
         return self._registry.unregister(name)
