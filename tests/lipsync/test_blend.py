@@ -16,8 +16,8 @@ def _noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def _gentle(height: int, width: int) -> np.ndarray:
-    """A picture without detail, 60 … 180 in each channel, that 96x96 pixels hold."""
+def _smooth_image(height: int, width: int) -> np.ndarray:
+    """Return a smooth image, 60 … 180 in each channel, which scaling to 96x96 pixels hardly changes."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / width * 5 + k) + np.cos(y / height * 4 - k) for k in range(3)]
     return np.rint(120 + 30 * np.dstack(waves)).astype(np.uint8)
@@ -31,14 +31,14 @@ def _shifted(face: np.ndarray, levels: tuple[int, int, int]) -> np.ndarray:
     return np.clip(face.astype(int) + levels, 0, 255).astype(np.uint8)
 
 
-def _off(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.abs(one.astype(int) - other)
 
 
-def _steps(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The differences between the pixels on both sides of the box's border, BGR levels [n,3]."""
+def _steps(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the differences between the pixels on both sides of the border of the box, BGR levels [n,3]."""
     x1, y1, x2, y2 = box
-    p = picture.astype(int)
+    p = image.astype(int)
     across = [p[y1:y2, x1] - p[y1:y2, x1 - 1], p[y1:y2, x2] - p[y1:y2, x2 - 1]]
     down = [p[y1, x1:x2] - p[y1 - 1, x1:x2], p[y2, x1:x2] - p[y2 - 1, x1:x2]]
     return np.abs(np.concatenate(across + down))
@@ -66,63 +66,63 @@ def test_nothing_changes_outside_the_box_nor_on_its_border_nor_in_the_upper_face
     assert not changed.any()
 
 
-def test_the_mouth_is_the_generated_one_where_colours_agree(portrait: np.ndarray) -> None:
+def test_where_colors_agree_the_mouth_is_the_generated_one(portrait: np.ndarray) -> None:
     face = _crop(portrait, BOX)
     mouth = face.copy()
     cv2.ellipse(mouth, (48, 66), (16, 6), 0, 0, 360, (30, 25, 60), -1)  # opened: much darker than the frame
     pasted = paste(portrait[None], BOX[None], mouth[None])[0]
     result = feather(portrait, BOX, mouth)
     inside = np.s_[142 + 151 : 142 + 212, 214 + 50 : 214 + 151]  # 60 to 84 % of the height, 25 to 75 % of the width
-    assert _off(result[inside], pasted[inside]).max() <= 2
-    assert _off(result[inside], portrait[inside]).max() > 100
+    assert _difference(result[inside], pasted[inside]).max() <= 2
+    assert _difference(result[inside], portrait[inside]).max() > 100
 
 
-def test_the_frames_own_face_leaves_the_frame_nearly_as_it_was(portrait: np.ndarray) -> None:
-    frame, box = _gentle(300, 400), np.array([90, 20, 290, 270], np.int32)
-    assert _off(feather(frame, box, _crop(frame, box)), frame).max() <= 2
-    own = _off(feather(portrait, BOX, _crop(portrait, BOX)), portrait)  # 202x252 through 96x96 loses detail
+def test_blending_the_face_of_the_frame_itself_hardly_changes_it(portrait: np.ndarray) -> None:
+    frame, box = _smooth_image(300, 400), np.array([90, 20, 290, 270], np.int32)
+    assert _difference(feather(frame, box, _crop(frame, box)), frame).max() <= 2
+    own = _difference(feather(portrait, BOX, _crop(portrait, BOX)), portrait)  # 202x252 through 96x96 loses detail
     assert own[142:394, 214:416].mean() < 1
 
 
 @pytest.mark.parametrize("levels", [(20, 20, 20), (-25, -25, -25), (15, -5, -20)])
-def test_an_offset_in_colour_leaves_no_step_where_pasting_shows_it(levels: tuple[int, int, int]) -> None:
-    frame, box = _gentle(300, 400), np.array([90, 20, 290, 270], np.int32)
+def test_an_offset_in_color_leaves_no_step_where_pasting_shows_it(levels: tuple[int, int, int]) -> None:
+    frame, box = _smooth_image(300, 400), np.array([90, 20, 290, 270], np.int32)
     mouth = _shifted(_crop(frame, box), levels)
     result = feather(frame, box, mouth)
     assert (_steps(result, box) <= _steps(frame, box)).all()
     assert (_steps(paste(frame[None], box[None], mouth[None])[0], box).mean(axis=0) >= np.abs(levels) - 2).all()
-    assert _off(result, frame).max() <= 2, "the offset shows inside the box"
+    assert _difference(result, frame).max() <= 2, "the offset shows inside the box"
 
 
-def test_an_offset_in_colour_is_taken_off_a_real_face_and_off_its_mouth(portrait: np.ndarray) -> None:
-    dull = (portrait // 2 + 50).astype(np.uint8)  # no black and no white: what saturates has lost its offset
+def test_an_offset_in_color_is_removed_from_a_real_face_and_its_mouth(portrait: np.ndarray) -> None:
+    dull = (portrait // 2 + 50).astype(np.uint8)  # no black and no white, because a clipped value loses its offset
     face = _crop(dull, BOX)
     without, matched = (feather(dull, BOX, each) for each in (face, _shifted(face, (12, -6, 20))))
-    assert _off(without, matched).max() <= 1
+    assert _difference(without, matched).max() <= 1
 
 
-def test_an_offset_that_changes_across_the_face_is_followed() -> None:
-    frame, box = _gentle(300, 400), np.array([90, 20, 290, 270], np.int32)
+def test_an_offset_that_changes_across_the_face_is_removed() -> None:
+    frame, box = _smooth_image(300, 400), np.array([90, 20, 290, 270], np.int32)
     slope = np.linspace(-15, 15, 96)[None, :, None]
     mouth = np.rint(_crop(frame, box) + slope).astype(np.uint8)
-    assert _off(paste(frame[None], box[None], mouth[None])[0], frame).max() >= 14
-    assert _off(feather(frame, box, mouth), frame).max() <= 6
+    assert _difference(paste(frame[None], box[None], mouth[None])[0], frame).max() >= 14
+    assert _difference(feather(frame, box, mouth), frame).max() <= 6
 
 
-def test_a_change_inside_the_lower_face_is_no_offset_in_colour_however_slight() -> None:
+def test_a_change_inside_the_lower_face_is_not_removed_as_an_offset_in_color() -> None:
     frame, box = np.full((300, 400, 3), 150, np.uint8), np.array([90, 20, 290, 270], np.int32)
     mouth = np.full((96, 96, 3), 150, np.uint8)
     mouth[60:80, 20:76] = 160
     result, pasted = feather(frame, box, mouth), paste(frame[None], box[None], mouth[None])[0]
-    assert _off(result, pasted).max() <= 1
+    assert _difference(result, pasted).max() <= 1
 
 
 def test_a_chin_that_moved_does_not_tint_the_face() -> None:
     frame, box = np.full((300, 400, 3), 150, np.uint8), np.array([90, 20, 290, 270], np.int32)
     mouth = np.full((96, 96, 3), 150, np.uint8)
-    mouth[86:, 30:66] = 20  # something dark where the mask fades
+    mouth[86:, 30:66] = 20  # a dark area where the mask fades
     inside = feather(frame, box, mouth)[20 + 150 : 20 + 200, 90 + 40 : 290 - 40]
-    assert _off(inside, np.full_like(inside, 150)).max() <= 2
+    assert _difference(inside, np.full_like(inside, 150)).max() <= 2
 
 
 @pytest.mark.parametrize(
@@ -135,21 +135,21 @@ def test_a_chin_that_moved_does_not_tint_the_face() -> None:
     ],
     ids=["left", "right", "bottom", "whole"],
 )
-def test_nothing_fades_towards_the_pictures_own_border(
+def test_the_mask_does_not_fade_towards_the_border_of_the_image(
     box: tuple[int, ...], open_side: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    frame, where = np.full((240, 200, 3), 90, np.uint8), np.array(box, np.int32)
+    frame, box_array = np.full((240, 200, 3), 90, np.uint8), np.array(box, np.int32)
     squares = np.add.outer(np.arange(96) // 8, np.arange(96) // 8)
     mouth = np.repeat(np.where(squares % 2, 60, 120).astype(np.uint8)[..., None], 3, axis=2)  # a chessboard
     x1, y1, x2, y2 = box
-    pasted, result = paste(frame[None], where[None], mouth[None])[0], feather(frame, where, mouth)
-    whole, shown = (np.ptp(open_side(picture[y1:y2, x1:x2])) for picture in (pasted, result))
-    assert whole == 60
-    assert shown >= 55
-    assert _outside_unchanged(result, frame, where)
+    pasted, result = paste(frame[None], box_array[None], mouth[None])[0], feather(frame, box_array, mouth)
+    pasted_contrast, contrast = (np.ptp(open_side(image[y1:y2, x1:x2])) for image in (pasted, result))
+    assert pasted_contrast == 60
+    assert contrast >= 55
+    assert _outside_unchanged(result, frame, box_array)
 
 
-def test_a_box_at_the_top_of_the_picture_fades_as_any_other() -> None:
+def test_a_box_at_the_top_of_the_image_fades_like_any_other() -> None:
     frame, mouth = _noise(200, 200), _noise(96, 96, seed=1)
     below = np.concatenate((_noise(30, 200, seed=2), frame))
     at_top = feather(frame, np.array([40, 0, 160, 150], np.int32), mouth)
@@ -158,7 +158,7 @@ def test_a_box_at_the_top_of_the_picture_fades_as_any_other() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 40), (40, 1), (2, 300), (5, 300), (300, 5), (3, 3)])
 @pytest.mark.parametrize("border", [0, 4])
-def test_boxes_of_any_size_are_served(size: tuple[int, int], border: int) -> None:
+def test_boxes_of_any_size_are_accepted(size: tuple[int, int], border: int) -> None:
     width, height = size
     frame = _noise(height + 2 * border, width + 2 * border)
     box = np.array([border, border, border + width, border + height], np.int32)
@@ -168,7 +168,7 @@ def test_boxes_of_any_size_are_served(size: tuple[int, int], border: int) -> Non
     assert border == 0 or min(size) > 2 or (result == frame).all()
 
 
-def test_random_boxes_keep_every_promise() -> None:
+def test_random_boxes_change_only_the_lower_face_inside_the_border() -> None:
     random = np.random.default_rng(7)
     for seed in range(150):
         height, width = (int(n) for n in random.integers(1, 160, 2))
@@ -185,36 +185,36 @@ def test_random_boxes_keep_every_promise() -> None:
         np.testing.assert_array_equal(feather(frame, box, mouth), result)
 
 
-def test_the_inputs_are_left_alone_and_may_be_read_only_and_lie_anyhow() -> None:
+def test_inputs_are_unchanged_and_may_be_read_only_and_of_any_memory_order() -> None:
     frame, mouth, box = _noise(150, 200), _noise(96, 96, seed=1), np.array([30, 20, 150, 140], np.int32)
-    kept = frame.copy(), mouth.copy(), box.copy()
+    copies = frame.copy(), mouth.copy(), box.copy()
     for array in (frame, mouth, box):
         array.flags.writeable = False
     result = feather(frame, box, mouth)
-    for array, before in zip((frame, mouth, box), kept, strict=True):
+    for array, before in zip((frame, mouth, box), copies, strict=True):
         np.testing.assert_array_equal(array, before)
     assert result.flags.writeable
     assert not np.shares_memory(result, frame)
     mirrored = (np.ascontiguousarray(array[:, ::-1])[:, ::-1] for array in (frame, mouth))
-    turned = (np.asfortranarray(array) for array in (frame, mouth))
+    reordered = (np.asfortranarray(array) for array in (frame, mouth))
     wide = np.repeat(box, 2)[::2]
-    for other_frame, other_mouth in (mirrored, turned):
+    for other_frame, other_mouth in (mirrored, reordered):
         assert not other_frame.flags.c_contiguous
         np.testing.assert_array_equal(feather(other_frame, wide, other_mouth), result)
 
 
-def test_masks_are_kept_within_bounds_and_cannot_be_changed_by_who_gets_them() -> None:
+def test_the_cache_of_masks_is_bounded_and_its_masks_are_read_only() -> None:
     frame, mouth = _noise(200, 200), _noise(96, 96, seed=1)
     for side in range(20, 60):
         feather(frame, np.array([10, 10, 10 + side, 100], np.int32), mouth)
     assert _mask.cache_info().currsize <= 8
-    for kept in (_mask(120, 150, (False,) * 3)[1], _ring((False,) * 3)):
-        assert kept.dtype == np.float32
+    for mask in (_mask(120, 150, (False,) * 3)[1], _ring((False,) * 3)):
+        assert mask.dtype == np.float32
         with pytest.raises(ValueError, match="read-only"):
-            kept[0, 0] = 1
+            mask[0, 0] = 1
 
 
-def test_a_mask_rises_and_falls_without_steps() -> None:
+def test_a_mask_has_no_steps() -> None:
     skip, mask = _mask(200, 250, (False, False, False))
     whole = np.pad(mask, ((skip, 0), (0, 0)))
     assert whole.shape == (250, 200)
@@ -222,7 +222,7 @@ def test_a_mask_rises_and_falls_without_steps() -> None:
     for axis in (0, 1):
         assert np.abs(np.diff(whole, axis=axis)).max() < 0.1
     np.testing.assert_allclose(whole, whole[:, ::-1], atol=1e-6)
-    assert (whole[int(0.6 * 250) : int(0.84 * 250), 50:150] == 1).all(), "the mouth is wholly generated"
+    assert (whole[int(0.6 * 250) : int(0.84 * 250), 50:150] == 1).all(), "the whole mouth is the generated one"
 
 
 @pytest.mark.parametrize(
@@ -247,13 +247,13 @@ def test_a_mask_rises_and_falls_without_steps() -> None:
         (np.zeros((0, 9, 3), np.uint8), [0, 0, 9, 9], (96, 96, 3), "outside"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_by_name(
+def test_invalid_arrays_are_rejected_by_name(
     frame: np.ndarray, box: list[float], mouth: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(InvalidInput, match=message):
         feather(frame, np.array(box), np.zeros(mouth, np.uint8))
 
 
-def test_a_mouth_of_another_type_is_refused() -> None:
+def test_a_mouth_of_another_type_is_rejected() -> None:
     with pytest.raises(InvalidInput, match=r"^mouth: .* float32"):
         feather(np.zeros((9, 9, 3), np.uint8), np.array([0, 0, 9, 9]), np.zeros((96, 96, 3), np.float32))

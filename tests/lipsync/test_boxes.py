@@ -10,7 +10,7 @@ LENGTHS = (1, 2, 3, 4, 5, 6, 9, 40)
 
 
 @pytest.mark.parametrize("n", LENGTHS)
-def test_padded_and_smoothed_boxes_are_the_originals(golden: Path, n: int) -> None:
+def test_padded_and_smoothed_boxes_equal_those_of_the_original(golden: Path, n: int) -> None:
     with np.load(golden / "boxes.npz") as recorded:
         padded = pad(recorded[f"rects_{n}"], int(recorded["frame_width"]), int(recorded["frame_height"]))
         np.testing.assert_array_equal(padded, recorded[f"padded_{n}"])
@@ -19,7 +19,7 @@ def test_padded_and_smoothed_boxes_are_the_originals(golden: Path, n: int) -> No
 
 @pytest.mark.parametrize("n", LENGTHS)
 @pytest.mark.parametrize("piece", [1, 2, 3, 4, 5, 7])
-def test_boxes_fed_in_pieces_are_smoothed_as_the_whole_clip_is(golden: Path, n: int, piece: int) -> None:
+def test_boxes_in_pieces_are_smoothed_like_the_whole_clip(golden: Path, n: int, piece: int) -> None:
     with np.load(golden / "boxes.npz") as recorded:
         boxes, expected = recorded[f"padded_{n}"], recorded[f"smooth_{n}"]
     smoother = Smoother()
@@ -27,11 +27,11 @@ def test_boxes_fed_in_pieces_are_smoothed_as_the_whole_clip_is(golden: Path, n: 
     np.testing.assert_array_equal(np.concatenate([*pieces, smoother.finish()]), expected)
 
 
-def test_a_smoother_holds_back_no_more_than_four_boxes() -> None:
-    smoother, given = Smoother(), 0
+def test_a_smoother_delays_at_most_four_boxes() -> None:
+    smoother, returned = Smoother(), 0
     for fed in range(1, 30):
-        given += len(smoother.feed(np.full((1, 4), fed, np.int32)))
-        assert fed - given <= 4
+        returned += len(smoother.feed(np.full((1, 4), fed, np.int32)))
+        assert fed - returned <= 4
 
 
 def test_a_smoother_can_be_used_again_after_finish() -> None:
@@ -46,7 +46,7 @@ def test_pads_are_top_bottom_left_right() -> None:
 
 
 @pytest.mark.parametrize("box", [[-1, 0, 5, 5], [0, 0, 11, 5], [0, 0, 5, 9], [5, 0, 5, 5], [0, 6, 5, 5]])
-def test_an_empty_box_or_one_outside_is_refused_by_its_number(box: list[int]) -> None:
+def test_an_empty_box_or_one_outside_is_rejected_by_its_number(box: list[int]) -> None:
     with pytest.raises(InvalidInput, match=r"boxes\[1\]"):
         check(np.array([[0, 0, 10, 8], box], np.int32), 10, 8)
 

@@ -9,17 +9,17 @@ from lipsync.face_crop import crop, paste
 
 @pytest.fixture
 def clip(golden: Path) -> dict[str, np.ndarray]:
-    """The recorded clip; its three frames looped under five windows."""
+    """Return the recorded clip, with its three frames looped over five windows."""
     with np.load(golden / "clip.npz") as arrays:
         looped = np.arange(len(arrays["mel"])) % len(arrays["frames"])
         return {**arrays, "frames": arrays["frames"][looped], "boxes": arrays["boxes"][looped]}
 
 
-def test_crops_are_the_originals(clip: dict[str, np.ndarray]) -> None:
+def test_crops_equal_those_of_the_original(clip: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(crop(clip["frames"], clip["boxes"]), clip["crops"])
 
 
-def test_pasting_changes_nothing_outside_the_box_and_leaves_its_input_alone(clip: dict[str, np.ndarray]) -> None:
+def test_pasting_changes_nothing_outside_the_box_and_not_its_input(clip: dict[str, np.ndarray]) -> None:
     before = clip["frames"].copy()
     result = paste(clip["frames"], clip["boxes"], np.zeros_like(clip["crops"]))
     np.testing.assert_array_equal(clip["frames"], before)
@@ -29,7 +29,7 @@ def test_pasting_changes_nothing_outside_the_box_and_leaves_its_input_alone(clip
         np.testing.assert_array_equal(frame, original)
 
 
-def test_one_frame_and_one_box_serve_every_window() -> None:
+def test_one_frame_and_one_box_are_used_for_every_window() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (1, 60, 80, 3), dtype=np.uint8)
     box = np.array([[10, 5, 50, 55]], np.int32)
     faces = crop(frame, box, count=3)
@@ -39,7 +39,7 @@ def test_one_frame_and_one_box_serve_every_window() -> None:
     assert paste(frame, box, faces).shape == (3, 60, 80, 3)
 
 
-def test_frames_of_one_size_with_a_box_each_are_cut_each_at_its_own_box() -> None:
+def test_each_frame_is_cropped_at_its_own_box() -> None:
     frames = np.zeros((2, 40, 40, 3), np.uint8)
     frames[0, :20, :20], frames[1, 20:, 20:] = 100, 200
     faces = crop(frames, np.array([[0, 0, 20, 20], [20, 20, 40, 40]], np.int32))
@@ -57,13 +57,11 @@ def test_frames_of_one_size_with_a_box_each_are_cut_each_at_its_own_box() -> Non
         ((1, 9, 9, 3), [[0, 0, 10, 9]], r"boxes\[0\]: .* outside"),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused_by_name(
-    frames: tuple[int, ...], boxes: list[list[int]], message: str
-) -> None:
+def test_invalid_arrays_are_rejected_by_name(frames: tuple[int, ...], boxes: list[list[int]], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         crop(np.zeros(frames, np.uint8), np.array(boxes, np.int32))
 
 
-def test_mouths_of_another_size_are_refused() -> None:
+def test_mouths_of_another_size_are_rejected() -> None:
     with pytest.raises(InvalidInput, match=r"^mouths: "):
         paste(np.zeros((1, 9, 9, 3), np.uint8), np.array([[0, 0, 9, 9]], np.int32), np.zeros((1, 64, 64, 3), np.uint8))

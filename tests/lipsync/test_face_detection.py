@@ -8,7 +8,7 @@ from lipsync.face_detection import best_face, decode_boxes, non_max_suppression
 from lipsync.tensors import FACES
 
 
-def test_the_best_face_of_the_recorded_maps_is_the_originals(golden: Path) -> None:
+def test_the_best_face_of_the_recorded_maps_equals_that_of_the_original(golden: Path) -> None:
     with np.load(golden / "s3fd.npz") as recorded:
         boxes, scores = non_max_suppression(*decode_boxes([recorded[f"head{i}"] for i in range(12)]))
         best = np.concatenate((boxes[:, 0], scores[:, :1]), axis=1)
@@ -17,13 +17,15 @@ def test_the_best_face_of_the_recorded_maps_is_the_originals(golden: Path) -> No
         np.testing.assert_array_equal(np.stack(corners), recorded["best_int"])  # type: ignore[arg-type]
 
 
-def _one(*candidates_of_one: tuple[float, float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
-    rows = np.array(candidates_of_one, np.float32)
+def _candidates(*rows_of_one_image: tuple[float, float, float, float, float]) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.array(rows_of_one_image, np.float32)
     return rows[None, :, :4], rows[None, :, 4]
 
 
 def test_an_overlapping_weaker_face_is_suppressed_and_a_distant_one_kept() -> None:
-    boxes, scores = non_max_suppression(*_one((0, 0, 100, 100, 0.9), (5, 5, 105, 105, 0.8), (300, 0, 400, 100, 0.7)))
+    boxes, scores = non_max_suppression(
+        *_candidates((0, 0, 100, 100, 0.9), (5, 5, 105, 105, 0.8), (300, 0, 400, 100, 0.7))
+    )
     assert np.count_nonzero(scores) == 2
     np.testing.assert_allclose(scores[0, :2], (0.9, 0.7))
     np.testing.assert_array_equal(boxes[0, 1], (300, 0, 400, 100))
@@ -32,26 +34,26 @@ def test_an_overlapping_weaker_face_is_suppressed_and_a_distant_one_kept() -> No
 def test_overlap_counts_one_pixel_more_on_each_side() -> None:
     # 10x10 boxes shifted by 5: 66/176 = 0.375 with the +1, but 50/150 = 0.333 without; at a shift of 6
     # 55/187 = 0.294 is kept
-    _, shifted_by_5 = non_max_suppression(*_one((0, 0, 10, 10, 0.9), (5, 0, 15, 10, 0.8)))
-    _, shifted_by_6 = non_max_suppression(*_one((0, 0, 10, 10, 0.9), (6, 0, 16, 10, 0.8)))
+    _, shifted_by_5 = non_max_suppression(*_candidates((0, 0, 10, 10, 0.9), (5, 0, 15, 10, 0.8)))
+    _, shifted_by_6 = non_max_suppression(*_candidates((0, 0, 10, 10, 0.9), (6, 0, 16, 10, 0.8)))
     assert np.count_nonzero(shifted_by_5) == 1
     assert np.count_nonzero(shifted_by_6) == 2
 
 
-def test_faces_come_best_first_whatever_the_order_of_the_candidates() -> None:
-    _, scores = non_max_suppression(*_one((0, 0, 9, 9, 0.6), (100, 0, 109, 9, 0.9), (200, 0, 209, 9, 0.7)))
+def test_faces_are_sorted_by_score() -> None:
+    _, scores = non_max_suppression(*_candidates((0, 0, 9, 9, 0.6), (100, 0, 109, 9, 0.9), (200, 0, 209, 9, 0.7)))
     np.testing.assert_allclose(scores[0, :3], (0.9, 0.7, 0.6))
 
 
 def test_a_score_of_one_half_is_no_face() -> None:
-    boxes, scores = non_max_suppression(*_one((0, 0, 9, 9, 0.5)))
+    boxes, scores = non_max_suppression(*_candidates((0, 0, 9, 9, 0.5)))
     assert not scores.any()
     assert best_face(boxes[0], scores[0]) is None
 
 
-def test_no_more_than_sixteen_faces_are_handed_on() -> None:
+def test_at_most_sixteen_faces_are_returned() -> None:
     crowd = [(20.0 * i, 0.0, 20.0 * i + 9, 9.0, 0.6 + 0.01 * i) for i in range(20)]
-    boxes, scores = non_max_suppression(*_one(*crowd))
+    boxes, scores = non_max_suppression(*_candidates(*crowd))
     assert boxes.shape == (1, FACES, 4)
     np.testing.assert_allclose(scores[0], [0.79 - 0.01 * i for i in range(FACES)], atol=1e-6)
 
@@ -63,6 +65,6 @@ def test_corners_are_clipped_at_zero_and_truncated() -> None:
     assert face.tolist() == [0, 2, 10, 20]
 
 
-def test_boxes_and_scores_that_do_not_belong_together_are_refused() -> None:
+def test_boxes_and_scores_of_different_lengths_are_rejected() -> None:
     with pytest.raises(InvalidInput, match="boxes"):
         non_max_suppression(np.zeros((1, 5, 4), np.float32), np.zeros((1, 6), np.float32))

@@ -13,13 +13,13 @@ def recorded(golden: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def test_the_mel_of_speech_is_the_originals(recorded: dict[str, np.ndarray]) -> None:
+def test_the_mel_of_speech_equals_that_of_the_original(recorded: dict[str, np.ndarray]) -> None:
     mel = mel_spectrogram(recorded["wav"])
     assert mel.dtype == np.float32
     np.testing.assert_allclose(mel, recorded["mel"], atol=1e-3)
 
 
-def test_the_mel_of_silence_is_the_originals(recorded: dict[str, np.ndarray]) -> None:
+def test_the_mel_of_silence_equals_that_of_the_original(recorded: dict[str, np.ndarray]) -> None:
     silence = mel_spectrogram(np.zeros(16_000, np.float32))
     np.testing.assert_allclose(silence, recorded["mel_of_one_second_of_silence"], atol=1e-3)
 
@@ -32,12 +32,12 @@ def test_nan_and_infinities_count_as_zero(recorded: dict[str, np.ndarray]) -> No
     np.testing.assert_array_equal(mel_spectrogram(broken), mel_spectrogram(clean))
 
 
-def test_a_column_comes_every_200_samples() -> None:
+def test_there_is_one_column_per_200_samples() -> None:
     for samples in (800, 999, 1000, 16_000):
         assert mel_spectrogram(np.zeros(samples, np.float32)).shape == (80, samples // 200 + 1)
 
 
 @pytest.mark.parametrize("shape", [(799,), (0,), (2, 16_000)])
-def test_sound_too_short_or_not_mono_is_refused_by_name(shape: tuple[int, ...]) -> None:
+def test_audio_that_is_too_short_or_not_mono_is_rejected_by_name(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match=r"^audio: "):
         mel_spectrogram(np.zeros(shape, np.float32))

@@ -8,7 +8,7 @@ from lipsync.errors import InvalidInput
 from lipsync.mel_windows import mel_windows, window_starts
 
 
-def test_windows_are_the_originals_at_every_length_and_rate(golden: Path) -> None:
+def test_windows_equal_those_of_the_original_at_every_length_and_rate(golden: Path) -> None:
     cases = json.loads((golden / "windows.json").read_text())
     assert len(cases) >= 10
     for case in cases:
@@ -21,7 +21,7 @@ def test_windows_are_the_originals_at_every_length_and_rate(golden: Path) -> Non
 
 @pytest.mark.parametrize("columns", [16, 17, 96, 1201])
 @pytest.mark.parametrize("fps", [1.0, 5.0, 12.5, 25.0, 59.94, 119.88, 120.0, 150.0, 240.0, 1000.0])
-def test_a_plain_loop_over_the_rule_gives_the_same_windows(columns: int, fps: float) -> None:
+def test_window_starts_follow_the_rule_of_the_original(columns: int, fps: float) -> None:
     step = 80.0 / fps
     expected: list[int] = []
     while int(len(expected) * step) + 16 <= columns:
@@ -40,11 +40,11 @@ def test_each_window_holds_its_own_columns() -> None:
 
 
 @pytest.mark.parametrize("fps", [0.0, -25.0, float("nan"), float("inf")])
-def test_a_frame_rate_that_is_not_a_positive_number_is_refused(fps: float) -> None:
+def test_a_frame_rate_that_is_not_a_positive_number_is_rejected(fps: float) -> None:
     with pytest.raises(InvalidInput, match=r"^fps: "):
         window_starts(100, fps)
 
 
-def test_sound_shorter_than_a_window_is_refused() -> None:
+def test_audio_shorter_than_a_window_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="too short"):
         window_starts(15, 25.0)

@@ -34,7 +34,7 @@ PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
 
 
 def described(model: Model) -> dict[str, Any]:
-    """What a caller relies on."""
+    """Return the properties of a model on which callers depend."""
     return {
         "max_batch_size": model.max_batch_size,
         "streams": model.streams,
@@ -44,8 +44,11 @@ def described(model: Model) -> dict[str, Any]:
     }
 
 
-def test_the_public_tensors_are_those_that_were_published_under_this_version() -> None:
-    """Where this fails, callers would notice. What is new and optional gets a new second number of `API_VERSION`, what
-    breaks somebody a new first one; then tests/lipsync/published.json is written anew, and the changelog says it."""
+def test_the_public_tensors_are_those_published_for_this_version() -> None:
+    """If this fails, the interface for callers has changed.
+
+    Increase the second number of `API_VERSION` for an optional addition, and the first one for a breaking change. Then
+    update tests/lipsync/published.json, and document the change in the changelog.
+    """
     assert PUBLISHED["api_version"] == API_VERSION
     assert {model.name: described(model) for model in MODELS} == PUBLISHED["models"]
