@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-pythons test-long coverage check docs docs-build images dist bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images dist bench perf stand-ins lock clean
 
 PYTHON ?=
 VENV := .venv
@@ -38,6 +38,10 @@ test-long: $(STAMP)  ## what takes minutes: int8 exports, ten-minute clips, 200 
 	@$(PY) -m pytest -m slow
 	@AVATAR_TEST_SECONDS=600 $(PY) -m pytest -s tests/avatar/pipeline/test_av_sync.py tests/avatar/pipeline/test_memory.py
 	@AVATAR_TEST_STREAMS=200 $(PY) -m pytest tests/e2e/test_many_streams.py
+
+soak: $(STAMP)  ## half an hour of callers while processes are killed; SOAK="--forms 500 --restarts 20" for forms only
+	@mkdir -p build
+	@$(PY) -m tests.soak --report build/soak.md $(SOAK)
 
 coverage: $(STAMP)  ## the test suite under coverage.py, its processes included; the report is in build/coverage
 	@rm -rf build/coverage
