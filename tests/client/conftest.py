@@ -1,4 +1,4 @@
-"""A server that speaks the protocol without doing the work."""
+"""Fixtures: a fake server and a client that is connected to it."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def server() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def client(server: FakeServer) -> Iterator[AvatarClient]:
-    with AvatarClient(server.address, timeout=30) as made:
-        yield made
+    with AvatarClient(server.address, timeout=30) as client:
+        yield client

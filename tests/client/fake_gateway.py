@@ -1,4 +1,4 @@
-"""The gateway's side of the form, over HTTP, in a thread of this process."""
+"""A fake gateway that receives forms over HTTP, in a thread of this process."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ HEADERS = {
 
 
 class FakeGateway:
-    """Answers with `status`, `headers` and `body`; `cut` bytes of it are left out, after `wait` is set."""
+    """Responds with `status`, `headers` and `body` without its last `cut` bytes, once `may_respond` is set."""
 
     def __init__(self) -> None:
         self.status, self.headers, self.body = 200, dict(HEADERS), VIDEO
         self.cut = 0
-        self.begun, self.wait, self.gone = threading.Event(), threading.Event(), threading.Event()
-        self.wait.set()
-        self.reads = True  # whether it takes the form before it answers
+        self.received, self.may_respond, self.disconnected = threading.Event(), threading.Event(), threading.Event()
+        self.may_respond.set()
+        self.reads_form = True  # whether it reads the form before it responds
         self.texts: dict[str, str] = {}
         self.files: dict[str, tuple[str, bytes]] = {}
         self.path = ""
@@ -39,11 +39,11 @@ class FakeGateway:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.wait.set()
+        self.may_respond.set()
         self._server.shutdown()
         self._server.server_close()
 
-    def refuse(self, status: int, detail: str, **headers: str) -> None:
+    def reject(self, status: int, detail: str, **headers: str) -> None:
         self.status, self.body = status, json.dumps({"detail": detail}).encode()
         self.headers = {"Content-Type": "application/json", **headers}
 
@@ -55,15 +55,15 @@ def _handler(gateway: FakeGateway) -> Callable[..., BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             gateway.path = self.path
             self.close_connection = True
-            if gateway.reads:
+            if gateway.reads_form:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 _read(gateway, self.headers["Content-Type"], body)
-            gateway.begun.set()
-            while not gateway.wait.wait(0.02):
+            gateway.received.set()
+            while not gateway.may_respond.wait(0.02):
                 self.connection.settimeout(0.02)
                 try:
                     if self.connection.recv(1) == b"":
-                        gateway.gone.set()
+                        gateway.disconnected.set()
                         return
                 except TimeoutError:
                     pass

@@ -64,6 +64,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.started, self.cancelled = threading.Event(), threading.Event()  # of streams
         self.ready = True
         self.accepts_shared_memory = True  # whether it registers regions
+        self.token: str | None = None  # which the calls for shared memory have to send
         self.registrations = 0
         self.regions: dict[str, np.ndarray] = {}
         self.in_use: set[str] = set()  # regions that it refuses to unregister
@@ -104,6 +105,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.SystemSharedMemoryRegisterResponse()
 
     def SystemSharedMemoryUnregister(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check_token(context)
         assert request.name, "an empty name would unregister all regions"
         if request.name in self.in_use:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "it is in use")
@@ -111,6 +113,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.SystemSharedMemoryUnregisterResponse()
 
     def SystemSharedMemoryStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._check_token(context)
         response = pb.SystemSharedMemoryStatusResponse()
         for name in self.regions:
             response.regions[name].name = name
@@ -157,7 +160,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
             yield parsed
 
     def _check_token(self, context: Any) -> None:
-        """Answer as Triton does where the token is missing or another one."""
+        """Fail like Triton if the request has no token or another one."""
         header = "triton-grpc-protocol-avatar-token"
         if self.token is not None and dict(context.invocation_metadata()).get(header) != self.token:
             context.abort(grpc.StatusCode.UNAVAILABLE, f"This protocol is restricted, expecting header '{header}'")
@@ -263,7 +266,7 @@ def session_response(first: Request) -> pb.ModelStreamInferResponse:
     assert first.parameters["sequence_start"] and not first.parameters["sequence_end"]
     kind = first.inputs.get("format", "bgr")
     info = {"fps": "25", "width": 6, "height": 4, "frames": 1, "latency": 0.2, "format": kind}
-    return stream_response("live", session_response=json.dumps(info))
+    return stream_response("live", session=json.dumps(info))
 
 
 def default_live(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""`avatar` as a person meets it, over gRPC and over HTTP: what it leaves, what it says, how it ends."""
+"""The command `avatar` over gRPC and over HTTP: its files, its output and its exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from avatar_client import InvalidRequest, Unavailable, _cli, _http, _progress_ba
 from tests.client import fake_server as fake
 from tests.client.fake_gateway import VIDEO, FakeGateway
 from tests.client.fake_server import FakeServer
-from tests.client.test_render import breaks
+from tests.client.test_render import script_of
 
 CLIENT = Path(__file__).parents[2] / "client"
 FACE, SPEECH = bytes(range(256)) * 20, b"RIFF" * 300
@@ -30,8 +30,8 @@ def gateway() -> Iterator[FakeGateway]:
 
 
 @pytest.fixture(params=["gRPC", "HTTP"])
-def where(request: pytest.FixtureRequest, server: FakeServer, gateway: FakeGateway) -> list[str]:
-    """Both ways to a server that does what is asked for."""
+def target(request: pytest.FixtureRequest, server: FakeServer, gateway: FakeGateway) -> list[str]:
+    """The options for a server that sends the video, over gRPC and over HTTP."""
     gateway.body = FACE + SPEECH
     return ["--server", server.address] if request.param == "gRPC" else ["--url", gateway.url]
 
@@ -44,21 +44,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def argv(folder: Path, *more: str, out: str = "out.mp4") -> list[str]:
-    return ["render", str(folder / "face.jpg"), str(folder / "speech.wav"), "-o", str(folder / "out" / out), *more]
+def argv(folder: Path, *arguments: str, out: str = "out.mp4") -> list[str]:
+    return ["render", str(folder / "face.jpg"), str(folder / "speech.wav"), "-o", str(folder / "out" / out), *arguments]
 
 
-def run(folder: Path, *more: str, **how: Any) -> int:
-    return _cli.main(argv(folder, *more, **how))
+def run(folder: Path, *arguments: str, **options: Any) -> int:
+    return _cli.main(argv(folder, *arguments, **options))
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
-        **{"PYTHONPATH": str(CLIENT), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},  # no way to ourselves
+        # a proxy that refuses all connections
+        **{"PYTHONPATH": str(CLIENT), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},
     }
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "avatar_client._cli", *argv(folder, *more)],
+        [sys.executable, "-W", "error", "-m", "avatar_client._cli", *argv(folder, *arguments)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,21 +67,23 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def left(folder: Path) -> list[str]:
+def written_files(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "out").iterdir())
 
 
-def test_the_video_is_written_and_named(folder: Path, where: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder, *where) == 0
+def test_the_video_is_written_and_its_path_is_printed(
+    folder: Path, target: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder, *target) == 0
     assert (folder / "out" / "out.mp4").read_bytes() == FACE + SPEECH
-    assert left(folder) == ["out.mp4"]
-    told = capsys.readouterr()
-    assert "out.mp4: " in told.out and "frames" in told.out
-    assert "STAND-INS for s3fd" in told.err
+    assert written_files(folder) == ["out.mp4"]
+    output = capsys.readouterr()
+    assert "out.mp4: " in output.out and "frames" in output.out
+    assert "STAND-INS for s3fd" in output.err
 
 
-def test_it_runs_as_a_process_and_asks_no_proxy(folder: Path, where: list[str]) -> None:
-    process = start(folder, *where)
+def test_the_command_runs_as_a_process_and_uses_no_proxy(folder: Path, target: list[str]) -> None:
+    process = start(folder, *target)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "frames" in out
@@ -90,7 +93,7 @@ def test_it_runs_as_a_process_and_asks_no_proxy(folder: Path, where: list[str]) 
 SETTINGS = ("--background", "White", "--set", "pads=0,20,0,0", "--set", "face=left")
 
 
-def test_options_go_with_it_over_grpc(folder: Path, server: FakeServer) -> None:
+def test_options_are_sent_over_grpc(folder: Path, server: FakeServer) -> None:
     assert run(folder, *SETTINGS, "--set", f"background_file={folder / 'face.jpg'}", "--server", server.address) == 0
     (request,) = server.requests
     assert request.inputs.pop("background_file").tobytes() == FACE
@@ -99,20 +102,20 @@ def test_options_go_with_it_over_grpc(folder: Path, server: FakeServer) -> None:
     }
 
 
-def test_options_go_with_it_over_http(folder: Path, gateway: FakeGateway) -> None:
-    odd = folder / 'b"a\nckdrop.png'
-    odd.write_bytes(b"behind\r\n--")
-    assert run(folder, *SETTINGS, "--set", f"background_file={odd}", "--url", f"{gateway.url}/") == 0
+def test_options_are_sent_over_http(folder: Path, gateway: FakeGateway) -> None:
+    image = folder / 'b"a\nckdrop.png'
+    image.write_bytes(b"background\r\n--")
+    assert run(folder, *SETTINGS, "--set", f"background_file={image}", "--url", f"{gateway.url}/") == 0
     assert gateway.path == "/"
     assert gateway.texts == {"avatarFileType": "jpg", "background": "White", "pads": "0,20,0,0", "face": "left"}
     assert gateway.files == {
         "face_file": ("face.jpg", FACE),
         "audio_file": ("speech.wav", SPEECH),
-        "background_file": ("b%22a%0Ackdrop.png", b"behind\r\n--"),
+        "background_file": ("b%22a%0Ackdrop.png", b"background\r\n--"),
     }
 
 
-def test_the_form_has_what_the_gateway_needs_even_where_nothing_is_said(folder: Path, gateway: FakeGateway) -> None:
+def test_the_form_has_the_required_fields_without_any_option(folder: Path, gateway: FakeGateway) -> None:
     (folder / "face.jpg").rename(folder / "face")
     _http.post(
         gateway.url,
@@ -124,39 +127,43 @@ def test_the_form_has_what_the_gateway_needs_even_where_nothing_is_said(folder: 
     assert gateway.texts == {"avatarFileType": "png", "background": "From Input"}
 
 
-def test_a_refusal_is_one_line_and_leaves_nothing(
-    folder: Path, server: FakeServer, gateway: FakeGateway, where: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_rejection_is_printed_as_one_line_and_leaves_no_file(
+    folder: Path, server: FakeServer, gateway: FakeGateway, target: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sentence = "face_file: not an image that can be read"
-    server.avatar = breaks(fake.progress("queue", 0), fake.answer(video=b"half"), fake.problem(f"400 {sentence}"))
-    gateway.refuse(400, sentence)
-    assert run(folder, *where, "--no-progress") == 1
-    assert capsys.readouterr() == ("", f"avatar: {sentence}\n")
-    assert left(folder) == []
+    message = "face_file: not an image that can be read"
+    server.avatar = script_of(
+        fake.progress_response("queue", 0), fake.stream_response(video=b"half"), fake.error_response(f"400 {message}")
+    )
+    gateway.reject(400, message)
+    assert run(folder, *target, "--no-progress") == 1
+    assert capsys.readouterr() == ("", f"avatar: {message}\n")
+    assert written_files(folder) == []
 
 
-@pytest.mark.parametrize("way", ["--server", "--url"])
-def test_a_server_that_is_not_there_is_one_line(folder: Path, way: str, capsys: pytest.CaptureFixture[str]) -> None:
-    address = "127.0.0.1:1" if way == "--server" else "http://127.0.0.1:1"
-    assert run(folder, way, address) == 1
+@pytest.mark.parametrize("flag", ["--server", "--url"])
+def test_an_unreachable_server_is_reported_in_one_line(
+    folder: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = "127.0.0.1:1" if flag == "--server" else "http://127.0.0.1:1"
+    assert run(folder, flag, address) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"avatar: {address} cannot be reached")
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
-def test_a_file_that_is_not_there_is_one_line(
-    folder: Path, where: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_missing_file_is_reported_in_one_line(
+    folder: Path, target: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "face.jpg").unlink()
-    assert run(folder, *where, "--no-progress") == 1
+    assert run(folder, *target, "--no-progress") == 1
     assert capsys.readouterr().err == f"avatar: {folder / 'face.jpg'}: No such file or directory\n"
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
-def test_a_folder_that_is_not_there_is_one_line(
-    folder: Path, where: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_missing_folder_is_reported_in_one_line(
+    folder: Path, target: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(folder, *where, out="no/out.mp4") == 1
+    assert run(folder, *target, out="no/out.mp4") == 1
     assert capsys.readouterr().err == f"avatar: {folder}/out/no/out.mp4: No such file or directory\n"
 
 
@@ -173,71 +180,71 @@ def test_a_folder_that_is_not_there_is_one_line(
         ("--what",),
     ],
 )
-def test_wrong_usage_ends_with_2(folder: Path, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(folder: Path, wrong: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         run(folder, *wrong)
     assert end.value.code == 2
     assert ": error: " in capsys.readouterr().err
 
 
-def test_help_tells_the_options_and_what_the_exit_status_means(capsys: pytest.CaptureFixture[str]) -> None:
-    for asked in (["--help"], ["render", "--help"]):
+def test_help_lists_the_options_and_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["--help"], ["render", "--help"]):
         with pytest.raises(SystemExit) as end:
-            _cli.main(asked)
+            _cli.main(arguments)
         assert end.value.code == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert told.count("0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C") == 2
-    assert "--background" in told and "resize_factor" in told and "127.0.0.1:8001" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert output.count("0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C") == 2
+    assert "--background" in output and "resize_factor" in output and "127.0.0.1:8001" in output
 
 
-def test_a_webm_is_not_called_an_mp4_without_a_word(
-    folder: Path, server: FakeServer, gateway: FakeGateway, where: list[str], capsys: pytest.CaptureFixture[str]
+def test_a_webm_with_the_extension_mp4_results_in_a_warning(
+    folder: Path, server: FakeServer, gateway: FakeGateway, target: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.avatar = breaks(fake.answer(summary='{"frames": 1, "fps": "25", "duration": 1, "container": "webm"}'))
+    server.avatar = script_of(
+        fake.stream_response(summary='{"frames": 1, "fps": "25", "duration": 1, "container": "webm"}')
+    )
     gateway.headers["Content-Type"] = "video/webm"
-    assert run(folder, *where) == 0
+    assert run(folder, *target) == 0
     assert "out.mp4 contains a WebM" in capsys.readouterr().err
-    assert run(folder, *where, out="out.webm") == 0
+    assert run(folder, *target, out="out.webm") == 0
     assert "contains a WebM" not in capsys.readouterr().err
-    assert left(folder) == ["out.mp4", "out.webm"]
+    assert written_files(folder) == ["out.mp4", "out.webm"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_cancels_at_the_server_and_leaves_nothing(
-    folder: Path, server: FakeServer, number: signal.Signals
-) -> None:
+def test_a_signal_cancels_the_call_and_leaves_no_file(folder: Path, server: FakeServer, number: signal.Signals) -> None:
     server.avatar = fake.waiting_avatar
     process = start(folder, "--server", server.address)
-    assert server.begun.wait(fake.SECONDS)
+    assert server.started.wait(fake.SECONDS)
     assert process.stderr and process.stderr.readline() == "encode\n"
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (128 + number, "", "avatar: cancelled\n")
     assert server.cancelled.wait(fake.SECONDS)
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
-def test_ctrl_c_hangs_up_on_the_gateway_and_leaves_nothing(folder: Path, gateway: FakeGateway) -> None:
-    gateway.wait.clear()
+def test_ctrl_c_closes_the_connection_to_the_gateway_and_leaves_no_file(folder: Path, gateway: FakeGateway) -> None:
+    gateway.may_respond.clear()
     process = start(folder, "--url", gateway.url)
-    assert gateway.begun.wait(fake.SECONDS)
+    assert gateway.received.wait(fake.SECONDS)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err.splitlines()[-1]) == (130, "avatar: cancelled")
-    assert gateway.gone.wait(fake.SECONDS)
-    assert left(folder) == []
+    assert gateway.disconnected.wait(fake.SECONDS)
+    assert written_files(folder) == []
 
 
-def test_a_server_that_dies_is_one_line_without_grpcs_own(folder: Path, server: FakeServer) -> None:
+def test_a_server_that_stops_is_reported_in_one_line_without_logs_of_grpc(folder: Path, server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     process = start(folder, "--server", server.address, "--no-progress")
-    assert server.begun.wait(fake.SECONDS)
+    assert server.started.wait(fake.SECONDS)
     server._server.stop(None)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     (line,) = err.splitlines()
     assert line.startswith("avatar: ")
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
 def post(folder: Path, gateway: FakeGateway, timeout: float = 30) -> _http.PostResult:
@@ -245,45 +252,46 @@ def post(folder: Path, gateway: FakeGateway, timeout: float = 30) -> _http.PostR
     return _http.post(gateway.url, {}, files, folder / "out" / "out.mp4", timeout)
 
 
-def test_an_answer_that_breaks_off_is_no_video(folder: Path, gateway: FakeGateway) -> None:
+def test_an_incomplete_response_is_not_saved(folder: Path, gateway: FakeGateway) -> None:
     gateway.cut = 100
     with pytest.raises(Unavailable, match=f"{len(VIDEO) - 100} of {len(VIDEO)}"):
         post(folder, gateway)
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
-def test_a_gateway_that_is_busy_says_when_to_come_back(folder: Path, gateway: FakeGateway) -> None:
-    gateway.refuse(503, "too many requests are waiting", **{"Retry-After": "17"})
+def test_a_busy_gateway_suggests_a_delay_for_the_retry(folder: Path, gateway: FakeGateway) -> None:
+    gateway.reject(503, "too many requests are waiting", **{"Retry-After": "17"})
     with pytest.raises(Unavailable, match="too many") as caught:
         post(folder, gateway)
     assert (caught.value.code, caught.value.retry_after) == (503, 17.0)
 
 
-def test_a_form_that_is_refused_before_it_is_read_tells_why(folder: Path, gateway: FakeGateway) -> None:
-    gateway.reads = False
-    gateway.refuse(413, "face_file: too large")
+def test_a_form_that_is_rejected_before_it_is_read_raises_an_error(folder: Path, gateway: FakeGateway) -> None:
+    gateway.reads_form = False
+    gateway.reject(413, "face_file: too large")
     (folder / "face.jpg").write_bytes(bytes(40_000_000))
-    with pytest.raises((InvalidRequest, Unavailable)) as caught:  # what was not read may take the answer with it
+    # unread data may reset the connection before the client reads the response
+    with pytest.raises((InvalidRequest, Unavailable)) as caught:
         post(folder, gateway)
     assert isinstance(caught.value, Unavailable) or caught.value.code == 413
-    assert left(folder) == []
+    assert written_files(folder) == []
 
 
-def test_what_is_not_the_service_is_a_failure(folder: Path, gateway: FakeGateway) -> None:
+def test_the_response_of_another_server_is_an_error(folder: Path, gateway: FakeGateway) -> None:
     gateway.status, gateway.body, gateway.headers = 404, b"<html>\n nothing here", {"Content-Type": "text/html"}
     with pytest.raises(InvalidRequest, match="<html> nothing here") as caught:
         post(folder, gateway)
     assert caught.value.code == 404
 
 
-def test_a_gateway_that_falls_silent_is_given_up(folder: Path, gateway: FakeGateway) -> None:
-    gateway.wait.clear()
+def test_a_gateway_that_stops_responding_is_unavailable(folder: Path, gateway: FakeGateway) -> None:
+    gateway.may_respond.clear()
     with pytest.raises(Unavailable, match="did not respond"):
         post(folder, gateway, timeout=0.3)
-    assert gateway.gone.wait(fake.SECONDS)
+    assert gateway.disconnected.wait(fake.SECONDS)
 
 
-def test_upload_wait_and_download_are_told(folder: Path, gateway: FakeGateway) -> None:
+def test_upload_and_download_report_their_progress(folder: Path, gateway: FakeGateway) -> None:
     steps: list[tuple[str, int, int | None]] = []
     files = _http.form_of(folder / "face.jpg", folder / "speech.wav", None)
     form = _http.MultipartForm({}, files)
@@ -297,31 +305,31 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_one_line_that_is_drawn_again() -> None:
+def test_on_a_terminal_one_line_is_redrawn() -> None:
     out = Terminal()
-    shown = _progress_bar.ProgressBar(out)
-    shown.show("detect", 0, None)
-    shown.show("encode", 0, 100)
-    shown.show("detect", 50, None)
-    shown.show("encode", 100, 100)
-    shown.clear()
+    bar = _progress_bar.ProgressBar(out)
+    bar.show("detect", 0, None)
+    bar.show("encode", 0, 100)
+    bar.show("detect", 50, None)
+    bar.show("encode", 100, 100)
+    bar.clear()
     drawn = out.getvalue().split("\r\x1b[K")
     assert "\n" not in out.getvalue()
     assert [line.split()[0] for line in drawn if line] == ["detect", "encode", "encode"]
     assert "#" * _progress_bar.CELLS in drawn[-2] and drawn[-1] == ""
 
 
-def test_anything_else_gets_a_line_a_stage() -> None:
+def test_other_outputs_get_one_line_per_stage() -> None:
     out = io.StringIO()
-    shown = _progress_bar.ProgressBar(out)
+    bar = _progress_bar.ProgressBar(out)
     for n in range(5):
-        shown.show("detect", n, None)
-        shown.show("encode", n, 5)
-    shown.clear()
+        bar.show("detect", n, None)
+        bar.show("encode", n, 5)
+    bar.clear()
     assert out.getvalue() == "detect\nencode\n"
 
 
-def test_a_bar_is_as_long_as_what_is_done() -> None:
+def test_the_bar_is_as_long_as_the_share_that_is_done() -> None:
     assert _progress_bar.line("encode", 50, 100, 4.2) == f"encode    [{'#' * 12}{'-' * 12}] 50/100  4 s"
     assert _progress_bar.line("queue", 0, None, 0) == "queue     0  0 s"
     assert _progress_bar.line("upload", 3_210_000, 4_000_000, 1).endswith("] 3.2M/4.0M  1 s")

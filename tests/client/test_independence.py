@@ -1,4 +1,4 @@
-"""The client stands alone: what it imports, for which Python, and that its table is the service's."""
+"""The client is independent of the service: its imports, its Python version, and its copy of the table."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ OUTSIDE = {"grpc", "numpy", "tritonclient", "typing_extensions"}  # the last for
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_a_file_is_of_python_3_10_and_imports_nothing_of_the_project(file: Path) -> None:
+def test_a_file_is_valid_python_3_10_and_imports_nothing_of_the_project(file: Path) -> None:
     tree = ast.parse(file.read_text(), feature_version=(3, 10))
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            imported |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
-    assert found <= OUTSIDE | set(sys.stdlib_module_names)
+            imported.add(node.module.split(".")[0])
+    assert imported <= OUTSIDE | set(sys.stdlib_module_names)
 
 
 def test_typing_extensions_is_imported_for_type_checkers_only() -> None:
@@ -46,7 +46,7 @@ def test_all_files_are_installed() -> None:
     assert (CLIENT / "avatar_client" / "py.typed").exists()
 
 
-OURS = [
+CLIENT_MODELS = [
     _schema.DETECT_FACES,
     _schema.MEL_SPECTROGRAM,
     _schema.FACE_PASTE,
@@ -56,17 +56,17 @@ OURS = [
 ]
 
 
-@pytest.mark.parametrize("model", OURS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", CLIENT_MODELS, ids=lambda model: model.name)
 def test_a_model_has_the_tensors_of_the_services_table(model: _schema.Model) -> None:
-    (theirs,) = [each for each in tensors.MODELS if each.name == model.name]
-    for ours, table in ((model.inputs, theirs.inputs), (model.outputs, theirs.outputs)):
-        assert dict(ours) == {tensor.name: tensor.dtype for tensor in table}
-    if not theirs.streams:  # these are sent and read in order
-        assert list(model.inputs) == [tensor.name for tensor in theirs.inputs]
-        assert list(model.outputs) == [tensor.name for tensor in theirs.outputs]
+    (service_model,) = [each for each in tensors.MODELS if each.name == model.name]
+    for client_table, table in ((model.inputs, service_model.inputs), (model.outputs, service_model.outputs)):
+        assert dict(client_table) == {tensor.name: tensor.dtype for tensor in table}
+    if not service_model.streams:  # single models send and read their tensors in order
+        assert list(model.inputs) == [tensor.name for tensor in service_model.inputs]
+        assert list(model.outputs) == [tensor.name for tensor in service_model.outputs]
 
 
-def test_limits_and_types_are_the_services() -> None:
+def test_limits_and_types_equal_those_of_the_service() -> None:
     assert _schema.API_VERSION.split(".")[0] == tensors.API_VERSION.split(".")[0]
     assert (_schema.FACE_SIZE, _schema.FACES) == (tensors.FACE_SIZE, tensors.FACES)
     assert (_schema.MEL_BANDS, _schema.WINDOW_COLUMNS) == (tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)
@@ -77,13 +77,13 @@ def test_limits_and_types_are_the_services() -> None:
         assert tensors.Tensor("", name, (), "").numpy is kind  # type: ignore[arg-type]
 
 
-def test_options_are_the_forms() -> None:
-    looks = {tensors.FACE_TYPE, tensors.BACKGROUND, tensors.BACKGROUND_FILE}
-    assert looks | set(tensors.OPTIONS) == _options.RENDER_NAMES
-    assert looks | {"format"} | (set(tensors.OPTIONS) - tensors.NOT_LIVE) == _options.LIVE_NAMES
+def test_options_equal_those_of_the_form() -> None:
+    shared = {tensors.FACE_TYPE, tensors.BACKGROUND, tensors.BACKGROUND_FILE}
+    assert shared | set(tensors.OPTIONS) == _options.RENDER_NAMES
+    assert shared | {"format"} | (set(tensors.OPTIONS) - tensors.NOT_LIVE) == _options.LIVE_NAMES
 
 
-def test_regions_are_told_from_the_gateways() -> None:
+def test_region_names_differ_from_those_of_the_gateway() -> None:
     from avatar.inference import shared_memory
 
     assert not PREFIX.startswith(shared_memory.PREFIX) and not shared_memory.PREFIX.startswith(PREFIX)
@@ -106,7 +106,7 @@ def test_regions_are_told_from_the_gateways() -> None:
         ([0, -1, 0, np.int32(-1)], "0,-1,0,-1"),
     ],
 )
-def test_a_value_becomes_the_forms_text(value: object, text: str) -> None:
+def test_a_value_is_converted_to_the_text_of_the_form(value: object, text: str) -> None:
     assert _options.text("name", value) == text
 
 
@@ -125,13 +125,13 @@ def test_an_example_of_the_readme_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("face.jpg", "speech.wav"):
-        Path(name).write_bytes(b"what is in it " * 100)
+        Path(name).write_bytes(b"any content " * 100)
     assert "127.0.0.1:8001" in EXAMPLES[number]
     exec(EXAMPLES[number].replace("127.0.0.1:8001", server.address), {})  # noqa: S102
     assert server.requests
 
 
-def test_errors_survive_the_way_between_processes() -> None:
+def test_errors_can_be_pickled() -> None:
     for error in (
         _errors.InvalidRequest("no", 413),
         _errors.Unavailable("later", retry_after=7),
@@ -141,6 +141,6 @@ def test_errors_survive_the_way_between_processes() -> None:
         assert (type(again), again.message, again.__dict__) == (type(error), error.message, error.__dict__)
 
 
-def test_everything_public_is_there() -> None:
+def test_every_public_name_exists_and_the_list_is_sorted() -> None:
     assert sorted(avatar_client.__all__) == avatar_client.__all__
     assert all(hasattr(avatar_client, name) for name in avatar_client.__all__)

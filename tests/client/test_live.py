@@ -1,4 +1,4 @@
-"""Live sessions: speech in, frames out, and every way in which one ends."""
+"""Live sessions: speech is sent, frames are received, and a session ends normally, by an error or by cancellation."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from avatar_client import (
 from tests.client import fake_server as fake
 from tests.client.fake_server import FakeServer, Request
 
-FACE = b"a picture"
+FACE = b"an image"
 
 
 def speech(samples: int, level: int = 12_800) -> np.ndarray:
     return np.full(samples, level, np.int16)
 
 
-def until_over(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    """A session that answers nothing more."""
-    yield fake.session(next(requests))
+def silent_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    """Open the session, and send no further response."""
+    yield fake.session_response(next(requests))
     server.cancelled.wait(fake.SECONDS)
 
 
-def test_the_first_request_carries_the_face_and_the_options(client: AvatarClient, server: FakeServer) -> None:
+def test_the_first_request_has_the_face_and_the_options(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE, format="bgr", background="White", pads=(0, 1, 2, 3)) as session:
         assert session.info == SessionInfo(Fraction(25), 6, 4, 1, 0.2, "bgr")
     (request,) = server.requests
@@ -49,7 +49,7 @@ def test_the_first_request_carries_the_face_and_the_options(client: AvatarClient
     assert request.parameters == {"sequence_start": True, "sequence_end": False}
 
 
-def test_frames_come_for_what_is_said_and_the_summary_at_the_end(client: AvatarClient) -> None:
+def test_speech_gets_its_frames_and_the_end_gets_the_summary(client: AvatarClient) -> None:
     with client.live(FACE) as session:
         for level in (0, 12_800):
             session.send(speech(960, level))
@@ -60,12 +60,12 @@ def test_frames_come_for_what_is_said_and_the_summary_at_the_end(client: AvatarC
     for frame, level in zip(frames, (0, 100, 100), strict=True):
         assert frame.jpeg is None and frame.image is not None
         np.testing.assert_array_equal(frame.image, np.full((4, 6, 3), level, np.uint8))
-        frame.image[0] = 7  # it is the caller's own
+        frame.image[0] = 7  # the caller may change it
     assert session.summary == LiveSummary(3, 3 / 25, 1)
     assert list(session) == []
 
 
-def test_floats_and_integers_are_sent_as_what_they_are(client: AvatarClient, server: FakeServer) -> None:
+def test_floats_are_sent_as_audio_and_integers_as_pcm(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE) as session:
         session.send(speech(640))
         session.send(np.full(640, 0.5, np.float32))
@@ -79,18 +79,18 @@ def test_floats_and_integers_are_sent_as_what_they_are(client: AvatarClient, ser
     assert len({each.parameters["sequence_id"] for each in server.requests}) == 1
 
 
-def test_much_at_once_is_sent_in_pieces(client: AvatarClient, server: FakeServer) -> None:
-    said = np.arange(640 * 510, dtype=np.int32).astype(np.int16)
+def test_long_speech_is_sent_in_pieces(client: AvatarClient, server: FakeServer) -> None:
+    samples = np.arange(640 * 510, dtype=np.int32).astype(np.int16)
     with client.live(FACE) as session:
-        session.send(said)
+        session.send(samples)
         session.end()
         assert len(list(session)) == 510
     pieces = [request.inputs["pcm"] for request in server.requests[1:-1]]
     assert len(pieces) == 3
-    np.testing.assert_array_equal(np.concatenate(pieces), said)
+    np.testing.assert_array_equal(np.concatenate(pieces), samples)
 
 
-def test_jpegs_come_as_their_bytes(client: AvatarClient) -> None:
+def test_jpeg_frames_are_returned_as_bytes(client: AvatarClient) -> None:
     with client.live(FACE, format="jpeg") as session:
         session.send(speech(640))
         session.end()
@@ -99,20 +99,20 @@ def test_jpegs_come_as_their_bytes(client: AvatarClient) -> None:
     assert frame.jpeg == b"JPEG\x64"
 
 
-def test_frames_are_taken_by_another_thread_while_this_one_speaks(client: AvatarClient) -> None:
+def test_one_thread_can_receive_frames_while_another_sends_speech(client: AvatarClient) -> None:
     frames: list[Frame] = []
     with client.live(FACE) as session:
-        taker = threading.Thread(target=lambda: frames.extend(session))
-        taker.start()
+        receiver = threading.Thread(target=lambda: frames.extend(session))
+        receiver.start()
         for _ in range(50):
             session.send(speech(640))
         session.end()
-    taker.join()
+    receiver.join()
     assert [frame.index for frame in frames] == list(range(50))
     assert session.summary is not None
 
 
-def test_frames_are_taken_between_two_pieces_without_waiting(client: AvatarClient) -> None:
+def test_frames_can_be_received_between_two_pieces_without_blocking(client: AvatarClient) -> None:
     with client.live(FACE) as session:
         assert list(session.frames(block=False)) == []
         frames: list[Frame] = []
@@ -129,14 +129,14 @@ def test_frames_are_taken_between_two_pieces_without_waiting(client: AvatarClien
     assert [frame.index for frame in frames] == list(range(5))
 
 
-def test_the_rest_may_be_taken_outside_of_the_block(client: AvatarClient) -> None:
+def test_the_remaining_frames_can_be_received_after_the_block(client: AvatarClient) -> None:
     with client.live(FACE) as session:
         session.send(speech(6400))
         session.end()
     assert len(list(session)) == 10
 
 
-def test_leaving_without_the_end_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+def test_leaving_the_block_without_the_end_cancels_the_call(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE) as session:
         session.send(speech(640))
     assert server.cancelled.wait(fake.SECONDS)
@@ -147,14 +147,14 @@ def test_leaving_without_the_end_cancels_at_the_server(client: AvatarClient, ser
 
 
 def test_an_error_in_the_block_cancels_even_after_the_end(client: AvatarClient, server: FakeServer) -> None:
-    server.live = until_over
+    server.live = silent_session
     with pytest.raises(ZeroDivisionError), client.live(FACE) as session:
         session.end()
         raise ZeroDivisionError
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_letting_go_of_it_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+def test_garbage_collection_of_a_session_cancels_its_call(client: AvatarClient, server: FakeServer) -> None:
     session = client.live(FACE)
     session.send(speech(640))
     del session
@@ -162,7 +162,7 @@ def test_letting_go_of_it_cancels_at_the_server(client: AvatarClient, server: Fa
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_closing_the_client_cancels_it(server: FakeServer) -> None:
+def test_closing_the_client_cancels_its_sessions(server: FakeServer) -> None:
     with AvatarClient(server.address) as client:
         session = client.live(FACE)
     assert server.cancelled.wait(fake.SECONDS)
@@ -170,7 +170,7 @@ def test_closing_the_client_cancels_it(server: FakeServer) -> None:
         list(session)
 
 
-def test_cancelling_wakes_who_waits_for_frames(client: AvatarClient, server: FakeServer) -> None:
+def test_cancelling_wakes_a_thread_that_waits_for_frames(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE) as session:
         threading.Timer(0.1, session.cancel).start()
         with pytest.raises(Cancelled):
@@ -178,40 +178,42 @@ def test_cancelling_wakes_who_waits_for_frames(client: AvatarClient, server: Fak
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_one_too_many_is_unavailable_and_not_tried_again(client: AvatarClient, server: FakeServer) -> None:
+def test_a_session_over_the_limit_is_unavailable_and_not_retried(client: AvatarClient, server: FakeServer) -> None:
     def full(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
         next(requests)
-        yield fake.problem("503 live: as many sessions as may be are open")
+        yield fake.error_response("503 limit of 4 live sessions reached")
 
     server.live = full
-    with pytest.raises(Unavailable, match="as many sessions"):
+    with pytest.raises(Unavailable, match="limit of 4"):
         client.live(FACE)
     assert server.streams == 1
 
 
-def test_a_server_that_cannot_be_reached_is_not_tried_again(client: AvatarClient, server: FakeServer) -> None:
-    server.fail.append(grpc.StatusCode.UNAVAILABLE)
+def test_an_unreachable_server_is_not_retried(client: AvatarClient, server: FakeServer) -> None:
+    server.failures.append(grpc.StatusCode.UNAVAILABLE)
     with pytest.raises(Unavailable):
         client.live(FACE)
     assert server.streams == 1
 
 
-def test_a_face_that_does_not_do_is_refused_when_it_begins(client: AvatarClient, server: FakeServer) -> None:
-    def refuse(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+def test_an_invalid_face_is_rejected_at_the_start(client: AvatarClient, server: FakeServer) -> None:
+    def reject(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
         next(requests)
-        yield fake.problem("400 face_file: not an image that can be read")
+        yield fake.error_response("400 face_file: not an image that can be read")
 
-    server.live = refuse
+    server.live = reject
     with pytest.raises(InvalidRequest) as caught:
         client.live(FACE)
     assert (caught.value.code, caught.value.message) == (400, "face_file: not an image that can be read")
 
 
-def test_an_error_in_the_middle_ends_it_for_who_takes_and_who_speaks(client: AvatarClient, server: FakeServer) -> None:
+def test_an_error_during_a_session_is_raised_by_sending_and_by_receiving(
+    client: AvatarClient, server: FakeServer
+) -> None:
     def fail(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-        yield fake.session(next(requests))
+        yield fake.session_response(next(requests))
         next(requests)
-        yield fake.problem("500 internal error")
+        yield fake.error_response("500 internal error")
 
     server.live = fail
     with client.live(FACE) as session:
@@ -224,18 +226,18 @@ def test_an_error_in_the_middle_ends_it_for_who_takes_and_who_speaks(client: Ava
             session.end()
 
 
-def test_a_stream_that_ends_before_the_speech_is_a_failure(client: AvatarClient, server: FakeServer) -> None:
-    def leave(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-        yield fake.session(next(requests))
+def test_a_stream_that_ends_before_the_speech_is_a_server_error(client: AvatarClient, server: FakeServer) -> None:
+    def end_early(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        yield fake.session_response(next(requests))
 
-    server.live = leave
+    server.live = end_early
     session = client.live(FACE)
     with pytest.raises(ServerError, match="before the speech"):
         list(session)
 
 
-def test_silence_after_the_end_is_given_up(server: FakeServer) -> None:
-    server.live = until_over
+def test_a_server_that_does_not_respond_to_the_end_is_unavailable(server: FakeServer) -> None:
+    server.live = silent_session
     with AvatarClient(server.address, timeout=0.5) as client:
         session = client.live(FACE)
         session.end()
@@ -244,7 +246,7 @@ def test_silence_after_the_end_is_given_up(server: FakeServer) -> None:
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_a_server_that_does_not_begin_it_is_given_up(server: FakeServer) -> None:
+def test_a_server_that_does_not_respond_to_the_start_is_unavailable(server: FakeServer) -> None:
     server.live = fake.waiting_avatar
     with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
         client.live(FACE)
@@ -263,7 +265,7 @@ def test_a_server_that_does_not_begin_it_is_given_up(server: FakeServer) -> None
     ],
     ids=["short", "empty", "FP64", "stereo", "INT32", "list"],
 )
-def test_samples_of_another_kind_are_refused_and_the_session_goes_on(client: AvatarClient, samples: Any) -> None:
+def test_invalid_samples_are_rejected_and_the_session_continues(client: AvatarClient, samples: Any) -> None:
     with client.live(FACE) as session:
         with pytest.raises(InvalidRequest, match=r"audio|pcm"):
             session.send(samples)
@@ -272,7 +274,7 @@ def test_samples_of_another_kind_are_refused_and_the_session_goes_on(client: Ava
         assert len(list(session)) == 1
 
 
-def test_nothing_is_said_after_the_end(client: AvatarClient) -> None:
+def test_sending_after_the_end_raises_an_error(client: AvatarClient) -> None:
     with client.live(FACE) as session:
         session.end()
         with pytest.raises(RuntimeError, match="ended"):
@@ -285,7 +287,7 @@ def test_an_unknown_option_is_a_type_error(client: AvatarClient, server: FakeSer
     assert not server.streams
 
 
-def test_the_last_words_may_be_as_short_as_they_are(client: AvatarClient, server: FakeServer) -> None:
+def test_the_last_piece_may_be_short(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE) as session:
         session.send(speech(640))
         session.end(speech(100))

@@ -1,4 +1,4 @@
-"""The parts: arrays cut into calls of the models' sizes and put together again, through memory and through gRPC."""
+"""The single models: arrays are split into calls and their results joined, through shared memory and gRPC."""
 
 from __future__ import annotations
 
@@ -23,70 +23,70 @@ MOUTHS = RANDOM.integers(0, 256, (70, 96, 96, 3), np.uint8)
 
 @pytest.fixture(params=[True, False], ids=["memory", "gRPC"])
 def client(request: pytest.FixtureRequest, server: FakeServer) -> Iterator[AvatarClient]:
-    with AvatarClient(server.address, timeout=30, shared_memory=request.param) as made:
-        yield made
+    with AvatarClient(server.address, timeout=30, shared_memory=request.param) as client:
+        yield client
 
 
 def counts(server: FakeServer, name: str) -> list[int]:
     return [len(call.inputs[name]) for call in server.calls]
 
 
-def test_faces_are_looked_for_in_fours(client: AvatarClient, server: FakeServer) -> None:
+def test_faces_are_detected_in_calls_of_four_frames(client: AvatarClient, server: FakeServer) -> None:
     boxes, scores = client.detect_faces(FRAMES[:10])
     assert (boxes.dtype, boxes.shape, scores.dtype, scores.shape) == ("f4", (10, 16, 4), "f4", (10, 16))
-    want = fake.detect(None, FRAMES[:4])
-    np.testing.assert_array_equal(boxes[:4], want["boxes"])
-    np.testing.assert_array_equal(scores[:4], want["scores"])
+    expected = fake.detect(None, FRAMES[:4])
+    np.testing.assert_array_equal(boxes[:4], expected["boxes"])
+    np.testing.assert_array_equal(scores[:4], expected["scores"])
     np.testing.assert_array_equal(boxes[:, 0, 0], FRAMES[:10, 0, 0, 0])
     assert counts(server, "frames") == [4, 4, 2]
 
 
-def test_speech_becomes_windows(client: AvatarClient) -> None:
+def test_speech_is_converted_to_windows(client: AvatarClient) -> None:
     windows = client.mel(np.zeros(48_000, np.float32), fps=30)
     assert (windows.dtype, windows.shape) == ("f4", (90, 80, 16))
     assert len(client.mel(np.zeros(48_000, np.float32))) == 75
 
 
 @pytest.mark.parametrize(("frames", "boxes"), [(70, 70), (1, 1), (1, 70), (70, 1)])
-def test_mouths_are_those_of_whole_frames_in_calls_of_32(
+def test_mouths_are_generated_in_calls_of_32_as_from_whole_frames(
     client: AvatarClient, server: FakeServer, frames: int, boxes: int
 ) -> None:
-    want = [
+    expected = [
         fake.lipsync(None, FRAMES[n % frames][None], BOXES[n % boxes][None], WINDOWS[n][None])["mouths"][0]
         for n in range(70)
     ]
     mouths = client.lipsync(FRAMES[:frames], BOXES[:boxes], WINDOWS)
-    np.testing.assert_array_equal(mouths, want)
+    np.testing.assert_array_equal(mouths, expected)
     assert counts(server, "mel") == [32, 32, 6]
     assert {call.model for call in server.calls} == {"lipsync"}
 
 
 @pytest.mark.parametrize(("frames", "boxes"), [(70, 70), (1, 1), (1, 70), (70, 1)])
-def test_pasted_frames_are_those_of_whole_frames(client: AvatarClient, frames: int, boxes: int) -> None:
-    given = FRAMES[:frames].copy()
-    want = [
+def test_mouths_are_pasted_as_into_whole_frames(client: AvatarClient, frames: int, boxes: int) -> None:
+    source = FRAMES[:frames].copy()
+    expected = [
         fake.paste(None, FRAMES[n % frames][None], BOXES[n % boxes][None], MOUTHS[n][None])["frames"][0]
         for n in range(70)
     ]
-    np.testing.assert_array_equal(client.paste(given, BOXES[:boxes], MOUTHS), want)
-    np.testing.assert_array_equal(given, FRAMES[:frames])
+    np.testing.assert_array_equal(client.paste(source, BOXES[:boxes], MOUTHS), expected)
+    np.testing.assert_array_equal(source, FRAMES[:frames])
 
 
-def test_only_the_rectangle_around_the_boxes_travels(client: AvatarClient, server: FakeServer) -> None:
+def test_only_the_rectangle_around_the_boxes_is_sent(client: AvatarClient, server: FakeServer) -> None:
     boxes = np.array([[10, 20, 60, 50], [30, 5, 70, 45]], np.int32)
     client.lipsync(FRAMES[:2], boxes, WINDOWS[:2])
     client.paste(FRAMES[:2], boxes, MOUTHS[:2])
     assert [call.inputs["frames"].shape for call in server.calls] == [(2, 45, 60, 3)] * 2
 
 
-def test_the_other_generator_is_another_model(client: AvatarClient, server: FakeServer) -> None:
+def test_the_gan_generator_is_another_model(client: AvatarClient, server: FakeServer) -> None:
     client.lipsync(FRAMES[:1], BOXES[:1], WINDOWS[:1], model="wav2lip_gan")
     assert server.calls[0].model == "lipsync_gan"
     with pytest.raises(ValueError, match="wav2lip, wav2lip_gan"):
         client.lipsync(FRAMES[:1], BOXES[:1], WINDOWS[:1], model="wave")  # type: ignore[arg-type]
 
 
-def test_nothing_in_is_nothing_out_and_no_call(client: AvatarClient, server: FakeServer) -> None:
+def test_empty_input_gives_empty_output_without_a_call(client: AvatarClient, server: FakeServer) -> None:
     boxes, scores = client.detect_faces(FRAMES[:0])
     assert (boxes.shape, scores.shape) == ((0, 16, 4), (0, 16))
     assert client.lipsync(FRAMES[:1], BOXES[:1], WINDOWS[:0]).shape == (0, 96, 96, 3)
@@ -94,15 +94,15 @@ def test_nothing_in_is_nothing_out_and_no_call(client: AvatarClient, server: Fak
     assert not server.calls
 
 
-def test_arrays_in_any_memory_order_do(client: AvatarClient) -> None:
-    want = client.lipsync(FRAMES[:8], BOXES[:8], WINDOWS[:8])
-    turned = np.asfortranarray(FRAMES[:8])
-    np.testing.assert_array_equal(client.lipsync(turned, BOXES[:8], np.asfortranarray(WINDOWS[:8])), want)
-    np.testing.assert_array_equal(client.detect_faces(turned)[0], client.detect_faces(FRAMES[:8])[0])
+def test_arrays_of_any_memory_order_are_accepted(client: AvatarClient) -> None:
+    expected = client.lipsync(FRAMES[:8], BOXES[:8], WINDOWS[:8])
+    reordered = np.asfortranarray(FRAMES[:8])
+    np.testing.assert_array_equal(client.lipsync(reordered, BOXES[:8], np.asfortranarray(WINDOWS[:8])), expected)
+    np.testing.assert_array_equal(client.detect_faces(reordered)[0], client.detect_faces(FRAMES[:8])[0])
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "message"),
     [
         (lambda c: c.detect_faces(FRAMES[0]), "frames: UINT8"),
         (lambda c: c.detect_faces(FRAMES.astype(np.float32)), "frames: UINT8"),
@@ -119,10 +119,10 @@ def test_arrays_in_any_memory_order_do(client: AvatarClient) -> None:
         (lambda c: c.paste(FRAMES, BOXES, MOUTHS[:, :90]), "mouths: UINT8"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_it_is_sent(
-    client: AvatarClient, server: FakeServer, call: Callable[[AvatarClient], Any], words: str
+def test_invalid_arrays_are_rejected_before_they_are_sent(
+    client: AvatarClient, server: FakeServer, call: Callable[[AvatarClient], Any], message: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=words) as caught:
+    with pytest.raises(InvalidRequest, match=message) as caught:
         call(client)
     assert caught.value.code == 400
     assert not server.calls
@@ -138,32 +138,32 @@ def test_what_does_not_fit_is_refused_before_it_is_sent(
         ("RESOURCE_EXHAUSTED", ServerError),
     ],
 )
-def test_an_error_is_of_its_class_and_not_tried_again(
+def test_an_error_raises_the_class_of_its_status_and_is_not_retried(
     client: AvatarClient, server: FakeServer, status: str, kind: type[Exception]
 ) -> None:
-    server.fail.append(grpc.StatusCode[status])
+    server.failures.append(grpc.StatusCode[status])
     with pytest.raises(kind):
-        client.mel(np.zeros(1600, np.float32))  # small: no memory is asked for
+        client.mel(np.zeros(1600, np.float32))  # small: needs no shared memory
     assert not server.calls
 
 
-def test_what_could_not_be_delivered_is_sent_again(client: AvatarClient, server: FakeServer) -> None:
-    server.fail.extend([grpc.StatusCode.UNAVAILABLE] * 2)
+def test_a_request_that_was_not_delivered_is_sent_again(client: AvatarClient, server: FakeServer) -> None:
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 2)
     assert len(client.mel(np.zeros(1600, np.float32))) == 2
-    server.fail.extend([grpc.StatusCode.UNAVAILABLE] * 3)
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 3)
     with pytest.raises(Unavailable, match="cannot be reached"):
         client.mel(np.zeros(1600, np.float32))
     assert len(server.calls) == 1
 
 
-def test_all_tries_together_take_no_longer_than_the_timeout(server: FakeServer) -> None:
-    server.fail.extend([grpc.StatusCode.UNAVAILABLE] * 99)
+def test_all_retries_together_stay_within_the_timeout(server: FakeServer) -> None:
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 99)
     with AvatarClient(server.address, timeout=1, retries=99) as client, pytest.raises(Unavailable):
         client.mel(np.zeros(1600, np.float32))
-    assert len(server.fail) > 90
+    assert len(server.failures) > 90
 
 
-def test_a_closed_client_says_so(client: AvatarClient) -> None:
+def test_a_closed_client_raises_cancelled(client: AvatarClient) -> None:
     client.close()
     client.close()
     with pytest.raises(Cancelled, match="closed"):

@@ -1,4 +1,4 @@
-"""A whole video through `for`, and what can go wrong with it."""
+"""Rendering a video with `for`: events, files, errors, retries and cancellation."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_progress_and_chunks_come_and_then_the_summary(client: AvatarClient) -> None:
+def test_progress_and_chunks_are_followed_by_the_summary(client: AvatarClient) -> None:
     events = list(client.render(FACE, SPEECH))
-    told = [event for event in events if isinstance(event, Progress)]
-    assert told == [Progress("queue", 0, None), Progress("encode", 0, 3), Progress("encode", 3, 3)]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert progress == [Progress("queue", 0, None), Progress("encode", 0, 3), Progress("encode", 3, 3)]
     assert b"".join(event.data for event in events if isinstance(event, Chunk)) == FACE + SPEECH
     assert events[-1] == SUMMARY
 
 
-def test_the_whole_video_is_read_at_once(client: AvatarClient) -> None:
+def test_read_returns_the_whole_video(client: AvatarClient) -> None:
     assert client.render(FACE, SPEECH).read() == FACE + SPEECH
 
 
-def test_options_reach_the_server_as_the_forms_text(client: AvatarClient, server: FakeServer, tmp_path: Path) -> None:
-    face, backdrop = tmp_path / "face.JPG", tmp_path / "behind.png"
+def test_options_are_sent_as_the_text_of_form_fields(client: AvatarClient, server: FakeServer, tmp_path: Path) -> None:
+    face, background = tmp_path / "face.JPG", tmp_path / "background.png"
     face.write_bytes(FACE)
-    backdrop.write_bytes(b"behind")
+    background.write_bytes(b"background")
     client.render(
-        str(face), SPEECH, face="left", background="White", background_file=backdrop, pads=(0, 20, 0, 0), smooth=False,
-        fps=29.97, resize_factor=2, model=None,
+        str(face), SPEECH, face="left", background="White", background_file=background, pads=(0, 20, 0, 0),
+        smooth=False, fps=29.97, resize_factor=2, model=None,
     ).read()  # fmt: skip
     (request,) = server.requests
     assert request.inputs.pop("face_file").tobytes() == FACE
     assert request.inputs.pop("audio_file").tobytes() == SPEECH
-    assert request.inputs.pop("background_file").tobytes() == b"behind"
+    assert request.inputs.pop("background_file").tobytes() == b"background"
     assert request.inputs == {
         **{"avatarFileType": "JPG", "background": "White", "face": "left", "pads": "0,20,0,0"},
         **{"smooth": "false", "fps": "29.97", "resize_factor": "2"},
@@ -70,13 +70,13 @@ def test_an_unknown_option_is_a_type_error_at_once(client: AvatarClient, server:
     assert not server.streams
 
 
-def test_a_file_that_is_not_there_is_told_as_ever(client: AvatarClient, server: FakeServer, tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found(client: AvatarClient, server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         client.render(tmp_path / "none.png", SPEECH).read()
     assert not server.streams
 
 
-def test_saving_writes_the_file_and_nothing_beside_it(client: AvatarClient, tmp_path: Path) -> None:
+def test_saving_writes_the_file_and_no_other(client: AvatarClient, tmp_path: Path) -> None:
     steps: list[Progress] = []
     assert client.render(FACE, SPEECH).save(tmp_path / "out.mp4", steps.append) == SUMMARY
     assert (tmp_path / "out.mp4").read_bytes() == FACE + SPEECH
@@ -84,50 +84,54 @@ def test_saving_writes_the_file_and_nothing_beside_it(client: AvatarClient, tmp_
     assert names(tmp_path) == ["out.mp4"]
 
 
-def test_saving_to_a_pipe_or_device_leaves_it_what_it_is(client: AvatarClient) -> None:
+def test_saving_to_a_device_does_not_replace_it(client: AvatarClient) -> None:
     client.render(FACE, SPEECH).save("/dev/null")
     assert Path("/dev/null").is_char_device()
 
 
-def test_saving_through_a_symbolic_link_writes_what_it_means(client: AvatarClient, tmp_path: Path) -> None:
+def test_saving_to_a_symbolic_link_writes_its_target(client: AvatarClient, tmp_path: Path) -> None:
     (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
     client.render(FACE, SPEECH).save(tmp_path / "link.mp4")
     assert (tmp_path / "link.mp4").is_symlink()
     assert (tmp_path / "real.mp4").read_bytes() == FACE + SPEECH
 
 
-def breaks(*answers: Any) -> fake.Script:
+def script_of(*responses: Any) -> fake.Script:
     def script(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
         next(requests)
-        yield from answers
+        yield from responses
 
     return script
 
 
-def dies(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+def abort_midway(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
     next(requests)
-    yield fake.answer(video=b"half")
-    context.abort(grpc.StatusCode.UNAVAILABLE, "the server died")
+    yield fake.stream_response(video=b"half")
+    context.abort(grpc.StatusCode.UNAVAILABLE, "the server has stopped")
 
 
 @pytest.mark.parametrize(
     "script",
-    [breaks(fake.answer(video=b"half")), breaks(fake.answer(video=b"half"), fake.problem("500 gone")), dies],
-    ids=["ends early", "fails", "dies"],
+    [
+        script_of(fake.stream_response(video=b"half")),
+        script_of(fake.stream_response(video=b"half"), fake.error_response("500 gone")),
+        abort_midway,
+    ],
+    ids=["ends early", "error", "connection lost"],
 )
-def test_a_video_that_breaks_off_leaves_what_was_there_before(
+def test_an_incomplete_video_does_not_replace_the_old_file(
     client: AvatarClient, server: FakeServer, tmp_path: Path, script: fake.Script
 ) -> None:
     server.avatar = script
-    (tmp_path / "out.mp4").write_bytes(b"of yesterday")
+    (tmp_path / "out.mp4").write_bytes(b"an old video")
     with pytest.raises((ServerError, Unavailable)):
         client.render(FACE, SPEECH).save(tmp_path / "out.mp4")
     assert names(tmp_path) == ["out.mp4"]
-    assert (tmp_path / "out.mp4").read_bytes() == b"of yesterday"
-    assert server.streams == 1  # something had come: it is not for us to begin anew
+    assert (tmp_path / "out.mp4").read_bytes() == b"an old video"
+    assert server.streams == 1  # not sent again after the first response
 
 
-def test_an_error_of_the_callers_own_cancels_and_leaves_nothing(
+def test_an_error_in_the_callback_cancels_the_call_and_leaves_no_file(
     client: AvatarClient, server: FakeServer, tmp_path: Path
 ) -> None:
     server.avatar = fake.waiting_avatar
@@ -141,7 +145,9 @@ def test_an_error_of_the_callers_own_cancels_and_leaves_nothing(
     assert names(tmp_path) == []
 
 
-def test_where_nothing_can_be_written_nothing_is_sent(client: AvatarClient, server: FakeServer, tmp_path: Path) -> None:
+def test_nothing_is_sent_if_the_file_cannot_be_written(
+    client: AvatarClient, server: FakeServer, tmp_path: Path
+) -> None:
     with pytest.raises(FileNotFoundError, match=r"out\.mp4"):
         client.render(FACE, SPEECH).save(tmp_path / "nowhere" / "out.mp4")
     with pytest.raises(IsADirectoryError):
@@ -149,7 +155,7 @@ def test_where_nothing_can_be_written_nothing_is_sent(client: AvatarClient, serv
     assert not server.streams
 
 
-def test_a_video_of_which_something_was_taken_is_not_saved_as_whole(client: AvatarClient, tmp_path: Path) -> None:
+def test_a_video_that_was_partly_read_cannot_be_saved(client: AvatarClient, tmp_path: Path) -> None:
     rendering = client.render(FACE, SPEECH)
     next(rendering)
     with pytest.raises(RuntimeError, match="already taken"):
@@ -168,56 +174,56 @@ def test_a_video_of_which_something_was_taken_is_not_saved_as_whole(client: Avat
             "face_file: not an image that can be read",
         ),
         ("413 audio_file: too long", InvalidRequest, 413, "audio_file: too long"),
-        ("503 as many videos as may be are being made", Unavailable, 503, "as many videos as may be are being made"),
+        ("503 limit of 2 running videos reached", Unavailable, 503, "limit of 2 running videos reached"),
         ("500 internal error", ServerError, 500, "internal error"),
         ("Request for unknown model: 'avatar'", ServerError, 500, "Request for unknown model: 'avatar'"),
     ],
 )
-def test_an_error_of_the_model_is_an_error_of_its_class(
+def test_an_error_of_the_model_raises_the_class_of_its_status(
     client: AvatarClient, server: FakeServer, text: str, kind: type[Exception], code: int, message: str
 ) -> None:
-    server.avatar = breaks(fake.problem(text))
+    server.avatar = script_of(fake.error_response(text))
     with pytest.raises(kind) as caught:
         client.render(FACE, SPEECH).read()
     assert (caught.value.code, caught.value.message, str(caught.value)) == (code, message, message)  # type: ignore[attr-defined]
     assert server.streams == 1
 
 
-def test_busy_says_when_to_come_back(client: AvatarClient, server: FakeServer) -> None:
-    server.avatar = breaks(fake.problem("503 busy"))
+def test_a_busy_server_suggests_a_delay_for_the_retry(client: AvatarClient, server: FakeServer) -> None:
+    server.avatar = script_of(fake.error_response("503 busy"))
     with pytest.raises(Unavailable) as caught:
         client.render(FACE, SPEECH).read()
     assert caught.value.retry_after > 0
 
 
-def test_a_summary_that_cannot_be_read_is_a_failure(client: AvatarClient, server: FakeServer) -> None:
-    server.avatar = breaks(fake.answer(summary='{"frames": "many"}'))
+def test_an_invalid_summary_is_a_server_error(client: AvatarClient, server: FakeServer) -> None:
+    server.avatar = script_of(fake.stream_response(summary='{"frames": "many"}'))
     with pytest.raises(ServerError, match="Summary"):
         client.render(FACE, SPEECH).read()
 
 
-def test_what_could_not_be_delivered_is_sent_again(client: AvatarClient, server: FakeServer) -> None:
-    server.fail.extend([grpc.StatusCode.UNAVAILABLE] * 2)
+def test_a_request_that_was_not_delivered_is_sent_again(client: AvatarClient, server: FakeServer) -> None:
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 2)
     assert client.render(FACE, SPEECH).read() == FACE + SPEECH
     assert server.streams == 3
 
 
-def test_it_is_not_sent_again_and_again(client: AvatarClient, server: FakeServer) -> None:
-    server.fail.extend([grpc.StatusCode.UNAVAILABLE] * 9)
+def test_the_number_of_retries_is_limited(client: AvatarClient, server: FakeServer) -> None:
+    server.failures.extend([grpc.StatusCode.UNAVAILABLE] * 9)
     with pytest.raises(Unavailable, match="cannot be reached"):
         client.render(FACE, SPEECH).read()
     assert server.streams == 3
 
 
 @pytest.mark.parametrize("status", ["INTERNAL", "RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED"])
-def test_no_other_error_is_tried_again(client: AvatarClient, server: FakeServer, status: str) -> None:
-    server.fail.append(grpc.StatusCode[status])
+def test_other_errors_are_not_retried(client: AvatarClient, server: FakeServer, status: str) -> None:
+    server.failures.append(grpc.StatusCode[status])
     with pytest.raises((ServerError, InvalidRequest, Unavailable)):
         client.render(FACE, SPEECH).read()
     assert server.streams == 1
 
 
-def test_cancelling_from_another_thread_reaches_the_server(client: AvatarClient, server: FakeServer) -> None:
+def test_cancelling_from_another_thread_cancels_the_call(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     rendering = client.render(FACE, SPEECH)
     assert next(rendering) == Progress("encode", 1, 100)
@@ -229,14 +235,14 @@ def test_cancelling_from_another_thread_reaches_the_server(client: AvatarClient,
         next(rendering)
 
 
-def test_leaving_the_block_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+def test_leaving_the_block_cancels_the_call(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     with client.render(FACE, SPEECH) as rendering:
         next(rendering)
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_letting_go_of_it_cancels_at_the_server(client: AvatarClient, server: FakeServer) -> None:
+def test_garbage_collection_of_a_rendering_cancels_its_call(client: AvatarClient, server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     for _ in client.render(FACE, SPEECH):
         break
@@ -244,7 +250,7 @@ def test_letting_go_of_it_cancels_at_the_server(client: AvatarClient, server: Fa
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_closing_the_client_cancels_what_is_under_way(server: FakeServer) -> None:
+def test_closing_the_client_cancels_running_calls(server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     with AvatarClient(server.address) as client:
         rendering = client.render(FACE, SPEECH)
@@ -256,7 +262,7 @@ def test_closing_the_client_cancels_what_is_under_way(server: FakeServer) -> Non
         client.render(FACE, SPEECH).read()
 
 
-def test_cancelled_before_it_began_nothing_is_sent(client: AvatarClient, server: FakeServer) -> None:
+def test_a_rendering_cancelled_before_its_start_sends_nothing(client: AvatarClient, server: FakeServer) -> None:
     rendering = client.render(FACE, SPEECH)
     rendering.cancel()
     with pytest.raises(Cancelled):
@@ -264,7 +270,7 @@ def test_cancelled_before_it_began_nothing_is_sent(client: AvatarClient, server:
     assert not server.streams
 
 
-def test_a_whole_video_is_not_cancelled_afterwards(client: AvatarClient, server: FakeServer) -> None:
+def test_a_complete_video_is_not_cancelled_afterwards(client: AvatarClient, server: FakeServer) -> None:
     with client.render(FACE, SPEECH) as rendering:
         events = list(rendering)
     assert events[-1] == rendering.summary
@@ -272,14 +278,14 @@ def test_a_whole_video_is_not_cancelled_afterwards(client: AvatarClient, server:
     assert not server.cancelled.is_set()
 
 
-def test_a_server_that_falls_silent_is_given_up(server: FakeServer) -> None:
+def test_a_server_that_stops_responding_is_unavailable(server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
     with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
         client.render(FACE, SPEECH).read()
     assert server.cancelled.wait(fake.SECONDS)
 
 
-def test_whoever_takes_the_video_slowly_is_not_given_up(server: FakeServer) -> None:
+def test_a_slow_reader_is_not_timed_out(server: FakeServer) -> None:
     with AvatarClient(server.address, timeout=0.2) as client:
         rendering = client.render(FACE, SPEECH)
         first = next(rendering)
@@ -287,13 +293,13 @@ def test_whoever_takes_the_video_slowly_is_not_given_up(server: FakeServer) -> N
         assert isinstance(first, Progress) and list(rendering)[-1] == SUMMARY
 
 
-def test_videos_at_the_same_time_do_not_touch_each_other(client: AvatarClient, server: FakeServer) -> None:
+def test_concurrent_videos_do_not_mix(client: AvatarClient, server: FakeServer) -> None:
     results: dict[int, bytes] = {}
 
-    def one(n: int) -> None:
+    def render(n: int) -> None:
         results[n] = client.render(FACE + bytes([n]), SPEECH).read()
 
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(6)]
+    threads = [threading.Thread(target=render, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -301,19 +307,19 @@ def test_videos_at_the_same_time_do_not_touch_each_other(client: AvatarClient, s
     assert results == {n: FACE + bytes([n]) + SPEECH for n in range(6)}
 
 
-def test_a_server_that_is_not_there_is_unavailable() -> None:
+def test_an_unreachable_server_is_unavailable() -> None:
     with AvatarClient("127.0.0.1:1", retries=0) as client:
         assert not client.is_ready()
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1 cannot be reached"):
             client.render(FACE, SPEECH).read()
 
 
-def test_ready_is_what_the_server_says(client: AvatarClient, server: FakeServer) -> None:
+def test_readiness_is_that_of_the_server(client: AvatarClient, server: FakeServer) -> None:
     assert client.is_ready()
     assert client.is_ready("avatar", "live")
     assert not client.is_ready("no such model")
     with pytest.raises(AvatarClientError):
-        client.api_version()  # which this server does not know
+        client.api_version()  # this server has none
     server.ready = False
     assert not client.is_ready()
     client.close()
@@ -321,6 +327,6 @@ def test_ready_is_what_the_server_says(client: AvatarClient, server: FakeServer)
 
 
 @pytest.mark.parametrize("wrong", [{"address": "http://x:1"}, {"address": ""}, {"timeout": 0}, {"retries": -1}])
-def test_values_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_arguments_of_the_client_are_rejected(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         AvatarClient(**({"address": "127.0.0.1:1"} | wrong))

@@ -1,4 +1,4 @@
-"""Shared memory: used where it can be, given back, and never the reason why a call fails."""
+"""Shared memory is used if possible, released afterwards, and never makes a call fail."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ WINDOWS = np.ones((3, 80, 16), np.float32)
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    """The clock of the clients that a test makes."""
-    made = FakeClock()
-    monkeypatch.setattr(_shared_memory, "boot_seconds", made)
-    return made
+    """The clock of the clients in a test."""
+    clock = FakeClock()
+    monkeypatch.setattr(_shared_memory, "boot_seconds", clock)
+    return clock
 
 
 def files() -> list[str]:
@@ -38,22 +38,22 @@ def files() -> list[str]:
 
 
 def shared(server: FakeServer) -> list[bool]:
-    """Of the calls so far: whether their frames came through memory."""
+    """Return for each call so far whether its frames were in shared memory."""
     return ["frames" in call.shared for call in server.calls]
 
 
-def test_large_arrays_go_through_memory_small_ones_in_the_message(client: AvatarClient, server: FakeServer) -> None:
+def test_large_arrays_use_shared_memory_and_small_ones_the_message(client: AvatarClient, server: FakeServer) -> None:
     client.detect_faces(FRAMES)
     client.detect_faces(FRAMES[:, :20, :20])
     client.lipsync(FRAMES, BOXES, np.tile(WINDOWS, (5, 1, 1))[:3])
     client.lipsync(FRAMES[:1], BOXES, np.ones((30, 80, 16), np.float32))
     big, small, mouths, many = server.calls
     assert (big.shared, small.shared) == ({"frames"}, set())
-    assert (mouths.shared, mouths.answer_shared) == ({"frames"}, True)
-    assert (many.shared, many.answer_shared) == ({"mel"}, True)
+    assert (mouths.shared, mouths.output_shared) == ({"frames"}, True)
+    assert (many.shared, many.output_shared) == ({"mel"}, True)
 
 
-def test_a_region_is_used_again_and_unregistered_at_the_end(client: AvatarClient, server: FakeServer) -> None:
+def test_a_region_is_reused_and_unregistered_at_the_end(client: AvatarClient, server: FakeServer) -> None:
     for _ in range(5):
         client.detect_faces(FRAMES)
     assert shared(server) == [True] * 5
@@ -62,9 +62,7 @@ def test_a_region_is_used_again_and_unregistered_at_the_end(client: AvatarClient
     assert not server.regions
 
 
-def test_a_larger_call_takes_a_larger_region_in_place_of_the_small_one(
-    client: AvatarClient, server: FakeServer
-) -> None:
+def test_a_larger_call_replaces_the_region_by_a_larger_one(client: AvatarClient, server: FakeServer) -> None:
     client.detect_faces(FRAMES[:, :60])
     client.detect_faces(np.zeros((4, 600, 600, 3), np.uint8))
     client.detect_faces(FRAMES)
@@ -72,36 +70,40 @@ def test_a_larger_call_takes_a_larger_region_in_place_of_the_small_one(
     assert server.registrations == 2
 
 
-def test_no_file_has_a_name_while_it_is_used(client: AvatarClient, server: FakeServer) -> None:
+def test_a_region_has_no_file_name_while_it_is_used(client: AvatarClient, server: FakeServer) -> None:
     client.detect_faces(FRAMES)
     assert server.regions
     assert not files()
 
 
-def test_a_server_that_refuses_is_not_asked_for_a_minute(
+def test_after_a_rejection_no_region_is_registered_for_a_minute(
     client: AvatarClient, server: FakeServer, clock: FakeClock
 ) -> None:
-    server.shares = False
-    want = client.detect_faces(FRAMES)[0]
-    server.shares = True
+    server.accepts_shared_memory = False
+    expected = client.detect_faces(FRAMES)[0]
+    server.accepts_shared_memory = True
     clock.now += 59
-    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], expected)
     assert (server.registrations, shared(server)) == (1, [False, False])
     clock.now += 2
-    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], expected)
     assert (server.registrations, shared(server)) == (2, [False, False, True])
 
 
-def test_a_server_that_forgot_costs_no_call(client: AvatarClient, server: FakeServer, clock: FakeClock) -> None:
-    want = client.detect_faces(FRAMES)[0]
-    server.regions.clear()  # as a restart leaves it
-    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+def test_no_call_fails_when_the_server_has_lost_its_regions(
+    client: AvatarClient, server: FakeServer, clock: FakeClock
+) -> None:
+    expected = client.detect_faces(FRAMES)[0]
+    server.regions.clear()  # as after a restart
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], expected)
     clock.now += 2
-    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], want)
+    np.testing.assert_array_equal(client.detect_faces(FRAMES)[0], expected)
     assert shared(server) == [True, False, True]
 
 
-def test_one_that_forgets_repeatedly_is_left_alone(client: AvatarClient, server: FakeServer, clock: FakeClock) -> None:
+def test_a_server_that_loses_its_regions_repeatedly_gets_no_more(
+    client: AvatarClient, server: FakeServer, clock: FakeClock
+) -> None:
     for _ in range(2):
         client.detect_faces(FRAMES)
         server.regions.clear()
@@ -111,7 +113,7 @@ def test_one_that_forgets_repeatedly_is_left_alone(client: AvatarClient, server:
     assert shared(server) == [True, False, True, False, False]
 
 
-def test_what_is_really_invalid_is_refused_as_ever(client: AvatarClient, server: FakeServer) -> None:
+def test_invalid_input_is_still_rejected(client: AvatarClient, server: FakeServer) -> None:
     frames = np.zeros((5, 100, 100, 3), np.uint8)
     with pytest.raises(InvalidRequest, match="<= 4"):
         client._infer(DETECT_FACES, frames)
@@ -119,16 +121,16 @@ def test_what_is_really_invalid_is_refused_as_ever(client: AvatarClient, server:
     assert shared(server)[-1]
 
 
-def test_calls_at_the_same_time_have_regions_of_their_own(client: AvatarClient, server: FakeServer) -> None:
+def test_concurrent_calls_use_different_regions(client: AvatarClient, server: FakeServer) -> None:
     wrong: list[int] = []
 
-    def ask(n: int) -> None:
+    def detect(n: int) -> None:
         frames = np.full((2, 150, 200, 3), n, np.uint8)
         for _ in range(10):
             if client.detect_faces(frames)[0][1, 0, 0] != n:
                 wrong.append(n)
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
+    threads = [threading.Thread(target=detect, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -162,19 +164,19 @@ if sys.argv[2] == "killed":
 """
 
 
-@pytest.mark.parametrize("how", ["ends", "killed"])
-def test_a_process_that_closes_nothing_leaves_no_file(server: FakeServer, how: str) -> None:
+@pytest.mark.parametrize("end", ["exits", "killed"])
+def test_a_process_that_does_not_close_its_client_leaves_no_file(server: FakeServer, end: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT, server.address, how],
+        [sys.executable, "-W", "error", "-c", SCRIPT, server.address, end],
         env={**os.environ, "PYTHONPATH": str(CLIENT)},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
-    assert done.returncode == (-signal.SIGKILL if how == "killed" else 0), done.stderr
+    assert done.returncode == (-signal.SIGKILL if end == "killed" else 0), done.stderr
     assert shared(server) == [True]
     assert not files()
-    if how == "ends":
+    if end == "exits":
         assert (done.stdout, done.stderr) == ("[]\n", "")
-        assert not server.regions  # its end lets go of them, too
+        assert not server.regions  # a normal exit unregisters them

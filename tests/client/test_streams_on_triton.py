@@ -1,4 +1,4 @@
-"""The streaming models on a live Triton, as the client sees them."""
+"""The client with the streaming models of a live Triton."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FRAMES = 25
 
 @pytest.fixture
 def client(triton: Triton) -> Iterator[AvatarClient]:
-    with AvatarClient(triton.grpc_address) as made:
-        yield made
+    with AvatarClient(triton.grpc_address) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def face(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    picture = cv2.imread(str(samples / "portrait.png"))
+    image = cv2.imread(str(samples / "portrait.png"))
     path = tmp_path_factory.mktemp("face") / "face.png"
-    cv2.imwrite(str(path), cv2.resize(picture, None, fx=0.4, fy=0.4))
+    cv2.imwrite(str(path), cv2.resize(image, None, fx=0.4, fy=0.4))
     return path
 
 
@@ -37,7 +37,9 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_wav(tmp_path_factory.mktemp("speech") / "speech.wav", tone(SECONDS))
 
 
-def test_a_video_comes_in_pieces_and_is_whole(client: AvatarClient, face: Path, speech: Path, tmp_path: Path) -> None:
+def test_a_video_is_received_in_chunks_and_is_complete(
+    client: AvatarClient, face: Path, speech: Path, tmp_path: Path
+) -> None:
     events = list(client.render(face, speech, quality="draft", pads=(0, 5, 0, 0)))
     summary = events[-1]
     assert isinstance(summary, Summary)
@@ -49,30 +51,32 @@ def test_a_video_comes_in_pieces_and_is_whole(client: AvatarClient, face: Path, 
     assert len(read_video(tmp_path / "out.mp4")) == FRAMES
 
 
-async def test_the_same_through_async(client: AvatarClient, face: Path, speech: Path) -> None:
-    first, second = await asyncio.gather(*[_last(client, face, speech) for _ in range(2)])
+async def test_concurrent_videos_are_received_with_async(client: AvatarClient, face: Path, speech: Path) -> None:
+    first, second = await asyncio.gather(*[_summary(client, face, speech) for _ in range(2)])
     assert first.frames == second.frames == FRAMES
 
 
-async def _last(client: AvatarClient, face: Path, speech: Path) -> Summary:
+async def _summary(client: AvatarClient, face: Path, speech: Path) -> Summary:
     events = [event async for event in client.render(face, speech)]
     assert isinstance(events[-1], Summary)
     return events[-1]
 
 
-def test_refusals_come_with_their_sentence(client: AvatarClient, face: Path, speech: Path) -> None:
+def test_a_rejection_has_the_message_of_the_service(client: AvatarClient, face: Path, speech: Path) -> None:
     with pytest.raises(InvalidRequest, match="face_file") as caught:
-        client.render(b"not a picture", speech).read()
+        client.render(b"not an image", speech).read()
     assert caught.value.code == 400
     with pytest.raises(InvalidRequest, match="pads"):
         client.render(face, speech, pads="wide").read()
     with pytest.raises(InvalidRequest, match="face_file"):
         client.render(b"", speech).read()
     with pytest.raises(InvalidRequest):
-        client.live(b"not a picture")
+        client.live(b"not an image")
 
 
-def test_a_cancelled_video_leaves_the_server_in_order(client: AvatarClient, face: Path, speech: Path) -> None:
+def test_after_a_cancelled_video_the_server_renders_the_next_one(
+    client: AvatarClient, face: Path, speech: Path
+) -> None:
     with client.render(face, speech) as rendering:
         next(rendering)
         rendering.cancel()
@@ -87,33 +91,35 @@ def test_the_command_writes_the_video(triton: Triton, face: Path, speech: Path, 
     assert len(read_video(out)) == FRAMES
 
 
-@pytest.mark.parametrize("form", ["bgr", "jpeg", "mouth"])
-def test_a_live_session_shows_what_is_said(client: AvatarClient, face: Path, form: str) -> None:
-    said = (tone(SECONDS) * 32767).astype(np.int16)
-    with client.live(face, format=form) as session:
-        assert (session.info.fps, session.info.frames, session.info.format) == (25, 1, form)
+@pytest.mark.parametrize("frame_format", ["bgr", "jpeg", "mouth"])
+def test_a_live_session_returns_a_frame_for_all_of_its_speech(
+    client: AvatarClient, face: Path, frame_format: str
+) -> None:
+    samples = (tone(SECONDS) * 32767).astype(np.int16)
+    with client.live(face, format=frame_format) as session:
+        assert (session.info.fps, session.info.frames, session.info.format) == (25, 1, frame_format)
         frames: list[Frame] = []
-        for piece in np.array_split(said, 20):
+        for piece in np.array_split(samples, 20):
             session.send(piece)
             frames += session.frames(block=False)
         session.end()
         frames += session
     assert session.summary is not None and session.summary.duration == SECONDS
-    assert session.summary.frames >= FRAMES  # and those in which the mouth closes
+    assert session.summary.frames >= FRAMES  # and those in which the mouth closes at the end
     assert [frame.index for frame in frames] == list(range(session.summary.frames))
     x1, y1, x2, y2 = frames[0].box
     for frame in frames:
-        if form == "jpeg":
+        if frame_format == "jpeg":
             assert frame.jpeg is not None and frame.image is None
-            picture = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
+            image = cv2.imdecode(np.frombuffer(frame.jpeg, np.uint8), cv2.IMREAD_COLOR)
         else:
             assert frame.image is not None and frame.jpeg is None
-            picture = frame.image
-        inside = (y2 - y1, x2 - x1, 3)
-        assert picture.shape == (inside if form == "mouth" else (session.info.height, session.info.width, 3))
+            image = frame.image
+        box_shape = (y2 - y1, x2 - x1, 3)
+        assert image.shape == (box_shape if frame_format == "mouth" else (session.info.height, session.info.width, 3))
 
 
-def test_a_session_that_is_left_makes_room_for_another(client: AvatarClient, face: Path) -> None:
+def test_a_cancelled_session_does_not_count_towards_the_limit(client: AvatarClient, face: Path) -> None:
     for _ in range(3):
         with client.live(face) as session:
             session.send(np.zeros(1600, np.float32))
