@@ -1,16 +1,25 @@
-"""The errors of the embedded server.
+"""The errors of the embedded server, each with the exit status of the command.
 
-EmbeddedError
+EmbeddedError (1)
 ├── MissingDependency       this machine cannot run the server; the message says what to install
 ├── BadRepository     the model repository does not exist or has no models
 ├── PortBusy          a port is in use; the message names the port and its flag
 ├── StartFailed       the server did not become ready; the message names the model and the reason
-└── ServerDied        the running server ended by itself
+└── ServerEnded (5)   the server was ready, and serves no more
+    ├── ModelDied (3)     the process of a model ended
+    ├── ModelHung (4)     a model does not answer, or the server is stopped
+    └── ServerDied (5)    the server ended by itself
 """
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
 class EmbeddedError(Exception):
     """Base of this package's errors; the message is for the operator."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class MissingDependency(EmbeddedError):
@@ -29,5 +38,23 @@ class StartFailed(EmbeddedError):
     """The server ended, or was stopped, before every model was ready."""
 
 
-class ServerDied(EmbeddedError):
+class ServerEnded(EmbeddedError):
+    """The server was ready, and serves no more. A supervisor starts another one."""
+
+    exit_status = 5
+
+
+class ModelDied(ServerEnded):
+    """The process of a model ended. The server cannot replace it."""
+
+    exit_status = 3
+
+
+class ModelHung(ServerEnded):
+    """A model does not answer, or the server itself is stopped."""
+
+    exit_status = 4
+
+
+class ServerDied(ServerEnded):
     """The running server ended by itself."""

@@ -1,0 +1,55 @@
+"""How many requests each model has finished, from Triton's page of Prometheus metrics. Standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+_SECONDS = 2.0  # limit for reading the page
+_FRESH_SECONDS = 1.0  # for which a page is not read again
+_FINISHED = re.compile(
+    r'^nv_inference_request_(?:success|failure)\{.*?model="(?P<model>[^"]+)".*\} (?P<count>\d+)', re.M
+)
+
+
+class Progress:
+    """Reads the page at most once a second, from any thread."""
+
+    def __init__(self, metrics_address: str) -> None:
+        """Prepare to read the page at `metrics_address`, host:port."""
+        self._address = metrics_address
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._counts: Mapping[str, int] | None = None
+
+    def finished(self, model: str) -> int | None:
+        """Return the number of requests that the model has finished, failed ones too; None where it is not known."""
+        with self._lock:
+            if time.monotonic() - self._read_at > _FRESH_SECONDS:
+                self._counts = self._read()
+                self._read_at = time.monotonic()
+            return None if self._counts is None else self._counts.get(model)
+
+    def _read(self) -> Mapping[str, int] | None:
+        connection = http.client.HTTPConnection(self._address, timeout=_SECONDS)
+        try:
+            connection.request("GET", "/metrics")
+            response = connection.getresponse()
+            page = response.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+        return parse(page) if response.status == http.client.OK else None
+
+
+def parse(page: str) -> Mapping[str, int]:
+    """Return the finished requests by model."""
+    counts: Counter[str] = Counter()
+    for found in _FINISHED.finditer(page):
+        counts[found["model"]] += int(found["count"])
+    return counts
