@@ -1,6 +1,7 @@
 """`python -m gateway`: read the settings, open the port, serve.
 
-Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 a setting is invalid.
+Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, or the start failed, 2 a setting is
+invalid.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ from avatar.settings import BadSetting, warn_of_old_names
 from . import logging_config
 from .settings import SETTINGS, Settings, load
 
-_STATUS = "Exit status: 0 stopped by a signal, 1 the port is in use or the start failed, 2 a setting is invalid."
+_STATUS = (
+    "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, or the start failed, "
+    "2 a setting is invalid."
+)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,10 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(**vars(arguments))
     except BadSetting as error:
         return _fail(str(error), 2)
-    from . import server  # here, because it loads the whole application: --help and usage errors need not wait
+    from . import (
+        descriptors,
+        server,
+    )  # here, because it loads the whole application: --help and usage errors need not wait
 
     logging_config.configure(settings.log_level, settings.log_format)
     warn_of_old_names(Settings, logging.getLogger("gateway"))
+    try:
+        settings = descriptors.fit(settings)
+    except descriptors.TooFewDescriptors as error:
+        return _fail(str(error), 1)
     try:
         listener = server.listen(settings.host, settings.port)
     except OSError as error:

@@ -20,11 +20,13 @@ from avatar.resources.cache import Cache, open_cache
 from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
 
-from . import error_handlers
+from . import docs_pages, error_handlers
+from .clients import ClientShares
 from .errors import FACE_MISSING_AT
 from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
 from .openapi import FORM_NAME, FORM_SCHEMA
+from .other_methods import head_and_options
 from .routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
@@ -67,23 +69,28 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         description=_DESCRIPTION,
         version=version("talking-avatar"),
         lifespan=lifespan,
+        openapi_url=docs_pages.OPENAPI if settings.docs else None,
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.metrics = metrics
-    app.include_router(router)
+    routers = (router, docs_pages.router) if settings.docs else (router,)
+    for each in (*routers, head_and_options(*routers)):
+        app.include_router(each)
     error_handlers.install(app)
-    _add_middleware(app, metrics)
+    _add_middleware(app, metrics, settings)
     return app
 
 
-def _add_middleware(app: FastAPI, metrics: Metrics) -> None:
+def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings) -> None:
     """The middleware that is added last is the outermost."""
     app.add_middleware(InternalErrorMiddleware)
     app.add_middleware(
         CORSMiddleware,
-        allow_origins=["*"],
+        allow_origins=settings.cors_origins,
         allow_methods=["*"],
         allow_headers=["*"],
-        allow_credentials=True,
+        allow_credentials=settings.cors_credentials,
         expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, FACE_MISSING_AT, STAND_INS, "Retry-After"],
     )
     app.add_middleware(RequestContext, metrics=metrics)
@@ -107,7 +114,7 @@ async def _service(
     jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
-        yield Service(settings, client, job, workspace, jobs)
+        yield Service(settings, client, job, workspace, jobs, ClientShares(settings.jobs_per_client))
     finally:
         jobs.close(grace=0)
         await workspace.wait_unused()

@@ -34,9 +34,9 @@ async def _client_error(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     _record(request, error)
-    after = error.retry_after if isinstance(error, Unavailable) else 1
+    status, after = (error.status, error.retry_after) if isinstance(error, Unavailable) else (503, 1)
     logger.warning("unavailable: %s", error)
-    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": str(after)})
+    return JSONResponse({"detail": str(error)}, status, {"Retry-After": str(after)})
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:

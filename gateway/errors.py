@@ -4,8 +4,10 @@
     ├── ClientError         400  {"detail": message}
     │   ├── MalformedForm   400
     │   ├── UploadStalled   408
-    │   └── TooLarge        413
+    │   ├── TooLarge        413
+    │   └── EncodedForm     415
     └── Unavailable         503  with Retry-After
+        ├── TooManyJobs     429  one client holds its share of the places
         ├── Busy            503
         └── ShuttingDown    503
     ClientDisconnected      no response is sent; 499 in the log
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from avatar.errors import ClientError
+from avatar.errors import ClientError, Unavailable
 
 FACE_MISSING_AT = "X-Avatar-Face-Missing-At"
 INTERNAL_ERROR = "InternalError"  # the `kind` label of every unexpected exception in the metrics
@@ -29,10 +31,30 @@ class MalformedForm(ClientError):
     """The body is not a readable multipart form."""
 
 
+def malformed(reason: str) -> MalformedForm:
+    """Return the error of a body that is not a valid form."""
+    return MalformedForm(f"invalid multipart form: {reason}")
+
+
 class UploadStalled(ClientError):
-    """The client sent no data for longer than the upload timeout."""
+    """The client sent no data for longer than the upload timeout, or sent it slower than the least rate."""
 
     status = 408
+
+
+class EncodedForm(ClientError):
+    """The body is compressed: images and audio are compressed already, and a small body could become a huge one."""
+
+    status = 415
+
+
+class TooManyJobs(Unavailable):
+    """One client has as many requests under way as one client may have.
+
+    The status is 429, not 503: a balancer takes a server that answers 503 for a failing one.
+    """
+
+    status = 429
 
 
 class ClientDisconnected(Exception):

@@ -18,10 +18,15 @@ from starlette.types import Scope
 
 from avatar.errors import Busy
 
+from .connection import REASONS
+from .errors import TooManyJobs
+
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 
 OTHER = "other"  # label of an unknown path, and of a method that is not an HTTP method
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# The label of a rejected request, by the class of its error.
+_REJECTIONS = {Busy.__name__: "queue", TooManyJobs.__name__: "client"}
 # Buckets: from a ping to an hour of speech on two cores.
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
@@ -51,7 +56,12 @@ REQUEST_SECONDS = Metric(
 ERRORS = Metric("avatar_errors_total", "counter", ("kind",), "Requests that ended in an error, by class of the error.")
 RUNNING = Metric("avatar_jobs_running", "gauge", (), "Jobs that are running.")
 WAITING = Metric("avatar_jobs_waiting", "gauge", (), "Requests that have been uploaded and wait in the queue.")
-REJECTED = Metric("avatar_jobs_rejected_total", "counter", (), "Requests rejected because the queue was full.")
+REJECTED = Metric(
+    "avatar_jobs_rejected_total",
+    "counter",
+    ("reason",),
+    "Rejected requests; `reason` is `queue` (the queue was full) or `client` (one client had its share of the places).",
+)
 # The old name of REJECTED, counted for one more release.
 REFUSED = Metric("avatar_jobs_refused_total", "counter", (), f"Deprecated: the old name of {REJECTED.name}.")
 STAGE_SECONDS = Metric(
@@ -64,6 +74,14 @@ FRAMES = Metric("avatar_frames_total", "counter", (), "Frames of all rendered vi
 UPLOAD_BYTES = Metric("avatar_upload_bytes_total", "counter", (), "Bytes of request bodies received.")
 CACHE_LOOKUPS = Metric(
     "avatar_cache_lookups_total", "counter", ("result",), "Lookups in the avatar cache; `result` is `hit` or `miss`."
+)
+CONNECTIONS = Metric("avatar_connections", "gauge", (), "Open connections.")
+CLOSED_CONNECTIONS = Metric(
+    "avatar_connections_closed_total",
+    "counter",
+    ("reason",),
+    "Connections that the gateway ended. `reason`: `head` (no whole request came in time), `limit` and `client_limit` "
+    "(too many connections, in all or from one address), `slow_upload`, `slow_download` (slower than the least rate).",
 )
 
 # Tests compare the documentation and the dashboard with this table. `process_*` is exported too.
@@ -79,6 +97,8 @@ METRICS = (
     FRAMES,
     UPLOAD_BYTES,
     CACHE_LOOKUPS,
+    CONNECTIONS,
+    CLOSED_CONNECTIONS,
 )
 
 
@@ -93,17 +113,32 @@ class Metrics:
         self._errors = _counter(ERRORS, registry)
         self._running = Gauge(RUNNING.name, RUNNING.description, registry=registry)
         self._waiting = Gauge(WAITING.name, WAITING.description, registry=registry)
-        self._rejected = (_counter(REJECTED, registry), _counter(REFUSED, registry))
+        self._rejected = _counter(REJECTED, registry)
+        self._refused = _counter(REFUSED, registry)
         self._stages = _histogram(STAGE_SECONDS, registry)
         self._frames = _counter(FRAMES, registry)
         self._upload_bytes = _counter(UPLOAD_BYTES, registry)
         self._cache_lookups = _CacheLookups()
         registry.register(self._cache_lookups)
+        self._connections = Gauge(CONNECTIONS.name, CONNECTIONS.description, registry=registry)
+        self._closed_connections = _counter(CLOSED_CONNECTIONS, registry)
+        for reason in _REJECTIONS.values():
+            self._rejected.labels(reason)  # a rate needs the first sample to be 0
+        for reason in REASONS:
+            self._closed_connections.labels(reason)
 
     def watch_jobs(self, running: Callable[[], int], waiting: Callable[[], int]) -> None:
         """Read the numbers of running and waiting jobs from these functions whenever the metrics are read."""
         self._running.set_function(running)
         self._waiting.set_function(waiting)
+
+    def watch_connections(self, number: Callable[[], int]) -> None:
+        """Read the number of open connections from this function whenever the metrics are read."""
+        self._connections.set_function(number)
+
+    def count_closed_connection(self, reason: str) -> None:
+        """Count a connection that the gateway ended."""
+        self._closed_connections.labels(reason).inc()
 
     def watch_cache(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
         """Read the cache's hits and misses from these functions whenever the metrics are read."""
@@ -122,9 +157,9 @@ class Metrics:
     def count_error(self, kind: str) -> None:
         """Count a request that ended in an error of this class."""
         self._errors.labels(kind).inc()
-        if kind == Busy.__name__:
-            for counter in self._rejected:
-                counter.inc()
+        if kind in _REJECTIONS:
+            self._rejected.labels(_REJECTIONS[kind]).inc()
+            self._refused.inc()
 
     def observe_render(self, frames: int, stages: Mapping[str, float]) -> None:
         """Count a rendered video: its frames, and the seconds of each stage."""

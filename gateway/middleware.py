@@ -50,7 +50,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[ID_HEADER] = identity
+                headers = MutableHeaders(scope=message)
+                headers[ID_HEADER] = identity
+                headers["X-Content-Type-Options"] = "nosniff"
             await send(message)
 
         async def receive_counted() -> Message:

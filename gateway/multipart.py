@@ -1,22 +1,29 @@
-"""Parse a multipart form while it arrives, and write its files straight into the request's folder.
+"""Read a multipart form while it arrives, and write its files straight into the request's folder.
 
 Starlette's form parser would spool the files elsewhere first, and check their size only afterwards.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from python_multipart.exceptions import FormParserError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from avatar.errors import InvalidField, TooLarge
 from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
 
-from .errors import MalformedForm
+from .errors import MalformedForm, malformed
+from .preamble import Preamble
 
 _MAX_ECHO = 40  # characters of an unknown field's name that the error repeats
 _MAX_PARTS = 100  # fields per form; about twenty are documented
+_MAX_HEADERS = 100  # per part
+_MAX_HEADER_BYTES = 16 * 1024  # per header of a part
+_PLAIN_ENCODINGS = (b"", b"binary", b"8bit", b"7bit")  # a part in any other would have to be decoded
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)  # `filename*` as well: some clients send it alone
 _FLUSH_BYTES = 1024 * 1024  # bytes to collect before a thread writes them
 
 
@@ -53,7 +60,8 @@ class FormReader:
         self._unwritten: list[tuple[Path, bytearray]] = []
         self._unwritten_bytes = 0
         self._header = (bytearray(), bytearray())  # name and value of the header being read
-        self._disposition = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._received = 0
         self._part: _Part | None = None  # None: skip this field
         self._parts = 0
         self._complete = False
@@ -70,9 +78,12 @@ class FormReader:
                     "on_part_end": self._on_part_end,
                     "on_end": self._on_end,
                 },
+                max_header_count=_MAX_HEADERS,
+                max_header_size=_MAX_HEADER_BYTES,
             )
         except FormParserError as error:
-            raise MalformedForm(f"invalid multipart form: {error}") from error
+            raise malformed("its boundary is too long") from error
+        self._preamble = Preamble(boundary)
 
     @property
     def should_flush(self) -> bool:
@@ -81,10 +92,15 @@ class FormReader:
 
     def feed(self, data: bytes) -> None:
         """Parse the next bytes. Raises MalformedForm, TooLarge and InvalidField (also for a duplicate field)."""
+        self._received += len(data)
+        data = self._preamble.feed(data)
         try:
             self._parser.write(data)
-        except FormParserError as error:
-            raise MalformedForm(f"invalid multipart form: {error}") from error
+        except MultipartParseError as error:
+            place = self._received - len(data) + max(0, error.offset)
+            raise malformed(
+                f"it is damaged, or a part has more than {_MAX_HEADERS} headers, at byte {place}"
+            ) from error
 
     def flush(self) -> None:
         """Write the collected data to the disk. This call blocks, so run it in a thread."""
@@ -97,32 +113,35 @@ class FormReader:
     def finish(self) -> Form:
         """Return the form, after its last byte and the last flush. Raises MalformedForm when bytes are missing."""
         if not self._complete:
-            raise MalformedForm("invalid multipart form: it ends before its closing boundary")
+            raise malformed("it ends before its closing boundary")
         return self._form
 
     def _on_part_begin(self) -> None:
-        self._disposition = b""
+        self._headers = {}
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise MalformedForm(f"the form has too many fields; at most {_MAX_PARTS} are allowed")
 
     def _on_header_end(self) -> None:
         name, value = self._header
-        if name.lower() == b"content-disposition":
-            self._disposition = bytes(value)
+        self._headers[bytes(name).lower()] = bytes(value)
         self._header = (bytearray(), bytearray())
 
     def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
+        disposition = self._headers.get(b"content-disposition", b"")
+        _, options = parse_options_header(disposition)
         if b"name" not in options:
-            raise MalformedForm("invalid multipart form: a part has no name")
+            raise malformed("a part has no name")
         name = options[b"name"].decode("utf-8", "replace")
         if name in self._form:  # ambiguous: either of the two could be meant
             raise InvalidField(name, "duplicate field; send it once")
         known = name in FILES or name in TEXTS
         if self._strict and not known:
             raise InvalidField(ascii(name[:_MAX_ECHO]), "unknown field")
-        self._part = _Part(name, is_file=b"filename" in options) if known else None
+        if known and self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
+            raise InvalidField(name, "its Content-Transfer-Encoding is not supported; send the bytes as they are")
+        is_file = _FILE_NAME.search(_QUOTED.sub(b"", disposition)) is not None
+        self._part = _Part(name, is_file) if known else None
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from avatar.errors import ShuttingDown
 
 from . import metrics, middleware
+from .download import Download
 from .errors import FACE_MISSING_AT, Problem
 from .openapi import FORM_NAME
 from .service import RenderedForm, Service
@@ -97,8 +98,10 @@ _VIDEO = {
         400: _problem(
             "Invalid input, or a frame without a face; `detail` names the field and the reason.", _MISSING_AT
         ),
-        408: _problem("Upload timed out: no data was received for too long."),
+        408: _problem("Upload timed out: no data was received for too long, or the upload is too slow."),
         413: _problem("A file exceeds the size limit."),
+        415: _problem("The body is compressed."),
+        429: _problem("This client address has as many requests under way as one may have.", _RETRY_AFTER),
         500: _problem("Internal error; the log has the details under the request id."),
         503: _problem("Triton is not ready, or the queue is full.", _RETRY_AFTER),
     },
@@ -112,7 +115,7 @@ async def make_avatar(
     setattr(request.state, middleware.STAGES, rendered.stages)
     setattr(request.state, middleware.FRAMES, rendered.result.frames)
     kind = MP4 if rendered.path.suffix == ".mp4" else WEBM
-    response = FileResponse(rendered.path, media_type=kind, headers=_headers(rendered))
+    response = Download(rendered.path, media_type=kind, headers=_headers(rendered), settings=service.settings)
     del response.headers["accept-ranges"]  # a response to POST has no ranges
     return response
 

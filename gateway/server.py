@@ -8,11 +8,16 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from .app import create_app
+from .clients import is_proxy
+from .connection import BACKLOG, Connection, ConnectionLimits, ConnectionPool
+from .metrics import Metrics
 from .service import Service
 from .settings import Settings
 
@@ -30,6 +35,11 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=cast("type[asyncio.Protocol]", partial(Connection, pool=_pool(app, settings))),
+                ws="none",
+                proxy_headers=False,  # else uvicorn believes X-Forwarded-For from this machine: see gateway.clients
+                backlog=BACKLOG,
+                timeout_keep_alive=settings.keep_alive_timeout,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
@@ -79,10 +89,24 @@ class Server(uvicorn.Server):
         self.force_exit = True
 
 
+def _pool(app: FastAPI, settings: Settings) -> ConnectionPool:
+    metrics: Metrics = app.state.metrics
+    limits = ConnectionLimits(
+        most=settings.max_connections,
+        most_per_client=settings.max_connections // 2,
+        head_seconds=settings.header_timeout,
+        send_seconds=settings.upload_timeout,
+        min_rate=settings.transfer_min_rate,
+    )
+    pool = ConnectionPool(limits, partial(is_proxy, trusted=settings.trusted_proxies), metrics.count_closed_connection)
+    metrics.watch_connections(lambda: pool.open)
+    return pool
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket; port 0 picks a free port. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:

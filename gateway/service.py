@@ -20,6 +20,7 @@ from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
 
 from .cancellation import run_until_disconnect
+from .clients import ClientShares, client_of
 from .logging_config import request_id
 from .settings import Settings
 from .uploads import receive_form
@@ -47,10 +48,12 @@ class Service:
     render: Render
     workspace: Workspace
     jobs: Admission
+    shares: ClientShares
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:
         """Receive the form into `folder`, wait in the queue, run the job. Raises what `gateway.errors` lists."""
-        with self.jobs.admit():
+        client = client_of(request, self.settings.trusted_proxies)
+        with self.shares.hold(client), self.jobs.admit():
             start = time.perf_counter()
             form = await run_until_disconnect(receive_form(request, folder, self.settings), self.jobs.stopped)
             job = parse(form, folder, request_id.get(), self.settings.limits)

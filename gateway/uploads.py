@@ -8,14 +8,16 @@ from pathlib import Path
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
+from starlette.types import Message
 
 from avatar.errors import TooLarge
 from avatar.form.parse import Form
 from lipsync.tensors import FACE_FILE, SPEECH_FILE
 
-from .errors import ClientDisconnected, MalformedForm, UploadStalled
+from .errors import ClientDisconnected, EncodedForm, MalformedForm, UploadStalled, malformed
 from .multipart import FormReader
 from .settings import Settings
+from .transfer import Pace
 
 
 async def receive_form(request: Request, folder: Path, settings: Settings) -> Form:
@@ -23,18 +25,20 @@ async def receive_form(request: Request, folder: Path, settings: Settings) -> Fo
 
     Raises:
         MalformedForm: the body is not a readable multipart form.
+        EncodedForm: the body is compressed.
         InvalidField: a field is invalid, duplicate, or (in strict mode) unknown.
         TooLarge: a file or the body exceeds its limit; raised before the body is read if Content-Length shows it.
-        UploadStalled: no data arrived for `settings.upload_timeout` seconds.
+        UploadStalled: no data arrived for `settings.upload_timeout` seconds, or less than the least rate.
         ClientDisconnected: the client closed the connection.
     """
+    _check_encoding(request.headers.get("content-encoding", ""))
     boundary = _boundary(request.headers.get("content-type"))
     reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > settings.max_form_bytes:
         raise _form_too_large(settings)
     received = 0
-    async for data in _body(request, settings.upload_timeout):
+    async for data in _body(request, settings):
         received += len(data)
         if received > settings.max_form_bytes:
             raise _form_too_large(settings)
@@ -45,12 +49,17 @@ async def receive_form(request: Request, folder: Path, settings: Settings) -> Fo
     return reader.finish()
 
 
+def _check_encoding(encoding: str) -> None:
+    if encoding.strip().lower() not in ("", "identity"):
+        raise EncodedForm(f"the Content-Encoding {encoding[:40]!a} is not supported; send the form uncompressed")
+
+
 def _boundary(content_type: str | None) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         raise MalformedForm("send the form as multipart/form-data")
     if not options.get(b"boundary"):
-        raise MalformedForm("invalid multipart form: its Content-Type has no boundary")
+        raise malformed("its Content-Type has no boundary")
     return options[b"boundary"]
 
 
@@ -60,15 +69,29 @@ def _form_too_large(settings: Settings) -> TooLarge:
     )
 
 
-async def _body(request: Request, timeout: float) -> AsyncIterator[bytes]:  # noqa: ASYNC109 - per message
-    """Yield the chunks of the body; at most `timeout` seconds may pass between two of them."""
+async def _body(request: Request, settings: Settings) -> AsyncIterator[bytes]:
+    """Yield the chunks of the body. The time that the consumer takes for a chunk is not counted against the client."""
+    now = asyncio.get_running_loop().time
+    pace = Pace(settings.transfer_seconds, settings.transfer_min_rate, now())
     more = True
     while more:
-        try:
-            message = await asyncio.wait_for(request.receive(), timeout)
-        except TimeoutError:
-            raise UploadStalled(f"upload timed out: no data received for {timeout:g} s") from None
+        message = await _receive(request, settings.upload_timeout, pace)
         if message["type"] == "http.disconnect":
             raise ClientDisconnected
         more = message.get("more_body", False)
-        yield message.get("body", b"")
+        data = message.get("body", b"")
+        pace.advance(len(data))
+        waited_from = now()
+        yield data
+        pace.excuse(now() - waited_from)
+
+
+async def _receive(request: Request, pause: float, pace: Pace) -> Message:
+    left = pace.left(asyncio.get_running_loop().time())
+    try:
+        async with asyncio.timeout(min(pause, left)):
+            return await request.receive()
+    except TimeoutError:
+        if left > pause:
+            raise UploadStalled(f"upload timed out: no data received for {pause:g} s") from None
+        raise UploadStalled(f"upload timed out: it is too slow; {pace.rule}") from None

@@ -88,21 +88,23 @@ async def test_models_that_are_down_are_counted(serve: Serve) -> None:
 
 async def test_running_queued_and_rejected_jobs_are_counted(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
-    async with serve(max_jobs=1, max_queued=1) as client:
+    async with serve(max_jobs=1, max_queued=1, max_jobs_per_client=0) as client:
         posts = [asyncio.create_task(client.post("/", files=form())) for _ in range(2)]
         await render.reached(1)
         jobs = service_of(client).jobs
         await eventually(lambda: jobs.queued == 1)
         assert (await client.post("/", files=form())).status_code == 503
         samples = await read(client)
-        names = ("avatar_jobs_running", "avatar_jobs_waiting", "avatar_jobs_rejected_total")
-        assert [value(samples, name) for name in names] == [1, 1, 1]
+        names = ("avatar_jobs_running", "avatar_jobs_waiting")
+        assert [value(samples, name) for name in names] == [1, 1]
+        assert value(samples, "avatar_jobs_rejected_total", reason="queue") == 1
+        assert value(samples, "avatar_jobs_rejected_total", reason="client") == 0
         assert value(samples, "avatar_jobs_refused_total") == 1  # the old name of the metric above
         assert value(samples, "avatar_errors_total", kind="Busy") == 1
         render.gate.set()
         await asyncio.gather(*posts)
         samples = await read(client)
-        assert [value(samples, name) for name in names] == [0, 0, 1]
+        assert [value(samples, name) for name in names] == [0, 0]
 
 
 async def test_lookups_in_the_avatar_cache_are_counted(serve: Serve, tmp_path: Path) -> None:

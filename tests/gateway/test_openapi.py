@@ -21,10 +21,11 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
 async def test_the_schema_documents_the_responses(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     responses = schema["paths"]["/"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "408", "413", "500", "503"}
+    assert set(responses) == {"200", "400", "408", "413", "415", "429", "500", "503"}
     assert list(responses["200"]["content"]) == ["application/mp4", "video/webm"]
-    assert "Retry-After" in responses["503"]["headers"]
-    for status in ("400", "413", "503"):
+    for status in ("429", "503"):
+        assert "Retry-After" in responses[status]["headers"]
+    for status in ("400", "408", "413", "415", "429", "503"):
         assert responses[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
     assert schema["info"]["title"]
     assert schema["info"]["description"]

@@ -45,7 +45,7 @@ async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_wait(serve:
 
 async def test_a_request_over_the_limit_is_rejected_until_another_ends(serve: Serve, render: FakeRender) -> None:
     render.gate.clear()
-    async with serve(max_jobs=1, max_queued=1) as client:
+    async with serve(max_jobs=1, max_queued=1, max_jobs_per_client=0) as client:
         posts = [asyncio.create_task(post(client, b"face")) for _ in range(2)]
         await render.reached(1)
         await eventually(lambda: queued(client) == 1)

@@ -1,0 +1,43 @@
+"""The response that sends a video, and gives up on a client that takes it in too slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
+
+from .connection import ABORT
+from .settings import Settings
+from .transfer import Pace
+
+logger = logging.getLogger(__name__)
+
+
+class Download(FileResponse):
+    """A file that the client has to take in at the least rate of the settings: until then it is kept on the disk."""
+
+    def __init__(self, path: Path, *, settings: Settings, **options: Any) -> None:  # noqa: ANN401 - FileResponse's
+        super().__init__(path, **options)
+        self._file = path
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or close the connection when its time is over."""
+        now = asyncio.get_running_loop().time()
+        pace = Pace(self._settings.transfer_seconds, self._settings.transfer_min_rate, now)
+        pace.advance(self._file.stat().st_size)
+        try:
+            async with asyncio.timeout(pace.left(now)) as limit:
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            if not limit.expired() or ABORT not in scope["state"]:
+                raise
+            logger.info("download timed out: it is too slow; %s", pace.rule)
+            scope["state"][ABORT]("slow_download")
+            await asyncio.sleep(
+                0
+            )  # uvicorn learns now that the connection is closed, and expects no more of the response
