@@ -19,11 +19,12 @@ from avatar_client.region_pool import NewRegion, Region, Registration
 from lipsync import tensors
 from lipsync.arrays import Array, Boxes, Floats, Images, Labels
 from lipsync.errors import InvalidInput
-from lipsync.tensors import FACE_SIZE, Model
+from lipsync.tensors import FACE_SIZE, Model, Tensor
 
 from ..errors import AvatarError, Unavailable
 from ..options import Generator
 from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .readiness import CALL_SECONDS, Readiness, lost_model, tiny_inputs
 from .shared_memory import SharedMemoryPool
 from .shm_layout import Layout, TensorInput, plan_layout, stacked, validated, write
 
@@ -45,9 +46,9 @@ CHANNEL = (
     ("grpc.max_send_message_length", -1),  # no limit: frames of any size that the job accepts
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),  # a proxy that is set for downloads does not lead to Triton
-    # a server that restarts is found within two seconds instead of two minutes
+    # a server that restarts is found within a second instead of two minutes
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
     # the deadlines of calls detect a server that vanished; Triton closes connections whose pings come less than five
     # minutes apart
     ("grpc.keepalive_time_ms", 310_000),
@@ -86,9 +87,15 @@ class GrpcInferenceClient:
         self._token = Token(token, token_file)
         self._connection: InferenceServerClient | None = None
         self._pool: SharedMemoryPool | None = None
+        self._readiness = Readiness(self._call_tiny)
+        self._generators: set[Model] = set()  # those that jobs have used
 
     async def check_ready(self) -> None:
-        """As `InferenceClient`; returns within two seconds."""
+        """As `InferenceClient`; returns within five seconds. What is found out is remembered for some seconds."""
+        await self._readiness.check(self._check_loaded, self._generators)
+
+    async def _check_loaded(self) -> None:
+        """Ask the server which models it has; that they answer is another question."""
         calls = [self._client.is_server_ready(client_timeout=READY_SECONDS)]
         calls += [self._client.is_model_ready(model.name, client_timeout=READY_SECONDS) for model in REQUIRED_MODELS]
         ready = await _result(_all(calls), "the models")
@@ -118,6 +125,7 @@ class GrpcInferenceClient:
 
     async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
         """As `InferenceClient`."""
+        self._generators.add(GENERATORS[generator])
         shape = (len(windows), FACE_SIZE, FACE_SIZE, 3)
         (mouths,) = await self._infer(LIPSYNC[generator], frames, boxes, windows, output_shape=shape)
         return mouths
@@ -129,6 +137,7 @@ class GrpcInferenceClient:
 
     async def close(self) -> None:
         """As `InferenceClient`; calls in flight raise Unavailable, a later call connects again."""
+        self._readiness.failed()
         connection, self._connection = self._connection, None
         pool, self._pool = self._pool, None
         if connection:
@@ -150,7 +159,15 @@ class GrpcInferenceClient:
         `output_shape` is the shape of the only output, where it is known in advance: then it can be written to shared
         memory.
         """
-        layout = plan_layout(model, inputs, output_shape)
+        try:
+            outputs = await self._infer_once(model, plan_layout(model, inputs, output_shape), inputs)
+        except Unavailable:
+            self._readiness.failed()
+            raise
+        self._readiness.answered(model)
+        return outputs
+
+    async def _infer_once(self, model: Model, layout: Layout, inputs: Sequence[TensorInput]) -> list[Array]:
         if self._shared_memory and layout.size and self._pool is None:
             self._pool = SharedMemoryPool(_Registry(self._address, self._token), self._timeout)
         pool = self._pool
@@ -173,6 +190,10 @@ class GrpcInferenceClient:
         pool.invalidate()
         return outputs
 
+    async def _call_tiny(self, model: Model) -> None:
+        sent = [_message(*pair) for pair in tiny_inputs(model)]
+        await _result(self._client.infer(model.name, sent, client_timeout=2 * CALL_SECONDS), model.name)
+
     async def _send(
         self, model: Model, inputs: Sequence[TensorInput], layout: Layout, region: Region | None = None
     ) -> list[Array]:
@@ -193,14 +214,21 @@ def _inputs(model: Model, values: Sequence[TensorInput], layout: Layout, region:
     inputs = []
     for tensor, each, span in zip(model.inputs, values, layout.inputs, strict=True):
         shape = validated(tensor, each).shape
-        sent = InferInput(tensor.name, list(shape), tensor.dtype)
         if region and span:
+            sent = InferInput(tensor.name, list(shape), tensor.dtype)
             write(each, region.array(span.offset, shape, tensor.numpy))
             sent.set_shared_memory(region.name, span.nbytes, span.offset)
         else:
-            sent.set_data_from_numpy(stacked(each))
+            sent = _message(tensor, stacked(each))
         inputs.append(sent)
     return inputs
+
+
+def _message(tensor: Tensor, array: Array) -> InferInput:
+    """Return an input that is sent in the message."""
+    sent = InferInput(tensor.name, list(array.shape), tensor.dtype)
+    sent.set_data_from_numpy(array)
+    return sent
 
 
 class _Registry:
@@ -269,6 +297,8 @@ async def _result(call: Awaitable[T], name: str) -> T:
             raise Unavailable(f"{name} did not answer in time") from error
         if status in _UNREACHABLE:
             raise Unavailable(f"{name} cannot be reached") from error
+        if model := lost_model(str(error.message())):
+            raise Unavailable(f"{model} cannot be reached: its process died or is stopped") from error
         raise AvatarError(f"{name} failed") from error
 
 

@@ -13,7 +13,9 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from avatar.errors import AvatarError, ClientError, Unavailable
+from avatar.inference import readiness
 from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
+from avatar.inference.readiness import NEEDED
 from avatar.options import Generator
 from avatar.testing import FakeInference
 from avatar_client.region_file import FOLDER
@@ -33,6 +35,8 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.hang = False
         self.up = True
         self.missing: set[str] = set()
+        self.dead: set[str] = set()
+        self.silent: set[str] = set()
         self.stand_ins: set[str] = set()
         self.requests: list[Any] = []
         self.shares = False  # whether it has access to our /dev/shm
@@ -62,6 +66,13 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.requests.append(request)
         self._note(request.model_name, context)
         await self._fault(context)
+        if request.model_name in self.dead:
+            stub = f"in ensemble 'x', Stub process '{request.model_name}_0_0' is not healthy."
+            await context.abort(grpc.StatusCode.INTERNAL, stub)
+        if request.model_name in self.silent:
+            await asyncio.Event().wait()
+        if not request.outputs:  # a tiny call, whose answer nobody reads
+            return service_pb2.ModelInferResponse(model_name=request.model_name)
         height, width = (*request.inputs[0].shape, 1)[:2]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)
         output = response.outputs.add(name="labels", datatype="INT32")
@@ -209,6 +220,10 @@ async def test_every_call_has_a_deadline() -> None:
         "model ready",
         "config",
         "mel_spectrogram",
+        "s3fd",
+        "face_nms",
+        "face_crop",
+        "wav2lip",
         "detect_faces",
         "lipsync",
         "segmentation",
@@ -252,6 +267,52 @@ async def test_a_server_without_a_model_is_not_ready(model: str) -> None:
     async with serving() as (server, models):
         server.missing = {model}
         with pytest.raises(Unavailable, match=rf"not ready: {model}$"):
+            await models.check_ready()
+
+
+@pytest.mark.parametrize("model", [model.name for model in NEEDED])
+async def test_a_model_whose_process_died_is_not_ready_and_is_named(model: str) -> None:
+    async with serving() as (server, models):
+        server.dead = {model}
+        with pytest.raises(Unavailable, match=rf"not ready: {model} cannot be reached: its process died"):
+            await models.check_ready()
+
+
+async def test_a_model_whose_process_died_is_unavailable_and_the_next_check_asks_again() -> None:
+    async with serving() as (server, models):
+        await models.check_ready()
+        server.dead = {"segmentation"}
+        with pytest.raises(Unavailable, match="segmentation cannot be reached"):
+            await models.segment(IMAGE)
+        with pytest.raises(Unavailable, match="not ready: segmentation"):
+            await models.check_ready()
+        server.dead = set()
+        await models.check_ready()
+
+
+async def test_a_model_that_never_answers_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "CALL_SECONDS", 0.2)
+    async with serving() as (server, models):
+        server.silent = {"wav2lip"}
+        with pytest.raises(Unavailable, match="not ready: wav2lip does not answer"):
+            await models.check_ready()
+
+
+async def test_concurrent_checks_share_their_calls_and_the_answer_is_remembered() -> None:
+    async with serving() as (server, models):
+        for _ in range(2):
+            await asyncio.gather(*(models.check_ready() for _ in range(20)))
+        assert [call for call, _ in server.calls].count("wav2lip") == 1
+
+
+async def test_the_second_generator_is_checked_once_a_job_has_used_it() -> None:
+    async with serving() as (server, models):
+        server.dead = {"wav2lip_gan", "lipsync_gan"}
+        await models.check_ready()
+        windows = np.zeros((1, 80, 16), np.float32)
+        with pytest.raises(Unavailable):
+            await models.lipsync(IMAGE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP_GAN)
+        with pytest.raises(Unavailable, match="not ready: wav2lip_gan"):
             await models.check_ready()
 
 
