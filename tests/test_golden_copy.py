@@ -1,4 +1,4 @@
-"""The project carries a copy of the golden data and of the sample media; it must stay equal to the originals."""
+"""The copies of the golden data and of the sample media in this project equal the originals."""
 
 import hashlib
 from pathlib import Path
@@ -21,15 +21,15 @@ def _digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def test_the_golden_data_is_untouched(golden: Path) -> None:
+def test_the_golden_data_is_unchanged(golden: Path) -> None:
     assert _digest(golden) == GOLDEN_DIGEST
 
 
-def test_the_golden_data_equals_the_shared_one_where_it_stands_beside_the_project(golden: Path) -> None:
+def test_the_golden_data_equals_the_shared_one_if_that_exists(golden: Path) -> None:
     shared = golden.parents[2] / "shared" / "golden"
     assert _digest(shared if shared.is_dir() else golden) == GOLDEN_DIGEST
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_the_credited_media_are_untouched(samples: Path, name: str) -> None:
+def test_the_credited_media_are_unchanged(samples: Path, name: str) -> None:
     assert hashlib.sha256((samples / name).read_bytes()).hexdigest() == SAMPLES[name]

@@ -9,19 +9,19 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = {"lipsync", "export", "embedded", "avatar", "gateway", "bench", "demo", "avatar_client"}
 MODELS = sorted((ROOT / "model_repository").glob("*/1/model.py"))
 BACKENDS = sorted((ROOT / "embedded" / "backends").glob("*/model.py"))
-# these two models run the whole job
+# these two models run whole jobs
 JOB_MODELS = ("avatar", "live")
 
 
 def imports(file: Path) -> set[str]:
     """Return the full names of the modules that a file imports."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return found
+            names.add(node.module)
+    return names
 
 
 def packages(file: Path) -> set[str]:
@@ -34,7 +34,7 @@ def test_there_are_models_and_backends() -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.parts[-3])
-def test_a_model_imports_only_lipsync_or_what_runs_the_job(model: Path) -> None:
+def test_a_model_imports_only_lipsync_or_the_code_of_the_job(model: Path) -> None:
     if model.parts[-3] in JOB_MODELS:
         assert packages(model) <= {"lipsync", "avatar"}
         assert {name for name in imports(model) if name.startswith("avatar")} <= {
@@ -46,7 +46,7 @@ def test_a_model_imports_only_lipsync_or_what_runs_the_job(model: Path) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda path: path.parts[-3])
-def test_a_model_only_adapts(model: Path) -> None:
+def test_a_model_is_a_short_adapter(model: Path) -> None:
     assert len(model.read_text().splitlines()) <= 40
 
 

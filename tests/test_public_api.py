@@ -1,4 +1,4 @@
-"""What each package exports, and what importing it costs."""
+"""The public names of each package, and the modules that importing it loads."""
 
 from __future__ import annotations
 
@@ -104,13 +104,13 @@ def test_importing_every_module_of_a_package_changes_no_public_name(package: str
 
 
 @pytest.mark.parametrize("package", EXPORTED)
-def test_a_name_that_is_not_there_is_an_attribute_error(package: str) -> None:
+def test_an_unknown_name_raises_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'nothing'"):
         _ = import_module(package).nothing
 
 
 @pytest.mark.parametrize("package", [*EXPORTED, "bench", "demo"])
-def test_a_package_says_that_it_is_typed(package: str) -> None:
+def test_a_package_has_the_marker_of_typed_packages(package: str) -> None:
     assert (FOLDERS.get(package, ROOT / package) / "py.typed").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The version is one, and a release is made only of what agrees with its tag."""
+"""All packages have one version, and a release needs a tag and notes for it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_version_without_notes_is_not_released(version: str) -> None:
         section(CHANGELOG, version)
 
 
-def test_the_command_says_what_is_wrong() -> None:
+def test_the_command_prints_the_error() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "release_notes.py"), "v99.0.0"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -114,9 +114,9 @@ def test_an_environment_of_another_python_is_reported_and_not_changed(tmp_path: 
     assert done.stderr == f"setup: {expected}\n"
 
 
-@pytest.mark.parametrize(("found", "version"), [(["3.13", "3.12"], "3.12"), (["3.12", "3.11"], "3.11")])
+@pytest.mark.parametrize(("installed", "version"), [(["3.13", "3.12"], "3.12"), (["3.12", "3.11"], "3.11")])
 def test_by_default_the_oldest_supported_python_on_the_path_is_used(
-    tmp_path: Path, found: list[str], version: str
+    tmp_path: Path, installed: list[str], version: str
 ) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -124,7 +124,7 @@ def test_by_default_the_oldest_supported_python_on_the_path_is_used(
         place = shutil.which(tool)
         assert place
         (programs / tool).symlink_to(place)
-    for each in found:
+    for each in installed:
         program = programs / f"python{each}"
         program.write_text(f"#!/bin/sh\ncase $* in *version_info*) echo {each} ;; *ensurepip*) exit 1 ;; esac\n")
         program.chmod(0o755)

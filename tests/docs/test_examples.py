@@ -32,7 +32,7 @@ GRPCURL, GO, JAVA = (f"docs/grpc/examples/{name}.md" for name in ("grpcurl", "go
 
 @dataclass(frozen=True)
 class Example:
-    """A Python example: what it prints, the files that it writes (a pattern), and the number of frames in them."""
+    """A Python example: its output, the pattern of the files that it writes, and the number of frames in them."""
 
     page: str
     name: str

@@ -116,7 +116,7 @@ def test_every_module_that_the_architecture_names_exists() -> None:
     } == set()
 
 
-def test_the_architecture_names_every_room() -> None:
+def test_the_architecture_names_every_package() -> None:
     page = PAGES["ARCHITECTURE.md"]
     for room in (each.parent for each in (ROOT / "avatar").glob("*/__init__.py")):
         assert f"{room.name}/" in page, room.name

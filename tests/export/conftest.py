@@ -1,4 +1,4 @@
-"""The two networks with the golden weights, and their exports, which take ten seconds and are made once."""
+"""Fixtures: the two networks with the golden weights, and their exports, which take ten seconds once."""
 
 from __future__ import annotations
 

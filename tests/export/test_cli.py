@@ -29,7 +29,7 @@ def run(*arguments: str | Path, root: Path = ROOT, cwd: Path) -> subprocess.Comp
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of what the exporter needs of the project, which a test may change."""
+    """A copy of the files that the exporter needs, which a test may change."""
     root = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("__pycache__", "model.onnx", "export.json", "report.json")
     for name in ("export", "lipsync", "model_repository", "samples"):

@@ -12,7 +12,7 @@ def test_a_cpu_has_several_candidates_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "format", "precision", "wanted"),
+    ("profile", "format", "precision", "expected"),
     [
         (Profile.CPU, Format.TORCHSCRIPT, None, Variant(Format.TORCHSCRIPT, Precision.FP32)),
         (Profile.CPU, Format.ONNX, Precision.INT8, Variant(Format.ONNX, Precision.INT8)),
@@ -25,13 +25,13 @@ def test_a_cpu_has_several_candidates_by_default() -> None:
     ],
 )
 def test_a_missing_format_or_precision_follows_from_the_other_options(
-    profile: Profile, format: Format | None, precision: Precision | None, wanted: Variant
+    profile: Profile, format: Format | None, precision: Precision | None, expected: Variant
 ) -> None:
-    assert resolve(profile, format, precision) == (wanted,)
+    assert resolve(profile, format, precision) == (expected,)
 
 
 @pytest.mark.parametrize(
-    ("profile", "format", "precision", "why"),
+    ("profile", "format", "precision", "reason"),
     [
         (Profile.CPU, Format.TORCHSCRIPT, Precision.INT8, "torchscript has no int8 variant"),
         (Profile.GPU, Format.OPENVINO, None, "openvino runs on CPUs only"),
@@ -41,7 +41,7 @@ def test_a_missing_format_or_precision_follows_from_the_other_options(
     ],
 )
 def test_options_that_cannot_be_combined_are_rejected_with_the_reason(
-    profile: Profile, format: Format | None, precision: Precision | None, why: str
+    profile: Profile, format: Format | None, precision: Precision | None, reason: str
 ) -> None:
-    with pytest.raises(ExportError, match=why):
+    with pytest.raises(ExportError, match=reason):
         resolve(profile, format, precision)

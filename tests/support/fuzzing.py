@@ -1,8 +1,8 @@
-"""Posts damaged and hostile media to a real gateway, and says where an answer is not as it should be.
+"""Post damaged and hostile media to a real gateway, and report every response that is not as required.
 
-The gateway runs in a process of its own, on a free port of 127.0.0.1; the nets are instant (`avatar.testing`), the
-media path is the real one. Every answer must be a video or a 4xx that names the field and nothing of ours, and what
-points to another file must be refused; nothing may stay behind. From the project's root:
+The gateway runs in a separate process, on a free port of 127.0.0.1. Its models are fast fakes (`avatar.testing`), its
+media code is the real one. Every response must be a video, or a 4xx that names the field and nothing internal. A file
+that refers to another file must be rejected, and no file or process may be left. From the root of the project:
 `.venv/bin/python -m tests.support.fuzzing --count 2000`.
 
 Exit status: 0 no finding, 1 findings, 2 wrong usage.
@@ -35,13 +35,14 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-from avatar.media.ffmpeg import executable  # noqa: E402 - it is a script, too
+from avatar.media.ffmpeg import executable  # noqa: E402 - this file is also a script
 
-POINTING = ("playlist", "concat", "address", "picture.svg", "program", "reference")  # cases that must be refused
-SLOW = 60.0  # seconds that an answer may take on a busy machine
+# cases that refer to another file and must be rejected
+REFERENCES = ("playlist", "concat", "address", "picture.svg", "program", "reference")
+SLOW = 60.0  # seconds that a response may take on a busy machine
 NAMES_A_FIELD = re.compile(r"(face_file|audio_file|background_file|avatarFileType): ")
 NO_FACE = "Face not detected! Ensure the video contains a face in all the frames."
-OURS = re.compile(r"Traceback|/tmp/|/work|site-packages|0x[0-9a-f]{6}|@ 0x|\[[a-z0-9]+ @")
+INTERNALS = re.compile(r"Traceback|/tmp/|/work|site-packages|0x[0-9a-f]{6}|@ 0x|\[[a-z0-9]+ @")
 
 SERVER = """
 import asyncio, sys
@@ -62,7 +63,7 @@ uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(socke
 
 @dataclass(frozen=True)
 class Case:
-    """One file to be posted, in the place of the face or of the speech."""
+    """One file to post as the face or as the speech."""
 
     name: str
     data: bytes
@@ -72,10 +73,10 @@ class Case:
 
 @dataclass
 class Result:
-    """What came of a run."""
+    """The result of a run."""
 
     posted: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
+    responses: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
     slowest: float = 0.0
     slowest_name: str = ""
@@ -84,17 +85,17 @@ class Result:
 
 
 def media(folder: Path) -> dict[str, bytes]:
-    """Small whole files of every kind, by name."""
-    made: dict[str, bytes] = {}
-    picture = Image.effect_mandelbrot((96, 72), (-2, -1.5, 1, 1.5), 40).convert("RGB")
+    """Return small valid files of every format, by name."""
+    files: dict[str, bytes] = {}
+    image = Image.effect_mandelbrot((96, 72), (-2, -1.5, 1, 1.5), 40).convert("RGB")
     for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF"):
-        picture.save(folder / "a", kind)
-        made[f"face.{kind.lower()}"] = (folder / "a").read_bytes()
-    picture.convert("CMYK").save(folder / "a", "JPEG")
-    made["face.cmyk.jpeg"] = (folder / "a").read_bytes()
-    picture.quantize(16).save(folder / "a", "PNG", transparency=3)
-    made["face.palette.png"] = (folder / "a").read_bytes()
-    made["face.heic"] = (ROOT / "tests" / "avatar" / "samples" / "square.heic").read_bytes()
+        image.save(folder / "a", kind)
+        files[f"face.{kind.lower()}"] = (folder / "a").read_bytes()
+    image.convert("CMYK").save(folder / "a", "JPEG")
+    files["face.cmyk.jpeg"] = (folder / "a").read_bytes()
+    image.quantize(16).save(folder / "a", "PNG", transparency=3)
+    files["face.palette.png"] = (folder / "a").read_bytes()
+    files["face.heic"] = (ROOT / "tests" / "avatar" / "samples" / "square.heic").read_bytes()
     source = ["-f", "lavfi", "-i", "testsrc2=s=96x72:r=25:d=0.4"]
     for name, codec in (
         ("mp4", ["-c:v", "libx264", "-pix_fmt", "yuv420p"]),
@@ -105,7 +106,7 @@ def media(folder: Path) -> dict[str, bytes]:
         ("ts", ["-c:v", "mpeg2video"]),
         ("gif", []),
     ):
-        made[f"face.video.{name}"] = _ffmpeg(folder, f"a.{name}", *source, *codec)
+        files[f"face.video.{name}"] = _ffmpeg(folder, f"a.{name}", *source, *codec)
     sound = ["-f", "lavfi", "-i", "sine=220:d=0.4"]
     for name, codec in (
         ("wav", []),
@@ -119,9 +120,9 @@ def media(folder: Path) -> dict[str, bytes]:
         ("webm", []),
         ("aiff", []),
     ):
-        made[f"speech.{name}"] = _ffmpeg(folder, f"a.{name}", *sound, *codec)
-    made["speech.mp4"] = _ffmpeg(folder, "a.mp4", *source, *sound, "-shortest")
-    return made
+        files[f"speech.{name}"] = _ffmpeg(folder, f"a.{name}", *sound, *codec)
+    files["speech.mp4"] = _ffmpeg(folder, "a.mp4", *source, *sound, "-shortest")
+    return files
 
 
 def _ffmpeg(folder: Path, name: str, *args: str) -> bytes:
@@ -167,8 +168,8 @@ def _insert(data: bytearray, rng: RandomState) -> bytearray:
     return data[:at] + bytearray(rng.bytes(rng.randint(1, 300))) + data[at:]
 
 
-def _lie(data: bytearray, rng: RandomState) -> bytearray:
-    """A number in the head or anywhere becomes an extreme one."""
+def _set_extreme_number(data: bytearray, rng: RandomState) -> bytearray:
+    """Replace four bytes, in the header or anywhere, by an extreme number."""
     at = rng.randint(max(1, (min(600, len(data)) if rng.randint(2) else len(data)) - 4))
     value = rng.choice([0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF])
     data[at : at + 4] = struct.pack(rng.choice([">I", "<I"]), value)
@@ -176,12 +177,12 @@ def _lie(data: bytearray, rng: RandomState) -> bytearray:
 
 
 MUTATORS: tuple[Callable[[bytearray, RandomState], bytearray], ...] = (
-    *(_flip, _flip_head, _cut, _zero, _repeat, _swap, _insert, _lie),
+    *(_flip, _flip_head, _cut, _zero, _repeat, _swap, _insert, _set_extreme_number),
 )
 
 
 def mutated(sources: dict[str, bytes], count: int, seed: int) -> Iterator[Case]:
-    """Damaged files, the same for the same seed."""
+    """Yield damaged files, which are the same for the same seed."""
     names = sorted(sources)
     for number in range(count):
         rng = RandomState([seed, number])
@@ -196,14 +197,14 @@ def mutated(sources: dict[str, bytes], count: int, seed: int) -> Iterator[Case]:
             data += sources[names[rng.randint(len(names))]]
             words.append("splice")
         where = "audio_file" if name.startswith("speech") else "face_file"
-        if rng.randint(12) == 0:  # the right kind in the wrong place
+        if rng.randint(12) == 0:  # a valid kind of file in the wrong field
             where = "face_file" if where == "audio_file" else "audio_file"
         kind = "png" if rng.randint(2) else "mp4"
         yield Case(f"{number}-{name}-{'-'.join(words)}", bytes(data), where, kind)
 
 
 def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
-    """Files that somebody made up on purpose."""
+    """Yield files that an attacker could construct."""
 
     def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
         head = (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
@@ -256,7 +257,7 @@ def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
 
 
 class Gateway:
-    """The gateway under test, watched."""
+    """The gateway under test, with a thread that records its peak memory."""
 
     def __init__(self, folder: Path) -> None:
         self.work = folder / "work"
@@ -273,10 +274,10 @@ class Gateway:
         self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
         self.peaks = [0, 0]
         self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
+        self._sampler = threading.Thread(target=self._sample_memory, daemon=True)
+        self._sampler.start()
 
-    def _watch(self) -> None:
+    def _sample_memory(self) -> None:
         process = psutil.Process(self._process.pid)
         while not self._over.wait(0.05):
             try:
@@ -286,15 +287,15 @@ class Gateway:
             except psutil.Error:
                 continue
 
-    def left(self) -> list[str]:
-        """What should not be there while nothing is asked of it."""
+    def leftovers(self) -> list[str]:
+        """Return the files and processes that are left while no request runs."""
         files = [str(path) for path in self.work.rglob("*") if path.parent != self.work]
         return files + [str(child) for child in psutil.Process(self._process.pid).children()]
 
     def close(self) -> None:
-        """Stop it, and wait."""
+        """Stop the gateway, and wait for its end."""
         self._over.set()
-        self._watcher.join()
+        self._sampler.join()
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(20)
@@ -307,112 +308,116 @@ class Gateway:
 
 @contextmanager
 def gateway(folder: Path) -> Iterator[Gateway]:
-    """A running one."""
-    made = Gateway(folder)
+    """Run a gateway."""
+    running = Gateway(folder)
     try:
-        yield made
+        yield running
     finally:
-        made.close()
+        running.close()
 
 
-def judge(answer: httpx.Response) -> str:
-    """What is wrong with an answer; empty where nothing is."""
-    if answer.status_code == 200:
-        return "" if answer.content[4:8] == b"ftyp" else "200 without a video"
-    if not 400 <= answer.status_code < 500:
-        return f"status {answer.status_code}: {answer.text[:200]}"
+def find_problem(response: httpx.Response) -> str:
+    """Return the problem of a response; an empty text if there is none."""
+    if response.status_code == 200:
+        return "" if response.content[4:8] == b"ftyp" else "200 without a video"
+    if not 400 <= response.status_code < 500:
+        return f"status {response.status_code}: {response.text[:200]}"
     try:
-        detail = answer.json()["detail"]
+        detail = response.json()["detail"]
     except (ValueError, KeyError):
-        return f"no detail: {answer.text[:200]}"
+        return f"no detail: {response.text[:200]}"
     if detail != NO_FACE and not NAMES_A_FIELD.match(detail):
         return f"no field is named: {detail}"
-    return f"says too much: {detail}" if OURS.search(detail) else ""
+    return f"shows internals: {detail}" if INTERNALS.search(detail) else ""
 
 
-async def run(count: int, seed: int, keep: Path | None = None, at_once: int = 3, tell: bool = True) -> Result:
-    """Post `count` damaged files and the hostile ones; see the module."""
+async def run(
+    count: int, seed: int, keep: Path | None = None, concurrent: int = 3, show_progress: bool = True
+) -> Result:
+    """Post `count` damaged files and all hostile ones; see the docstring of the module."""
     result = Result()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         secret = folder / "secret.mp4"
         sources = media(folder)
         secret.write_bytes(sources["face.video.mp4"])
-        good = {"face_file": sources["face.png"], "audio_file": sources["speech.wav"]}
-        with gateway(folder) as served:
+        valid_files = {"face_file": sources["face.png"], "audio_file": sources["speech.wav"]}
+        with gateway(folder) as server:
             async with httpx.AsyncClient(timeout=SLOW) as client:
                 while True:
                     try:
-                        await client.get(f"{served.url}/ping")
+                        await client.get(f"{server.url}/ping")
                         break
                     except httpx.TransportError:
                         await asyncio.sleep(0.1)
-                places = asyncio.Semaphore(at_once)
+                slots = asyncio.Semaphore(concurrent)
 
                 async def post(case: Case) -> None:
-                    files = {field: ("a", data) for field, data in good.items()} | {case.field: ("a", case.data)}
+                    files = {field: ("a", data) for field, data in valid_files.items()} | {case.field: ("a", case.data)}
                     texts = {"avatarFileType": case.kind, "background": "From Input"}
-                    begun = time.monotonic()
-                    async with places:
-                        begun = time.monotonic()
+                    started = time.monotonic()
+                    async with slots:
+                        started = time.monotonic()
                         try:
-                            answer = await client.post(f"{served.url}/", files=files, data=texts)
-                            wrong = judge(answer)
-                            if answer.status_code == 200 and case.name.startswith(POINTING):
-                                wrong = "what it points to was read"
-                            said = answer.json()["detail"][:60] if answer.status_code != 200 and not wrong else ""
-                            result.answers[f"{answer.status_code} {said}".strip()] += 1
+                            response = await client.post(f"{server.url}/", files=files, data=texts)
+                            problem = find_problem(response)
+                            if response.status_code == 200 and case.name.startswith(REFERENCES):
+                                problem = "the file to which it refers was read"
+                            detail = (
+                                response.json()["detail"][:60] if response.status_code != 200 and not problem else ""
+                            )
+                            result.responses[f"{response.status_code} {detail}".strip()] += 1
                         except httpx.HTTPError as error:
-                            wrong = f"no answer: {type(error).__name__}"
-                    took = time.monotonic() - begun
-                    if took > result.slowest:
-                        result.slowest, result.slowest_name = took, case.name
+                            problem = f"no response: {type(error).__name__}"
+                    seconds = time.monotonic() - started
+                    if seconds > result.slowest:
+                        result.slowest, result.slowest_name = seconds, case.name
                     result.posted += 1
-                    if wrong:
-                        result.findings.append(f"{case.name} as {case.field}, {case.kind}: {wrong}")
+                    if problem:
+                        result.findings.append(f"{case.name} as {case.field}, {case.kind}: {problem}")
                         if keep:
                             (keep / f"{case.name}.{case.field}.{case.kind}").write_bytes(case.data)
-                    if tell and result.posted % 50 == 0:
+                    if show_progress and result.posted % 50 == 0:
                         print(f"\r{result.posted} posted, {len(result.findings)} findings", end="", file=sys.stderr)
 
                 batch: list[Case] = []
                 for cases in (hostile(sources, secret), mutated(sources, count, seed)):
                     for case in cases:
                         batch.append(case)
-                        if len(batch) == 4 * at_once:
+                        if len(batch) == 4 * concurrent:
                             await asyncio.gather(*map(post, batch))
                             batch.clear()
                 await asyncio.gather(*map(post, batch))
                 await asyncio.sleep(0.5)
-                if left := served.left():
-                    result.findings.append(f"left behind: {left}")
+                if leftovers := server.leftovers():
+                    result.findings.append(f"left: {leftovers}")
                 whole = await client.post(
-                    f"{served.url}/",
-                    files={field: ("a", data) for field, data in good.items()},
+                    f"{server.url}/",
+                    files={field: ("a", data) for field, data in valid_files.items()},
                     data={"avatarFileType": "png", "background": "From Input"},
                 )
                 if whole.status_code != 200:
-                    result.findings.append(f"a good form is answered {whole.status_code} afterwards")
-            result.gateway_mib, result.ffmpeg_mib = served.peaks[0] >> 20, served.peaks[1] >> 20
+                    result.findings.append(f"a valid form gets {whole.status_code} afterwards")
+            result.gateway_mib, result.ffmpeg_mib = server.peaks[0] >> 20, server.peaks[1] >> 20
     return result
 
 
 def main() -> int:
-    """See the module."""
+    """Run the script; see the docstring of the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="damaged files (default: 2000)")
-    parser.add_argument("--seed", type=int, default=1, help="another seed, other damage (default: 1)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="where the files of findings are put")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random damage (default: 1)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for the files that cause findings")
     options = parser.parse_args()
     if options.keep:
         options.keep.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
+    started = time.monotonic()
     try:
         result = asyncio.run(run(options.count, options.seed, options.keep))
     except KeyboardInterrupt:
         return 130
-    print(f"\n{result.posted} files in {time.monotonic() - begun:.0f} s; {len(result.findings)} findings")
-    print(json.dumps(dict(result.answers.most_common()), indent=2))
+    print(f"\n{result.posted} files in {time.monotonic() - started:.0f} s; {len(result.findings)} findings")
+    print(json.dumps(dict(result.responses.most_common()), indent=2))
     print(f"slowest {result.slowest:.1f} s ({result.slowest_name}); gateway {result.gateway_mib} MiB at most, ", end="")
     print(f"an ffmpeg {result.ffmpeg_mib} MiB")
     for finding in result.findings:

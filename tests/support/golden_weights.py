@@ -26,7 +26,7 @@ def write_golden_weights(folder: Path) -> None:
     """The four checkpoints under their official names: the networks with the golden fill, the segmentation's stand-in.
 
     The two Wav2Lip files hold the same weights in two of the forms that are met in the wild. The repository
-    refuses stand-ins beside real checkpoints, so the segmentation's carries no mark here.
+    rejects stand-ins in one folder with real checkpoints, so the segmentation's carries no mark here.
     """
     folder.mkdir(parents=True, exist_ok=True)
     wav2lip = golden_state(GOLDEN / "wav2lip_state.json")

@@ -54,8 +54,8 @@ def test_the_face_of_a_generated_video_moves_and_is_detected_in_every_sampled_fr
     files = generated_media.files(Workload(Kind.VIDEO, 320, 240, 4, Precision.FP32), tmp_path)
     frames = frames_of(files.face)
     assert (len(frames), frames[0].shape) == (100, (240, 320, 3))
-    found = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), frames[::11], 4)
-    centers = (found[:, :2] + found[:, 2:]) / 2
+    boxes = original.detect(load_s3fd(stand_in_weights / S3FD_FILE), frames[::11], 4)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     assert (np.ptp(centers, axis=0) > 8).all()
     assert np.abs(centers - (160, 120)).max() < 60
     still = np.abs(frames[50][:20, :20].astype(int) - frames[0][:20, :20])

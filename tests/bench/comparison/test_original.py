@@ -56,7 +56,7 @@ def stand_in_files(tmp_path_factory: pytest.TempPathFactory) -> generated_media.
 
 
 def read_result(folder: Path) -> tuple[int, tuple[int, ...]]:
-    """Number and shape of the frames in the folder's mp4."""
+    """Return the number and the shape of the frames in the folder's mp4."""
     capture = cv2.VideoCapture(str(folder / "out.mp4"))
     count = 0
     shape: tuple[int, ...] = ()

@@ -125,8 +125,8 @@ def test_the_markdown_tables_have_rows_of_equal_length(one: WorkloadResult, many
 
 
 def test_the_chart_is_drawn_with_and_without_rows(one: WorkloadResult, many: WorkloadResult, tmp_path: Path) -> None:
-    for found in ([one, many], [many]):
-        chart.draw(found, MACHINE.text, tmp_path / "chart.png")
+    for workloads in ([one, many], [many]):
+        chart.draw(workloads, MACHINE.text, tmp_path / "chart.png")
         image = cv2.imread(str(tmp_path / "chart.png"))
         assert image is not None
         assert image.shape[1] > 1000

@@ -42,8 +42,8 @@ def test_the_default_is_each_size_and_every_goal_of_the_precisions() -> None:
 
 
 def test_a_name_without_a_precision_selects_all_of_them() -> None:
-    found = workloads.by_name(["still-480p", "video-360p-int8", "still-480p-int8"], CPU)
-    assert [work.name for work in found] == ["still-480p-fp32", "still-480p-int8", "video-360p-int8"]
+    selected = workloads.by_name(["still-480p", "video-360p-int8", "still-480p-int8"], CPU)
+    assert [work.name for work in selected] == ["still-480p-fp32", "still-480p-int8", "video-360p-int8"]
 
 
 def test_an_unknown_name_and_another_precision_are_rejected() -> None:

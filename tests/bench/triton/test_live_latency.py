@@ -1,4 +1,4 @@
-"""`python -m bench live`: what it measures, prints and writes."""
+"""`python -m bench live`: its measurements, its output and its files."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def stats(sessions: int, end_p95_ms: float) -> LatencyStats:
 
 
 def test_latency_is_counted_from_the_earliest_possible_time() -> None:
-    found = live_latency.latency_stats([trace([0.03] * COUNTED), trace([0.05] * (COUNTED - 49) + [0.11] * 49)], SECONDS)
-    assert (found.sessions, found.frames) == (2, 2 * COUNTED)
-    assert found.median_ms == pytest.approx(40)
-    assert found.worst_ms == found.p95_ms == pytest.approx(110)
-    assert found.late_percent == pytest.approx(10)
-    assert found.frames_per_second == pytest.approx(50, rel=0.02)
-    assert found.keeps_up
+    stats = live_latency.latency_stats([trace([0.03] * COUNTED), trace([0.05] * (COUNTED - 49) + [0.11] * 49)], SECONDS)
+    assert (stats.sessions, stats.frames) == (2, 2 * COUNTED)
+    assert stats.median_ms == pytest.approx(40)
+    assert stats.worst_ms == stats.p95_ms == pytest.approx(110)
+    assert stats.late_percent == pytest.approx(10)
+    assert stats.frames_per_second == pytest.approx(50, rel=0.02)
+    assert stats.keeps_up
 
 
 def test_a_growing_latency_means_that_the_sessions_fall_behind() -> None:
-    found = live_latency.latency_stats([trace(np.linspace(0, 3, COUNTED).tolist())], SECONDS)
-    assert found.median_ms == pytest.approx(1500)
-    assert found.end_p95_ms > 2900
-    assert not found.keeps_up
+    stats = live_latency.latency_stats([trace(np.linspace(0, 3, COUNTED).tolist())], SECONDS)
+    assert stats.median_ms == pytest.approx(1500)
+    assert stats.end_p95_ms > 2900
+    assert not stats.keeps_up
 
 
 @pytest.mark.parametrize("frames", [0, COUNTED - 8])
@@ -102,10 +102,10 @@ async def test_interrupted_sessions_end_at_once(triton: Triton) -> None:
         deadline = time.monotonic() + 60
         while True:
             log = triton.log_path.read_text("utf-8", "replace")[before:]
-            found = set(re.findall(rf"live \[(\d+)\] (?:{event})", log))
+            names = set(re.findall(rf"live \[(\d+)\] (?:{event})", log))
             assert "nothing came" not in log  # the idle timeout would end sessions that the client did not end
-            if len(found) == number:
-                return found
+            if len(names) == number:
+                return names
             assert time.monotonic() < deadline, log
             await asyncio.sleep(0.05)
 
@@ -119,7 +119,7 @@ async def test_interrupted_sessions_end_at_once(triton: Triton) -> None:
 
 
 async def test_the_message_of_a_server_that_ends_a_stream_is_reported(triton: Triton) -> None:
-    plan = LivePlan(b"no picture", np.zeros(16000, np.int16))
+    plan = LivePlan(b"not an image", np.zeros(16000, np.int16))
     with pytest.raises(LiveError, match=r"^400 face_file: not an image that can be read$"):
         await run_sessions(triton.grpc_address, plan, 2)
 

@@ -1,4 +1,4 @@
-"""wav2lip through gRPC against the bare runtime: both sides do the same work, and the report has the right figures."""
+"""wav2lip through gRPC compared with the bare runtime: both sides do the same work, and the report is correct."""
 
 from __future__ import annotations
 

@@ -58,9 +58,9 @@ def _remaining_regions(triton: Triton, inputs: Inputs) -> set[str]:
 
 def test_the_command_line_names_the_load() -> None:
     argv = _arguments(Load(WAV2LIP, callers=4, batch=8))
-    wanted = {"-m": "wav2lip", "-u": "box:8001", "-i": "grpc", "-b": "8", "--concurrency-range": "4"}
-    wanted |= {"--input-data": "in.json", "-f": "out.csv", "--shared-memory": "none"}
-    assert {flag: _value(argv, flag) for flag in wanted} == wanted
+    expected = {"-m": "wav2lip", "-u": "box:8001", "-i": "grpc", "-b": "8", "--concurrency-range": "4"}
+    expected |= {"--input-data": "in.json", "-f": "out.csv", "--shared-memory": "none"}
+    assert {flag: _value(argv, flag) for flag in expected} == expected
     assert not {"--output-shared-memory-size", "--streaming", "--sequence-id-range"} & {*argv}
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench perf`: what it measures, prints and writes."""
+"""`python -m bench perf`: its measurements, its output and its files."""
 
 from __future__ import annotations
 

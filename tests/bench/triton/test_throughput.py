@@ -1,4 +1,4 @@
-"""The load test on a CPU: its counts are checked, its speed means nothing here."""
+"""The load test on a CPU: the tests check its counts, not its speed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from embedded.server import Triton
 from lipsync.tensors import WAV2LIP_BATCH
 
 
-def test_every_request_is_answered_and_counted(triton: Triton) -> None:
+def test_every_request_gets_a_response_and_is_counted(triton: Triton) -> None:
     result = throughput.measure(triton.grpc_address, requests=2, batch=2, seconds=0.5)
     assert (result.device, result.backend, result.precision) == ("the CPU", "onnxruntime", "fp32")
     assert result.frames_per_second > 0
     assert sum(result.batches.values()) > 0
-    assert set(result.batches) <= {2, 4}  # one caller's request alone, or those of both callers
+    assert set(result.batches) <= {2, 4}  # the request of one caller, or those of both callers
     assert "2 concurrent requests of 2: " in throughput.text(result)
 
 

@@ -1,4 +1,4 @@
-"""New exports are published while Triton polls the repository and answers requests."""
+"""New exports are published while Triton polls the repository and processes requests."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def call(repository: Path) -> Iterator[Caller]:
 
 
 class Calling:
-    """Send calls without pause from another thread until the block ends, and keep every distinct answer."""
+    """Send calls without pause from another thread until the block ends, and keep every distinct result."""
 
     def __init__(self, call: Caller) -> None:
-        self._call, self._over, self.failed = call, threading.Event(), list[Exception]()
-        self.answers: list[float] = []
+        self._call, self._stopped, self.failed = call, threading.Event(), list[Exception]()
+        self.results: list[float] = []
         self._thread = threading.Thread(target=self._run)
 
-    def wait_for(self, answer: float) -> None:
+    def wait_for(self, result: float) -> None:
         deadline = time.monotonic() + SECONDS
-        while answer not in self.answers and time.monotonic() < deadline and not self.failed:
+        while result not in self.results and time.monotonic() < deadline and not self.failed:
             time.sleep(0.05)
 
     def __enter__(self) -> Calling:
@@ -55,19 +55,19 @@ class Calling:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
     def _run(self) -> None:
         ones = np.ones((1, tiny_models.WIDTH), np.float32)
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             try:
-                answer = float(self._call("arithmetic", {"x": ones, "y": ones})["sum"][0, 0])
+                result = float(self._call("arithmetic", {"x": ones, "y": ones})["sum"][0, 0])
             except Exception as error:
                 self.failed.append(error)
                 return
-            if answer not in self.answers:
-                self.answers.append(answer)
+            if result not in self.results:
+                self.results.append(result)
 
 
 def stage(repository: Path, name: str) -> Path:
@@ -92,7 +92,7 @@ def test_a_new_version_is_served_without_a_call_failing(repository: Path, call: 
         versions.publish(staged, repository / "arithmetic")
         calling.wait_for(1)
     assert calling.failed == []
-    assert calling.answers == [2, 1]
+    assert calling.results == [2, 1]
 
 
 def test_a_new_version_of_another_format_is_served_without_a_call_failing(repository: Path, call: Caller) -> None:
@@ -111,4 +111,4 @@ def test_a_new_version_of_another_format_is_served_without_a_call_failing(reposi
             temporary.write_text(text_format.MessageToString(changed))
         calling.wait_for(1)
     assert calling.failed == []
-    assert calling.answers == [2, 1]
+    assert calling.results == [2, 1]

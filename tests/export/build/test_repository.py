@@ -98,7 +98,7 @@ def test_a_second_build_changes_nothing_and_reports_that(
     assert {line.split(":")[0] for line in lines if "up to date" in line} == EXPORTED_NAMES
 
 
-def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, lines: list[str]) -> None:
+def test_stand_ins_are_reported_with_a_warning(stand_in_weights: Path, exported: Path, lines: list[str]) -> None:
     build(stand_in_weights, exported, lines.append)
     assert "STAND-INS, NOT THE PUBLISHED WEIGHTS" in lines[0]
     assert str(stand_in_weights) in lines[0]
@@ -107,7 +107,7 @@ def test_stand_ins_are_announced_loudly(stand_in_weights: Path, exported: Path, 
 def test_only_damaged_or_outdated_files_are_written_again(
     stand_in_weights: Path, exported: Path, lines: list[str]
 ) -> None:
-    wanted = config(exported, "s3fd")
+    expected = config(exported, "s3fd")
     damaged = exported / "segmentation" / "1" / "model.onnx"
     damaged.unlink()
     damaged.write_bytes(b"half a fil")
@@ -117,7 +117,7 @@ def test_only_damaged_or_outdated_files_are_written_again(
     shutil.rmtree(exported / "lipsync" / "1")
     before = snapshot(exported)
     build(stand_in_weights, exported, lines.append)
-    assert config(exported, "s3fd") == wanted
+    assert config(exported, "s3fd") == expected
     assert (exported / "segmentation" / "2" / "model.onnx").stat().st_size > 100
     after = snapshot(exported)
     assert {name for name in after if before.get(name) != after[name]} == {

@@ -1,4 +1,4 @@
-"""Checkpoints over HTTP, from servers of the tests' own."""
+"""Checkpoints are downloaded over HTTP, from servers in the tests."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def serving(behavior: ServerBehavior) -> Iterator[str]:
             if behavior.busy:
                 behavior.busy -= 1
                 status, body = 503, b"later"
-            wanted = self.headers.get("Range", "")
+            requested_range = self.headers.get("Range", "")
             fresh = self.headers.get("If-Range", behavior.etag) == behavior.etag
-            if status == 200 and behavior.ranges and fresh and wanted:
-                start, status = int(wanted.removeprefix("bytes=").removesuffix("-")), 206
+            if status == 200 and behavior.ranges and fresh and requested_range:
+                start, status = int(requested_range.removeprefix("bytes=").removesuffix("-")), 206
             self.send_response(status)
             self.send_header("Content-Type", behavior.kind)
             self.send_header("Content-Length", str(len(body) - start))
@@ -98,7 +98,7 @@ def lines() -> list[str]:
     return []
 
 
-def one(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[PublishedFile]:
+def published_file(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[PublishedFile]:
     return (PublishedFile("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
 
 
@@ -106,7 +106,7 @@ def fetch_into(folder: Path, lines: list[str], files: tuple[PublishedFile, ...],
     fetch.fetch(folder, lines.append, options, files=files, policy=QUICK)
 
 
-def left(folder: Path) -> set[str]:
+def written_files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
@@ -120,16 +120,16 @@ def test_the_published_table_is_complete() -> None:
 
 def test_a_file_is_downloaded_once(tmp_path: Path, lines: list[str]) -> None:
     with serving(server := ServerBehavior()) as url:
-        fetch_into(tmp_path, lines, one(url, size=len(CONTENT)))
+        fetch_into(tmp_path, lines, published_file(url, size=len(CONTENT)))
         assert (tmp_path / "net.pth").read_bytes() == CONTENT
-        assert left(tmp_path) == {"net.pth"}
-        fetch_into(tmp_path, lines, one(url, size=len(CONTENT)))
+        assert written_files(tmp_path) == {"net.pth"}
+        fetch_into(tmp_path, lines, published_file(url, size=len(CONTENT)))
     assert len(server.requests) == 1
     assert lines[-1] == "net.pth: already present, checksum matches"
 
 
 @pytest.mark.parametrize(
-    ("first", "why"),
+    ("first", "reason"),
     [
         (ServerBehavior(status=404), "404 Not Found"),
         (ServerBehavior(content=PAGE, kind="text/html"), "a web page instead of the file"),
@@ -137,31 +137,31 @@ def test_a_file_is_downloaded_once(tmp_path: Path, lines: list[str]) -> None:
         (ServerBehavior(content=b"other" * 999), "another file"),
         (ServerBehavior(status=503), "503 Service Unavailable"),
     ],
-    ids=["404", "page", "page called binary", "another file", "503"],
+    ids=["404", "page", "page with a binary type", "another file", "503"],
 )
 def test_the_next_source_is_used_if_one_does_not_have_the_file(
-    tmp_path: Path, lines: list[str], first: ServerBehavior, why: str
+    tmp_path: Path, lines: list[str], first: ServerBehavior, reason: str
 ) -> None:
     with serving(first) as bad, serving(ServerBehavior()) as good:
-        fetch_into(tmp_path, lines, one(bad, good))
+        fetch_into(tmp_path, lines, published_file(bad, good))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert left(tmp_path) == {"net.pth"}
-    assert any(line.startswith(f"net.pth: {bad}/net.pth: {why}") for line in lines)
+    assert written_files(tmp_path) == {"net.pth"}
+    assert any(line.startswith(f"net.pth: {bad}/net.pth: {reason}") for line in lines)
 
 
 def test_an_unreachable_source_is_skipped(tmp_path: Path, lines: list[str]) -> None:
     with serving(ServerBehavior()) as dead:
         pass
     with serving(ServerBehavior()) as good:
-        fetch_into(tmp_path, lines, one(dead, good))
+        fetch_into(tmp_path, lines, published_file(dead, good))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
-def test_the_pause_that_a_server_asks_for_is_respected(tmp_path: Path, lines: list[str]) -> None:
+def test_the_pause_that_a_server_requests_is_respected(tmp_path: Path, lines: list[str]) -> None:
     with serving(ServerBehavior(busy=1)) as url:
         begin = time.monotonic()
         policy = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=5)
-        fetch.fetch(tmp_path, lines.append, YES, files=one(url), policy=policy)
+        fetch.fetch(tmp_path, lines.append, YES, files=published_file(url), policy=policy)
     assert time.monotonic() - begin >= 1  # the value of Retry-After; without it the retry follows after 0.01 s
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
@@ -172,19 +172,19 @@ def test_if_every_source_fails_no_file_is_written(tmp_path: Path, lines: list[st
         serving(ServerBehavior(status=404)) as other,
         pytest.raises(DownloadError, match=r"net\.pth: every source failed: .*another file: SHA-256.*404 Not Found"),
     ):
-        fetch_into(tmp_path, lines, one(one_url, other))
+        fetch_into(tmp_path, lines, published_file(one_url, other))
     assert not (tmp_path / "net.pth").exists()
 
 
 def test_a_file_of_another_size_is_rejected_before_the_download(tmp_path: Path, lines: list[str]) -> None:
     with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match="1,048,576 bytes, expected 99"):
-        fetch_into(tmp_path, lines, one(url, size=99))
-    assert left(tmp_path) == set()
+        fetch_into(tmp_path, lines, published_file(url, size=99))
+    assert written_files(tmp_path) == set()
 
 
 def test_a_download_resumes_after_a_cut_connection(tmp_path: Path, lines: list[str]) -> None:
     with serving(server := ServerBehavior(cut=[300_000, 200_000])) as url:
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
     assert [request.get("Range") for request in server.requests] == [None, "bytes=300000-", "bytes=500000-"]
     assert server.requests[1]["If-Range"] == '"1"'
@@ -192,17 +192,17 @@ def test_a_download_resumes_after_a_cut_connection(tmp_path: Path, lines: list[s
 
 def test_a_download_resumes_in_another_run_from_another_source(tmp_path: Path, lines: list[str]) -> None:
     with serving(ServerBehavior(cut=[300_000, 0, 0, 0])) as url, pytest.raises(DownloadError, match="was cut"):
-        fetch_into(tmp_path, lines, one(url))
-    assert left(tmp_path) == {"net.pth.part", "net.pth.part.json"}
+        fetch_into(tmp_path, lines, published_file(url))
+    assert written_files(tmp_path) == {"net.pth.part", "net.pth.part.json"}
     with serving(server := ServerBehavior()) as url:
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
     assert server.requests[0]["Range"] == "bytes=300000-"
 
 
 def test_a_download_starts_over_if_the_server_ignores_ranges(tmp_path: Path, lines: list[str]) -> None:
     with serving(server := ServerBehavior(ranges=False, cut=[300_000])) as url:
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
     assert server.requests[1]["Range"] == "bytes=300000-"
 
@@ -210,16 +210,16 @@ def test_a_download_starts_over_if_the_server_ignores_ranges(tmp_path: Path, lin
 def test_a_download_starts_over_if_the_file_has_changed(tmp_path: Path, lines: list[str]) -> None:
     with serving(server := ServerBehavior(cut=[300_000, 0, 0])) as url:
         with pytest.raises(DownloadError):
-            fetch_into(tmp_path, lines, one(url))
+            fetch_into(tmp_path, lines, published_file(url))
         server.etag, server.cut = '"2"', []
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 def test_parts_of_two_files_are_never_accepted_as_one(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / "net.pth.part").write_bytes(b"x" * 300_000)
     with serving(ServerBehavior()) as url:
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
@@ -227,7 +227,7 @@ def test_a_file_without_a_published_hash_is_checked_against_its_first_download(
     tmp_path: Path, lines: list[str]
 ) -> None:
     with serving(server := ServerBehavior()) as url:
-        files = one(url, sha256=None)
+        files = published_file(url, sha256=None)
         fetch_into(tmp_path, lines, files)
         recorded = json.loads((tmp_path / LOCK_FILE).read_text())["net.pth"]
         assert (recorded["sha256"], recorded["size"], recorded["source"]) == (SHA256, len(CONTENT), f"{url}/net.pth")
@@ -248,7 +248,7 @@ def test_too_little_disk_space_is_reported_before_the_download(tmp_path: Path, l
 
     with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match=r"needs 68 MB more free space"):
         download(
-            one(url)[0],
+            published_file(url)[0],
             tmp_path,
             expected=SHA256,
             on_progress=lines.append,
@@ -256,7 +256,7 @@ def test_too_little_disk_space_is_reported_before_the_download(tmp_path: Path, l
             policy=QUICK,
             free=lambda folder: 0,
         )
-    assert left(tmp_path) == set()
+    assert written_files(tmp_path) == set()
 
 
 SCRIPT = """
@@ -294,7 +294,7 @@ def test_a_full_disk_ends_the_download_with_one_line_and_the_part_is_kept(tmp_pa
         assert stderr.startswith("DownloadError: ")
         assert "the received part is kept" in stderr
         assert 0 < (tmp_path / "net.pth.part").stat().st_size <= 500_000
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
@@ -325,7 +325,7 @@ def test_the_received_part_is_kept_after_ctrl_c(tmp_path: Path, lines: list[str]
         received = (tmp_path / "net.pth.part").stat().st_size
         assert 0 < received < len(CONTENT)
         server.pause = 0
-        fetch_into(tmp_path, lines, one(url))
+        fetch_into(tmp_path, lines, published_file(url))
     assert server.requests[-1]["Range"] == f"bytes={received}-"
     assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
@@ -335,12 +335,12 @@ def test_a_proxy_of_the_environment_is_used(tmp_path: Path, lines: list[str], mo
         monkeypatch.setenv("http_proxy", url)
         monkeypatch.delenv("no_proxy", raising=False)
         monkeypatch.delenv("NO_PROXY", raising=False)
-        fetch_into(tmp_path, lines, one("http://weights.example"))
+        fetch_into(tmp_path, lines, published_file("http://weights.example"))
     assert [request["path"] for request in proxy.requests] == ["http://weights.example/net.pth"]
 
 
 def test_a_mirror_is_the_first_source() -> None:
-    (file,) = registry.with_mirror(one("https://source.example"), "https://mirror.example/store/")
+    (file,) = registry.with_mirror(published_file("https://source.example"), "https://mirror.example/store/")
     assert file.sources == ("https://mirror.example/store/net.pth", "https://source.example/net.pth")
 
 
@@ -351,11 +351,11 @@ def test_without_a_terminal_the_license_must_be_accepted_by_the_flag(tmp_path: P
     with pytest.raises(LicenseNotAccepted, match="--accept-license"):
         fetch_into(tmp_path, lines, RESTRICTED, FetchOptions())
     assert "research" in lines[0]
-    assert left(tmp_path) == set()
+    assert written_files(tmp_path) == set()
 
 
 @pytest.mark.parametrize(("answer", "accepted"), [("y", True), ("n", False), ("", False)])
-def test_in_a_terminal_a_prompt_asks_for_the_license(tmp_path: Path, answer: str, accepted: bool) -> None:
+def test_in_a_terminal_the_license_is_accepted_at_a_prompt(tmp_path: Path, answer: str, accepted: bool) -> None:
     script = SCRIPT.replace("accept_license=True", "").replace("sha256)", "sha256, restricted=True)")
     with serving(server := ServerBehavior()) as url:
         here, there = pty.openpty()
@@ -394,10 +394,10 @@ def test_files_from_a_folder_are_checked_in_the_same_way(
 
     with pytest.raises(ExportError, match=r"not the published file.*--unverified"):
         take("0" * 64)
-    assert left(folder) == set()
+    assert written_files(folder) == set()
     take(own)
     assert (folder / "s3fd.pth").read_bytes() == (stand_in_weights / "s3fd.pth").read_bytes()
-    assert left(folder) == {"s3fd.pth"}
+    assert written_files(folder) == {"s3fd.pth"}
     (folder / "s3fd.pth").unlink()
     take("0" * 64, FetchOptions(unverified=True))
     assert json.loads((folder / LOCK_FILE).read_text())["s3fd.pth"]["sha256"] == own
@@ -413,5 +413,7 @@ def test_a_file_from_a_folder_that_is_no_checkpoint_is_rejected(tmp_path: Path, 
     with pytest.raises(ExportError, match="web page"):
         fetch.fetch(folder, lines.append, FetchOptions(unverified=True, source_folder=given), files=files)
     with pytest.raises(ExportError, match=r"no net\.pth in this folder"):
-        fetch.fetch(folder, lines.append, FetchOptions(source_folder=given), files=one("https://source.example"))
-    assert left(folder) == set()
+        fetch.fetch(
+            folder, lines.append, FetchOptions(source_folder=given), files=published_file("https://source.example")
+        )
+    assert written_files(folder) == set()

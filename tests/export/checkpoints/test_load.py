@@ -97,7 +97,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved({"x": torch.rand(1000)}, _use_new_zipfile_serialization=False)[:2000],
         "truncated.*2,000 bytes",
     ),
-    "an archive of something else": (lambda: saved([1, 2]), "contains a list"),
+    "an archive with other content": (lambda: saved([1, 2]), "contains a list"),
     "another network": (lambda: saved(SMALL), "not a checkpoint of S3FD: .*missing.*1 tensors unknown \\(weight\\)"),
 }
 
@@ -107,9 +107,9 @@ def test_a_wrong_file_is_rejected_by_name_and_reason(tmp_path: Path, kind: str) 
     content, reason = BAD_FILES[kind]
     path = tmp_path / "s3fd.pth"
     path.write_bytes(content())
-    with pytest.raises(CheckpointError, match=reason) as refused:
+    with pytest.raises(CheckpointError, match=reason) as rejected:
         load_s3fd(path)
-    assert str(refused.value).startswith(f"{path}: ")
+    assert str(rejected.value).startswith(f"{path}: ")
 
 
 def test_a_missing_file_is_rejected_by_name(tmp_path: Path) -> None:
@@ -181,9 +181,9 @@ def test_a_complete_folder_is_found_and_recognized_as_real_or_stand_in(tmp_path:
     fill(tmp_path)
     assert not find_checkpoints(tmp_path).stand_ins
     fill(tmp_path, stand_ins=FILES)
-    found = find_checkpoints(tmp_path)
-    assert found.stand_ins
-    assert all(found.paths[name] == tmp_path / name for name in FILES)
+    checkpoints = find_checkpoints(tmp_path)
+    assert checkpoints.stand_ins
+    assert all(checkpoints.paths[name] == tmp_path / name for name in FILES)
 
 
 def test_an_empty_folder_and_an_incomplete_set_have_different_errors(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What NVIDIA's native backends require of the files (docs/adr/0010)."""
+"""The files meet the requirements of NVIDIA's native backends (docs/adr/0010)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_torchscript_archive_keeps_no_device(model: Model, archive: Callable[[
 
 
 @nets
-def test_an_ir_has_one_name_a_port_and_is_old_enough_to_be_read(
+def test_an_ir_has_one_name_per_port_and_is_old_enough_to_be_read(
     model: Model, tmp_path: Path, provenance: Provenance, request: pytest.FixtureRequest
 ) -> None:
     import openvino
@@ -95,9 +95,9 @@ def is_device(node: torch._C.Node) -> bool:
 
 
 def nodes(module: torch.jit.ScriptModule) -> list[torch._C.Node]:
-    found, waiting = [], [module.inlined_graph]
+    nodes_found, waiting = [], [module.inlined_graph]
     while waiting:
         for node in waiting.pop().nodes():
-            found.append(node)
+            nodes_found.append(node)
             waiting += list(node.blocks())  # type: ignore[arg-type]
-    return found
+    return nodes_found

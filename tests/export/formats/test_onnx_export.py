@@ -31,11 +31,11 @@ def run(path: Path, model: Model, *inputs: np.ndarray) -> list[np.ndarray]:
 @exports
 def test_an_export_has_the_tensors_of_the_table(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
     session = onnx_model.session(request.getfixturevalue(fixture))
-    for there, table in ((session.get_inputs(), model.inputs), (session.get_outputs(), model.outputs)):
-        assert [(t.name, t.type) for t in there] == [(t.name, DTYPES[t.dtype]) for t in table]
-        for have, want in zip(there, table, strict=True):
-            assert have.shape[0] == "batch"
-            assert [-1 if isinstance(size, str) else size for size in have.shape[1:]] == list(want.shape)
+    for exported, table in ((session.get_inputs(), model.inputs), (session.get_outputs(), model.outputs)):
+        assert [(t.name, t.type) for t in exported] == [(t.name, DTYPES[t.dtype]) for t in table]
+        for tensor, expected in zip(exported, table, strict=True):
+            assert tensor.shape[0] == "batch"
+            assert [-1 if isinstance(size, str) else size for size in tensor.shape[1:]] == list(expected.shape)
 
 
 @exports
@@ -81,11 +81,11 @@ def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -
 def test_the_exported_s3fd_accepts_images_of_any_size(
     s3fd_onnx: Path, s3fd_graph: S3FDGraph, size: tuple[int, int]
 ) -> None:
-    pictures = np.random.default_rng(7).integers(0, 256, (2, *size, 3), np.uint8)
-    _, scores = run(s3fd_onnx, tensors.S3FD, pictures)
+    images = np.random.default_rng(7).integers(0, 256, (2, *size, 3), np.uint8)
+    _, scores = run(s3fd_onnx, tensors.S3FD, images)
     with torch.inference_mode():
-        _, wanted = s3fd_graph(torch.from_numpy(pictures))
-    np.testing.assert_allclose(scores, wanted, atol=1e-3)
+        _, expected = s3fd_graph(torch.from_numpy(images))
+    np.testing.assert_allclose(scores, expected, atol=1e-3)
     assert (np.diff(scores) <= 0).all()
 
 

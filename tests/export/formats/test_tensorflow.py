@@ -20,8 +20,8 @@ CROP = 129  # the size to which the test's DeepLab pads images; the real one pad
 class DeepLab:
     """A small graph with the steps of the frozen DeepLab graphs and random weights.
 
-    Pad to a square, strided, dilated and depthwise convolutions, pooling over the whole picture,
-    bilinear resizing with aligned corners, the best class, cut back to the picture's size.
+    Pad to a square, strided, dilated and depthwise convolutions, pooling over the whole image,
+    bilinear resizing with aligned corners, the best class, cut back to the image's size.
     """
 
     def __init__(self, tf: Any) -> None:
@@ -31,7 +31,7 @@ class DeepLab:
     def __call__(self, image: Any) -> Any:
         tf = self.tf
         height, width = tf.shape(image)[1], tf.shape(image)[2]
-        fits = tf.Assert(tf.less_equal(tf.maximum(height, width), CROP), ["the picture is too large"])
+        fits = tf.Assert(tf.less_equal(tf.maximum(height, width), CROP), ["the image is too large"])
         with tf.control_dependencies([fits]):
             padding = [[0, 0], [0, CROP - height], [0, CROP - width], [0, 0]]
             square = tf.pad(tf.cast(image, tf.float32) / 127.5 - 1, padding)
@@ -82,7 +82,7 @@ def reddish(tf: Any, image: Any) -> Any:
     return 15 * tf.cast(red - blue > 40, tf.int64)
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def random_image(height: int, width: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     return np.stack((x * 255 // width, y * 255 // height, (x + y) % 256), axis=2).astype(np.uint8)
 
@@ -93,13 +93,13 @@ def test_the_export_labels_images_of_any_size_like_tensorflow(tmp_path: Path, pr
         export_segmentation(tmp_path / "deeplab.pb", path, provenance)
         exported = onnx_model.session(path)
         for size in ((CROP, CROP), (CROP, 60), (33, 128), (20, 20)):
-            image = picture(*size)
+            image = random_image(*size)
             (labels,) = onnx_model.run(exported, tensors.SEGMENTATION, [image])
-            wanted = session.run("SemanticPredictions:0", {"ImageTensor:0": image[None]})[0]
+            expected = session.run("SemanticPredictions:0", {"ImageTensor:0": image[None]})[0]
             assert labels.dtype == np.int32
             assert labels.shape == size
-            assert len(np.unique(wanted)) > 3, "a picture of one label compares nothing"
-            assert np.mean(labels != wanted) <= 0.002
+            assert len(np.unique(expected)) > 3, "a image of one label compares nothing"
+            assert np.mean(labels != expected) <= 0.002
 
 
 def test_the_export_has_the_tensors_of_the_table_and_records_its_checkpoint(

@@ -20,16 +20,16 @@ def inference() -> object:
 
 
 class Spy(nn.Module):
-    """Record the inputs and return a given output, or that of a given function."""
+    """Record the inputs, and return the output; a function is called with the inputs."""
 
-    def __init__(self, answer: object) -> None:
+    def __init__(self, output: object) -> None:
         super().__init__()
-        self.answer = answer
-        self.seen: tuple[Tensor, ...] = ()
+        self.output = output
+        self.inputs: tuple[Tensor, ...] = ()
 
-    def forward(self, *seen: Tensor) -> object:
-        self.seen = seen
-        return self.answer(*seen) if callable(self.answer) else self.answer
+    def forward(self, *inputs: Tensor) -> object:
+        self.inputs = inputs
+        return self.output(*inputs) if callable(self.output) else self.output
 
 
 def noise(*shape: int) -> Tensor:
@@ -47,18 +47,18 @@ def test_the_input_of_wav2lip_is_the_crop_without_its_lower_half_and_then_the_wh
     spy = Spy(lambda mel, face: face[:, 3:])
     face, mel = noise(2, 96, 96, 3), torch.rand(2, 80, 16)
     Wav2LipGraph(spy)(face, mel)  # type: ignore[arg-type]
-    seen_mel, seen = spy.seen
-    assert torch.equal(seen_mel[:, 0], mel)
-    assert not seen[:, :3, 48:].any()
+    mel_input, inputs = spy.inputs
+    assert torch.equal(mel_input[:, 0], mel)
+    assert not inputs[:, :3, 48:].any()
     channels_first = face.permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(seen[:, :3, :48], channels_first[:, :, :48])
-    torch.testing.assert_close(seen[:, 3:], channels_first)
+    torch.testing.assert_close(inputs[:, :3, :48], channels_first[:, :, :48])
+    torch.testing.assert_close(inputs[:, 3:], channels_first)
 
 
 def test_a_mouth_is_truncated_to_gray_levels_not_rounded() -> None:
     levels = torch.tensor([0.0, 0.9 / 255, 127.999 / 255, 254.9 / 255, 1.0])
-    answer = levels.repeat(96 * 96 * 3 // 5 + 1)[: 96 * 96 * 3].reshape(1, 3, 96, 96)
-    mouth = Wav2LipGraph(Spy(answer))(noise(1, 96, 96, 3), torch.zeros(1, 80, 16))  # type: ignore[arg-type]
+    output = levels.repeat(96 * 96 * 3 // 5 + 1)[: 96 * 96 * 3].reshape(1, 3, 96, 96)
+    mouth = Wav2LipGraph(Spy(output))(noise(1, 96, 96, 3), torch.zeros(1, 80, 16))  # type: ignore[arg-type]
     assert mouth.permute(0, 3, 1, 2).flatten()[:5].tolist() == [0, 0, 127, 254, 255]
 
 
@@ -82,19 +82,19 @@ def test_s3fd_decodes_like_the_reference_in_numpy(s3fd_graph: S3FDGraph) -> None
     alone = np.ones(scores.shape, bool)
     alone[:, 1:] &= np.diff(scores) < -1e-6
     alone[:, :-1] &= np.diff(scores) < -1e-6
-    wanted = np.take_along_axis(all_boxes, order[:, :, None], axis=1)
+    expected = np.take_along_axis(all_boxes, order[:, :, None], axis=1)
     assert alone.mean() > 0.5
-    np.testing.assert_allclose(boxes[alone], wanted[alone], atol=1e-2, rtol=1e-4)
+    np.testing.assert_allclose(boxes[alone], expected[alone], atol=1e-2, rtol=1e-4)
 
 
 def test_the_input_of_s3fd_is_rgb_minus_the_means_in_their_unusual_order() -> None:
     spy = Spy(maps_of_a_blank_image())
     image = noise(1, 32, 64, 3)
     S3FDGraph(spy)(image)  # type: ignore[arg-type]
-    (seen,) = spy.seen
-    assert seen.shape == (1, 3, 32, 64)
+    (inputs,) = spy.inputs
+    assert inputs.shape == (1, 3, 32, 64)
     blue, green, red = image[0].float().unbind(2)
-    torch.testing.assert_close(seen[0], torch.stack((red - 104, green - 117, blue - 123)))
+    torch.testing.assert_close(inputs[0], torch.stack((red - 104, green - 117, blue - 123)))
 
 
 def test_the_candidates_of_a_small_image_are_padded_with_zeros() -> None:

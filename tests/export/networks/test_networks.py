@@ -18,10 +18,10 @@ from tests.support.golden_weights import GOLDEN
 
 @pytest.mark.parametrize(("net", "state"), [(Wav2Lip, "wav2lip_state.json"), (S3FD, "s3fd_state.json")])
 def test_a_network_has_exactly_the_tensors_of_the_original(net: type[nn.Module], state: str) -> None:
-    want = {name: (shape, dtype) for name, shape, dtype in json.loads((GOLDEN / state).read_text())}
+    expected = {name: (shape, dtype) for name, shape, dtype in json.loads((GOLDEN / state).read_text())}
     with torch.device("meta"):
-        have = {n: (list(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in net().state_dict().items()}
-    assert have == want
+        actual = {n: (list(t.shape), str(t.dtype).removeprefix("torch.")) for n, t in net().state_dict().items()}
+    assert actual == expected
 
 
 def test_s3fd_gives_the_twelve_maps_of_the_original(s3fd_graph: S3FDGraph) -> None:
@@ -30,10 +30,10 @@ def test_s3fd_gives_the_twelve_maps_of_the_original(s3fd_graph: S3FDGraph) -> No
     with torch.inference_mode():
         maps = s3fd_graph.net(torch.from_numpy(image.transpose(0, 3, 1, 2).copy()))
     assert len(maps) == 12
-    for i, found in enumerate(maps):
-        want = data[f"head{i}"]
-        assert found.shape == want.shape
-        assert np.abs(found.numpy() - want).max() <= 1e-3 * np.abs(want).max(), f"head{i}"
+    for i, map_ in enumerate(maps):
+        expected = data[f"head{i}"]
+        assert map_.shape == expected.shape
+        assert np.abs(map_.numpy() - expected).max() <= 1e-3 * np.abs(expected).max(), f"head{i}"
 
 
 def test_wav2lip_gives_the_mouths_of_the_original(wav2lip_graph: Wav2LipGraph) -> None:

@@ -1,4 +1,4 @@
-"""The stand-ins work as intended: they find faces, and the mouth follows the loudness."""
+"""The stand-ins work as intended: they detect faces, and the mouth follows the loudness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lipsync import face_detection
 from lipsync.mel import PEAK, SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 GRAY = (120, 110, 100)
@@ -50,45 +50,45 @@ def generator(stand_in_weights: Path) -> Wav2Lip:
 
 
 @pytest.fixture(scope="module")
-def portrait(samples: Path) -> Picture:
+def portrait(samples: Path) -> Image:
     return cv2.imread(str(samples / "face.png"))  # type: ignore[return-value]
 
 
-def candidates(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
-    image = picture[..., ::-1].astype(np.float32) - np.array(face_detection.RGB_MEANS, np.float32)
+def candidates(net: S3FD, image: Image) -> tuple[Floats, Floats]:
+    normalized = image[..., ::-1].astype(np.float32) - np.array(face_detection.RGB_MEANS, np.float32)
     with torch.inference_mode():
-        maps = net(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))
+        maps = net(torch.from_numpy(normalized.transpose(2, 0, 1)[None].copy()))
     return face_detection.decode_boxes([m.numpy() for m in maps])
 
 
-def detect(net: S3FD, picture: Picture) -> tuple[Floats, Floats]:
+def detect(net: S3FD, image: Image) -> tuple[Floats, Floats]:
     """Return the kept boxes [n,4] and scores [n] of one image."""
-    boxes, scores = face_detection.non_max_suppression(*candidates(net, picture))
+    boxes, scores = face_detection.non_max_suppression(*candidates(net, image))
     kept = scores[0] > 0
     return boxes[0][kept], scores[0][kept]
 
 
-def draw(size: tuple[int, int], box: tuple[int, int, int, int]) -> Picture:
+def draw(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image:
     """Return a skin-colored ellipse that fills `box` (x1 y1 x2 y2), on gray."""
     width, height = size
-    picture = np.full((height, width, 3), GRAY, np.uint8)
+    image = np.full((height, width, 3), GRAY, np.uint8)
     x1, y1, x2, y2 = box
-    cv2.ellipse(picture, ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, SKIN, -1)
-    return picture
+    cv2.ellipse(image, ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2), 0, 0, 360, SKIN, -1)
+    return image
 
 
 def overlap(a: Floats, b: tuple[int, int, int, int]) -> float:
-    """Intersection over union."""
+    """Return intersection over union."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = float(np.prod(np.maximum(high - low, 0)))
     return shared / (float(np.prod(a[2:] - a[:2])) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def test_the_portrait_shows_one_face_from_forehead_to_chin(detector: S3FD, portrait: Picture) -> None:
+def test_the_portrait_shows_one_face_from_forehead_to_chin(detector: S3FD, portrait: Image) -> None:
     boxes, scores = detect(detector, portrait)
     assert len(boxes) == 1
     assert scores[0] > 0.9
-    assert overlap(boxes[0], (215, 125, 412, 385)) > 0.8  # where a person would draw it
+    assert overlap(boxes[0], (215, 125, 412, 385)) > 0.8  # where a person would draw the box
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_portrait_shows_one_face_from_forehead_to_chin(detector: S3FD, portr
         ((560, 400), (130, 15, 430, 375)),  # 300
     ],
 )
-def test_a_drawn_face_is_found_once_where_it_was_drawn(
+def test_a_drawn_face_is_detected_once_at_its_position(
     detector: S3FD, size: tuple[int, int], box: tuple[int, int, int, int]
 ) -> None:
     boxes, scores = detect(detector, draw(size, box))
@@ -111,14 +111,14 @@ def test_a_drawn_face_is_found_once_where_it_was_drawn(
 def test_the_box_follows_a_face_that_moves(detector: S3FD) -> None:
     for step in range(0, 64, 20):
         box = (60 + step, 30 + step // 2, 190 + step, 190 + step // 2)
-        (found, *_), _ = detect(detector, draw((320, 240), box))
-        middle = (found[:2] + found[2:]) / 2
+        (box_found, *_), _ = detect(detector, draw((320, 240), box))
+        middle = (box_found[:2] + box_found[2:]) / 2
         assert np.abs(middle - np.array((125 + step, 110 + step / 2))).max() < 10, f"moved by {step}"
 
 
-def test_two_faces_are_both_found(detector: S3FD) -> None:
-    picture = np.hstack((draw((256, 256), (60, 60, 200, 220)), draw((256, 256), (70, 40, 190, 190))))
-    boxes, _ = detect(detector, picture)
+def test_both_of_two_faces_are_detected(detector: S3FD) -> None:
+    image = np.hstack((draw((256, 256), (60, 60, 200, 220)), draw((256, 256), (70, 40, 190, 190))))
+    boxes, _ = detect(detector, image)
     assert len(boxes) == 2
 
 
@@ -127,12 +127,12 @@ def test_images_without_skin_have_no_candidate(detector: S3FD) -> None:
     landscape[90:] = (50, 140, 70)
     colors = ((128, 128, 128), (220, 120, 30), (60, 180, 60), (0, 0, 0), (255, 255, 255), (30, 30, 220))
     plain = [np.full((160, 160, 3), color, np.uint8) for color in colors]
-    for picture in (landscape, *plain):
-        _, scores = candidates(detector, picture)
+    for image in (landscape, *plain):
+        _, scores = candidates(detector, image)
         assert scores.max() < face_detection.CANDIDATE_SCORE
 
 
-def generate(net: Wav2Lip, crop: Picture, windows: Floats) -> Floats:
+def generate(net: Wav2Lip, crop: Image, windows: Floats) -> Floats:
     """Return mouths FP32 [n,96,96,3] from 0 to 1."""
     whole = crop.astype(np.float32) / 255
     masked = whole.copy()
@@ -150,7 +150,7 @@ def darkness(mouths: Floats) -> Floats:
 
 
 @pytest.fixture(scope="module")
-def crop(portrait: Picture) -> Picture:
+def crop(portrait: Image) -> Image:
     return cv2.resize(portrait[122:388, 214:410], (96, 96))  # type: ignore[return-value]
 
 
@@ -158,21 +158,21 @@ def loudness(*levels: float) -> Floats:
     return np.stack([np.full((80, 16), level, np.float32) for level in levels])
 
 
-def test_in_silence_the_face_stays_as_it_is(generator: Wav2Lip, crop: Picture) -> None:
+def test_in_silence_the_face_stays_as_it_is(generator: Wav2Lip, crop: Image) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (96, 96, 3), np.uint8)
     for face in (crop, noise):
         (quiet,) = generate(generator, face, loudness(-PEAK))
         assert np.abs(quiet - face / 255).max() < 0.015
 
 
-def test_the_mouth_darkens_with_loudness_and_nothing_else_does(generator: Wav2Lip, crop: Picture) -> None:
+def test_the_mouth_darkens_with_loudness_and_nothing_else_does(generator: Wav2Lip, crop: Image) -> None:
     mouths = generate(generator, crop, loudness(-4, -3, -2, -1, 0, 1))
     assert (np.diff(darkness(mouths)) > 0.005).all()
     assert darkness(mouths)[4] - darkness(mouths)[0] > 0.1  # a visible difference
     assert np.abs(mouths[:, :48] - mouths[0, :48]).max() < 1e-3  # eyes and nose
 
 
-def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Picture, samples: Path) -> None:
+def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Image, samples: Path) -> None:
     with wave.open(str(samples / "speech.wav")) as file:
         assert file.getframerate() == SAMPLE_RATE
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
@@ -181,7 +181,7 @@ def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Picture, samples
     assert np.corrcoef(dark, windows.mean(axis=(1, 2)))[0, 1] > 0.9
 
 
-def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav2Lip, crop: Picture) -> None:
+def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav2Lip, crop: Image) -> None:
     gan = load_wav2lip(stand_in_weights / "wav2lip_gan.pth")
     plain, darker = (darkness(generate(net, crop, loudness(-1.5)))[0] for net in (generator, gan))
     assert darker > plain + 0.01

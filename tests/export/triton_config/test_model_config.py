@@ -67,23 +67,23 @@ def test_an_ensemble_connects_every_tensor(name: str) -> None:
         assert set(step.input_map) == {t.name for t in model.inputs}
         assert set(step.output_map) <= {t.name for t in model.outputs}
         for inner, outer in step.input_map.items():
-            assert ready[outer] == types[inner], f"{model.name}.{inner} reads {outer} before it is made"
+            assert ready[outer] == types[inner], f"{model.name}.{inner} reads {outer} before a step writes it"
             used.add(outer)
         for inner, outer in step.output_map.items():
-            assert outer not in ready, f"{outer} is made twice: no call to such an ensemble succeeds"
+            assert outer not in ready, f"{outer} is written twice: no call to such an ensemble succeeds"
             ready[outer] = types[inner]
-    wanted = {t.name for t in config.output}
-    assert wanted <= set(ready)
-    assert used | wanted == set(ready), "a tensor is made for nobody"
+    results = {t.name for t in config.output}
+    assert results <= set(ready)
+    assert used | results == set(ready), "no step reads a tensor"
 
 
 def variants() -> list[tuple[Profile, Variant]]:
     """Return every variant of every profile that the exporter supports."""
-    found = []
+    supported = []
     for profile, format, precision in product(Profile, Format, Precision):
         with contextlib.suppress(ExportError):
-            found += [(profile, variant) for variant in resolve(profile, format, precision)]
-    return found
+            supported += [(profile, variant) for variant in resolve(profile, format, precision)]
+    return supported
 
 
 every_variant = pytest.mark.parametrize(("profile", "variant"), variants(), ids=str)

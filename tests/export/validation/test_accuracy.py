@@ -132,8 +132,8 @@ def test_outputs_with_other_shapes_or_types_than_the_network_are_rejected() -> N
 
 def test_values_that_are_not_finite_are_rejected() -> None:
     def faulty(batch: Batch) -> list[Array]:
-        found, scores = detector(FACE)(batch)
-        return [found * np.float32("nan"), scores]
+        boxes_found, scores = detector(FACE)(batch)
+        return [boxes_found * np.float32("nan"), scores]
 
     with pytest.raises(ExportError, match="s3fd: `boxes` has values that are not finite"):
         boxes(detector(FACE)).compare(faulty, Precision.INT8)

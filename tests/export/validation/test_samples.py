@@ -36,17 +36,17 @@ def test_samples_fit_the_tensors_and_are_reproducible(net: tensors.Model, detect
 
 def test_calibration_and_evaluation_share_no_sample(detector: S3FDGraph) -> None:
     samples = Samples(Media.shipped(), detector, print)
-    seen = {face.tobytes() for faces, _ in samples.calibration(tensors.WAV2LIP) for face in faces}
+    calibrated = {face.tobytes() for faces, _ in samples.calibration(tensors.WAV2LIP) for face in faces}
     evaluated = [
         face.tobytes() for batches in samples.evaluation(tensors.WAV2LIP).values() for b in batches for face in b[0]
     ]
-    assert len(seen) == 64
+    assert len(calibrated) == 64
     assert len(evaluated) == 24
-    assert not seen & set(evaluated)
+    assert not calibrated & set(evaluated)
 
 
 def test_the_frames_of_a_video_are_spread_over_its_whole_length(detector: S3FDGraph, tmp_path: Path) -> None:
-    path = tmp_path / "grey.avi"
+    path = tmp_path / "gray.avi"
     video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     for level in range(0, 200, 2):
         video.write(np.full((48, 64, 3), level, np.uint8))
