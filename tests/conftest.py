@@ -1,7 +1,7 @@
-"""Fixtures that every test may use. The heavy ones are made once a session, and only when asked for.
+"""Fixtures for all tests. The slow ones are created once per session, and only if a test uses them.
 
-With AVATAR_TEST_CACHE=DIR the exported repositories are kept in DIR between runs; what is up to date
-there is not exported again.
+With AVATAR_TEST_CACHE=DIR the exported repositories are kept in DIR between runs, and only outdated models are
+exported again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from embedded.server import Triton
 from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
-# Tests that need one of these fixtures run on the same worker, so that what is costly is made once per run.
+# Tests that use one of these fixtures run on the same worker, so that each slow fixture is created once per run.
 WORKER_OF = {
     "live": {"triton", "gateway", "served"},
     "exports": {
@@ -30,13 +30,13 @@ WORKER_OF = {
         "stand_in_triton",
     },
 }
-# OpenVINO reports over the network that it is imported, but not without this module
+# without this module OpenVINO does not report its import over the network
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
-@pytest.hookimpl(wrapper=True)  # runs before every other one: pytest-xdist reads the marks in its own
+@pytest.hookimpl(wrapper=True)  # runs before all other hooks, because pytest-xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Mark the tests by their costly fixtures, and group them (see `--dist loadgroup` of pytest-xdist)."""
+    """Mark the tests by their slow fixtures, and group them (see `--dist loadgroup` of pytest-xdist)."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for group, fixtures in WORKER_OF.items():
@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
 
 
 def job_env(folder: Path) -> dict[str, str]:
-    """The settings of the models that are the whole job: what they write is below `folder`."""
+    """Return the settings of the models that run whole jobs, with their files in `folder`."""
     (folder / "work").mkdir(exist_ok=True)
     return {"AVATAR_WORK_DIR": str(folder / "work"), "AVATAR_CACHE_DIR": str(folder / "cache")}
 
@@ -68,7 +68,7 @@ def samples() -> Path:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where checkpoints and repositories of the tests are made."""
+    """The folder for checkpoints and repositories of the tests."""
     kept = os.environ.get("AVATAR_TEST_CACHE")
     return Path(kept).resolve() if kept else tmp_path_factory.mktemp("exported")
 
@@ -85,7 +85,7 @@ def stand_in_weights(cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_weights(cache: Path) -> Path:
-    """A folder with checkpoints that hold the golden fill, in the official formats."""
+    """A folder with checkpoints with the golden weights, in the official formats."""
     from tests.support.golden_weights import write_golden_weights
 
     weights = cache / "golden-weights"
@@ -102,13 +102,13 @@ def repository(cache: Path, stand_in_weights: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_repository(cache: Path, golden_weights: Path) -> Path:
-    """A complete model repository of the golden fill."""
+    """A complete model repository with the golden weights."""
     return _build(golden_weights, cache / "golden-repository")
 
 
 @pytest.fixture(scope="session")
 def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete model repository whose nets are tiny graphs that behave as the stand-ins do."""
+    """A complete model repository in which the networks are tiny graphs that behave like the stand-ins."""
     from tests.support import tiny_repository
 
     folder = tmp_path_factory.mktemp("tiny") / "repository"
@@ -118,19 +118,19 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def triton(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A running server with every model, over tiny nets: for tests that do not judge the nets' numbers."""
+    """A running server with all models and tiny networks, for tests that do not check the numbers of networks."""
     yield from _serve(tiny_repository, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def stand_in_triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A running server with every model, over the true networks filled as stand-ins; it takes 2 GB."""
+    """A running server with all models, networks of the real size and stand-in weights; it takes 2 GB."""
     yield from _serve(repository, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A running server with every model, on the golden fill; for one module only, it takes 2 GB."""
+    """A running server with every model, with the golden weights; for one module only, it takes 2 GB."""
     yield from _serve(golden_repository, tmp_path_factory)
 
 
@@ -138,10 +138,10 @@ def _build(weights: Path, repository: Path) -> Path:
     from export.build.repository import BuildOptions, build_repository
     from export.variants import Format, Precision
 
-    # what is made in seconds; the other variants have tests of their own
+    # the variant that is exported in seconds; other tests cover the others
     options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, keep=0, timing=False)
     build_repository(weights, repository, options=options)
-    if list(repository.glob("*/[2-9]")):  # a kept one, made anew by newer code: tests count from version 1
+    if list(repository.glob("*/[2-9]")):  # newer code has exported into a kept repository: tests expect version 1
         shutil.rmtree(repository)
         build_repository(weights, repository, options=options)
     return repository
@@ -155,6 +155,6 @@ def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """A gateway process in front of the session's live Triton."""
+    """A gateway process that uses the Triton of the session."""
     with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address) as running:
         yield running
