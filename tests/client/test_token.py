@@ -1,4 +1,4 @@
-"""The token for shared memory: where it comes from, who sends it, and what happens without it."""
+"""The token for shared memory: its sources, its use by both clients, and calls without it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def detect(kind: str, address: str, token: str | None) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["threads", "asyncio"])
-async def test_the_token_opens_shared_memory(kind: str, server: FakeServer) -> None:
+async def test_with_the_token_arrays_are_sent_through_shared_memory(kind: str, server: FakeServer) -> None:
     await detect(kind, server.address, SECRET)
     assert server.calls[0].shared == {"frames"}
     assert not server.regions  # unregistered at the end, which needs the token too
@@ -57,23 +57,23 @@ async def test_without_the_right_token_arrays_are_sent_by_grpc_and_the_reason_is
     kind: str, server: FakeServer, caplog: pytest.LogCaptureFixture, token: str, level: str, reason: str
 ) -> None:
     caplog.set_level(logging.INFO)
-    want = await detect(kind, server.address, SECRET)
+    expected = await detect(kind, server.address, SECRET)
     caplog.clear()
-    np.testing.assert_array_equal(await detect(kind, server.address, token), want)
+    np.testing.assert_array_equal(await detect(kind, server.address, token), expected)
     assert server.calls[1].shared == set()
     (record,) = [each for each in caplog.records if "shared memory" in each.message]
     assert (record.levelname, reason in record.message) == (level, True)
     assert SECRET not in caplog.text and "another-token" not in caplog.text
 
 
-def test_the_environment_gives_the_token(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_is_read_from_the_environment(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(access.TOKEN_VARIABLE, SECRET)
     with AvatarClient(server.address) as client:
         client.detect_faces(FRAMES)
     assert server.calls[0].shared == {"frames"}
 
 
-def test_a_restarted_server_with_another_token_in_the_file_is_found(
+def test_the_new_token_of_a_restarted_server_is_read_from_the_file(
     server: FakeServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "token"
@@ -90,7 +90,7 @@ def test_a_restarted_server_with_another_token_in_the_file_is_found(
     assert [bool(call.shared) for call in server.calls] == [True, False, True]
 
 
-def test_the_variable_counts_before_the_file_and_neither_means_no_token(tmp_path: Path) -> None:
+def test_the_variable_has_priority_over_the_file_and_both_are_optional(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("of-the-file")
     both = {access.TOKEN_VARIABLE: "of-the-variable", access.FILE_VARIABLE: str(file)}
@@ -100,12 +100,12 @@ def test_the_variable_counts_before_the_file_and_neither_means_no_token(tmp_path
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n", b"\xff\xfe", "Schl\u00fcssel".encode(), b"two\nlines"])
-def test_a_file_without_a_usable_token_counts_as_none(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_without_a_valid_token_counts_as_missing(tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
     assert Token(file=file).metadata() == ()
 
 
-def test_a_token_is_never_shown() -> None:
+def test_a_token_is_not_in_its_representation() -> None:
     assert SECRET not in repr(Token(SECRET)) and SECRET not in str(Token(SECRET))

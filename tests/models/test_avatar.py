@@ -1,4 +1,4 @@
-"""The model `avatar`: the whole job over gRPC, on a live server."""
+"""The model `avatar`: whole jobs over gRPC, on a live server."""
 
 from __future__ import annotations
 

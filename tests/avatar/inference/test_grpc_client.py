@@ -71,7 +71,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             await context.abort(grpc.StatusCode.INTERNAL, stub)
         if request.model_name in self.silent:
             await asyncio.Event().wait()
-        if not request.outputs:  # a tiny call, whose answer nobody reads
+        if not request.outputs:  # a tiny call, of which the response is not read
             return service_pb2.ModelInferResponse(model_name=request.model_name)
         height, width = (*request.inputs[0].shape, 1)[:2]
         response = service_pb2.ModelInferResponse(model_name=request.model_name)

@@ -33,9 +33,9 @@ def parsed(name: str) -> pb.ModelConfig:
 def test_a_config_has_the_tensors_of_the_table(model: Model) -> None:
     config = parse(model_config.render(model))
     assert (config.name, config.max_batch_size) == (model.name, model.max_batch_size)
-    for there, table in ((config.input, model.inputs), (config.output, model.outputs)):
-        got = [(t.name, pb.DataType.Name(t.data_type), tuple(t.dims)) for t in there]
-        assert got == [(t.name, f"TYPE_{t.dtype.replace('BYTES', 'STRING')}", t.shape) for t in table]
+    for config_tensors, table in ((config.input, model.inputs), (config.output, model.outputs)):
+        tensors_of_config = [(t.name, pb.DataType.Name(t.data_type), tuple(t.dims)) for t in config_tensors]
+        assert tensors_of_config == [(t.name, f"TYPE_{t.dtype.replace('BYTES', 'STRING')}", t.shape) for t in table]
     assert [t.optional for t in config.input] == [t.optional for t in model.inputs]
 
 
@@ -110,7 +110,7 @@ def test_every_variant_of_a_net_has_the_same_tensors_and_is_warm_before_it_is_re
         assert set(sample.inputs) == set(shapes)
         for tensor, value in sample.inputs.items():
             assert -1 not in value.dims
-            assert all(want in (-1, have) for want, have in zip(shapes[tensor], value.dims, strict=True))
+            assert all(expected in (-1, actual) for expected, actual in zip(shapes[tensor], value.dims, strict=True))
     assert {sample.batch_size for sample in config.model_warmup} >= {1}
     assert all(sample.batch_size <= max(1, config.max_batch_size) for sample in config.model_warmup)
 
@@ -134,7 +134,7 @@ def test_tensorrt_builds_fp16_engines_once_for_the_batches_that_are_served(name:
         for tensor in model.inputs:
             batch, *sizes = map(int, shapes[tensor.name].split("x"))
             assert batch == {"min": 1, "max": config.max_batch_size}.get(bound, batch)
-            assert all(want in (-1, have) for want, have in zip(tensor.shape, sizes, strict=True))
+            assert all(expected in (-1, actual) for expected, actual in zip(tensor.shape, sizes, strict=True))
     largest = dict(entry.split(":") for entry in said["trt_profile_max_shapes"].split(","))
     for sample in config.model_warmup:  # otherwise the first request would build an engine
         for tensor, value in sample.inputs.items():
