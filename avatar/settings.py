@@ -88,6 +88,12 @@ class JobSettings(BaseSettings):
         description="Jobs that run at the same time; others wait in order.",
         json_schema_extra={"shown": "the number of cores, at least 2"},
     )
+    triton_timeout: float = Field(
+        120.0,
+        gt=0,
+        le=3600,
+        description="Timeout of one call of a model, including its wait in Triton's queues, in seconds.",
+    )
     max_queued: int = Field(32, ge=0, description="Requests that may wait; one more is rejected with 503.")
 
     @property
@@ -113,6 +119,16 @@ class LiveSettings(JobSettings):
     )
     live_memory_mib: int = Field(
         1024, ge=1, description="Memory that the frames of all live sessions of an instance may take together, in MiB."
+    )
+    live_unread_mib: int = Field(
+        512,
+        ge=1,
+        description="A live session is ended if this many MiB of its responses are not acknowledged and the memory of "
+        "the server has grown by as much: its caller does not read.",
+    )
+    live_require_token: bool = Field(
+        False,
+        description="Reject requests of a live session without its token, which callers of API 1.0 do not send.",
     )
 
 

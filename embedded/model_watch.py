@@ -1,6 +1,6 @@
 """Notice that a running server has lost a model: its process died, is stopped, or does not answer.
 
-The criterion and its limits are explained in docs/adr/0022-when-a-model-is-lost.md. Only the standard library is
+The criterion and its limits are explained in docs/adr/0023-when-a-model-is-lost.md. Only the standard library is
 imported: Triton's container runs this file too, through `embedded.guard`.
 """
 

@@ -28,11 +28,19 @@ class Progress:
 
     def finished(self, model: str) -> int | None:
         """Return the number of requests that the model has finished, failed ones too; None where it is not known."""
+        counts = self._fresh()
+        return None if counts is None else counts.get(model)
+
+    def readable(self) -> bool:
+        """Return whether the page can be read."""
+        return self._fresh() is not None
+
+    def _fresh(self) -> Mapping[str, int] | None:
         with self._lock:
             if time.monotonic() - self._read_at > _FRESH_SECONDS:
                 self._counts = self._read()
                 self._read_at = time.monotonic()
-            return None if self._counts is None else self._counts.get(model)
+            return self._counts
 
     def _read(self) -> Mapping[str, int] | None:
         connection = http.client.HTTPConnection(self._address, timeout=_SECONDS)

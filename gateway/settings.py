@@ -50,7 +50,6 @@ class Settings(JobSettings):
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
         description="gRPC address of Triton, host:port.",
     )
-    triton_timeout: float = Field(120.0, gt=0, le=3600, description="Timeout of one call to Triton, in seconds.")
     triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(_lower)] = Field(
         "auto",
         description="`auto`: frames are sent through shared memory if Triton runs on this machine and can open it, "

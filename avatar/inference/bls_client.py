@@ -10,7 +10,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,15 @@ from lipsync.triton.pb_utils import PbUtils, TritonError
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
 from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .readiness import lost_model
 from .shm_layout import TensorInput, stacked, validated
 
 # Calls in flight; one job has at most five. Further calls wait here instead of in Triton.
 THREADS = 32
+# BLS has no deadline: a call that is given up keeps its thread until Triton answers it. As long as this many threads
+# are lost in that way, further calls are rejected at once.
+MAX_LOST = THREADS // 2
+TIMEOUT_SECONDS = 120.0
 # How long one call should take. A network cannot be stopped within a call, so the networks may work this long, times
 # the number of the job's calls in flight, for a caller that has disconnected.
 CALL_SECONDS = 0.2
@@ -39,18 +44,24 @@ _PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"
 class BlsInferenceClient:
     """Implements `InferenceClient` inside a Triton Python model. For one event loop."""
 
-    def __init__(self, pb_utils: PbUtils, repository: Path) -> None:
-        """Make a client; `repository` is the folder that contains the folders of all models."""
-        self._pb, self._repository = pb_utils, repository
+    def __init__(self, pb_utils: PbUtils, repository: Path, timeout: float = TIMEOUT_SECONDS) -> None:
+        """Make a client.
+
+        Args:
+            pb_utils: Triton's module for Python models.
+            repository: the folder that contains the folders of all models.
+            timeout: seconds for one call, including its wait for a thread and in Triton's queues.
+        """
+        self._pb, self._repository, self._timeout = pb_utils, repository, timeout
         # not asyncio's own threads: there, calls that wait for the networks would delay pasting and reading
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bls")
+        self._lost: set[Future[list[Array]]] = set()  # calls that were given up, but still have their thread
         self._windows = _AdaptiveBatch(MIN_WINDOWS, WAV2LIP_BATCH)
         self._images = _AdaptiveBatch(1, S3FD_BATCH)
 
     async def check_ready(self) -> None:
-        """As `InferenceClient`. Triton serves no request before every model is loaded; later, calls of a model that was
-        unloaded fail.
-        """
+        """As `InferenceClient`, without tiny calls: each job calls the models at once, and its errors say the same."""
+        self._check_threads()
 
     async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; read from the files of the models' configurations, because BLS has no call for them."""
@@ -101,8 +112,21 @@ class BlsInferenceClient:
 
     async def _infer(self, model: Model, *inputs: TensorInput) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._send, model, inputs)
+        self._check_threads()
+        call = self._threads.submit(self._send, model, inputs)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.wrap_future(call)
+        except TimeoutError:
+            if not call.cancel():  # it was sent: its thread is lost until Triton answers
+                self._lost.add(call)
+            raise Unavailable(f"{model.name} did not answer in time") from None
+
+    def _check_threads(self) -> None:
+        """Raise Unavailable if calls that were given up leave too few threads."""
+        self._lost = {call for call in self._lost if not call.done()}
+        if len(self._lost) >= MAX_LOST:
+            raise Unavailable("the models do not answer")
 
     def _send(self, model: Model, inputs: tuple[TensorInput, ...]) -> list[Array]:
         pb = self._pb
@@ -177,8 +201,8 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
         return InvalidInput(str(error.message()))
     if "Server not ready" in str(error.message()):
         return ShuttingDown("the service is being stopped")
-    if "is not healthy" in str(error.message()):  # the model's process has died
-        return Unavailable(f"{model.name} cannot be reached")
+    if lost := lost_model(str(error.message())):
+        return Unavailable(f"{lost} cannot be reached: its process died or is stopped")
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
         return Unavailable(f"{model.name} cannot be reached")
     failed = AvatarError(f"{model.name} failed")

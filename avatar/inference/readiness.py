@@ -22,7 +22,7 @@ from ..errors import AvatarError, Unavailable
 REMEMBERED_SECONDS = 5.0  # for which an answer of a model, or a passed check, counts
 CALL_SECONDS = 3.0  # that a tiny call may take
 # A model that does not answer within CALL_SECONDS may be busy with a long batch. It counts as lost if it has not
-# answered any call for this time; the watcher of the server (docs/adr/0022) replaces one that hangs before that.
+# answered any call for this time; the watcher of the server (docs/adr/0023) replaces one that hangs before that.
 SILENT_SECONDS = 20.0
 
 # Models with a process or a network of their own that every form may need.

@@ -50,7 +50,8 @@ class RenderModel:
         self._settings = load(JobSettings)
         warn_of_old_names(JobSettings, logger)
         self._runner = RequestRunner(pb_utils, AVATAR)
-        self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
+        repository = Path(args["model_repository"]).parent
+        self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
         self._admission = Admission(self._settings.max_jobs, self._settings.max_queued)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)

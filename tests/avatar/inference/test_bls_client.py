@@ -1,0 +1,115 @@
+"""Calls from inside Triton, over a `pb_utils` of the test: deadlines, and what errors of Triton mean."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avatar.errors import AvatarError, ShuttingDown, Unavailable
+from avatar.inference import bls_client
+from avatar.inference.bls_client import BlsInferenceClient
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+
+
+class Triton:
+    """The part of `triton_python_backend_utils` that a call needs; `error` fails it, `gate` holds it up."""
+
+    TRITONSERVER_MEMORY_CPU = 0
+    TritonModelException = RuntimeError
+
+    def __init__(self) -> None:
+        self.error = ""
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sent = 0
+        codes = ("INVALID_ARG", "UNAVAILABLE", "NOT_FOUND", "CANCELLED", "INTERNAL")
+        self.TritonError = SimpleNamespace(**{code: code for code in codes})
+        self.PreferredMemory = lambda memory, device: None
+        self.Tensor = lambda name, array: array
+
+    def InferenceRequest(self, **given: Any) -> Any:  # noqa: N802
+        return SimpleNamespace(exec=self._execute)
+
+    def get_output_tensor_by_name(self, response: Any, name: str) -> Any:
+        return SimpleNamespace(as_numpy=lambda: np.full((4, 6), 15, np.int32))
+
+    def _execute(self) -> Any:
+        self.sent += 1
+        assert self.gate.wait(60)
+        error = SimpleNamespace(code=lambda: "INTERNAL", message=lambda: self.error)
+        return SimpleNamespace(has_error=lambda: bool(self.error), error=lambda: error)
+
+
+@pytest.fixture
+def triton() -> Iterator[Triton]:
+    triton = Triton()
+    yield triton
+    triton.gate.set()
+
+
+def _client(triton: Triton, seconds: float = 60) -> BlsInferenceClient:
+    client: BlsInferenceClient = BlsInferenceClient(triton, Path(), seconds)  # type: ignore[arg-type]
+    return client
+
+
+async def test_a_call_returns_the_outputs(triton: Triton) -> None:
+    np.testing.assert_array_equal(await _client(triton).segment(IMAGE), np.full((4, 6), 15))
+
+
+async def test_a_call_that_triton_does_not_answer_is_unavailable_in_time(triton: Triton) -> None:
+    triton.gate.clear()
+    with pytest.raises(Unavailable, match="segmentation did not answer in time"):
+        await _client(triton, 0.1).segment(IMAGE)
+
+
+async def test_calls_are_rejected_at_once_while_too_many_were_given_up(triton: Triton) -> None:
+    client = _client(triton, 0.1)
+    triton.gate.clear()
+    calls = [client.segment(IMAGE) for _ in range(bls_client.MAX_LOST)]
+    assert all(isinstance(error, Unavailable) for error in await asyncio.gather(*calls, return_exceptions=True))
+    for check in (client.segment(IMAGE), client.check_ready()):
+        with pytest.raises(Unavailable, match="the models do not answer"):
+            await check
+    assert triton.sent == bls_client.MAX_LOST
+    triton.gate.set()
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await client.check_ready()
+                break
+            except Unavailable:
+                await asyncio.sleep(0.01)
+    np.testing.assert_array_equal(await client.segment(IMAGE), np.full((4, 6), 15))
+
+
+async def test_a_call_that_waits_for_a_thread_is_not_sent_after_its_deadline(triton: Triton) -> None:
+    client = _client(triton, 0.2)
+    triton.gate.clear()
+    calls = [client.segment(IMAGE) for _ in range(bls_client.THREADS + 5)]
+    await asyncio.gather(*calls, return_exceptions=True)
+    triton.gate.set()
+    await asyncio.sleep(0.1)
+    assert triton.sent == bls_client.THREADS
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "text"),
+    [
+        ("Stub process 'wav2lip_0_0' is not healthy.", Unavailable, "wav2lip cannot be reached: its process died"),
+        ("Server not ready", ShuttingDown, "being stopped"),
+        ("out of memory", AvatarError, "segmentation failed"),
+    ],
+)
+async def test_errors_of_triton(triton: Triton, message: str, error: type[Exception], text: str) -> None:
+    triton.error = message
+    with pytest.raises(error, match=text) as raised:
+        await _client(triton).segment(IMAGE)
+    assert type(raised.value) is error
