@@ -28,10 +28,18 @@ case $accept in
     *) echo "export: AVATAR_ACCEPT_LICENSE is '$accept'; use 'yes' to accept the license, or leave it empty" >&2; exit 2 ;;
 esac
 
+# a folder that this user cannot enter would look empty, and stand-ins would take the place of real weights
+if [ -e "$given" ] && ! { [ -r "$given" ] && [ -x "$given" ]; }; then
+    echo "export: $given cannot be read by user $(id -u); run: chmod a+rX weights" >&2
+    exit 2
+fi
+
+echo "export: building the model repository; the first time this takes minutes (docker compose logs -f shows the progress)"
 if has_checkpoint "$given"; then
     weights=$given
 elif [ "$accept" = yes ]; then
     weights=$kept/published
+    echo "export: downloading the published weights into $weights; without a network this fails after some retries"
     python -m export weights --dir "$weights" --accept-license
 else
     echo "!! No weights in weights/, and AVATAR_ACCEPT_LICENSE is not 'yes': using STAND-INS. The service runs, but its"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Usage: docker/install.sh EXTRA. Installs the dependencies of the project and of one extra of pyproject.toml in the
 # versions of requirements.lock, but not the project itself. Run it in the folder of those two files. PIP, if set,
-# replaces the command `python -m pip`.
+# replaces the command `python3 -m pip`.
 set -euo pipefail
 extra=$1
-read -ra pip <<< "${PIP:-python -m pip}"
+read -ra pip <<< "${PIP:-python3 -m pip}"
 
-python - "$extra" <<'PY' | "${pip[@]}" install --constraint requirements.lock --requirement /dev/stdin
+python3 - "$extra" <<'PY' | "${pip[@]}" install --constraint requirements.lock --requirement /dev/stdin
 import sys, tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 print(*project["dependencies"], *project["optional-dependencies"][sys.argv[1]], sep="\n")
 PY
-if [ "$extra" = gateway ]; then
+if [ "$extra" != export ]; then
     # without their dependencies, which only their training modules need; see pyproject.toml
     grep -E '^(pixellib|imantics)==' requirements.lock | "${pip[@]}" install --no-deps --requirement /dev/stdin
 fi

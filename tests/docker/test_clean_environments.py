@@ -1,7 +1,7 @@
 """Each image installs the packages that its code needs, and no more: its code runs in an environment of only these.
 
 The environments link to packages of this one, so that no package index is needed. The gateway has the packages that the
-metadata of its wheel name, the exporter those of its extra, Triton those of docker/triton-requirements.txt.
+metadata of its wheel names, the exporter and Triton those of their extras.
 """
 
 import ast
@@ -26,29 +26,15 @@ from embedded.server import Triton
 from gateway.settings import Settings
 from lipsync.tensors import MODELS
 from tests.support import virtualenvs
-from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, last_stage, step, steps
+from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, last_stage, step
 from tests.support.gateway_process import Gateway, gateway_process
 
 INSTALLED_WITHOUT_DEPENDENCIES = {"pixellib", "imantics"}
-# the gateway's packages for the web server and the Triton client; `avatar` does not need them
-WEB_PACKAGES = {"fastapi", "prometheus-client", "python-multipart", "tritonclient", "uvicorn"}
-TRITON_PYTHON = {"python_version": "3.10", "python_full_version": "3.10.12"}
-# In Python 3.10 these classes of the standard library are not generic: `logging.LoggerAdapter[…]` raises TypeError.
-# Neither its grammar nor mypy detects that. The list is from a comparison of its standard library with that of 3.11.
-LIKE_PYTHON_3_10 = """\
-import graphlib, logging
-for each in (graphlib.TopologicalSorter, logging.LoggerAdapter, logging.StreamHandler):
-    del each.__class_getitem__
-"""
+TRITON_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.3"}  # of NVIDIA's image
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-OPENVINO_BACKEND = ROOT / "embedded" / "backends" / "openvino" / "model.py"
 # the gRPC client and its shared memory: they are in the image, but nothing there imports them
 NOT_IN_TRITON = {ROOT / "avatar" / "inference" / f"{name}.py" for name in ("grpc_client", "shared_memory")}
-PINNED = [
-    Requirement(line)
-    for line in (DOCKER / "triton-requirements.txt").read_text().splitlines()
-    if not line.startswith("#")
-]
+LOCK = (ROOT / "requirements.lock").read_text().splitlines()
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -194,73 +180,54 @@ def test_the_export_image_accepts_the_exports_of_this_checkout_as_up_to_date(
     run(python, "-c", "from export.validation.sample_media import Media; Media.shipped().hashes()", cwd=image)
 
 
-def test_the_requirements_of_triton_are_complete_and_minimal() -> None:
-    pinned = {canonicalize_name(requirement.name) for requirement in PINNED}
-    # this environment has other versions of these packages, so their dependencies may differ
-    other_versions = {
-        canonicalize_name(each.name) for each in PINNED if not each.specifier.contains(distribution(each.name).version)
-    }
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    jobs = [each for each in project["optional-dependencies"]["gateway"] if Requirement(each).name not in WEB_PACKAGES]
-    direct = [*project["dependencies"], *jobs]
-    assert virtualenvs.closure(direct, TRITON_PYTHON, leaves=other_versions) | INSTALLED_WITHOUT_DEPENDENCIES <= pinned
-    # our backend needs openvino; its only dependency besides numpy is telemetry
-    assert pinned - {"openvino"} <= virtualenvs.closure(direct, TRITON_PYTHON) | INSTALLED_WITHOUT_DEPENDENCIES
+def test_the_install_script_of_the_triton_image_requires_the_versions_of_the_lock(source: Path) -> None:
+    run("bash", "docker/install.sh", "triton", cwd=source, PIP=" ".join(PIP))
 
 
-@pytest.mark.parametrize("requirement", PINNED, ids=lambda requirement: requirement.name)
-def test_triton_has_the_version_of_the_lock_if_it_supports_python_3_10(requirement: Requirement) -> None:
-    ours = distribution(requirement.name)
-    if ours.metadata["Requires-Python"] and "3.10" not in SpecifierSet(ours.metadata["Requires-Python"]):
-        assert not requirement.specifier.contains(ours.version)
-    else:
-        assert requirement.specifier.contains(ours.version), f"requirements.lock has {ours.version}"
+def test_every_requirement_of_triton_is_in_the_lock_and_supports_its_python() -> None:
+    locked = {canonicalize_name(Requirement(line).name) for line in LOCK if not line.startswith("#")}
+    packages = triton_packages()
+    assert packages <= locked
+    for name in packages:
+        supported = distribution(name).metadata["Requires-Python"]
+        assert not supported or TRITON_PYTHON["python_version"] in SpecifierSet(supported), name
 
 
-def test_the_code_of_the_triton_image_needs_only_its_requirements(source: Path, tmp_path: Path) -> None:
-    python = virtualenvs.make(tmp_path / "venv", [requirement.name for requirement in PINNED])
-    (site,) = python.parents[1].glob("lib/python*/site-packages")
-    (site / "sitecustomize.py").write_text(LIKE_PYTHON_3_10)
-    for folder in ("avatar", "work", "path"):
+def test_the_code_of_the_triton_image_needs_only_its_requirements(wheels: tuple[Path, Path], tmp_path: Path) -> None:
+    python = virtualenvs.make(tmp_path / "venv", triton_packages())
+    run(*PIP, "--python", str(python), "install", "--no-deps", str(wheels[0]), cwd=tmp_path)
+    for folder in ("work", "path"):
         (tmp_path / folder).mkdir()
-    for each in steps(DOCKERFILES["triton"]):
-        if each.name == "COPY" and each.words()[1].startswith("/opt/avatar/"):
-            name, target = each.words()
-            copied = shutil.copytree if (source / name).is_dir() else shutil.copy
-            copied(source / name, tmp_path / target.removeprefix("/opt/"))
     # there is no ffmpeg on its PATH
     variables = {
         "PATH": str(tmp_path / "path"),
         "AVATAR_WORK_DIR": str(tmp_path / "work"),
         "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
     }
-    output = run(python, tmp_path / "avatar" / "smoke.py", cwd=tmp_path, **variables)
+    output = run(python, DOCKER / "smoke.py", cwd=tmp_path, **variables)
     assert output.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4) ftyp 25"
     assert not list((tmp_path / "work").iterdir())
 
 
-def triton_python_files() -> list[Path]:
-    """Every file that runs in the Python of NVIDIA's image."""
-    files = [*(ROOT / "model_repository").glob("*/1/model.py")]
-    for each in steps(DOCKERFILES["triton"]):
-        if each.name == "COPY":
-            copied = ROOT / each.words()[0]
-            files += copied.rglob("*.py") if copied.is_dir() else [copied] if copied.suffix == ".py" else []
-    return [file for file in files if file not in NOT_IN_TRITON]
+def test_the_guard_of_the_triton_image_needs_only_the_standard_library(tmp_path: Path) -> None:
+    code = "import sys; import embedded.container, embedded.guard; print(sorted({'numpy', 'grpc'} & set(sys.modules)))"
+    assert run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT)).strip() == "[]"
 
 
-def test_the_files_of_the_triton_image_are_valid_python_3_10() -> None:
-    files = triton_python_files()
-    assert set(files) >= {OPENVINO_BACKEND, DOCKER / "smoke.py", ROOT / "avatar" / "serving" / "render_model.py"}
-    for file in files:
-        tree = ast.parse(file.read_text(), str(file), feature_version=(3, 10))
-        # only since 3.11 is this the TimeoutError of asyncio and concurrent.futures
-        named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        assert "TimeoutError" not in named, f"{file}: name the module's own TimeoutError"
+def triton_packages() -> set[str]:
+    """Return the packages that the image of Triton installs."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["triton"]]
+    return virtualenvs.closure(needed, TRITON_PYTHON) | INSTALLED_WITHOUT_DEPENDENCIES
 
 
 def test_the_models_import_only_modules_that_the_build_of_the_image_imports() -> None:
-    imported_by_build = {".".join(file.relative_to(ROOT).with_suffix("").parts) for file in triton_python_files()}
+    imported_by_build = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        for package in ("avatar", "lipsync")
+        for file in (ROOT / package).rglob("*.py")
+        if file not in NOT_IN_TRITON
+    }
     for model in (ROOT / "model_repository").glob("*/1/model.py"):
         for node in ast.walk(ast.parse(model.read_text())):
             if isinstance(node, ast.ImportFrom):

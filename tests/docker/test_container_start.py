@@ -1,0 +1,88 @@
+"""How the Triton container starts: flags by version, and what a killed server left in /dev/shm."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from embedded import container
+from embedded.installation import find_installation
+
+PREFIX = f"{container.REGIONS}x"
+
+
+def flags(version: str, **environ: str) -> dict[str, str]:
+    argv = container.arguments({"NVIDIA_TRITON_SERVER_VERSION": version} | environ, "secret", PREFIX)
+    assert argv[0] == "tritonserver"
+    pairs = (flag.removeprefix("--").partition("=") for flag in argv[1:])
+    return {name: value for name, _, value in pairs}
+
+
+@pytest.mark.parametrize("version", ["24.10", "25.03", "26.11", "27.01dev", ""])
+def test_http_is_for_the_container_itself_and_the_side_doors_need_the_token(version: str) -> None:
+    given = flags(version)
+    assert given["http-address"] == "127.0.0.1"
+    assert given["grpc-address"] == given["metrics-address"] == "0.0.0.0"  # noqa: S104 - the network of the containers
+    for flag in ("grpc-restricted-protocol", "http-restricted-api"):
+        assert given[flag] == "shared-memory,model-repository,trace,logging:avatar-token=secret"
+
+
+@pytest.mark.parametrize(("version", "known"), [("24.10", 0), ("25.02", 0), ("25.03", 1), ("26.03", 1), ("26.04", 2)])
+def test_a_server_gets_the_flags_that_its_version_knows(version: str, known: int) -> None:
+    given = flags(version, AVATAR_TRITON_SHARED_MEMORY="auto")
+    newer = [name for name in ("grpc-max-response-pool-size", "allow-client-shm") if name in given]
+    assert newer == ["grpc-max-response-pool-size", "allow-client-shm"][:known]
+
+
+def test_clients_may_share_memory_only_where_it_is_asked_for() -> None:
+    assert "allow-client-shm" not in flags("26.11")
+    assert "allow-client-shm" not in flags("26.11", AVATAR_TRITON_SHARED_MEMORY="off")
+    assert flags("26.11", AVATAR_TRITON_SHARED_MEMORY="auto")["allow-client-shm"] == "true"
+
+
+def test_the_oldest_server_accepts_every_flag() -> None:
+    parts = find_installation()
+    libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
+    done = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
+    for flag in flags("24.10", AVATAR_TRITON_SHARED_MEMORY="auto"):
+        assert re.search(rf"^ +--{flag}\b", done.stdout + done.stderr, re.M), flag
+
+
+CLAIM = """\
+import sys
+from pathlib import Path
+from embedded.container import claim_prefix
+print(claim_prefix(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def start(folder: Path) -> tuple["subprocess.Popen[str]", str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    prefix = process.stdout.readline().strip()
+    (folder / f"{prefix}-region").write_bytes(b"memory")
+    return process, prefix
+
+
+def test_a_start_removes_the_regions_of_a_killed_server_and_keeps_those_of_a_running_one(tmp_path: Path) -> None:
+    foreign = tmp_path / f"{container.REGIONS}of_somebody_else"
+    foreign.write_bytes(b"memory")
+    running, kept = start(tmp_path)
+    killed, _ = start(tmp_path)
+    killed.kill()
+    killed.communicate()
+    try:
+        own = container.claim_prefix(tmp_path)
+        assert own.startswith(container.REGIONS)
+        assert own != kept
+        left = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")}
+        assert left == {foreign.name, f"{kept}-region"}
+        assert len(list(tmp_path.glob("*.lock"))) == 2
+    finally:
+        running.communicate()
