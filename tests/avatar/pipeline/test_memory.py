@@ -14,7 +14,7 @@ import pytest
 from tests.support.media import ffmpeg
 
 ROOT = Path(__file__).parents[3]
-LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "40"))
+LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "25"))
 SIZE = "1920x1080" if LONG >= 600 else "320x180"
 SHORT = 10
 
