@@ -1,9 +1,9 @@
 """Clean up after a server even if the process that started it was killed.
 
-This file runs as a script next to the server (`python watchdog.py PREFIX FOLDER`, standard library only) and reads
+This file runs as a script next to the server (`python watchdog.py [PREFIX FOLDER]`, standard library only) and reads
 commands from its standard input: `watch PID` names the server's process group, `done` means that everything was cleaned
 up. If the input ends without `done`, the parent has died: the script kills the group and removes its shared memory and
-temporary folder.
+temporary folder, if it has any.
 
 PR_SET_PDEATHSIG is no alternative: the kernel sends it when the parent's *thread* ends, it does not reach the stubs,
 and shared memory and files would remain.
@@ -14,12 +14,46 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+
+
+class Watchdog:
+    """The script, run by the process whose end it waits for."""
+
+    def __init__(self, prefix: str = "", folder: Path | None = None) -> None:
+        """Start the script; it removes the folder, and the shared memory whose names start with `prefix`."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, *([prefix, str(folder)] if folder else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=os.sep,
+        )
+
+    def watch(self, group: int) -> None:
+        """Have this process group killed if this process ends without a word."""
+        self._send(f"watch {group}")
+
+    def dismiss(self) -> None:
+        """End the script: everything was cleaned up. A second call has no effect."""
+        self._send("done")
+        if self._process.stdin and not self._process.stdin.closed:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._process.wait()
+
+    def _send(self, message: str) -> None:
+        if self._process.stdin and not self._process.stdin.closed:
+            with suppress(BrokenPipeError):  # if the script was killed, the server still works
+                self._process.stdin.write(f"{message}\n".encode())
+                self._process.stdin.flush()
 
 
 def kill_group(group: int, timeout: float = 5.0) -> None:
@@ -55,7 +89,6 @@ def remove_leftovers(prefix: str, folder: Path) -> None:
 
 def main() -> None:
     """Wait for the parent's commands, or for its end."""
-    prefix, folder = sys.argv[1], Path(sys.argv[2])
     group = 0
     for line in sys.stdin:
         word, _, value = line.strip().partition(" ")
@@ -64,7 +97,8 @@ def main() -> None:
         group = int(value)
     if group:
         kill_group(group)
-    remove_leftovers(prefix, folder)
+    if leftovers := sys.argv[1:]:
+        remove_leftovers(leftovers[0], Path(leftovers[1]))
 
 
 if __name__ == "__main__":
