@@ -176,7 +176,7 @@ def test_frames_without_a_face_are_unchanged_with_no_face_keep(connection: LiveC
     [
         ({"face_file": b"garbage"}, "400 face_file: not an image that can be read"),
         ({}, "400 face_file: the field is missing"),
-        ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, responses 'gif'"),
+        ({"face_file": "face", "format": "gif"}, "400 format: one of bgr, jpeg, mouth expected, got 'gif'"),
         ({"face_file": "face", "pads": "x"}, "400 pads: expected four whole numbers"),
         (
             {"face_file": "face", "background": "Transparent"},
@@ -199,8 +199,8 @@ def test_an_invalid_start_is_rejected_with_the_field_and_the_reason(
     [
         ({}, "400 audio: send audio or pcm"),
         ({"audio": SPEECH, "pcm": np.zeros(640, np.int16)}, "400 pcm: send audio or pcm, not both"),
-        ({"audio": SPEECH[:319]}, "400 audio: at least 20 ms (320 samples) expected, responses 319"),
-        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: at limit 30 s (480000 samples) expected"),
+        ({"audio": SPEECH[:319]}, "400 audio: at least 20 ms (320 samples) expected, got 319"),
+        ({"pcm": np.zeros(480_001, np.int16)}, "400 pcm: at most 30 s (480000 samples) expected"),
     ],
 )
 def test_an_invalid_piece_is_rejected_and_the_session_continues(
@@ -237,7 +237,7 @@ def test_a_video_that_takes_too_much_memory_is_rejected(connection: LiveConnecti
     error = connection.receive().error
     assert (
         error
-        == "413 face_file: too large for a live session: its frames take 1197 MiB, at limit 1024 are allowed; "
+        == "413 face_file: too large for a live session: its frames take 1197 MiB, at most 1024 are allowed; "
         + ("send fewer frames, or set max_height")
     )
 
