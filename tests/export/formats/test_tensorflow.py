@@ -98,7 +98,7 @@ def test_the_export_labels_images_of_any_size_like_tensorflow(tmp_path: Path, pr
             expected = session.run("SemanticPredictions:0", {"ImageTensor:0": image[None]})[0]
             assert labels.dtype == np.int32
             assert labels.shape == size
-            assert len(np.unique(expected)) > 3, "a image of one label compares nothing"
+            assert len(np.unique(expected)) > 3, "an image of one label compares nothing"
             assert np.mean(labels != expected) <= 0.002
 
 
