@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 ABORT = "abort_connection"  # key of the request's state: closes the connection at once, whatever is still unsent
 BACKLOG = 128  # connections that one step of the event loop accepts at most; they are there before they are counted
+MAX_REFUSED = 64  # connections that are answered with a refusal; more are closed without an answer
 REFUSAL_SECONDS = 2.0  # for the head of a request that is answered with 503 only
 RETRY_AFTER = 5  # seconds
 
@@ -58,6 +59,8 @@ class ConnectionLimits:
 class ConnectionPool:
     """Counts the open connections of a server, and says which of them are refused.
 
+    A refused connection does not count as one that is served: so a client that opens many takes no place of another.
+
     Args:
         limits: of this server.
         is_proxy: whether an address is that of a trusted proxy, which carries the requests of many clients.
@@ -70,35 +73,40 @@ class ConnectionPool:
         self.limits = limits
         self.on_closed = on_closed
         self._is_proxy = is_proxy
-        self._clients: Counter[str] = Counter()
-        self._open = 0
+        self._served: Counter[str] = Counter()
+        self._refused = 0
 
     @property
     def open(self) -> int:
         """Number of open connections."""
-        return self._open
-
-    def add(self, client: str, address: str) -> Reason | None:
-        """Count a connection; return why it is refused, if it is."""
-        self._open += 1
-        self._clients[client] += 1
-        if self._open > self.limits.most:
-            return "limit"
-        if self._clients[client] > self.limits.most_per_client and not self._is_proxy(address):
-            return "client_limit"
-        return None
+        return self._served.total() + self._refused
 
     @property
     def overfull(self) -> bool:
-        """Whether there is not even room for a connection that is refused with an answer."""
-        return self._open > self.limits.most + BACKLOG // 2
+        """Whether not even one more connection is answered with a refusal."""
+        return self._refused > MAX_REFUSED
 
-    def remove(self, client: str) -> None:
-        """Count a connection as closed."""
-        self._open -= 1
-        self._clients[client] -= 1
-        if not self._clients[client]:
-            del self._clients[client]
+    def add(self, client: str, address: str) -> Reason | None:
+        """Count a connection; return why it is refused, if it is."""
+        reason: Reason | None = None
+        if self._served.total() >= self.limits.most:
+            reason = "limit"
+        elif self._served[client] >= self.limits.most_per_client and not self._is_proxy(address):
+            reason = "client_limit"
+        if reason:
+            self._refused += 1
+        else:
+            self._served[client] += 1
+        return reason
+
+    def remove(self, client: str, reason: Reason | None) -> None:
+        """Count a connection as closed; `reason` is what `add` returned."""
+        if reason:
+            self._refused -= 1
+            return
+        self._served[client] -= 1
+        if not self._served[client]:
+            del self._served[client]
 
 
 class Connection(H11Protocol):
@@ -118,6 +126,7 @@ class Connection(H11Protocol):
         self._head_seconds = pool.limits.head_seconds
         self._min_rate = pool.limits.min_rate
         self._key = ""
+        self._refusal: Reason | None = None
         self._timer: asyncio.TimerHandle | None = None  # runs while the head of a request is awaited
         self._send_timer: asyncio.TimerHandle | None = None  # runs while the client does not take in what was sent
         self._unread = 0  # bytes of a body that were received after its request was answered
@@ -130,12 +139,12 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of every byte that is not taken in
         address = self.client[0] if self.client else ""
         self._key = client_key(address)
-        refused = self._pool.add(self._key, address)
-        if refused:
-            self._pool.on_closed(refused)
-            self.app = _refuse_all if refused == "limit" else _refuse_client
+        self._refusal = self._pool.add(self._key, address)
+        if self._refusal:
+            self._pool.on_closed(self._refusal)
+            self.app = _refuse_all if self._refusal == "limit" else _refuse_client
             self._head_seconds, self._min_rate = REFUSAL_SECONDS, math.inf
-        if self._pool.overfull:
+        if self._refusal and self._pool.overfull:
             transport.abort()
         else:
             self._start_timer(self._head_seconds)
@@ -143,7 +152,7 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection as closed."""
         super().connection_lost(exc)
-        self._pool.remove(self._key)
+        self._pool.remove(self._key, self._refusal)
         self._stop_timer()
         self._stop_send_timer()
 

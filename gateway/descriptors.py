@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 
-from .connection import BACKLOG
+from .connection import BACKLOG, MAX_REFUSED
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def fit(settings: Settings) -> Settings:
 
 def _without_connections(settings: Settings) -> int:
     places = settings.max_jobs + settings.max_queued
-    return BASE + BACKLOG + settings.max_jobs * PER_JOB + places * PER_PLACE
+    return BASE + BACKLOG + MAX_REFUSED + settings.max_jobs * PER_JOB + places * PER_PLACE
 
 
 def _raise_limit(wanted: int) -> int:

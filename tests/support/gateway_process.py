@@ -20,6 +20,7 @@ class Gateway:
     url: str
     work: Path  # its work folder; every file in it is a leftover
     log: Path
+    pid: int
 
     def leftovers(self) -> list[Path]:
         """Return the files in the work folder; wait up to five seconds for the clean-up after a response."""
@@ -43,25 +44,37 @@ def without_modules(folder: Path, modules: Iterable[str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def gateway_process(
-    folder: Path, triton: str, without: Iterable[str] = (), python: str = sys.executable
+    folder: Path,
+    triton: str,
+    without: Iterable[str] = (),
+    python: str = sys.executable,
+    token: str = "",
+    **settings: str,
 ) -> Iterator[Gateway]:
-    """Run a gateway with its files in `folder`, in an environment without the modules of `without`."""
+    """Run a gateway with its files in `folder`, in an environment without the modules of `without`.
+
+    `token`: what the Triton requires for shared memory; without it, frames are sent in gRPC messages.
+    `settings`: more environment variables, such as `AVATAR_MAX_JOBS="1"`.
+    """
     port = Ports.free().gateway
-    gateway = Gateway(f"http://127.0.0.1:{port}", folder / "work", folder / "gateway.log")
-    gateway.work.mkdir()
-    with gateway.log.open("wb") as log:
+    work, log_file = folder / "work", folder / "gateway.log"
+    work.mkdir()
+    with log_file.open("wb") as log:
         process = subprocess.Popen(
             [python, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
             env={
                 **os.environ,
-                "AVATAR_WORK_DIR": str(gateway.work),
+                "AVATAR_WORK_DIR": str(work),
                 "AVATAR_CACHE_DIR": str(folder / "cache"),
+                "AVATAR_TRITON_TOKEN": token,
                 **without_modules(folder, without),
+                **settings,
             },
             cwd=folder,  # with -m Python imports from there first: not this checkout, but what `python` has installed
             stdout=log,
             stderr=subprocess.STDOUT,
         )
+    gateway = Gateway(f"http://127.0.0.1:{port}", work, log_file, process.pid)
     try:
         for _ in range(300):
             with contextlib.suppress(urllib.error.URLError, OSError):
