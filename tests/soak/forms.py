@@ -19,7 +19,7 @@ NO_FACE = "Face not detected! Ensure the video contains a face in all the frames
 SIZE = (320, 240)
 POST_SECONDS = 60.0  # a form that gets no response within this time counts as unanswered
 # Batches that Triton merges differently round differently, and the encoder amplifies that a little.
-MAX_FRAME_DIFFERENCE = 2.0  # mean grey levels of one frame
+MAX_FRAME_DIFFERENCE = 2.0  # mean gray levels of one frame
 MAX_SOUND_DIFFERENCE = 0.02  # mean of full scale 1
 
 
@@ -68,7 +68,7 @@ class Video:
             return f"frames {self.frames.shape}, {expected.frames.shape} expected"
         per_frame = np.abs(self.frames.astype(np.int16) - expected.frames).mean(axis=(1, 2, 3))
         if per_frame.max() > MAX_FRAME_DIFFERENCE:
-            return f"frame {per_frame.argmax()} differs by {per_frame.max():.1f} grey levels"
+            return f"frame {per_frame.argmax()} differs by {per_frame.max():.1f} gray levels"
         if abs(len(self.sound) - len(expected.sound)) > 1024:
             return f"{len(self.sound)} samples of sound, {len(expected.sound)} expected"
         samples = min(len(self.sound), len(expected.sound))
@@ -77,7 +77,7 @@ class Video:
 
 
 def write_forms(folder: Path) -> list[FormCase]:
-    """Write the files of all forms into `folder`; every valid form shows another picture and another speech."""
+    """Write the files of all forms into `folder`; every valid form shows a different image and a different speech."""
     portrait = cv2.resize(cv2.imread(str(SAMPLES / "face.png")), SIZE, interpolation=cv2.INTER_AREA)
     speech, rate = soundfile.read(SAMPLES / "speech.wav", dtype="float32")
     speeches = [
@@ -92,9 +92,9 @@ def write_forms(folder: Path) -> list[FormCase]:
         cv2.imwrite(str(stills[-1]), marked)
     moved = np.stack([np.roll(portrait, 3 * n, axis=1) for n in range(12)]).astype(np.uint8)
     clip = write_video(folder / "clip.mp4", moved)
-    grey, damaged = folder / "grey.png", folder / "damaged.png"
-    cv2.imwrite(str(grey), np.full((240, 320, 3), 128, np.uint8))
-    damaged.write_bytes(b"not a picture")
+    gray, damaged = folder / "gray.png", folder / "damaged.png"
+    cv2.imwrite(str(gray), np.full((240, 320, 3), 128, np.uint8))
+    damaged.write_bytes(b"not an image")
     plain = {"background": "From Input"}
     image, video = {**plain, "avatarFileType": "png"}, {**plain, "avatarFileType": "mp4"}
     return [
@@ -103,7 +103,7 @@ def write_forms(folder: Path) -> list[FormCase]:
         FormCase("still, feathered", stills[2], speeches[3], {**image, "blend": "feather"}),
         FormCase("video", clip, speeches[2], video),
         FormCase("video, held", clip, speeches[0], {**video, "length": "hold", "detection": "exact"}),
-        FormCase("no face", grey, speeches[0], image, NO_FACE),
-        FormCase("damaged picture", damaged, speeches[0], image, "face_file: "),
+        FormCase("no face", gray, speeches[0], image, NO_FACE),
+        FormCase("damaged image", damaged, speeches[0], image, "face_file: "),
         FormCase("damaged speech", stills[0], damaged, image, "audio_file: "),
     ]

@@ -1,4 +1,4 @@
-"""Hostile and careless callers: whatever they do, nobody else may notice, and nothing may be left behind."""
+"""Hostile and careless callers: whatever they do, no other caller may notice, and nothing may be left behind."""
 
 from __future__ import annotations
 
@@ -104,10 +104,10 @@ class HostileCaller(Caller):
 
     def invalid_model_inputs(self) -> None:
         """Call the small models with shapes that make no sense."""
-        picture, box = np.zeros((1, 0, 0, 3), np.uint8), np.array([[0, 0, 1, 1]], np.int32)
+        image, box = np.zeros((1, 0, 0, 3), np.uint8), np.array([[0, 0, 1, 1]], np.int32)
         with stub(self.stack.grpc_address) as server:
             for call in (
-                make_request("face_paste", frames=picture, boxes=box, mouths=np.zeros((1, 96, 96, 3), np.uint8)),
+                make_request("face_paste", frames=image, boxes=box, mouths=np.zeros((1, 96, 96, 3), np.uint8)),
                 make_request("s3fd", image=np.zeros((1, 1, 1, 3), np.uint8)),
                 make_request("mel_spectrogram", audio=np.full(8, np.nan, np.float32)),
             ):

@@ -74,7 +74,7 @@ def running(repository: Path, folder: Path) -> Iterator[SoakStack]:
         (folder / name).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "demo", "up", "--no-export", "--repository", str(repository)]
     command += ["--logs", str(folder / "logs"), "--port", str(ports.gateway), "--grpc-port", str(ports.grpc)]
-    command += ["--http-port", str(ports.http), "--metrics-port", str(ports.metrics)]
+    command += ["--metrics-port", str(ports.metrics)]
     settings = {
         "AVATAR_WORK_DIR": str(folder / "work"),
         "AVATAR_CACHE_DIR": str(folder / "cache"),
