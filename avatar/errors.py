@@ -7,9 +7,14 @@
     │   └── FaceNotFound         the sentence of the original service
     └── Unavailable (503)        a dependency is down, not ready or too slow; the caller may retry
         ├── Busy                 the queue is full
-        └── ShuttingDown         this process is being stopped
+        ├── ShuttingDown         this process is being stopped
+        └── MachineFault         the machine of the service fails; the input may be valid
+            ├── FfmpegFault      ffmpeg is missing, was killed, hangs, or fails on every file
+            ├── StorageFault     the disk or the work folder: full, read-only, removed
+            └── ResourceFault    no file descriptors, memory or threads left
 
-Any other exception is a defect of this service: the caller gets a plain 500, and the exception is logged.
+A 4xx means that the same input would fail again. Any other exception is a defect of this service: the caller gets a
+plain 500, and the exception is logged.
 """
 
 from fractions import Fraction
@@ -77,3 +82,23 @@ class Busy(Unavailable):
 
 class ShuttingDown(Unavailable):
     """The process is being stopped; another process, or this one after its restart, can do the job."""
+
+
+class MachineFault(Unavailable):
+    """The machine of the service fails, whatever the input is. The message names no path of the machine."""
+
+    def __init__(self, reason: str, retry_after: int = 10) -> None:
+        super().__init__(f"the service has a fault: {reason}; try again later", retry_after)
+        self.reason = reason
+
+
+class FfmpegFault(MachineFault):
+    """ffmpeg is missing, was killed, makes no progress, or fails on every file."""
+
+
+class StorageFault(MachineFault):
+    """The disk or the work folder fails: it is full, read-only, broken or removed."""
+
+
+class ResourceFault(MachineFault):
+    """The machine or this process has no file descriptors, memory or threads left."""

@@ -19,6 +19,7 @@ from ..errors import InvalidField
 from ..limits import Limits, check_not_empty
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
+from .diagnosis import rule_out_machine, watched
 
 FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
 MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
@@ -79,6 +80,7 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 
     Raises:
         InvalidField: `audio_file` is empty, cannot be decoded, has no audio stream, or is longer than allowed.
+        MachineFault: the machine fails, and not the file.
     """
     with timer.stage("speech"):
         return await _decode_audio(path, pcm_path, limits)
@@ -91,13 +93,15 @@ async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     seconds = limits.max_audio_seconds + 1
     args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
     try:
-        await ffmpeg.run(args)
-    except ffmpeg.FfmpegTimeout as error:
-        raise InvalidField(SPEECH_FILE, "decoding the audio takes too long") from error
+        await watched(ffmpeg.run(args))
     except ffmpeg.FfmpegError as error:
-        raise InvalidField(SPEECH_FILE, "the audio cannot be decoded") from error
+        await rule_out_machine(path, error, writes=True)
+        is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
+        reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
+        raise InvalidField(SPEECH_FILE, reason) from error
     samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
     if not samples:
+        await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     if samples > limits.max_audio_seconds * SAMPLE_RATE:
         raise InvalidField(SPEECH_FILE, limits.too_long)
@@ -105,18 +109,23 @@ async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
 
 
 def _file_size(file: Path) -> int:
-    return file.stat().st_size
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 async def _probe_codec(path: Path, limits: Limits) -> str:
     """Return ffmpeg's name of the first audio stream's codec."""
     try:
-        text, _ = await ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels))
+        text, _ = await watched(ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
+        await rule_out_machine(path, error)
         has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
         reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error
-    properties = ffmpeg_output.parse_probe(text.decode())
+    properties = ffmpeg_output.parse_probe(text.decode(errors="replace"))
     if not properties:
+        await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     return properties.get("codec_id", "")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from types import TracebackType
 
 from lipsync.arrays import Image
 
+from ..errors import FfmpegFault
 from ..options import Quality
 from ..timing import StageTimer
 from . import ffmpeg
+from .diagnosis import rule_out_machine, watched
 from .ffmpeg_args import AudioInput, VideoFormat, encode_args
 from .mp4_fragments import Fragments
+
+NO_VIDEO = "ffmpeg wrote no video"
+_MP4_MARK, _WEBM_MARK = b"ftyp", b"\x1a\x45\xdf\xa3"  # at byte 4 and at byte 0
 
 
 class VideoEncoder:
@@ -35,8 +41,10 @@ class VideoEncoder:
     ) -> None:
         self.path = path
         self.frame_count = 0
+        self._audio_path = audio.path
         self._timer = timer
         self._is_finished = False
+        self._is_empty = True  # so far: of a result that is streamed
         args = encode_args(video, audio, path, quality, comment)
         self._process = ffmpeg.FfmpegProcess(args, stdin=True, stdout=path is None)
         self._fragments = Fragments(video.container)
@@ -55,22 +63,60 @@ class VideoEncoder:
                 self.path.unlink(missing_ok=True)
 
     async def write(self, frame: Image) -> None:
-        """Encode one frame, UINT8 [H,W,3] BGR or [H,W,4] BGRA, of the size of the format. Raises FfmpegError."""
+        """Encode one frame, UINT8 [H,W,3] BGR or [H,W,4] BGRA, of the size of the format.
+
+        Raises:
+            MachineFault: the machine fails or is too slow.
+            FfmpegError: ffmpeg failed for another reason, a defect of this service.
+        """
         with self._timer.stage("encode"):
-            await self._process.write(frame.reshape(-1).data)
+            try:
+                await watched(self._process.write(frame.reshape(-1).data))
+            except ffmpeg.FfmpegError as error:
+                await self._rule_out_machine(error)
+                raise
         self.frame_count += 1
 
     async def finish(self) -> None:
-        """Wait until the result is complete. Raises FfmpegError."""
+        """Wait until the result is complete. Raises as `write`."""
         with self._timer.stage("encode"):
-            await self._process.finish()
+            try:
+                await watched(self._process.finish())
+            except ffmpeg.FfmpegError as error:
+                await self._rule_out_machine(error)
+                raise
+            if self.path and not await asyncio.to_thread(_is_video, self.path):
+                raise FfmpegFault(NO_VIDEO)
         self._is_finished = True
 
     def ready_chunks(self) -> list[bytes]:
-        """Return the chunks that are complete since the last call; after `finish`, all that remains."""
+        """Return the chunks that are complete since the last call; after `finish`, all that remains.
+
+        Raises:
+            FfmpegFault: ffmpeg ended without an error and without a video.
+        """
         if self.path:
             return []
         chunks = self._fragments.feed(self._process.read_available())
         if self._is_finished and (rest := self._fragments.flush()):
             chunks.append(rest)
+        self._is_empty = self._is_empty and not chunks
+        if self._is_finished and self._is_empty:
+            raise FfmpegFault(NO_VIDEO)
         return chunks
+
+    async def _rule_out_machine(self, error: ffmpeg.FfmpegError) -> None:
+        """Raise MachineFault if the machine is the cause: a file that could be decoded does not slow the encoder."""
+        await rule_out_machine(self._audio_path, error, writes=self.path is not None)
+        if isinstance(error, ffmpeg.FfmpegTimeout):
+            raise FfmpegFault("the encoder is too slow") from error
+
+
+def _is_video(path: Path) -> bool:
+    """Return whether the file starts as a result does."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        return False
+    return head[4:] == _MP4_MARK or head.startswith(_WEBM_MARK)

@@ -1,69 +1,79 @@
-"""Run ffmpeg. No other module of this package starts processes."""
+"""Run ffmpeg. No other module of this package starts processes.
+
+A failure is one of two kinds. `FfmpegError`: ffmpeg ended by itself with an error, or was busy until the deadline; the
+file may be the cause, or the machine (`diagnosis` tells them apart). `MachineFault`: it was killed from outside, cannot
+be started, or waited until the deadline without using the processor; the file is not the cause.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import resource
 import shutil
+import signal
 import subprocess
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from functools import cache
 from io import FileIO
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, cast
 
 import imageio_ffmpeg
-from async_timeout import timeout
 
-from ..errors import AvatarError
+from ..errors import FfmpegFault
+from ..faults import machine_fault
+from .ffmpeg_errors import MAX_FILE_BYTES, failure, start_fault
+from .ffmpeg_errors import FfmpegError as FfmpegError
+from .ffmpeg_errors import FfmpegTimeout as FfmpegTimeout
 
 T = TypeVar("T")
+logger = logging.getLogger("avatar")
 
 STDERR_TAIL_BYTES = 16_384  # bytes of stderr that are kept; a damaged file can cause endless messages
-# Resource limits of a process, against files made to exceed them. The frames of a 100-megapixel video take a tenth of
-# the memory, and a result of one hour in 4K is smaller than the file limit.
-MAX_MEMORY, MAX_FILE_BYTES = 6 << 30, 32 << 30
+# Resource limits of a process, against files made to exceed them: this one, and MAX_FILE_BYTES. The frames of a
+# 100-megapixel video take a tenth of the memory.
+MAX_MEMORY = 6 << 30
 RUN_TIMEOUT = 120.0  # seconds for a run that reads a whole file; enough for 512 MiB
-STALL_TIMEOUT = 60.0  # seconds until the next frames of a video
+STALL_TIMEOUT = 60.0  # seconds until the next frames of a video, and until the encoder accepts a frame
+END_TIMEOUT = 600.0  # seconds for the encoder to write what it holds, and an MP4 again with its index first
+USAGE_TIMEOUT = 10.0  # seconds for ffmpeg to print its usage
+# A process that uses less of one processor than this before its deadline is stopped, starved or waits for a disk.
+BUSY_SHARE = 0.1
 PIPE_BYTES = 1 << 20  # a frame then passes in a few writes instead of hundreds; Linux allows 1 MiB to every user
 READ_BYTES = 1 << 18  # per read if the length is unknown
 
 
-class FfmpegError(AvatarError):
-    """ffmpeg failed.
-
-    Attributes:
-        exit_status: the exit status; negative for the signal that ended the process.
-        stderr_tail: the end of its stderr, for the log only: it contains paths of this machine.
-    """
-
-    def __init__(self, status: int, stderr_tail: str) -> None:
-        super().__init__("ffmpeg could not process the media")
-        self.exit_status = status
-        self.stderr_tail = stderr_tail
-
-
-class FfmpegTimeout(FfmpegError):
-    """ffmpeg was killed because it made no progress in time."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(-9, f"killed after {seconds:g} s without a result")
-
-
 @cache
 def executable() -> str:
-    """Return the system's ffmpeg if it is new enough, otherwise the static build of imageio-ffmpeg."""
+    """Return the system's ffmpeg if it works and is new enough, otherwise the static build of imageio-ffmpeg.
+
+    Raises:
+        FfmpegFault: there is neither.
+    """
     system = shutil.which("ffmpeg")
-    return system if system and _is_new_enough(system) else str(imageio_ffmpeg.get_ffmpeg_exe())
+    if system and _is_new_enough(system):
+        return system
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise FfmpegFault("ffmpeg is not installed") from error
 
 
 def _is_new_enough(program: str) -> bool:
     """Return whether the program supports `-fps_mode`, added in 5.1; the ffmpeg of Ubuntu 22.04 does not."""
-    usage = subprocess.run([program, "-hide_banner", "-h", "long"], stdin=subprocess.DEVNULL, capture_output=True)
+    command = [program, "-hide_banner", "-h", "long"]
+    try:
+        usage = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=USAGE_TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        logger.warning("the system's ffmpeg is not used: %s", error)
+        return False
     return b"-fps_mode" in usage.stdout
 
 
@@ -71,16 +81,13 @@ async def run(args: Sequence[str], seconds: float = RUN_TIMEOUT) -> tuple[bytes,
     """Run ffmpeg with `args` and return its stdout and the end of its stderr.
 
     Raises:
-        FfmpegTimeout: it did not finish within `seconds`.
+        FfmpegTimeout: it was busy for `seconds` and did not finish.
         FfmpegError: it failed.
+        MachineFault: it cannot be started, was killed, or did nothing for `seconds`.
     """
-    async with FfmpegProcess(args) as process:
-        try:
-            async with timeout(seconds):
-                stdout = await process.read_all()
-                stderr_tail = await process.finish()
-        except asyncio.TimeoutError:
-            raise FfmpegTimeout(seconds) from None
+    async with FfmpegProcess(args) as process, process.deadline(seconds):
+        stdout = await process.read_all()
+        stderr_tail = await process.finish()
     return stdout, stderr_tail
 
 
@@ -106,30 +113,31 @@ class FfmpegProcess:
 
     async def __aenter__(self) -> FfmpegProcess:
         program = await asyncio.to_thread(executable)
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - returns once the child runs, about a millisecond
-            [program, *self._args],
-            bufsize=0,
-            stdin=subprocess.PIPE if self._has_stdin else subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL if self._has_stdin and not self._has_stdout else subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C reaches only the service, which ends its jobs itself
-        )
+        try:
+            self._process = self._start(program)
+        except OSError as error:
+            executable.cache_clear()  # the program may have been replaced
+            raise start_fault(error) from error
         for limit, most in ((resource.RLIMIT_DATA, MAX_MEMORY), (resource.RLIMIT_FSIZE, MAX_FILE_BYTES)):
-            with suppress(OSError, ValueError):  # the process has ended already, or has a lower limit
-                resource.prlimit(self._process.pid, limit, (most, most))
+            with suppress(OSError, ValueError):  # the process has ended already
+                _lower_limit(self._process.pid, limit, most)
         self._pipe = cast(FileIO, self._process.stdin if self._has_stdin else self._process.stdout)
         with suppress(OSError):  # over the user's limit: the pipe keeps its 64 KiB
             fcntl(self._pipe.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
         # one thread each for stderr, the pipe, and the collected stdout
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="ffmpeg")
-        self._ended: Future[tuple[int, str]] = self._threads.submit(self._watch)
-        self._drained: Future[None] | None = self._threads.submit(self._drain) if self._has_stdout else None
+        try:
+            self._ended: Future[tuple[int, str]] = self._threads.submit(self._watch)
+            self._drained: Future[None] | None = self._threads.submit(self._drain) if self._has_stdout else None
+        except RuntimeError as error:  # no thread can be started
+            self._abandon()
+            raise machine_fault(error) or error from error
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
+        self._kill()
         closed = self._threads.submit(self._pipe.close)  # after the read or write that the kill interrupts
         self._threads.shutdown(wait=False)
         # the threads reap and close even if this wait is cancelled
@@ -142,44 +150,91 @@ class FfmpegProcess:
         """Fill `buffer` (bytes) from stdout and return the number of bytes, fewer only at the end of stdout.
 
         Raises:
-            FfmpegTimeout: the buffer is not full after `seconds`. The process cannot be used any more.
+            FfmpegTimeout, FfmpegFault: the buffer is not full after `seconds`. The process cannot be used any more.
         """
-        try:
-            async with timeout(seconds):
-                return await self._in_thread(lambda: _fill(self._pipe, buffer))
-        except asyncio.TimeoutError:
-            raise FfmpegTimeout(seconds) from None
+        async with self.deadline(seconds):
+            return await self._in_thread(lambda: _fill(self._pipe, buffer))
 
     async def read_all(self) -> bytes:
         """Read stdout to its end."""
         return await self._in_thread(lambda: b"".join(iter(lambda: self._pipe.read(READ_BYTES), b"")))
 
-    async def write(self, data: memoryview) -> None:
+    async def write(self, data: memoryview, seconds: float = STALL_TIMEOUT) -> None:
         """Write `data` (bytes) to stdin; wait until ffmpeg has read it.
 
         Raises:
-            FfmpegError: ffmpeg ended before it read everything.
+            FfmpegError, MachineFault: ffmpeg ended, or was killed, before it read everything.
+            FfmpegTimeout, FfmpegFault: it did not read everything within `seconds`.
         """
-        try:
-            await self._in_thread(lambda: _write_all(self._pipe, data))
-        except BrokenPipeError:
-            status, stderr_tail = await asyncio.wrap_future(self._ended)
-            raise FfmpegError(status, stderr_tail) from None
+        async with self.deadline(seconds):
+            try:
+                await self._in_thread(lambda: _write_all(self._pipe, data))
+            except BrokenPipeError:
+                raise failure(*await asyncio.wrap_future(self._ended)) from None
 
     def read_available(self) -> bytes:
         """Return what was collected from stdout since the last call; after `finish`, all that remains."""
         return b"".join(self._stdout.popleft() for _ in range(len(self._stdout)))
 
-    async def finish(self) -> str:
-        """Close stdin, wait for the end of the process, and return the end of its stderr. Raises FfmpegError."""
-        if self._has_stdin:
-            await self._in_thread(self._pipe.close)
-        status, stderr_tail = await asyncio.shield(asyncio.wrap_future(self._ended))
-        if self._drained:
-            await asyncio.shield(asyncio.wrap_future(self._drained))
+    async def finish(self, seconds: float = END_TIMEOUT) -> str:
+        """Close stdin, wait for the end of the process, and return the end of its stderr. Raises as `run`."""
+        async with self.deadline(seconds):
+            if self._has_stdin:
+                await self._in_thread(self._pipe.close)
+            status, stderr_tail = await asyncio.shield(asyncio.wrap_future(self._ended))
+            if self._drained:
+                await asyncio.shield(asyncio.wrap_future(self._drained))
         if status:
-            raise FfmpegError(status, stderr_tail)
+            raise failure(status, stderr_tail)
         return stderr_tail
+
+    @asynccontextmanager
+    async def deadline(self, seconds: float) -> AsyncIterator[None]:
+        """Raise FfmpegTimeout if the block takes longer than `seconds`, or FfmpegFault if ffmpeg was not busy then."""
+        cpu_before = self._cpu_seconds()
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except TimeoutError:
+            cpu_seconds = self._cpu_seconds() - cpu_before
+            timeout = FfmpegTimeout(seconds, cpu_seconds)
+            if cpu_seconds < seconds * BUSY_SHARE:
+                raise FfmpegFault("ffmpeg makes no progress") from timeout
+            raise timeout from None
+
+    def _start(self, program: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [program, *self._args],
+            bufsize=0,
+            stdin=subprocess.PIPE if self._has_stdin else subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self._has_stdin and not self._has_stdout else subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches only the service, which ends its jobs itself
+        )
+
+    def _kill(self) -> None:
+        """Kill the process, and a program that it has started: a script may stand in for ffmpeg."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _abandon(self) -> None:
+        """Kill and reap the process in this thread, where no other can be started."""
+        self._kill()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe:
+                pipe.close()
+        self._process.wait()
+        self._threads.shutdown(wait=False)
+
+    def _cpu_seconds(self) -> float:
+        """Return the processor time that the process has used; 0 after its end."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        fields = stat.rpartition(")")[2].split()  # from the third on; the 14th and 15th are user and system time
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _drain(self) -> None:
         """Drain stdout continuously so that ffmpeg never blocks on a full pipe; `read_available` empties the queue."""
@@ -209,3 +264,10 @@ def _fill(pipe: FileIO, buffer: memoryview) -> int:
 def _write_all(pipe: FileIO, data: memoryview) -> None:
     while data:
         data = data[pipe.write(data) :]
+
+
+def _lower_limit(pid: int, which: int, most: int) -> None:
+    """Limit a resource of a process to `most`, or to less where the process already has a lower limit."""
+    lowered = (most if value == resource.RLIM_INFINITY else min(value, most) for value in resource.prlimit(pid, which))
+    soft, hard = lowered
+    resource.prlimit(pid, which, (soft, hard))

@@ -19,6 +19,7 @@ from lipsync.arrays import Image
 from lipsync.tensors import FACE_FILE
 
 from ..errors import InvalidField
+from ..faults import machine_fault
 from ..limits import LIMITS, MAX_SIDE, Limits, check_not_empty, fit_within
 from ..options import STILL_FPS
 
@@ -92,6 +93,7 @@ def load_image(path: Path, limits: Limits = LIMITS, matte: tuple[int, int, int] 
 
     Raises:
         InvalidField: `face_file` is empty, not an image, damaged or too large.
+        MachineFault: the machine fails, and not the file.
     """
     check_not_empty(FACE_FILE, path)
     with _translate_errors(limits):
@@ -120,6 +122,8 @@ def _translate_errors(limits: Limits) -> Iterator[None]:
     except PilImage.DecompressionBombError as error:
         raise InvalidField(FACE_FILE, limits.too_large) from error
     except (Exception, MemoryError) as error:
+        if fault := machine_fault(error):
+            raise fault from error
         raise InvalidField(FACE_FILE, DAMAGED) from error
 
 

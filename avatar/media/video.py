@@ -19,6 +19,7 @@ from ..limits import Limits, check_not_empty, fit_within
 from ..options import Options
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
+from .diagnosis import rule_out_machine, watched
 from .transform import FrameTransform
 
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
@@ -117,14 +118,16 @@ def _pixel_aspect(sar: str) -> str:
 async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
     """Return the first frame's description by the muxer and by the filter showinfo."""
     try:
-        text, stderr = await ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels))
-    except ffmpeg.FfmpegTimeout as error:
-        raise InvalidField(FACE_FILE, TOO_SLOW) from error
+        text, stderr = await watched(ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
+        await rule_out_machine(path, error)
+        if isinstance(error, ffmpeg.FfmpegTimeout):
+            raise InvalidField(FACE_FILE, TOO_SLOW) from error
         is_too_large = ffmpeg_output.OVER_MAX_PIXELS in error.stderr_tail
         raise InvalidField(FACE_FILE, limits.too_large if is_too_large else NOT_A_VIDEO) from error
-    stream = ffmpeg_output.parse_probe(text.decode())
-    if not stream:
+    stream = ffmpeg_output.parse_probe(text.decode(errors="replace"))
+    if not {"dimensions", "tb"} <= stream.keys():
+        await rule_out_machine(path)
         raise InvalidField(FACE_FILE, NOT_A_VIDEO)
     return stream, ffmpeg_output.parse_showinfo(stderr)
 
@@ -132,10 +135,13 @@ async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str]
 async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
     """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
     try:
-        text, _ = await ffmpeg.run(ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames))
-    except ffmpeg.FfmpegTimeout as error:
-        raise InvalidField(FACE_FILE, TOO_SLOW) from error
-    except ffmpeg.FfmpegError:
+        text, _ = await watched(ffmpeg.run(ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames)))
+        if not text.startswith(b"#"):  # not even the header of the list
+            await rule_out_machine(path)
+    except ffmpeg.FfmpegError as error:
+        await rule_out_machine(path, error)
+        if isinstance(error, ffmpeg.FfmpegTimeout):
+            raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
     times = ffmpeg_output.parse_packet_times(text.decode(errors="replace"))
     if not times or len(times) < 2:
@@ -182,7 +188,7 @@ async def read_frames(
 
     Raises:
         InvalidField: the video has no frame at all, or decoding takes too long.
-        FfmpegError: ffmpeg was killed by another process.
+        MachineFault: the machine fails, and not the file.
     """
     frame_count = 0
     width, height = video.size
@@ -194,27 +200,28 @@ async def read_frames(
             buffer = np.empty((min(chunk_frames, max_frames - frame_count), height, width, 3), np.uint8)
             with timer.stage("decode"):
                 try:
-                    complete = await process.read_into(buffer.reshape(-1).data) // (width * height * 3)
+                    complete = await watched(process.read_into(buffer.reshape(-1).data)) // (width * height * 3)
                 except ffmpeg.FfmpegTimeout as error:
+                    await rule_out_machine(video.path, error)
                     raise InvalidField(FACE_FILE, TOO_SLOW) from error
             frame_count += complete
             if complete:
                 yield video.transform(buffer[:complete])
             if complete < len(buffer):
-                await _check_end(process, first, frame_count, log)
+                await _check_end(video.path, process, first, frame_count, log)
                 return
 
 
-async def _check_end(process: ffmpeg.FfmpegProcess, first: int, frame_count: int, log: Logger) -> None:
+async def _check_end(path: Path, process: ffmpeg.FfmpegProcess, first: int, frame_count: int, log: Logger) -> None:
     """Judge the end of the video after `frame_count` frames from `first` on."""
     failure: ffmpeg.FfmpegError | None = None
     try:
-        await process.finish()
+        await process.finish(ffmpeg.STALL_TIMEOUT)
     except ffmpeg.FfmpegError as error:
         failure = error
+    if failure or not first + frame_count:
+        await rule_out_machine(path, failure)
     if not first + frame_count:
         raise InvalidField(FACE_FILE, NOT_A_VIDEO) from failure
-    if failure and failure.exit_status < 0:
-        raise failure  # killed by another process: the frames so far may not be the whole video
     if failure:
         log.warning("the video is damaged after %d frames: %s", first + frame_count, failure.stderr_tail)

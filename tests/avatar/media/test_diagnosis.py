@@ -1,0 +1,179 @@
+"""A failure of ffmpeg is the caller's only if the same file would fail again; otherwise it is the machine's."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avatar.errors import FfmpegFault, InvalidField, MachineFault, StorageFault
+from avatar.limits import LIMITS
+from avatar.media import diagnosis, ffmpeg, self_test
+from avatar.media.audio import decode_audio, pcm_file
+from avatar.media.encoder import VideoEncoder
+from avatar.media.ffmpeg_args import AudioInput, VideoFormat
+from avatar.media.video import probe_video, read_frames
+from avatar.options import Options, Quality
+from avatar.timing import StageTimer
+from tests.support.fake_ffmpeg import FAULTS, FakeFfmpeg
+from tests.support.media import children, moving_square, tone, write_video, write_wav
+
+LOGGER = ffmpeg.logger
+PROBE_AUDIO, DECODE_AUDIO = "0:a:0 -c copy", "f32le"
+PROBE_VIDEO, LIST_PACKETS, DECODE_VIDEO = "showinfo", "-c copy -frames:v", "rawvideo -pix_fmt bgr24 pipe:1"
+AUDIO_RUNS, VIDEO_RUNS = (PROBE_AUDIO, DECODE_AUDIO), (PROBE_VIDEO, LIST_PACKETS, DECODE_VIDEO)
+
+
+@pytest.fixture(autouse=True)
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that hangs is found in seconds."""
+    monkeypatch.setattr(diagnosis, "SUSPICION_SECONDS", 1.0)
+    monkeypatch.setattr(self_test, "TEST_SECONDS", 2.0)
+
+
+@pytest.fixture
+def speech(tmp_path: Path) -> Path:
+    folder = tmp_path / "request"
+    folder.mkdir()
+    return write_wav(folder / "speech.wav", tone(0.5))
+
+
+@pytest.fixture
+def video(speech: Path) -> Path:
+    write_video(speech.with_name("face.mp4"), moving_square(10))
+    return speech.with_name("face.mp4")
+
+
+async def decode_speech(path: Path) -> None:
+    with pcm_file(path.parent) as pcm_path:
+        await decode_audio(path, pcm_path, LIMITS, StageTimer())
+
+
+async def decode_video(path: Path) -> int:
+    video = await probe_video(path, Options(), LIMITS)
+    count = 0
+    async with aclosing(read_frames(video, 4, StageTimer(), LOGGER, max_frames=100)) as chunks:
+        async for frames in chunks:
+            count += len(frames)
+    return count
+
+
+async def encode(speech: Path, out: Path | None) -> AsyncIterator[bytes]:
+    audio = AudioInput(speech, True, Fraction(1, 2), LIMITS.max_pixels)
+    async with VideoEncoder(out, VideoFormat(640, 480, Fraction(25)), audio, Quality.DRAFT, StageTimer()) as encoder:
+        for _ in range(12):
+            await encoder.write(np.zeros((480, 640, 3), np.uint8))
+        await encoder.finish()
+        for chunk in encoder.ready_chunks():
+            yield chunk
+
+
+@pytest.mark.parametrize("run", AUDIO_RUNS)
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+async def test_audio_is_not_blamed_for_a_program_that_fails_on_every_file(
+    fake: FakeFfmpeg, speech: Path, fault: str, run: str
+) -> None:
+    before = children()
+    fake.fail(fault, DECODE_AUDIO if run == DECODE_AUDIO else "")
+    with pytest.raises(FfmpegFault):
+        await decode_speech(speech)
+    assert children() == before
+
+
+@pytest.mark.parametrize("run", VIDEO_RUNS)
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+async def test_a_video_is_not_blamed_for_a_program_that_fails_on_every_file(
+    fake: FakeFfmpeg, video: Path, fault: str, run: str
+) -> None:
+    before = children()
+    fake.fail(fault, DECODE_VIDEO if run == DECODE_VIDEO else "")
+    with pytest.raises(FfmpegFault):
+        await decode_video(video)
+    assert children() == before
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+async def test_an_encoder_that_fails_is_the_machines_fault(
+    fake: FakeFfmpeg, speech: Path, fault: str, streamed: bool
+) -> None:
+    before = children()
+    fake.fail(fault, "pipe:0")
+    with pytest.raises(MachineFault):
+        async for _ in encode(speech, None if streamed else speech.with_name("result.mp4")):
+            pass
+    assert children() == before
+    assert not speech.with_name("result.mp4").exists()
+
+
+@pytest.mark.parametrize("fault", ["crashed", "failing", "mute", "rubbish"])
+async def test_a_file_is_blamed_if_the_program_fails_on_it_only(
+    fake: FakeFfmpeg, speech: Path, video: Path, fault: str
+) -> None:
+    fake.fail(fault, f"file:{speech}")
+    with pytest.raises(InvalidField, match="audio_file"):
+        await decode_speech(speech)
+    fake.fail(fault, f"file:{video}")
+    with pytest.raises(InvalidField, match="face_file"):
+        await decode_video(video)
+
+
+async def test_a_slow_file_is_blamed_after_its_deadline(
+    fake: FakeFfmpeg, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ffmpeg.run, "__defaults__", (3.0,))
+    fake.fail("busy", f"file:{speech}")
+    with pytest.raises(InvalidField, match="not an audio file"):
+        await decode_speech(speech)
+
+
+async def test_a_decoder_that_is_killed_once_is_the_machines_fault_and_works_again(
+    fake: FakeFfmpeg, speech: Path, video: Path
+) -> None:
+    for run in VIDEO_RUNS:
+        fake.fail("killed", run, times=1)
+        with pytest.raises(FfmpegFault, match="killed"):
+            await decode_video(video)
+        assert await decode_video(video) == 10
+    for run in AUDIO_RUNS:
+        fake.fail("killed", run, times=1)
+        with pytest.raises(FfmpegFault, match="killed"):
+            await decode_speech(speech)
+        await decode_speech(speech)
+
+
+async def test_a_removed_work_folder_is_the_machines_fault(speech: Path) -> None:
+    shutil.rmtree(speech.parent)
+    with pytest.raises(StorageFault, match="work folder"):
+        await diagnosis.rule_out_machine(speech, ffmpeg.FfmpegError(1, "No such file or directory"))
+
+
+@pytest.mark.parametrize("container", ["mp4", "webm"])
+async def test_a_full_disk_under_the_encoder_is_the_machines_fault(speech: Path, container: str) -> None:
+    full = speech.with_name(f"full.{container}")
+    full.symlink_to("/dev/full")
+    audio = AudioInput(speech, True, Fraction(1, 2), LIMITS.max_pixels)
+    format_ = VideoFormat(64, 48, Fraction(25), alpha=container == "webm")
+    encoder = VideoEncoder(full, format_, audio, Quality.DRAFT, StageTimer())
+    with pytest.raises(StorageFault, match="no space left"):
+        async with encoder:
+            for _ in range(12):
+                await encoder.write(np.zeros((48, 64, 4 if format_.alpha else 3), np.uint8))
+            await encoder.finish()
+
+
+async def test_a_full_disk_under_decoded_audio_is_the_machines_fault(speech: Path) -> None:
+    full = speech.with_name("full.f32")
+    full.symlink_to("/dev/full")
+    with pytest.raises(StorageFault, match="no space left"):
+        await decode_audio(speech, full, LIMITS, StageTimer())
+
+
+async def test_metadata_of_a_file_that_reads_like_an_error_is_not_one(speech: Path) -> None:
+    title = ffmpeg.FfmpegError(
+        1, "Input #0, wav, from 'x':\n  Metadata:\n    title           : No space left on device"
+    )
+    await diagnosis.rule_out_machine(speech, title, writes=True)

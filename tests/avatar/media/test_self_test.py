@@ -1,0 +1,114 @@
+"""The test of ffmpeg with a built-in clip: what it finds, and how long its result counts."""
+
+import asyncio
+
+import pytest
+
+from avatar.errors import FfmpegFault
+from avatar.media import self_test
+from avatar.media.self_test import SelfTest, run_test
+from tests.support.fake_ffmpeg import FAULTS, FakeFfmpeg
+from tests.support.media import children
+
+
+async def test_it_passes_with_the_real_program() -> None:
+    before = children()
+    await run_test()
+    assert children() == before
+
+
+@pytest.mark.parametrize(
+    "track", ["pipe:0", "rawvideo -pix_fmt bgr24 pipe:1", "f32le"], ids=["encode", "video", "audio"]
+)
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+async def test_it_finds_every_fault_of_every_run(
+    fake: FakeFfmpeg, monkeypatch: pytest.MonkeyPatch, fault: str, track: str
+) -> None:
+    monkeypatch.setattr(self_test, "TEST_SECONDS", 2.0)
+    before = children()
+    fake.fail(fault, track)
+    with pytest.raises(FfmpegFault):
+        await run_test()
+    assert children() == before
+
+
+class Counted:
+    """A test that counts its runs, and fails if it is told to."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.fails = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        await self.gate.wait()
+        if self.fails:
+            raise FfmpegFault("a reason")
+
+
+async def test_a_pass_counts_for_as_long_as_the_caller_allows() -> None:
+    counted = Counted()
+    test = SelfTest(counted)
+    await test.check()
+    await test.check()
+    assert counted.runs == 1
+    await test.check(max_age=0)
+    assert counted.runs == 2
+
+
+async def test_concurrent_checks_share_one_test() -> None:
+    counted = Counted()
+    counted.gate.clear()
+    test = SelfTest(counted)
+    checks = [asyncio.create_task(test.check()) for _ in range(10)]
+    await asyncio.sleep(0)
+    counted.gate.set()
+    await asyncio.gather(*checks)
+    assert counted.runs == 1
+
+
+async def test_a_test_that_was_running_before_does_not_count_as_a_later_one() -> None:
+    counted = Counted()
+    counted.gate.clear()
+    test = SelfTest(counted)
+    early = asyncio.create_task(test.check())
+    await asyncio.sleep(0.01)
+    late = asyncio.create_task(test.check(max_age=0))
+    await asyncio.sleep(0.01)
+    counted.gate.set()
+    await asyncio.gather(early, late)
+    assert counted.runs == 2
+
+
+async def test_a_cancelled_check_does_not_end_the_test_of_the_others() -> None:
+    counted = Counted()
+    counted.gate.clear()
+    test = SelfTest(counted)
+    first, second = (asyncio.create_task(test.check()) for _ in range(2))
+    await asyncio.sleep(0.01)
+    first.cancel()
+    await asyncio.sleep(0.01)
+    counted.gate.set()
+    await second
+    assert first.cancelled()
+    assert counted.runs == 1
+
+
+async def test_a_failure_counts_for_a_while_and_then_the_test_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted()
+    test = SelfTest(counted)
+    await test.check()
+    counted.fails = True
+    for _ in range(3):
+        with pytest.raises(FfmpegFault, match="a reason"):
+            await test.check(max_age=0)
+    assert counted.runs == 2
+    assert test.failure
+    with pytest.raises(FfmpegFault):
+        await test.check()  # the pass before it no longer counts
+    counted.fails = False
+    monkeypatch.setattr(self_test, "FAILURE_SECONDS", 0.0)
+    await test.check()
+    assert test.failure is None
