@@ -35,7 +35,7 @@ class Preamble:
             return data
         self._buffer += data
         start = 0
-        while (at := self._buffer.find(self._boundary, start)) >= 0:
+        while (at := self._buffer.find(self._boundary, start)) >= 0 and self._dropped + at <= MAX_PREAMBLE_BYTES:
             after = at + len(self._boundary)
             rest = bytes(self._buffer[after : after + _MAX_BLANKS])
             begins_line = self._dropped + at == 0 or self._buffer[at - 1 : at] == b"\n"
