@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from . import client, contact_sheet
 from .errors import DemoError
 from .models import ACCEPT_LICENSE, add_variant, prepare, variant_args
 from .stack import Ports, running
+from .supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
@@ -61,24 +61,25 @@ def run(options: argparse.Namespace) -> int:
 
 
 def up(options: argparse.Namespace) -> int:
-    """Run the service until Ctrl-C; return 1 if one of its processes ends by itself."""
+    """Run the service until Ctrl-C; a server that ends by itself is started again."""
     _prepare(options)
-    ports = Ports(options.port, options.http_port, options.grpc_port, options.metrics_port)
+    ports = Ports(options.port, options.grpc_port, options.metrics_port, options.http_port)
     with running(options.repository, options.logs, ports, options.host) as stack:
         print(
             f"form: {stack.url}/   API docs: {stack.url}/docs   Triton gRPC: 127.0.0.1:{ports.grpc}   (Ctrl-C stops)",
             flush=True,
         )
-        idle = threading.Event()
-        while not (name := stack.ended()):
-            idle.wait(0.5)
-    print(f"demo: {name} ended unexpectedly, see {_shown(options.logs)}", file=sys.stderr)
-    return 1
+        Supervisor(stack.children, _report).run()
+    return 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
     if not options.no_export:
         prepare(options.weights, options.repository, variant_args(options), accept_license=options.accept_license)
+
+
+def _report(line: str) -> None:
+    print(f"demo: {line}", file=sys.stderr, flush=True)
 
 
 def _shown(path: Path) -> str:
@@ -126,8 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     service = parser.add_argument_group("up")
     service.add_argument("--host", default="127.0.0.1", help="address that the gateway listens on (default 127.0.0.1)")
     service.add_argument("--port", type=int, default=16000, help="port of the gateway (default 16000)")
-    for kind, name, port in (("http", "HTTP", 8000), ("grpc", "gRPC", 8001), ("metrics", "metrics", 8002)):
+    for kind, name, port in (("grpc", "gRPC", 8001), ("metrics", "metrics", 8002)):
         service.add_argument(f"--{kind}-port", type=int, default=port, help=f"Triton's {name} port (default {port})")
+    service.add_argument("--http-port", type=int, help="Triton's HTTP port (default: HTTP is off)")
     return parser
 
 

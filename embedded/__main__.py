@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
 
+from . import access
 from .errors import EmbeddedError
 from .server import Triton
 
-EPILOG = "Exit status: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 wrong usage."
+EPILOG = (
+    "Exit status: 0 stopped by Ctrl-C or SIGTERM, 1 the start failed, 2 wrong usage, 3 the process of a model died, "
+    "4 a model hangs, 5 the server ended by itself. With 3, 4 and 5 nothing is left running: start it again."
+)
 DEFAULT_LOG = Path("build/triton.log")
+DEFAULT_TOKEN_FILE = Path("build/triton.token")
 MAX_PORT = 65_535
 
 
@@ -26,7 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _print_line("stopped")
         return 0
-    except (EmbeddedError, OSError) as error:
+    except EmbeddedError as error:
+        print(f"embedded: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    except (OSError, ValueError) as error:  # ValueError: the token of the environment
         print(f"embedded: {error}", file=sys.stderr)
         return 1
     return 1  # not reached: waiting ends with an exception
@@ -41,19 +50,25 @@ def _serve(args: argparse.Namespace) -> None:
         args.log,
         args.threads,
         poll=args.poll,
+        canaries=True,
+        token=os.environ.get(access.TOKEN_VARIABLE) or None,
         on_progress=_print_line,
     )
     _print_line(f"starting Triton with {args.repository}, log in {args.log}")
     with triton:
+        access.write_token(args.token_file, triton.token)
+        http = "off" if args.http_port is None else f"http://{triton.http_address}"
         _print_line(
-            f"ready: gRPC {triton.grpc_address}, HTTP http://{triton.http_address}, "
-            f"metrics http://{triton.metrics_address}/metrics"
+            f"ready: gRPC {triton.grpc_address}, HTTP {http}, metrics http://{triton.metrics_address}/metrics, "
+            f"token in {args.token_file}"
         )
         try:
             triton.wait()
         except KeyboardInterrupt:
             _print_line("stopping, waiting for requests in flight")
             raise
+        finally:
+            access.remove_token(args.token_file, triton.token)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("--repository", type=Path, required=True, metavar="DIR", help="model repository to serve")
-    for name, label, port in (("http", "HTTP", 8000), ("grpc", "gRPC", 8001), ("metrics", "Prometheus metrics", 8002)):
+    parser.add_argument(
+        "--http-port", type=_port, metavar="N", help="port for HTTP; 0 chooses a free port (default: HTTP is off)"
+    )
+    for name, label, port in (("grpc", "gRPC", 8001), ("metrics", "Prometheus metrics", 8002)):
         parser.add_argument(
             f"--{name}-port",
             type=_port,
@@ -77,6 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_LOG,
         metavar="FILE",
         help=f"log file of the server, overwritten at each start (default: {DEFAULT_LOG})",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        default=DEFAULT_TOKEN_FILE,
+        metavar="FILE",
+        help="file for the token that shared memory and the endpoints for operators require, readable for this user "
+        f"only (default: {DEFAULT_TOKEN_FILE}). The token is that of {access.TOKEN_VARIABLE}, or else random",
     )
     parser.add_argument(
         "--threads", type=_positive_int, metavar="N", help="threads per model (default: all cores of this process)"

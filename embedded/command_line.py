@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lipsync.triton.cpu import THREADS_VARIABLE
 
+from . import access
 from .installation import Installation
 from .ports import HOST, Ports
 
@@ -16,9 +17,28 @@ EXIT_SECONDS = 10  # that the server waits for requests in flight when it is sto
 
 
 def arguments(
-    installation: Installation, repository: Path, backends: Path, ports: Ports, shm_prefix: str, poll: int | None = None
+    installation: Installation,
+    repository: Path,
+    backends: Path,
+    ports: Ports,
+    shm_prefix: str,
+    token: str,
+    poll: int | None = None,
 ) -> list[str]:
-    """Return the server's command line; with `poll` it checks the repository for changes every `poll` seconds."""
+    """Return the server's command line.
+
+    Args:
+        installation: the server's files.
+        repository, backends: its models, and what runs them.
+        ports: of 127.0.0.1. HTTP is off unless it has a port: version 2.51 can be crashed by one request, before any
+            token is checked.
+        shm_prefix: beginning of the names of its shared memory.
+        token: what its endpoints for operators require.
+        poll: seconds between checks of the repository for changes; by default there are none.
+    """
+    http = ["--allow-http=false"]
+    if ports.http is not None:
+        http = [f"--http-address={HOST}", f"--http-port={ports.http}"]
     control = ["poll", f"--repository-poll-secs={poll}"] if poll else ["none"]
     return [
         str(installation.server),
@@ -32,12 +52,12 @@ def arguments(
         "--strict-readiness=true",
         f"--exit-timeout-secs={EXIT_SECONDS}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        f"--http-address={HOST}",
-        f"--http-port={ports.http}",
+        *http,
         f"--grpc-address={HOST}",
         f"--grpc-port={ports.grpc}",
         f"--metrics-address={HOST}",
         f"--metrics-port={ports.metrics}",
+        *access.restrictions(token, http=ports.http is not None),
     ]
 
 
@@ -45,9 +65,10 @@ def environment(installation: Installation, threads: int, base: Mapping[str, str
     """Return the server's environment: `base` with changes.
 
     The stub embeds Python: it finds the shared library of the running Python through LD_LIBRARY_PATH, and the running
-    virtual environment through the first `python3` on PATH.
+    virtual environment through the first `python3` on PATH. Models get no token.
     """
-    variables = {name: value for name, value in base.items() if name != "PYTHONHOME"}
+    left_out = {"PYTHONHOME", access.TOKEN_VARIABLE}
+    variables = {name: value for name, value in base.items() if name not in left_out}
     libraries = [str(installation.libpython), str(installation.libraries), base.get("LD_LIBRARY_PATH", "")]
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), base.get("PATH", os.defpath)])

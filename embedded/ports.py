@@ -17,15 +17,15 @@ _FREE_RANGE = range(20_000, 32_000)
 
 @dataclass(frozen=True)
 class Ports:
-    """The server's three ports."""
+    """The server's ports; no `http` where HTTP is off."""
 
-    http: int
+    http: int | None
     grpc: int
     metrics: int
 
 
-def choose(requested: Mapping[str, int]) -> Ports:
-    """Return the requested ports (keys `http`, `grpc`, `metrics`), each 0 replaced by a free port.
+def choose(requested: Mapping[str, int | None]) -> Ports:
+    """Return the requested ports (keys `http`, `grpc`, `metrics`), each 0 replaced by a free port; None stays.
 
     Raises:
         PortBusy: a requested port is in use, or requested twice.
@@ -36,9 +36,9 @@ def choose(requested: Mapping[str, int]) -> Ports:
             check_port_free(f"--{name}-port", port, chosen.values())
             chosen[name] = port
     for name, port in requested.items():
-        if not port:
+        if port == 0:
             chosen[name] = find_free(chosen.values())
-    return Ports(**chosen)
+    return Ports(chosen.get("http"), chosen["grpc"], chosen["metrics"])
 
 
 def is_free(port: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from . import watchdog
+from . import private_memory, watchdog
 from .errors import EmbeddedError
 
 
@@ -20,9 +19,10 @@ class ServerProcess:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="embedded-triton-"))
-        self.shm_prefix = f"{self.folder.name}-"  # unique, like the folder
+        # unique, like the folder. Newer servers refuse to register regions with this beginning for a caller.
+        self.shm_prefix = f"triton_python_backend_shm_region_{self.folder.name}-"
         self._server: subprocess.Popen[bytes] | None = None
-        self._watchdog = _start_watchdog(self.shm_prefix, self.folder)
+        self._watchdog = watchdog.Watchdog(self.shm_prefix, self.folder)
 
     @property
     def pid(self) -> int:
@@ -33,10 +33,11 @@ class ServerProcess:
 
     def start(self, argv: list[str], env: dict[str, str], log: BinaryIO) -> None:
         """Start the server, and write its output to `log`."""
+        launcher = [sys.executable, "-I", "-S", private_memory.__file__]  # it becomes the server
         self._server = subprocess.Popen(
-            argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [*launcher, *argv], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-        self._notify_watchdog(f"watch {self._server.pid}")
+        self._watchdog.watch(self._server.pid)
 
     def exit_status(self, timeout: float = 0) -> int | None:
         """Return the server's exit status (negative: a signal), or None if it still runs after `timeout` seconds."""
@@ -61,24 +62,4 @@ class ServerProcess:
             watchdog.kill_group(self._server.pid)
             self._server.wait()
         watchdog.remove_leftovers(self.shm_prefix, self.folder)
-        self._notify_watchdog("done")
-        if self._watchdog.stdin and not self._watchdog.stdin.closed:
-            self._watchdog.stdin.close()
-        self._watchdog.wait()
-
-    def _notify_watchdog(self, message: str) -> None:
-        if self._watchdog.stdin and not self._watchdog.stdin.closed:
-            with suppress(BrokenPipeError):  # if the watchdog has died, the server still works
-                self._watchdog.stdin.write(f"{message}\n".encode())
-                self._watchdog.stdin.flush()
-
-
-def _start_watchdog(prefix: str, folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-I", "-S", watchdog.__file__, prefix, str(folder)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        cwd=os.sep,
-    )
+        self._watchdog.dismiss()

@@ -6,7 +6,6 @@ with Triton(Path("build/repository")) as triton:
 
 from __future__ import annotations
 
-import http.client
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -16,9 +15,12 @@ from typing import Self
 
 from lipsync.triton.cpu import usable_cores
 
-from . import backend_directory, command_line, installation, ports
+from . import access, backend_directory, command_line, installation, ports
 from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
+from .last_words import describe_end
+from .model_guard import ModelGuard
 from .process import ServerProcess
+from .ready_check import is_ready
 from .startup_log import StartupLog
 
 START_SECONDS = 300.0  # the models load in a few seconds, but a cold disk can be slow
@@ -32,12 +34,16 @@ class Triton:
 
     Args:
         repository: the model repository.
-        http_port, grpc_port, metrics_port: 0 chooses a free port.
+        http_port: by default HTTP is off.
+        grpc_port, metrics_port: ports of 127.0.0.1; 0 chooses a free one, as for `http_port`.
         log: file for the server's log, overwritten; by default a file in the temporary folder, removed when the
             server stops.
         threads: threads per model; by default the number of cores that this process may use.
         poll: seconds between checks of the repository for changes, which the server then loads; by default there are
             no checks.
+        canaries: whether tiny calls are made to notice a model that hangs. A model whose process died or is stopped is
+            noticed in any case. The server is killed then, and `wait` raises the reason.
+        token: what the endpoints for operators require (`access.RESTRICTED`); by default a random one for each start.
         on_progress: takes a line of progress every few seconds while models load.
         start_timeout, stop_timeout: seconds, after which the server is killed.
         env: environment variables for the server and its Python models, added to those of this process.
@@ -46,33 +52,41 @@ class Triton:
     def __init__(
         self,
         repository: Path,
-        http_port: int = 0,
+        http_port: int | None = None,
         grpc_port: int = 0,
         metrics_port: int = 0,
         log: Path | None = None,
         threads: int | None = None,
         *,
         poll: int | None = None,
+        canaries: bool = False,
+        token: str | None = None,
         on_progress: Callable[[str], None] | None = None,
         start_timeout: float = START_SECONDS,
         stop_timeout: float = STOP_SECONDS,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self._repository = repository
-        self._requested = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
+        self._requested: dict[str, int | None] = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self._log = log
         self._poll = poll
+        self._canaries = canaries
         self._threads = threads or usable_cores()
         self._on_progress = on_progress or (lambda line: None)
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._env = dict(env or {})
+        self._given_token = None if token is None else access.check_token(token)
+        self._token = self._given_token or access.make_token()
         self._process: ServerProcess | None = None
+        self._guard: ModelGuard | None = None
         self._ports = ports.Ports(http_port, grpc_port, metrics_port)
 
     @property
     def http_address(self) -> str:
-        """Return `127.0.0.1:PORT` of HTTP."""
+        """Return `127.0.0.1:PORT` of HTTP. Raises EmbeddedError where HTTP is off."""
+        if self._ports.http is None:
+            raise EmbeddedError("HTTP is off; give `http_port` to have it")
         return f"{ports.HOST}:{self._ports.http}"
 
     @property
@@ -84,6 +98,16 @@ class Triton:
     def metrics_address(self) -> str:
         """Return `127.0.0.1:PORT` of the Prometheus metrics."""
         return f"{ports.HOST}:{self._ports.metrics}"
+
+    @property
+    def token(self) -> str:
+        """Return the token of the endpoints for operators; without `token`, each start makes another one."""
+        return self._token
+
+    @property
+    def admin_headers(self) -> dict[str, str]:
+        """Return the gRPC metadata of a call to the endpoints for operators."""
+        return {access.HEADER: self._token}
 
     @property
     def log_path(self) -> Path:
@@ -109,12 +133,13 @@ class Triton:
         found = installation.find_installation()
         models = find_models(self._repository)
         self._ports = ports.choose(self._requested)
+        self._token = self._given_token or access.make_token()
         process = ServerProcess()
         try:
             self._log_path = self._log or process.folder / "triton.log"
             backends = backend_directory.build_backends(process.folder, found)
             argv = command_line.arguments(
-                found, self._repository, backends, self._ports, process.shm_prefix, self._poll
+                found, self._repository, backends, self._ports, process.shm_prefix, self._token, self._poll
             )
             env = command_line.environment(found, self._threads, os.environ | self._env)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,24 +150,39 @@ class Triton:
             process.stop(self._stop_timeout)
             raise
         self._process = process
+        self._serving_from = self._log_path.stat().st_size
+        self._guard = ModelGuard(
+            process.pid,
+            models,
+            self.grpc_address if self._canaries else None,
+            self.metrics_address,
+            reloads=self._poll is not None,
+        )
+        self._guard.start()
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the server ends, or return after `timeout` seconds.
 
         Raises:
             ServerDied: the server ended by itself; the message has its exit status and its last error.
+            ModelDied, ModelHung: a model was lost, and the server was killed.
         """
-        if self._process is None:
+        if self._process is None or self._guard is None:
             raise EmbeddedError("the server is not running")
         deadline = None if timeout is None else time.monotonic() + timeout
         while deadline is None or time.monotonic() < deadline:
             status = self._process.exit_status(timeout=min(1.0, timeout or 1.0))
+            if status is not None and self._guard.fault:
+                raise self._guard.fault
             if status is not None:
-                raise ServerDied(f"Triton ended by itself ({_describe_exit(status)}){self._last_error(StartupLog())}")
+                raise ServerDied(f"Triton ended by itself: {describe_end(status, self._log_path, self._serving_from)}")
 
     def stop(self) -> None:
         """Stop the server and remove its files and shared memory. Has no effect if it is not running."""
         process, self._process = self._process, None
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.stop()
         if process is not None:
             process.stop(self._stop_timeout)
 
@@ -158,14 +198,17 @@ class Triton:
     def _wait_until_ready(self, process: ServerProcess, models: list[str]) -> None:
         state = StartupLog()
         begin = reported = time.monotonic()
+        hidden = False
         with self._log_path.open(errors="replace") as log:
             while True:
                 status = process.exit_status(timeout=_POLL_SECONDS)
                 state.read(log)
+                if not hidden and (state.loading or state.loaded or state.failed):  # it has read its arguments
+                    hidden = self._hide_token(process)
                 if status is not None:  # also if a model failed, after the server has tried the others
                     ended = f"Triton ended before it was ready ({_describe_exit(status)}){_error_of(state)}"
                     raise StartFailed(_describe_failures(state) or ended)
-                if self._is_ready():
+                if is_ready(self._ports):
                     return
                 now = time.monotonic()
                 if now - begin > self._start_timeout:
@@ -175,14 +218,10 @@ class Triton:
                     self._on_progress(_describe_loading(state, models))
                     reported = now
 
-    def _is_ready(self) -> bool:
-        # the server starts the metrics service last
-        return _is_serving(self._ports.http, "/v2/health/ready") and _is_serving(self._ports.metrics, "/metrics")
-
-    def _last_error(self, state: StartupLog) -> str:
-        with self._log_path.open(errors="replace") as log:
-            state.read(log)
-        return _error_of(state)
+    def _hide_token(self, process: ServerProcess) -> bool:
+        if not access.hide_argument(process.pid, self._token):
+            self._on_progress("the token stays visible in the list of processes: the kernel does not let us hide it")
+        return True
 
 
 def find_models(repository: Path) -> list[str]:
@@ -197,17 +236,6 @@ def find_models(repository: Path) -> list[str]:
     if not models:
         raise BadRepository(f"{repository}: no models here; build a model repository with `python -m export models`")
     return models
-
-
-def _is_serving(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(ports.HOST, port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _describe_failures(state: StartupLog) -> str:

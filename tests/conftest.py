@@ -149,12 +149,13 @@ def _build(weights: Path, repository: Path) -> Path:
 
 def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     folder = tmp_path_factory.mktemp("triton")
-    with Triton(repository, log=folder / "triton.log", env=job_env(folder)) as server:
+    # HTTP is off by default, and some tests compare it with gRPC
+    with Triton(repository, http_port=0, log=folder / "triton.log", env=job_env(folder)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway process that uses the Triton of the session."""
-    with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address) as running:
+    with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address, token=triton.token) as running:
         yield running

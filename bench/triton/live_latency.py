@@ -86,9 +86,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure each number of sessions, print and write the results."""
     plan = make_plan(args.seconds, args.frames)
-    with server(args, max(args.sessions)) as url:
-        served = networks(url)
-        runs, failures = asyncio.run(sweep(url, plan, args.sessions))
+    with server(args, max(args.sessions)) as target:
+        served = networks(target.url)
+        runs, failures = asyncio.run(sweep(target.url, plan, args.sessions))
     print(f"\n{text(runs, failures, served)}")
     write(runs, failures, served, plan, args.out)
     print(f"wrote {args.out}")

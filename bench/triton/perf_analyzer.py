@@ -18,6 +18,7 @@ from typing import Literal
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from avatar_client.access import Token
 from lipsync.tensors import Model
 
 from ..errors import BenchError
@@ -40,6 +41,14 @@ _LOCAL = {"127.0.0.1", "localhost", "[::1]"}
 
 class AnalyzerError(BenchError):
     """perf_analyzer did not measure; the message is that of perf_analyzer."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server: its gRPC address, and the token that it requires for shared memory."""
+
+    url: str
+    token: Token
 
 
 @dataclass(frozen=True)
@@ -89,15 +98,16 @@ class PerfMetrics:
     responses_per_second: float | None = None
 
 
-def measure(load: Load, url: str, inputs: Inputs, data: Path, program: Path = PROGRAM) -> PerfMetrics:
-    """Make one measurement with the server at `url` and the requests in the file `data`.
+def measure(load: Load, target: Target, inputs: Inputs, data: Path, program: Path = PROGRAM) -> PerfMetrics:
+    """Make one measurement with a server and the requests in the file `data`.
 
     Raises:
         AnalyzerError: perf_analyzer could not be run, or did not measure.
     """
-    with tempfile.TemporaryDirectory() as folder, _clean_shared_memory(load, url, inputs):
+    with tempfile.TemporaryDirectory() as folder, _clean_shared_memory(load, target, inputs):
         report = Path(folder) / "report.csv"
-        run(arguments(program, load, url, data, report, inputs.steps), environment(url, os.environ))
+        argv = arguments(program, load, target, data, report, inputs.steps)
+        run(argv, environment(target.url, os.environ))
         try:
             return parse(report.read_text())
         except OSError:
@@ -113,7 +123,7 @@ def supported_memory(model: Model) -> tuple[Memory, ...]:
     return ("none",) if model.streams else ("none", "system")
 
 
-def arguments(program: Path, load: Load, url: str, data: Path, report: Path, steps: int = 1) -> list[str]:
+def arguments(program: Path, load: Load, target: Target, data: Path, report: Path, steps: int = 1) -> list[str]:
     """Return the command line: gRPC, one number of callers, exactly three windows.
 
     `steps`: requests per sequence, all those in the file; perf_analyzer sets the start and end flags itself.
@@ -121,6 +131,7 @@ def arguments(program: Path, load: Load, url: str, data: Path, report: Path, ste
     shared = ["--shared-memory", load.memory]
     if load.memory != "none":
         shared += ["--output-shared-memory-size", str(LARGEST_OUTPUT)]
+        shared += [word for name, value in target.token.metadata() for word in ("-H", f"{name}:{value}")]
     kind = ["--streaming"] if load.model.streams else []
     if load.model.sequences:
         kind += ["--sequence-id-range", str(_FIRST_SEQUENCE)]
@@ -128,7 +139,7 @@ def arguments(program: Path, load: Load, url: str, data: Path, report: Path, ste
     minimum = max(load.requests, 2 * load.callers, steps * load.callers if steps > 1 else 0)
     return [
         str(program),
-        *("-m", load.model.name, "-u", url, "-i", "grpc", *kind),
+        *("-m", load.model.name, "-u", target.url, "-i", "grpc", *kind),
         *("-b", str(load.batch), "--input-data", str(data), *shared),
         *("--concurrency-range", str(load.callers)),
         *("--measurement-mode", "count_windows", "--measurement-request-count", str(minimum)),
@@ -225,28 +236,29 @@ def exclusive_shared_memory() -> Iterator[None]:
 
 
 @contextmanager
-def _clean_shared_memory(load: Load, url: str, inputs: Inputs) -> Iterator[None]:
+def _clean_shared_memory(load: Load, target: Target, inputs: Inputs) -> Iterator[None]:
     """Release the regions before the block (a killed run may have left some) and after it."""
     if load.memory == "none":
         yield
         return
     with exclusive_shared_memory():
-        _release(url, regions(inputs))
+        _release(target, regions(inputs))
         try:
             yield
         finally:
-            _release(url, regions(inputs))
+            _release(target, regions(inputs))
 
 
-def _release(url: str, names: Sequence[str]) -> None:
+def _release(target: Target, names: Sequence[str]) -> None:
     """Unregister the regions at the server and unlink them; the server unregisters one only when it is not in use."""
-    client = InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)])
+    client = InferenceServerClient(target.url, channel_args=[("grpc.enable_http_proxy", 0)])
+    headers = dict(target.token.metadata())
     deadline = time.monotonic() + _FORGET_SECONDS
     try:
-        while known := set(names) & _registered(client):
+        while known := set(names) & _registered(client, headers):
             for name in known:
                 with suppress(InferenceServerException):  # it is still in use
-                    client.unregister_system_shared_memory(name)
+                    client.unregister_system_shared_memory(name, headers=headers)
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
@@ -256,9 +268,9 @@ def _release(url: str, names: Sequence[str]) -> None:
             (_SHM / name).unlink(missing_ok=True)
 
 
-def _registered(client: InferenceServerClient) -> set[str]:
+def _registered(client: InferenceServerClient, headers: dict[str, str]) -> set[str]:
     with suppress(InferenceServerException):  # the server has stopped, and so has no regions
-        return set(client.get_system_shared_memory_status(as_json=True).get("regions", {}))
+        return set(client.get_system_shared_memory_status(headers=headers, as_json=True).get("regions", {}))
     return set()
 
 

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from tritonclient.grpc import InferenceServerClient
 
+from avatar_client.access import Token
 from demo.models import add_variant, export_models, variant_args
 from embedded.server import Triton
+from lipsync.tensors import MODELS
 
 from ..cli import host_port
 from ..paths import WORK
 from ..weights import timing_weights
-from .perf_analyzer import is_local
+from .perf_analyzer import Target, is_local
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +30,11 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def server(args: argparse.Namespace, sessions: int) -> Iterator[str]:
-    """Yield the gRPC address of the server; a server that is started here runs as long as the block.
+def server(args: argparse.Namespace, sessions: int) -> Iterator[Target]:
+    """Yield the server; one that is started here runs as long as the block.
+
+    The token of a server that runs already is that of the environment (`AVATAR_TRITON_TOKEN`, or the file
+    `AVATAR_TRITON_TOKEN_FILE`).
 
     Args:
         args: with the options of `add_server`.
@@ -41,7 +46,7 @@ def server(args: argparse.Namespace, sessions: int) -> Iterator[str]:
     """
     if args.url:
         networks(args.url)  # fails at once if there is no server, instead of once per measurement
-        yield args.url
+        yield Target(args.url, Token.from_environment())
         return
     repository = args.repository
     if repository is None:
@@ -50,7 +55,7 @@ def server(args: argparse.Namespace, sessions: int) -> Iterator[str]:
     # Twice as many, because a session that ends overlaps with the next one for a moment.
     env = {"AVATAR_LIVE_SESSIONS": str(2 * sessions)}
     with Triton(repository, log=args.work / "logs" / "triton.log", on_progress=print, env=env) as triton:
-        yield triton.grpc_address
+        yield Target(triton.grpc_address, Token(triton.token))
 
 
 def networks(url: str) -> dict[str, str]:
@@ -61,9 +66,8 @@ def networks(url: str) -> dict[str, str]:
     """
     client = InferenceServerClient(url, channel_args=[("grpc.enable_http_proxy", 0)] if is_local(url) else None)
     try:
-        index = client.get_model_repository_index().models
-        ready = sorted({entry.name for entry in index if entry.state == "READY"})
-        configs = {name: client.get_model_config(name).config for name in ready}
+        names = sorted(model.name for model in MODELS)
+        configs = {name: client.get_model_config(name).config for name in names if client.is_model_ready(name)}
     finally:
         client.close()
     return {

@@ -13,7 +13,7 @@ from ..cli import DONE, FAILED, positive_int, positive_ints
 from ..paths import OUT, REQUEST_DATA
 from . import overhead, request_data
 from . import report as perf_report
-from .perf_analyzer import PROGRAM, AnalyzerError, Load, Memory, is_local, measure, supported_memory
+from .perf_analyzer import PROGRAM, AnalyzerError, Load, Memory, Target, is_local, measure, supported_memory
 from .report import Measurement, Report
 from .server import add_server, networks, server
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_memories,
         metavar="KIND,…",
         help="how tensors are sent: none (in the request), system (POSIX shared memory), or none,system (default: both "
-        "if the server is on this machine)",
+        "if the server is on this machine and its token is known)",
     )
     load.add_argument(
         "--requests",
@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure every load, print and write the report."""
-    with server(args, max(args.concurrency)) as url:
-        rows, failures = sweep(args, url)
-        report = Report(rows, failures, networks(url))
+    with server(args, max(args.concurrency)) as target:
+        rows, failures = sweep(args, target)
+        report = Report(rows, failures, networks(target.url))
     if not (args.url or args.no_overhead):
         repository = overhead.prepare(args.work)
         report = report.with_overhead(overhead.serve_and_measure(repository, overhead.OverheadPlan()))
@@ -73,18 +73,18 @@ def run(args: argparse.Namespace) -> int:
     return FAILED if report.failures else DONE
 
 
-def sweep(args: argparse.Namespace, url: str) -> tuple[list[Measurement], list[str]]:
+def sweep(args: argparse.Namespace, target: Target) -> tuple[list[Measurement], list[str]]:
     """Measure every load; return the measurements, and a line for each load that failed."""
     rows: list[Measurement] = []
     failures: list[str] = []
-    planned = loads(args, url)
+    planned = loads(args, target)
     for number, load in enumerate(planned, 1):
         data = REQUEST_DATA / request_data.file_name(load.model)
         inputs = request_data.read(data, load.model)
         name = f"{load.model.name}, {load.callers} concurrent, shared memory {load.memory}"
         progress = f"[{number}/{len(planned)}] {name}: "
         try:
-            metrics = measure(load, url, inputs, data, args.perf_analyzer)
+            metrics = measure(load, target, inputs, data, args.perf_analyzer)
         except AnalyzerError as error:
             failures.append(f"{name}: {error}")
             print(f"{progress}FAILED: {error}", flush=True)
@@ -95,13 +95,16 @@ def sweep(args: argparse.Namespace, url: str) -> tuple[list[Measurement], list[s
     return rows, failures
 
 
-def loads(args: argparse.Namespace, url: str) -> list[Load]:
-    """Return what to measure, model by model; without shared memory if the server is on another machine.
+def loads(args: argparse.Namespace, target: Target) -> list[Load]:
+    """Return what to measure, model by model.
+
+    Unless it is chosen, shared memory is measured only if the server is on this machine and its token is known.
 
     Raises:
         ValueError: there is nothing to measure, because the chosen models do not support shared memory.
     """
-    kinds: Sequence[Memory] = args.memory or (("none", "system") if is_local(url) else ("none",))
+    can_share = is_local(target.url) and bool(target.token.metadata())
+    kinds: Sequence[Memory] = args.memory or (("none", "system") if can_share else ("none",))
     planned = [
         Load(model, callers, memory, min(args.batch, model.max_batch_size) or 1, args.requests)
         for model, memory, callers in product(args.models, kinds, args.concurrency)

@@ -25,7 +25,7 @@ BOX = [80, 60, 240, 260]
 
 @pytest.fixture(params=[True, False], ids=["memory", "gRPC"])
 def client(request: pytest.FixtureRequest, triton: Triton) -> Iterator[AvatarClient]:
-    with AvatarClient(triton.grpc_address, shared_memory=request.param) as client:
+    with AvatarClient(triton.grpc_address, shared_memory=request.param, token=triton.token) as client:
         yield client
         used = regions(triton)
     assert bool(used) is request.param
@@ -37,7 +37,8 @@ def regions(triton: Triton) -> set[str]:
     """Return the regions of this client that are registered at the server."""
     server = InferenceServerClient(triton.grpc_address)
     try:
-        return {name for name in server.get_system_shared_memory_status().regions if name.startswith(PREFIX)}
+        known = server.get_system_shared_memory_status(headers=triton.admin_headers).regions
+        return {name for name in known if name.startswith(PREFIX)}
     finally:
         server.close()
 

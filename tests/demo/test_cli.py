@@ -111,7 +111,7 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
 
 def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path: Path) -> None:
     ports = stack.Ports.free()
-    numbers = ["--port", ports.gateway, "--http-port", ports.http, "--grpc-port", ports.grpc]
+    numbers = ["--port", ports.gateway, "--grpc-port", ports.grpc]
     where = ["--no-export", "--repository", tiny_repository, "--logs", tmp_path]
     argv = [*COMMAND, "up", *map(str, [*where, *numbers, "--metrics-port", ports.metrics])]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
@@ -159,8 +159,8 @@ def test_a_port_of_another_server_is_rejected(tmp_path: Path, flag: str) -> None
 def test_one_port_for_two_servers_is_rejected_before_anything_starts(tmp_path: Path) -> None:
     free = stack.Ports.free()
     with (
-        pytest.raises(StackError, match=f"^--grpc-port {free.http}: two services cannot share one port"),
-        stack.running(tmp_path, tmp_path, replace(free, grpc=free.http)),
+        pytest.raises(StackError, match=f"^--metrics-port {free.grpc}: two services cannot share one port"),
+        stack.running(tmp_path, tmp_path, replace(free, metrics=free.grpc)),
     ):
         pass
     assert still_running(tmp_path) == []

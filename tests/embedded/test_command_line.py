@@ -18,7 +18,7 @@ from embedded.__main__ import main
 from tests.support import tiny_models
 from tests.support.triton_calls import caller
 
-ANY_PORTS = ["--http-port", "0", "--grpc-port", "0", "--metrics-port", "0"]
+ANY_PORTS = ["--grpc-port", "0", "--metrics-port", "0"]
 TIMEOUT = 60.0
 
 
@@ -52,7 +52,9 @@ def _running(models: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_reports_when_it_is_ready_and_stops_on_a_signal(models: Path, number: signal.Signals) -> None:
     with _running(models) as (command, ready):
-        match = re.search(r"gRPC (127\.0\.0\.1:\d+), HTTP http://127\.0\.0\.1:\d+, metrics http://127", ready)
+        match = re.search(
+            r"gRPC (127\.0\.0\.1:\d+), HTTP off, metrics http://127\S+, token in build/triton.token", ready
+        )
         assert match, ready
         with caller(match[1]) as call:
             assert call.client.is_model_ready("arithmetic")
@@ -64,7 +66,7 @@ def test_the_command_reports_when_it_is_ready_and_stops_on_a_signal(models: Path
     assert "successfully loaded 'arithmetic'" in (models.parent / "build" / "triton.log").read_text()
 
 
-def test_the_command_exits_with_1_if_the_server_crashes(models: Path) -> None:
+def test_the_command_exits_with_5_if_the_server_crashes(models: Path) -> None:
     with _running(models) as (command, _):
         children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()
         (server,) = [
@@ -72,8 +74,8 @@ def test_the_command_exits_with_1_if_the_server_crashes(models: Path) -> None:
         ]
         os.kill(int(server), signal.SIGKILL)
         _, errors = command.communicate(timeout=TIMEOUT)
-        assert command.returncode == 1
-        assert errors.startswith("embedded: Triton ended by itself (signal 9)")
+        assert command.returncode == 5
+        assert errors.startswith("embedded: Triton ended by itself: signal 9: ")
 
 
 def test_the_command_exits_with_1_if_the_repository_does_not_exist(tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_help_lists_every_flag_with_its_default_once(capsys: pytest.CaptureFixtu
     text = " ".join(capsys.readouterr().out.split())
     for flag in ("--repository", "--http-port", "--grpc-port", "--metrics-port", "--log", "--threads", "--poll"):
         assert flag in text
-    for default in ("8000", "8001", "8002", "build/triton.log"):
+    for default in ("HTTP is off", "8001", "8002", "build/triton.log", "build/triton.token"):
         assert f"default: {default}" in text
-    assert text.count("(default:") == 6
+    assert text.count("(default:") == 7
     assert "default: None" not in text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from embedded import backend_directory, command_line, installation, ports
+from embedded import access, backend_directory, command_line, installation, ports
 from embedded.errors import MissingDependency, PortBusy
 from embedded.startup_log import StartupLog
 from lipsync.triton.cpu import THREADS_VARIABLE
@@ -72,11 +72,12 @@ def test_the_backend_directory_holds_the_python_backend_and_its_stub(tmp_path: P
 def test_the_environment_puts_the_running_python_first() -> None:
     parts = installation.find_installation()
     base = {"PATH": "/usr/bin", "LD_LIBRARY_PATH": "/opt/lib", "PYTHONHOME": "/elsewhere", "LANG": "C"}
+    base[access.TOKEN_VARIABLE] = "models-do-not-need-it"
     variables = command_line.environment(parts, 3, base)
     assert variables["LD_LIBRARY_PATH"].split(":") == [str(parts.libpython), str(parts.libraries), "/opt/lib"]
     assert variables["PATH"].split(":") == [str(Path(sys.executable).parent), "/usr/bin"]
     assert variables["LANG"] == "C"
-    assert "PYTHONHOME" not in variables
+    assert not {"PYTHONHOME", access.TOKEN_VARIABLE} & set(variables)
     assert variables[THREADS_VARIABLE] == "3"
 
 
@@ -85,7 +86,11 @@ def test_requested_ports_are_kept_and_zeros_become_free_ports() -> None:
     assert len({chosen.http, chosen.grpc, chosen.metrics}) == 3
     again = ports.choose({"http": chosen.http, "grpc": 0, "metrics": chosen.metrics})
     assert (again.http, again.metrics) == (chosen.http, chosen.metrics)
-    assert all(ports.is_free(port) for port in (again.http, again.grpc, again.metrics))
+    assert all(ports.is_free(port) for port in (again.grpc, again.metrics))
+
+
+def test_http_has_no_port_unless_one_is_asked_for() -> None:
+    assert ports.choose({"http": None, "grpc": 0, "metrics": 0}).http is None
 
 
 def test_a_port_with_a_listener_on_all_addresses_is_in_use() -> None:
@@ -97,7 +102,7 @@ def test_a_port_with_a_listener_on_all_addresses_is_in_use() -> None:
 
 
 def test_one_port_for_two_services_is_rejected() -> None:
-    port = ports.choose(dict.fromkeys(NAMES, 0)).http
+    port = ports.choose(dict.fromkeys(NAMES, 0)).grpc
     with pytest.raises(PortBusy, match=f"--grpc-port {port}: two services"):
         ports.choose({"http": port, "grpc": port, "metrics": 0})
 

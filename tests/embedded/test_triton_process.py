@@ -45,8 +45,8 @@ def _folders(temp_folder: Path) -> list[Path]:
     return list(temp_folder.glob("embedded-triton-*"))
 
 
-def _regions(prefix: str) -> list[str]:
-    return [region.name for region in watchdog.SHM.glob(f"{prefix}*")]
+def _regions(folder: str) -> list[str]:
+    return [region.name for region in watchdog.SHM.glob(f"triton_python_backend_shm_region_{folder}-*")]
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -70,7 +70,7 @@ def test_a_stopped_server_leaves_no_process_region_or_folder(models: Path, temp_
 
 
 def test_every_service_listens_on_the_loopback_only(models: Path) -> None:
-    with Triton(models) as triton:
+    with Triton(models, http_port=0) as triton:
         addresses = [triton.http_address, triton.grpc_address, triton.metrics_address]
         assert len(set(addresses)) == 3
         listening = _listeners()

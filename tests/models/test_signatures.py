@@ -70,8 +70,8 @@ def _case(model: str, portrait: np.ndarray) -> Case:
     return cases[model]
 
 
-def test_the_server_serves_the_models_of_the_table_and_no_others(call: Caller) -> None:
-    index = call.client.get_model_repository_index().models
+def test_the_server_serves_the_models_of_the_table_and_no_others(call: Caller, triton: Triton) -> None:
+    index = call.client.get_model_repository_index(headers=triton.admin_headers).models
     assert sorted(entry.name for entry in index) == sorted(NAMES)
     assert {entry.state for entry in index} == {"READY"}
 

@@ -1,9 +1,10 @@
 import asyncio
 import contextlib
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -73,32 +74,45 @@ async def test_the_region_of_a_cancelled_acquire_is_given_to_the_next(
     assert not (FOLDER / region.name).exists()
 
 
+class Regions:
+    """The registered regions of a server; some may belong to other processes."""
+
+    def __init__(self, triton: Triton) -> None:
+        self._client, self._headers = InferenceServerClient(triton.grpc_address), triton.admin_headers
+
+    async def names(self) -> set[str]:
+        return set((await self._client.get_system_shared_memory_status(headers=self._headers)).regions)
+
+    async def unregister(self, name: str) -> None:
+        await self._client.unregister_system_shared_memory(name, headers=self._headers)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
 @asynccontextmanager
-async def reaching(triton: Triton) -> AsyncIterator[tuple[GrpcInferenceClient, InferenceServerClient]]:
-    """A client with shared memory, and one that lists the registered regions."""
-    models, client = GrpcInferenceClient(triton.grpc_address), InferenceServerClient(triton.grpc_address)
+async def reaching(triton: Triton) -> AsyncIterator[tuple[GrpcInferenceClient, Regions]]:
+    """A client with shared memory, and the registered regions."""
+    models, regions = GrpcInferenceClient(triton.grpc_address, token=triton.token), Regions(triton)
     try:
-        yield models, client
+        yield models, regions
     finally:
         await models.close()
-        await client.close()
+        await regions.close()
 
 
-async def listed(client: InferenceServerClient) -> set[str]:
-    """Return the registered regions; some may belong to other processes."""
-    return set((await client.get_system_shared_memory_status()).regions)
-
-
-def existing(regions: Iterable[str]) -> list[str]:
-    return [name for name in regions if (FOLDER / name).exists()]
+def mapped_files() -> list[str]:
+    """Return the files of regions that this process has mapped; the kernel marks those without a name."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return [line.partition("/dev/shm/")[2] for line in lines if f"/dev/shm/{PREFIX}" in line]  # noqa: S108
 
 
 async def test_both_transports_give_the_same_results_and_no_region_is_left(triton: Triton) -> None:
     inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
     boxes = np.tile(np.array([[10, 20, 90, 100]], np.int32), (16, 1))
     frames = np.concatenate([FRAMES] * 6)[:16]
-    async with reaching(triton) as (models, client):
-        before = await listed(client)
+    async with reaching(triton) as (models, regions):
+        before = await regions.names()
         requests: list[Callable[[GrpcInferenceClient], Awaitable[Any]]] = [
             lambda client: client.detect_faces(FRAMES),
             lambda client: client.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
@@ -108,11 +122,11 @@ async def test_both_transports_give_the_same_results_and_no_region_is_left(trito
         for send in requests:
             for plain, shared in zip(await send(inline), await send(models), strict=True):
                 np.testing.assert_array_equal(shared, plain)
-        used = await listed(client) - before
+        used = await regions.names() - before
         assert used
-        assert existing(used) == []
+        assert mapped_files() and all(file.endswith(" (deleted)") for file in mapped_files())
         await models.close()
-        assert not used & await listed(client)
+        assert not used & await regions.names()
     await inline.close()
 
 
@@ -138,8 +152,8 @@ async def test_concurrent_calls_get_their_own_results_which_later_calls_do_not_o
 
 
 async def test_late_output_of_a_cancelled_call_reaches_no_other_call(triton: Triton) -> None:
-    async with reaching(triton) as (models, client):
-        before = await listed(client)
+    async with reaching(triton) as (models, regions):
+        before = await regions.names()
         for n in range(6):
             cancelled = asyncio.create_task(models.detect_faces(FRAMES))
             await asyncio.sleep(0.03 * n)
@@ -149,42 +163,42 @@ async def test_late_output_of_a_cancelled_call_reaches_no_other_call(triton: Tri
             labels = await asyncio.gather(*[models.segment(frame) for frame in FRAMES])
             for frame, each in zip(FRAMES, labels, strict=True):
                 np.testing.assert_array_equal(each, await FakeInference().segment(frame))
-        used = await listed(client) - before
+        used = await regions.names() - before
 
         async def released() -> bool:
-            return len(await listed(client) & used) <= idle
+            return len(await regions.names() & used) <= idle
 
         idle = len(FRAMES) + 1  # regions of the segmentations, and of a detection that ended before it was cancelled
         await until(released)  # the regions of the cancelled calls
         await models.close()
-        assert not used & await listed(client)
+        assert not used & await regions.names()
 
 
 async def test_no_call_fails_when_the_server_has_lost_its_regions(triton: Triton) -> None:
     expected = await FakeInference().segment(FRAMES[0])
-    async with reaching(triton) as (models, client):
-        before = await listed(client)
+    async with reaching(triton) as (models, regions):
+        before = await regions.names()
         await models.segment(FRAMES[0])
-        known = await listed(client) - before
+        known = await regions.names() - before
         for name in known:  # as after a restart
-            await client.unregister_system_shared_memory(name)
+            await regions.unregister(name)
         np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
 
         async def registered_again() -> set[str]:
             np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
-            return await listed(client) - before
+            return await regions.names() - before
 
         await until(registered_again)
 
 
 async def test_invalid_input_is_still_rejected(triton: Triton) -> None:
     outside = np.array([[600, 600, 700, 700]], np.int32)
-    async with reaching(triton) as (models, client):
-        before = await listed(client)
+    async with reaching(triton) as (models, regions):
+        before = await regions.names()
         with pytest.raises(InvalidInput):
             await models.lipsync(FRAMES[:1], outside, WINDOWS[:1], Generator.WAV2LIP)
         await models.segment(FRAMES[0])
-        assert await listed(client) - before
+        assert await regions.names() - before
 
 
 async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository: Path, tmp_path: Path) -> None:
@@ -192,35 +206,35 @@ async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository:
     small.mkdir()
     (small / "segmentation").symlink_to(tiny_repository / "segmentation")
     expected = await FakeInference().segment(FRAMES[0])
-    first = Triton(small)
+    first = Triton(small, token="the-token-of-both-servers")  # noqa: S106
     await asyncio.to_thread(first.start)
-    models, client = GrpcInferenceClient(first.grpc_address), InferenceServerClient(first.grpc_address)
+    models, regions = GrpcInferenceClient(first.grpc_address, token=first.token), Regions(first)
     try:
         await models.segment(FRAMES[0])
-        (old,) = await listed(client)
+        (old,) = await regions.names()
         await asyncio.to_thread(first.stop)
         port = int(first.grpc_address.rpartition(":")[2])
-        with Triton(small, grpc_port=port) as second:
+        with Triton(small, grpc_port=port, token=first.token) as second:
             assert second.grpc_address == first.grpc_address
-            await until(lambda: registered_after_a_call(models, client))
+            await until(lambda: registered_after_a_call(models, regions))
             np.testing.assert_array_equal(await models.segment(FRAMES[0]), expected)
-            assert old not in await listed(client)
+            assert old not in await regions.names()
             await models.close()
-            assert not await listed(client)
+            assert not await regions.names()
     finally:
         await models.close()
-        await client.close()
+        await regions.close()
         await asyncio.to_thread(first.stop)
 
 
-async def registered_after_a_call(models: GrpcInferenceClient, client: InferenceServerClient) -> set[str]:
+async def registered_after_a_call(models: GrpcInferenceClient, regions: Regions) -> set[str]:
     """Return the registered regions after one more call; none if the server cannot be reached yet."""
     try:
         await models.segment(FRAMES[0])
     except Unavailable as error:
         assert "cannot be reached" in str(error)
         return set()
-    return await listed(client)
+    return await regions.names()
 
 
 KILLED = """
@@ -229,7 +243,8 @@ import numpy as np
 from avatar.inference.grpc_client import GrpcInferenceClient
 
 async def main():
-    await GrpcInferenceClient(sys.argv[1]).segment(np.zeros((200, 200, 3), np.uint8))
+    models = GrpcInferenceClient(sys.argv[1], token=os.environ["AVATAR_TRITON_TOKEN"])
+    await models.segment(np.zeros((200, 200, 3), np.uint8))
     os.kill(os.getpid(), signal.SIGKILL)
 
 asyncio.run(main())
@@ -237,13 +252,14 @@ asyncio.run(main())
 
 
 async def test_a_killed_client_leaves_no_file(triton: Triton) -> None:
-    async with reaching(triton) as (_, client):
-        before = await listed(client)
+    async with reaching(triton) as (_, regions):
+        before = await regions.names()
         arguments = [sys.executable, "-c", KILLED, triton.grpc_address]
-        done = await asyncio.to_thread(subprocess.run, arguments, cwd=ROOT)
+        env = {**os.environ, "AVATAR_TRITON_TOKEN": triton.token}
+        done = await asyncio.to_thread(subprocess.run, arguments, cwd=ROOT, env=env)
         assert done.returncode == -signal.SIGKILL
-        (left,) = await listed(client) - before
-        assert existing([left]) == []
+        (left,) = await regions.names() - before
+        assert not [path for path in FOLDER.iterdir() if left in path.name]
         end = int(left.removeprefix(PREFIX).partition("-")[0])  # after that time any other client removes it
         assert boot_seconds() < end < boot_seconds() + REGION_TTL + 200
-        await client.unregister_system_shared_memory(left)
+        await regions.unregister(left)

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from avatar_client.access import TOKEN_VARIABLE, Token
 from bench.paths import REQUEST_DATA
 from bench.triton import perf_analyzer, request_data
-from bench.triton.perf_analyzer import AnalyzerError, Load, PerfMetrics
+from bench.triton.perf_analyzer import AnalyzerError, Load, PerfMetrics, Target
 from bench.triton.request_data import Inputs
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, DETECT_FACES, FACE_NMS, LIVE, MODELS, WAV2LIP, Model
 from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]
+TOKEN = Token("a-token-of-this-test")
 SHM = Path("/dev/shm")  # noqa: S108
 REPORT = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,\
@@ -44,7 +46,13 @@ def _value(argv: list[str], flag: str) -> str:
 
 
 def _arguments(load: Load, steps: int = 1) -> list[str]:
-    return perf_analyzer.arguments(Path("perf_analyzer"), load, "box:8001", Path("in.json"), Path("out.csv"), steps)
+    return perf_analyzer.arguments(
+        Path("perf_analyzer"), load, Target("box:8001", TOKEN), Path("in.json"), Path("out.csv"), steps
+    )
+
+
+def _target(triton: Triton) -> Target:
+    return Target(triton.grpc_address, Token(triton.token))
 
 
 def _remaining_regions(triton: Triton, inputs: Inputs) -> set[str]:
@@ -52,7 +60,7 @@ def _remaining_regions(triton: Triton, inputs: Inputs) -> set[str]:
     names = set(perf_analyzer.regions(inputs))
     # the lock is needed because the regions of another run have the same names
     with perf_analyzer.exclusive_shared_memory(), caller(triton.grpc_address) as call:
-        known = call.client.get_system_shared_memory_status().regions
+        known = call.client.get_system_shared_memory_status(headers=triton.admin_headers).regions
         return names & {*known, *(path.name for path in SHM.iterdir())}
 
 
@@ -76,6 +84,12 @@ def test_outputs_in_shared_memory_get_a_size() -> None:
     argv = _arguments(Load(WAV2LIP, callers=1, memory="system"))
     assert _value(argv, "--shared-memory") == "system"
     assert int(_value(argv, "--output-shared-memory-size")) == perf_analyzer.LARGEST_OUTPUT
+
+
+def test_the_token_is_sent_only_where_shared_memory_is_used() -> None:
+    header = "triton-grpc-protocol-avatar-token:a-token-of-this-test"
+    assert _value(_arguments(Load(WAV2LIP, callers=4, memory="system")), "-H") == header
+    assert header not in _arguments(Load(WAV2LIP, callers=4))
 
 
 @pytest.mark.parametrize(("callers", "requests"), [(1, 10), (8, 16)])
@@ -150,7 +164,7 @@ def test_every_kind_of_model_is_measured_with_the_committed_inputs(
 ) -> None:
     load = Load(model, callers=1, memory=memory, requests=1)
     before = len(triton.log_path.read_text("utf-8", "replace"))
-    metrics = perf_analyzer.measure(load, triton.grpc_address, inputs[model.name], _data(model))
+    metrics = perf_analyzer.measure(load, _target(triton), inputs[model.name], _data(model))
     assert metrics.inferences_per_second > 0
     assert metrics.p99_ms >= metrics.p50_ms > 0
     assert _remaining_regions(triton, inputs[model.name]) == set()
@@ -165,7 +179,7 @@ def test_every_kind_of_model_is_measured_with_the_committed_inputs(
 def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs: dict[str, Inputs]) -> None:
     rows = len(inputs[WAV2LIP.name].requests) + 1
     load = Load(WAV2LIP, callers=1, batch=rows, requests=1)
-    perf_analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
+    perf_analyzer.measure(load, _target(triton), inputs[WAV2LIP.name], _data(WAV2LIP))
     with caller(triton.grpc_address) as call:
         assert rows in call.batches(WAV2LIP.name)
 
@@ -173,7 +187,7 @@ def test_a_batch_may_be_larger_than_the_file_has_requests(triton: Triton, inputs
 def test_a_model_that_the_server_lacks_is_an_error_with_its_message(triton: Triton, inputs: dict[str, Inputs]) -> None:
     other = Model("other", "", FACE_NMS.inputs, FACE_NMS.outputs)
     with pytest.raises(AnalyzerError, match="unknown model"):
-        perf_analyzer.measure(Load(other, 1), triton.grpc_address, inputs[FACE_NMS.name], _data(FACE_NMS))
+        perf_analyzer.measure(Load(other, 1), _target(triton), inputs[FACE_NMS.name], _data(FACE_NMS))
 
 
 def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
@@ -182,14 +196,17 @@ def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
     script = (
         # a shell's `&` may have started this process with SIGINT ignored
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from avatar_client.access import Token; "
         "from bench.paths import REQUEST_DATA; "
         "from bench.triton import perf_analyzer as analyzer, request_data; "
         "from lipsync.tensors import WAV2LIP as model; "
         "data = REQUEST_DATA / request_data.file_name(model); inputs = request_data.read(data, model); "
         "load = analyzer.Load(model, 2, 'system', requests=100000); "
-        f"analyzer.measure(load, '{triton.grpc_address}', inputs, data)"
+        f"target = analyzer.Target('{triton.grpc_address}', Token.from_environment()); "
+        "analyzer.measure(load, target, inputs, data)"
     )
-    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True) as child:
+    argv, env = [sys.executable, "-c", script], {**os.environ, TOKEN_VARIABLE: triton.token}
+    with subprocess.Popen(argv, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) as child:
         try:
             deadline = time.monotonic() + 60
             while not (SHM / WAV2LIP.outputs[0].name).exists():
@@ -202,4 +219,4 @@ def test_an_interrupted_measurement_leaves_nothing_and_the_next_one_runs(
             child.kill()
     assert _remaining_regions(triton, inputs[WAV2LIP.name]) == set()
     load = Load(WAV2LIP, callers=1, memory="system", requests=1)
-    perf_analyzer.measure(load, triton.grpc_address, inputs[WAV2LIP.name], _data(WAV2LIP))
+    perf_analyzer.measure(load, _target(triton), inputs[WAV2LIP.name], _data(WAV2LIP))

@@ -9,15 +9,17 @@ from pathlib import Path
 import cv2
 import pytest
 
+from avatar_client.access import TOKEN_VARIABLE, Token
 from bench.__main__ import main
 from bench.triton import report as perf_report
 from bench.triton import sweep
 from bench.triton.overhead import Overhead, OverheadPlan
-from bench.triton.perf_analyzer import Load, PerfMetrics, supported_memory
+from bench.triton.perf_analyzer import Load, PerfMetrics, Target, supported_memory
 from bench.triton.report import Measurement, Report
 from embedded.server import Triton
 from lipsync.tensors import AVATAR, FACE_CROP, FACE_NMS, LIVE, MODELS, WAV2LIP, WAV2LIP_BATCH, Model
 
+TOKEN = Token("a-token-of-this-test")
 FAST = PerfMetrics(1234.5, 0.5, 1.0, 2.25, 40.0, network_ms=0.1, queue_ms=0.2, compute_ms=150.0)
 
 
@@ -25,10 +27,10 @@ def measured(model: Model, callers: int, frames: int = 1, speed: float = 1234.5)
     return Measurement(Load(model, callers), frames, PerfMetrics(speed, *list(vars(FAST).values())[1:]))
 
 
-def planned(url: str, *words: str) -> list[Load]:
+def planned(url: str, *words: str, token: Token = TOKEN) -> list[Load]:
     parser = argparse.ArgumentParser()
     sweep.add_arguments(parser)
-    return sweep.loads(parser.parse_args(words), url)
+    return sweep.loads(parser.parse_args(words), Target(url, token))
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -50,6 +52,12 @@ def test_streaming_models_cannot_be_measured_with_shared_memory() -> None:
 def test_a_server_on_another_machine_is_measured_without_shared_memory() -> None:
     assert {load.memory for load in planned("triton.example:8001")} == {"none"}
     assert {load.memory for load in planned("triton.example:8001", "--memory", "system")} == {"system"}
+
+
+def test_without_a_token_shared_memory_is_measured_only_if_it_is_chosen() -> None:
+    url = "127.0.0.1:8001"
+    assert {load.memory for load in planned(url, token=Token())} == {"none"}
+    assert {load.memory for load in planned(url, "--memory", "system", token=Token())} == {"system"}
 
 
 def test_only_batching_networks_get_batches_up_to_their_maximum() -> None:
@@ -108,7 +116,10 @@ def test_without_measurements_there_is_no_chart(tmp_path: Path) -> None:
     assert "Nothing was measured." in written[0].read_text()
 
 
-def test_a_running_server_is_measured(triton: Triton, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_running_server_is_measured(
+    triton: Triton, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, triton.token)
     words = ["--url", triton.grpc_address, "--models", FACE_NMS.name, "--concurrency", "1,2", "--requests", "1"]
     assert main(["perf", *words, "--out", str(tmp_path)]) == 0
     output = capsys.readouterr().out
