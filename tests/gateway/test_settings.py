@@ -65,6 +65,17 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("max_queued", "-1"),
         ("shutdown_grace", "-1"),
         ("upload_timeout", "soon"),
+        ("transfer_seconds", "0"),
+        ("transfer_min_rate", "0.5"),
+        ("header_timeout", "-1"),
+        ("keep_alive_timeout", "0"),
+        ("max_connections", "3"),
+        ("max_jobs_per_client", "-1"),
+        ("trusted_proxies", "nginx"),
+        ("trusted_proxies", "10.0.0.0/33"),
+        ("cors_origins", "example.com"),
+        ("cors_origins", "https://example.com/a"),
+        ("docs", "perhaps"),
         ("log_level", "loud"),
         ("log_format", "xml"),
     ],
@@ -76,6 +87,15 @@ def test_a_bad_value_is_named_by_its_variable_in_one_line(
     with pytest.raises(BadSetting, match=f"^AVATAR_{name.upper()}: .*{value}") as raised:
         load()
     assert "\n" not in str(raised.value)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVATAR_TRUSTED_PROXIES", "10.1.2.3, 2001:db8::/32,")
+    monkeypatch.setenv("AVATAR_CORS_ORIGINS", "https://example.com,http://localhost:3000")
+    settings = load()
+    assert [str(network) for network in settings.trusted_proxies] == ["10.1.2.3/32", "2001:db8::/32"]
+    assert settings.cors_origins == ("https://example.com", "http://localhost:3000")
+    assert load(cors_origins="none", trusted_proxies="None").cors_origins == ()
 
 
 def test_all_bad_values_are_named_together() -> None:
