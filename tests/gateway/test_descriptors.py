@@ -29,18 +29,23 @@ def run(ulimit: str, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", command, code], capture_output=True, text=True, timeout=60)
 
 
-FIT = "import resource; from gateway import descriptors, settings; s = descriptors.fit(settings.Settings(max_jobs=2, max_connections=100)); "
-SHOW = "print(s.max_connections, *resource.getrlimit(resource.RLIMIT_NOFILE))"
+FIT = """
+import resource
+from gateway.descriptors import fit
+from gateway.settings import Settings
+fitted = fit(Settings(max_jobs=2, max_queued=32, max_connections=100))
+print(fitted.max_connections, *resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
 
 
 def test_a_low_soft_limit_is_raised_as_far_as_needed() -> None:
-    done = run("-Sn 300", FIT + SHOW)
+    done = run("-Sn 300", FIT)
     connections, soft, _ = done.stdout.split()
     assert (connections, int(soft)) == ("100", needed(SMALL))
 
 
 def test_a_low_hard_limit_means_fewer_connections() -> None:
-    done = run("-n 400", FIT + SHOW)
+    done = run("-n 400", FIT)
     assert done.stdout == "60 400 400\n"
     assert "at most 60 connections instead of AVATAR_MAX_CONNECTIONS=100" in done.stderr
 
