@@ -199,7 +199,7 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
     code = error.code()
     if code == pb.TritonError.INVALID_ARG:
         return InvalidInput(str(error.message()))
-    if "Server not ready" in str(error.message()):
+    if any(words in str(error.message()) for words in ("Server not ready", "Server is stopping")):
         return ShuttingDown("the service is being stopped")
     if lost := lost_model(str(error.message())):
         return Unavailable(f"{lost} cannot be reached: its process died or is stopped")

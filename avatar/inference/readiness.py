@@ -88,11 +88,9 @@ class Readiness:
     async def check(self, before: Callable[[], Awaitable[None]], generators: Iterable[Model] = ()) -> None:
         """Return if every model answers or has answered within seconds; raise Unavailable with the name of one.
 
-        `before` is a cheaper check that comes first. Checks at the same time are one.
+        `before` is a cheaper check that comes first, and is not remembered. Checks at the same time are one.
         """
         models = [*NEEDED, *(model for model in generators if model not in NEEDED)]
-        if all(self._age(model) < REMEMBERED_SECONDS for model in models):
-            return
         if self._check is None or self._check.done():
             self._check = asyncio.create_task(self._ask(before, models))
             self._check.add_done_callback(_retrieve)

@@ -298,11 +298,15 @@ async def test_a_model_that_never_answers_is_not_ready(monkeypatch: pytest.Monke
             await models.check_ready()
 
 
-async def test_concurrent_checks_share_their_calls_and_the_answer_is_remembered() -> None:
+async def test_concurrent_checks_share_their_calls_and_the_answer_of_a_model_is_remembered() -> None:
     async with serving() as (server, models):
         for _ in range(2):
             await asyncio.gather(*(models.check_ready() for _ in range(20)))
-        assert [call for call, _ in server.calls].count("wav2lip") == 1
+        calls = [call for call, _ in server.calls]
+        assert (calls.count("server ready"), calls.count("wav2lip")) == (2, 1)
+        server.up = False  # which is never remembered
+        with pytest.raises(Unavailable, match="the server is starting"):
+            await models.check_ready()
 
 
 async def test_the_second_generator_is_checked_once_a_job_has_used_it() -> None:
