@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from .errors import AvatarError, ClientError
+from .faults import machine_fault
 from .inference.protocol import InferenceClient
 from .limits import LIMITS, Limits
 from .media.ffmpeg import FfmpegError
@@ -42,11 +43,16 @@ class JobContext:
 
     @contextmanager
     def failure_logged(self) -> Iterator[None]:
-        """Log an AvatarError that leaves the block; see `log_failure`."""
+        """Log an AvatarError that leaves the block (see `log_failure`). The machine's errors become MachineFaults."""
         try:
             yield
         except AvatarError as error:
             log_failure(error, self.log)
+            raise
+        except Exception as error:
+            if fault := machine_fault(error):
+                log_failure(fault, self.log)
+                raise fault from error
             raise
 
 

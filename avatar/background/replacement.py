@@ -67,7 +67,7 @@ class BackgroundReplacer:
         """
         if not self.enabled:
             return image, None
-        result = await cache.get()
+        result = await cache.get(image.shape[1], image.shape[0])
         if result is None:
             result = await self._replaced_still(image)
             await cache.put(*result)

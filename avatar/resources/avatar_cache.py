@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lipsync
-from lipsync.arrays import Box, Image
+from lipsync.arrays import Array, Box, Image
 
 from ..options import Options
 from .cache import Cache
@@ -39,7 +39,12 @@ class FaceBoxCache:
         if self._cache is None:
             return None
         entry = await asyncio.to_thread(self._cache.get, self._key)
-        if entry is None or (len(entry["found"]) < count and not entry["whole"]):
+        if entry is None:
+            return None
+        if not _are_boxes(entry):
+            await asyncio.to_thread(self._cache.discard, self._key, "it does not hold the boxes of a face")
+            return None
+        if len(entry["found"]) < count and not entry["whole"]:
             return None
         pairs = zip(entry["corners"][:count], entry["found"][:count], strict=True)
         return [box if found else None for box, found in pairs]
@@ -60,16 +65,49 @@ class BackgroundCache:
     def __init__(self, store: Cache | None = None, key: str = "") -> None:
         self._cache, self._key = (store, f"background {key}") if key else (None, "")
 
-    async def get(self) -> ImageWithAlpha | None:
-        """Return the image and its alpha channel, or None if it is not cached."""
-        entry = await asyncio.to_thread(self._cache.get, self._key) if self._cache else None
-        return None if entry is None else (entry["image"], entry.get("alpha"))
+    async def get(self, width: int, height: int) -> ImageWithAlpha | None:
+        """Return the image of this size and its alpha channel, or None if it is not cached."""
+        if self._cache is None:
+            return None
+        entry = await asyncio.to_thread(self._cache.get, self._key)
+        if entry is None:
+            return None
+        if not _is_image(entry, width, height):
+            await asyncio.to_thread(self._cache.discard, self._key, "it does not hold the image")
+            return None
+        return entry["image"], entry.get("alpha")
 
     async def put(self, image: Image, alpha: NDArray[np.uint8] | None) -> None:
         """Store the image UINT8 [H,W,3] and its alpha channel UINT8 [H,W]."""
         if self._cache:
             arrays = {"image": image} | ({} if alpha is None else {"alpha": alpha})
             await asyncio.to_thread(self._cache.put, self._key, arrays)
+
+
+def _are_boxes(entry: Mapping[str, Array]) -> bool:
+    """Return whether an entry is one that `FaceBoxCache` stored."""
+    if entry.keys() != {"corners", "found", "whole"}:
+        return False
+    count = len(entry["found"]) if entry["found"].ndim == 1 else 0
+    return (
+        count > 0
+        and _is(entry["corners"], np.int32, (count, 4))
+        and _is(entry["found"], np.bool_, (count,))
+        and _is(entry["whole"], np.bool_, ())
+    )
+
+
+def _is_image(entry: Mapping[str, Array], width: int, height: int) -> bool:
+    """Return whether an entry is one that `BackgroundCache` stored for an image of this size."""
+    if entry.keys() - {"alpha"} != {"image"}:
+        return False
+    alpha = entry.get("alpha")
+    is_whole = _is(entry["image"], np.uint8, (height, width, 3))
+    return is_whole and (alpha is None or _is(alpha, np.uint8, (height, width)))
+
+
+def _is(array: Array, dtype: type[np.generic], shape: tuple[int, ...]) -> bool:
+    return array.dtype == dtype and array.shape == shape
 
 
 def cache_key(*parts: object) -> str:

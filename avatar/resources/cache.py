@@ -7,6 +7,7 @@ removed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import logging
@@ -49,7 +50,7 @@ class Cache:
     an entry that cannot be read counts as missing, one that cannot be written is not stored, and a warning is logged.
 
     Args:
-        folder: created if it is missing, accessible by its owner only.
+        folder: created if it is missing, accessible by its owner only; created again if it is removed later.
         max_bytes: on disk.
 
     Attributes:
@@ -57,7 +58,7 @@ class Cache:
         misses: number of calls of `get` that found none.
 
     Raises:
-        OSError: the folder cannot be created, or belongs to another user, who could write any content to it.
+        OSError: the folder cannot be created, or another user could write any content to it.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -65,10 +66,7 @@ class Cache:
         self._lock = Lock()
         self._in_memory: OrderedDict[str, bytes] = OrderedDict()
         self.hits = self.misses = 0
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise PermissionError(f"{folder} must be a directory that belongs to the user of this process")
+        _create_private(folder)
 
     def get(self, key: str) -> dict[str, Array] | None:
         """Return the arrays that were stored under this key, or None. The caller may change them."""
@@ -90,6 +88,8 @@ class Cache:
         self._keep_in_memory(key, data)
         temporary = self._folder / f"{secrets.token_hex(8)}.part"
         try:
+            if not self._folder.exists():  # a program that cleans temporary folders removed it
+                _create_private(self._folder)
             temporary.write_bytes(data)
             temporary.replace(self._path(key))
             self._evict()
@@ -97,6 +97,11 @@ class Cache:
             logger.warning("cannot write to the cache: %s", error)
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+    def discard(self, key: str, reason: str) -> None:
+        """Remove an entry that was found and is of no use."""
+        logger.warning("removed an entry of the cache: %s", reason)
+        self._remove(key)
 
     def _read(self, key: str) -> dict[str, Array] | None:
         with self._lock:
@@ -106,8 +111,14 @@ class Cache:
         path = self._path(key)
         if data is None:
             try:
-                data = path.read_bytes()
-            except OSError:
+                data = _read_file(path, self._max_bytes)
+            except FileNotFoundError:
+                return None
+            except ValueError as error:
+                self.discard(key, str(error))
+                return None
+            except OSError as error:
+                logger.warning("cannot read from the cache: %s", error)
                 return None
             self._keep_in_memory(key, data)
         with suppress(OSError):  # another process may have removed it
@@ -116,8 +127,7 @@ class Cache:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
         except Exception as error:  # NumPy's reader raises many types for a damaged file
-            logger.warning("removed a damaged entry of the cache: %s", error)
-            self._remove(key)
+            self.discard(key, f"it is damaged: {error}")
             return None
 
     def _keep_in_memory(self, key: str, data: bytes) -> None:
@@ -142,7 +152,7 @@ class Cache:
         now = self._folder.stat().st_mtime  # an entry has just been added; this clock also dates the files
         for path in self._folder.iterdir():
             with suppress(OSError):
-                status = path.stat()
+                status = path.lstat()
                 if path.suffix == SUFFIX or now - status.st_mtime > STALE_SECONDS:
                     entries.append((status.st_mtime, status.st_size, path))
         total = sum(size for _, size, _ in entries)
@@ -157,3 +167,35 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self._folder / (hashlib.sha256(key.encode()).hexdigest() + SUFFIX)
+
+
+def _create_private(folder: Path) -> None:
+    """Create the folder if it is missing. Raises OSError if another user owns it, or can write to it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} must be a directory that belongs to the user of this process")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"{folder} must be writable by its owner only: chmod go-w {folder}")
+
+
+def _read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file, without waiting where a pipe has its name.
+
+    Raises:
+        ValueError: it is not a regular file, or it is larger than `max_bytes`.
+        OSError: it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket
+            raise ValueError(f"not a regular file: {path}") from error
+        raise
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(f"not a regular file: {path}")
+        if status.st_size > max_bytes:
+            raise ValueError(f"larger than the whole cache: {path}")
+        return file.read()

@@ -1,18 +1,28 @@
-"""Provide temporary folders: one per process, inside it one per request, each removed at the end."""
+"""Provide temporary folders: one per process, inside it one per request, each removed at the end.
+
+A program that cleans temporary folders may remove the process's folder. systemd-tmpfiles does not, because the folder
+is locked; others do. The folder is then created again for the next request.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Lock
+
+from ..errors import MachineFault
+from ..faults import check_writable, machine_fault, storage_fault
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +43,10 @@ class Workspace:
 
     def __init__(self, parent: Path) -> None:
         self._parent = parent
+        self._parent_identity = self._root_identity = _identity(parent)
         self._lock: int | None = None
-        self._in_use: set[Path] = set()
+        self._opening = Lock()
+        self._in_use: set[object] = set()  # one for each folder
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -45,15 +57,51 @@ class Workspace:
         while not self._take():
             pass
 
+    def check(self) -> None:
+        """Write a block to the folder and remove it; create the folder again if it was removed. Raises MachineFault."""
+        self._renew()
+        check_writable(self.root)
+
+    def _renew(self) -> None:
+        """Create the folder again if it was removed. Raises MachineFault."""
+        with self._opening:
+            if _identity(self.root) == self._root_identity:
+                return
+            logger.warning("the work folder was removed; it is created again")
+            try:
+                if _identity(self._parent) != self._parent_identity:
+                    self._parent_identity = _create_parent(self._parent)
+                if self._lock is not None:
+                    os.close(self._lock)
+                    self._lock = None
+                while not self._take():
+                    pass
+            except OSError as error:
+                raise storage_fault(error) from error
+
+    def _make(self) -> Path:
+        """Create a folder for one request. Raises MachineFault."""
+        self._renew()
+        path = self.root / secrets.token_hex(8)
+        try:
+            path.mkdir(0o700)
+        except OSError as error:
+            raise storage_fault(error) from error
+        return path
+
     def _take(self) -> bool:
         """Create and lock the folder. Return False if another process that is starting took it for an abandoned one."""
         self.root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+        self._root_identity = _identity(self.root)
         try:
             self._lock = _lock(self.root)
         except (BlockingIOError, FileNotFoundError):
             return False
-        except OSError:  # the file system has no locks: then no process can take the folder either
-            self._lock = None
+        except OSError as error:
+            if machine_fault(error):
+                self.root.rmdir()
+                raise
+            self._lock = None  # the file system has no locks: then no process can take the folder either
             return True
         if self.root.exists():
             return True
@@ -75,21 +123,55 @@ class Workspace:
 
     @asynccontextmanager
     async def folder(self) -> AsyncIterator[Path]:
-        """Create an empty folder for one request; it is removed at the end of the block, also after an error."""
-        path = self.root / secrets.token_hex(8)
-        self._in_use.add(path)
+        """Create an empty folder for one request; it is removed at the end of the block, also after an error.
+
+        Raises:
+            MachineFault: it cannot be created.
+        """
+        token = object()
+        self._in_use.add(token)
         self._unused.clear()
+        making = asyncio.ensure_future(asyncio.to_thread(self._make))
         try:
-            await asyncio.to_thread(path.mkdir, 0o700)
-            yield path
+            yield await asyncio.shield(making)
         finally:
             try:
                 # A second cancellation ends the wait, but not the removal, which may still wait for a thread.
-                await asyncio.shield(asyncio.to_thread(_remove, path))
+                await asyncio.shield(_remove_made(making))
             finally:
-                self._in_use.discard(path)
+                self._in_use.discard(token)
                 if not self._in_use:
                     self._unused.set()
+
+
+async def _remove_made(making: asyncio.Future[Path]) -> None:
+    """Remove the folder, unless it could not be created; its creation may still be running."""
+    with suppress(MachineFault):
+        await asyncio.to_thread(_remove, await making)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what distinguishes a folder from a later one of the same name; None if there is none."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _create_parent(parent: Path) -> tuple[int, int] | None:
+    """Create the configured folder, which was removed, and return its identity.
+
+    Raises:
+        OSError: it cannot be created, or another user could write to the one that was created meanwhile.
+    """
+    with suppress(FileExistsError):
+        parent.mkdir(0o700)
+    status = parent.lstat()
+    is_shared = status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in (0, os.geteuid()) or is_shared:
+        raise PermissionError(errno.EACCES, "another user can write to the work folder")
+    return _identity(parent)
 
 
 def _remove(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,6 +152,53 @@ async def test_frames_without_a_face_are_cached_as_such(tmp_path: Path, cache: C
     with pytest.raises(FaceNotFound) as error:
         await job(tmp_path, cache, models(), video=frames)
     assert error.value.seconds == pytest.approx(10 / 25)
+
+
+NOT_BOXES: dict[str, dict[str, Any]] = {
+    "no arrays": {},
+    "other names": {"boxes": np.zeros((30, 4), np.int32)},
+    "too few boxes": {"corners": np.zeros((3, 4), np.int32), "found": np.ones(30, bool), "whole": np.array(True)},
+    "no boxes": {"corners": np.zeros((0, 4), np.int32), "found": np.ones(0, bool), "whole": np.array(True)},
+    "floats": {"corners": np.zeros((30, 4)), "found": np.ones(30, bool), "whole": np.array(True)},
+    "text": {"corners": np.full((30, 4), "1"), "found": np.ones(30, bool), "whole": np.array(True)},
+    "scalars": {"corners": np.array(0), "found": np.array(1), "whole": np.array(1)},
+}
+NOT_THE_IMAGE: dict[str, dict[str, Any]] = {
+    "no arrays": {},
+    "another size": {"image": np.zeros((5, 5, 3), np.uint8)},
+    "gray": {"image": np.zeros((120, 160), np.uint8)},
+    "floats": {"image": np.zeros((120, 160, 3))},
+    "another alpha channel": {"image": np.zeros((120, 160, 3), np.uint8), "alpha": np.zeros((5, 5), np.uint8)},
+}
+
+
+@pytest.mark.parametrize("content", NOT_BOXES)
+async def test_an_entry_that_does_not_hold_boxes_is_dropped_and_the_face_detected_again(
+    tmp_path: Path, cache: Cache, content: str
+) -> None:
+    made = await job(tmp_path, cache, models())
+    (entry,) = (tmp_path / "cache").iterdir()
+    np.savez(entry, **NOT_BOXES[content])
+    again = models()
+    np.testing.assert_array_equal(await job(tmp_path, Cache(tmp_path / "cache", MIB), again), made)
+    assert again.frame_count > 0
+    third = models()
+    await job(tmp_path, Cache(tmp_path / "cache", MIB), third)
+    assert third.frame_count == 0  # it was stored again
+
+
+@pytest.mark.parametrize("content", NOT_THE_IMAGE)
+async def test_an_entry_that_does_not_hold_the_image_is_dropped_and_the_background_replaced_again(
+    tmp_path: Path, cache: Cache, content: str
+) -> None:
+    box = Options(box=(10, 50, 10, 50))
+    made = await job(tmp_path, cache, models(), background=Background.GREEN, options=box)
+    (entry,) = (tmp_path / "cache").iterdir()
+    np.savez(entry, **NOT_THE_IMAGE[content])
+    again = models()
+    other = await job(tmp_path, Cache(tmp_path / "cache", MIB), again, background=Background.GREEN, options=box)
+    np.testing.assert_array_equal(other, made)
+    assert again.calls["segment"] == 1
 
 
 def test_a_change_in_any_package_of_the_code_changes_its_digest(tmp_path: Path) -> None:

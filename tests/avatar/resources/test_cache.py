@@ -1,16 +1,18 @@
 """What the cache stores, what it evicts, and how it treats damaged files, dead processes and unsafe folders."""
 
 import os
+import resource
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from avatar.resources.cache import Cache
+from avatar.resources.cache import Cache, open_cache
 
 ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
@@ -115,14 +117,6 @@ def test_a_link_in_place_of_the_folder_is_rejected(tmp_path: Path) -> None:
         Cache(tmp_path / "link", MIB)
 
 
-def test_a_removed_folder_is_no_error(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", 4 * MIB)
-    (tmp_path / "cache").rmdir()
-    cache.put("k", arrays(1))
-    assert is_entry(cache.get("k"), 1)  # from memory
-    assert Cache(tmp_path / "cache", MIB).get("k") is None
-
-
 def test_threads_and_processes_use_it_concurrently(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import numpy as np; from avatar.resources.cache import Cache\n"
@@ -158,3 +152,66 @@ def test_the_incomplete_file_of_a_dead_process_is_removed_after_a_while(tmp_path
         cache.put(str(number), arrays(number, 10_000))
     assert not stale.exists()
     assert fresh.exists()
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    target = path.with_name("target")
+    target.write_bytes(b"not for the cache")
+    path.symlink_to(target)
+
+
+def large(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2 * MIB)
+
+
+@pytest.mark.parametrize("make", [fifo, link, large])
+def test_what_is_no_entry_is_removed_without_waiting_for_it(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    Cache(tmp_path, MIB).put("k", arrays(1))
+    (entry,) = tmp_path.iterdir()
+    entry.unlink()
+    make(entry)
+    cache = Cache(tmp_path, MIB)
+    assert cache.get("k") is None
+    assert not os.path.lexists(entry)
+    cache.put("k", arrays(2))
+    assert is_entry(Cache(tmp_path, MIB).get("k"), 2)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_to_is_rejected(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    with pytest.raises(PermissionError, match="chmod go-w"):
+        Cache(tmp_path, MIB)
+    assert open_cache(tmp_path, MIB) is None
+
+
+def test_a_folder_that_others_can_read_is_accepted(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Cache(tmp_path, MIB).put("k", arrays(1))
+
+
+def test_a_folder_that_was_removed_is_created_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", MIB)
+    (tmp_path / "cache").rmdir()
+    cache.put("k", arrays(1))
+    assert is_entry(Cache(tmp_path / "cache", MIB).get("k"), 1)
+    assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
+
+
+def test_an_entry_that_cannot_be_read_now_is_kept(tmp_path: Path) -> None:
+    Cache(tmp_path, MIB).put("k", arrays(1))
+    cache = Cache(tmp_path, MIB)
+    lowest_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest_free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        assert cache.get("k") is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert is_entry(cache.get("k"), 1)
