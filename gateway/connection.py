@@ -10,11 +10,8 @@ import asyncio
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any
 
 import h11
 from starlette.responses import JSONResponse
@@ -24,89 +21,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from .clients import client_key
+from .connection_pool import ConnectionPool, Reason
 
 logger = logging.getLogger(__name__)
 
 ABORT = "abort_connection"  # key of the request's state: closes the connection at once, whatever is still unsent
-BACKLOG = 128  # connections that one step of the event loop accepts at most; they are there before they are counted
-MAX_REFUSED = 64  # connections that are answered with a refusal; more are closed without an answer
 REFUSAL_SECONDS = 2.0  # for the head of a request that is answered with 503 only
 RETRY_AFTER = 5  # seconds
-
-Reason = Literal["head", "limit", "client_limit", "slow_upload", "slow_download"]
-REASONS: tuple[Reason, ...] = ("head", "limit", "client_limit", "slow_upload", "slow_download")
-
-
-@dataclass(frozen=True)
-class ConnectionLimits:
-    """What the connections of a server may have.
-
-    Attributes:
-        most: connections at the same time.
-        most_per_client: those of one address that is not a trusted proxy.
-        head_seconds: for the head of a request, from its first byte, or from the start of the connection.
-        send_seconds: in which the client must take in what was sent last.
-        min_rate: bytes per second of a body that is still sent after its request was answered.
-    """
-
-    most: int
-    most_per_client: int
-    head_seconds: float
-    send_seconds: float
-    min_rate: float
-
-
-class ConnectionPool:
-    """Counts the open connections of a server, and says which of them are refused.
-
-    A refused connection does not count as one that is served: so a client that opens many takes no place of another.
-
-    Args:
-        limits: of this server.
-        is_proxy: whether an address is that of a trusted proxy, which carries the requests of many clients.
-        on_closed: called with the reason for each connection that the server ends.
-    """
-
-    def __init__(
-        self, limits: ConnectionLimits, is_proxy: Callable[[str], bool], on_closed: Callable[[Reason], None]
-    ) -> None:
-        self.limits = limits
-        self.on_closed = on_closed
-        self._is_proxy = is_proxy
-        self._served: Counter[str] = Counter()
-        self._refused = 0
-
-    @property
-    def open(self) -> int:
-        """Number of open connections."""
-        return self._served.total() + self._refused
-
-    @property
-    def overfull(self) -> bool:
-        """Whether not even one more connection is answered with a refusal."""
-        return self._refused > MAX_REFUSED
-
-    def add(self, client: str, address: str) -> Reason | None:
-        """Count a connection; return why it is refused, if it is."""
-        reason: Reason | None = None
-        if self._served.total() >= self.limits.most:
-            reason = "limit"
-        elif self._served[client] >= self.limits.most_per_client and not self._is_proxy(address):
-            reason = "client_limit"
-        if reason:
-            self._refused += 1
-        else:
-            self._served[client] += 1
-        return reason
-
-    def remove(self, client: str, reason: Reason | None) -> None:
-        """Count a connection as closed; `reason` is what `add` returned."""
-        if reason:
-            self._refused -= 1
-            return
-        self._served[client] -= 1
-        if not self._served[client]:
-            del self._served[client]
+PROBE_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0)  # between two probes of a client that has shut down its sending side
 
 
 class Connection(H11Protocol):
@@ -129,6 +51,8 @@ class Connection(H11Protocol):
         self._refusal: Reason | None = None
         self._timer: asyncio.TimerHandle | None = None  # runs while the head of a request is awaited
         self._send_timer: asyncio.TimerHandle | None = None  # runs while the client does not take in what was sent
+        self._probe_timer: asyncio.TimerHandle | None = None  # runs while a client has shut down its sending side
+        self._probes = 0
         self._unread = 0  # bytes of a body that were received after its request was answered
         self._answered = 0.0  # when that was
 
@@ -155,6 +79,22 @@ class Connection(H11Protocol):
         self._pool.remove(self._key, self._refusal)
         self._stop_timer()
         self._stop_send_timer()
+        self._stop_probe_timer()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the response to a whole request: a client may shut down its sending side only.
+
+        A client that has gone away looks the same. Only what is written to it tells them apart: `_probe`.
+        """
+        cycle = self.cycle
+        if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        if self.conn.their_http_version != b"1.1":  # it may not know the response that probes are
+            return False
+        cycle.keep_alive = False
+        if self._probe_timer is None:
+            self._probe()
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Read the data; the first byte of a head starts the time for it, and its end stops it."""
@@ -207,6 +147,22 @@ class Connection(H11Protocol):
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None
+
+    def _stop_probe_timer(self) -> None:
+        if self._probe_timer is not None:
+            self._probe_timer.cancel()
+            self._probe_timer = None
+
+    def _probe(self) -> None:
+        """Write an interim response, which every client ignores; the system of one that has gone away rejects it."""
+        self._probe_timer = None
+        if self.transport.is_closing() or self.conn.our_state is not h11.SEND_RESPONSE:
+            return
+        interim = h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[], reason="Continue")
+        self.transport.write(self.conn.send(interim) or b"")
+        pause = PROBE_SECONDS[min(self._probes, len(PROBE_SECONDS) - 1)]
+        self._probes += 1
+        self._probe_timer = self.loop.call_later(pause, self._probe)
 
     def _on_late_head(self) -> None:
         self._timer = None

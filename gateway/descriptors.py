@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import resource
 
-from .connection import BACKLOG, MAX_REFUSED
+from .connection_pool import BACKLOG, MAX_REFUSED
 from .settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from avatar.errors import Busy
 
-from .connection import REASONS
+from .connection_pool import REASONS
 from .errors import TooManyJobs
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]

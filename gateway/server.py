@@ -16,7 +16,8 @@ from fastapi import FastAPI
 
 from .app import create_app
 from .clients import is_proxy
-from .connection import BACKLOG, Connection, ConnectionLimits, ConnectionPool
+from .connection import Connection
+from .connection_pool import BACKLOG, ConnectionLimits, ConnectionPool
 from .metrics import Metrics
 from .service import Service
 from .settings import Settings

@@ -113,6 +113,52 @@ async def test_an_upload_that_stalls_is_aborted(live: Start, work: Path, raw_for
     await eventually(lambda: leftovers(work) == [])
 
 
+async def test_a_client_that_only_stops_sending_gets_its_video(
+    live: Start, render: FakeRender, raw_form: bytes
+) -> None:
+    render.gate.clear()
+    gateway = await live()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(raw_form)
+    writer.write_eof()
+    await render.reached(1)
+    await asyncio.sleep(1)
+    assert render.cancelled == 0
+    render.gate.set()
+    answer = await asyncio.wait_for(reader.read(), 20)  # up to the end: the gateway closes the connection
+    interim, _, rest = answer.partition(b"HTTP/1.1 200 OK\r\n")
+    assert rest.endswith(b"\r\n\r\na face|a speech")
+    assert interim.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") == b""
+    writer.close()
+
+
+async def test_a_client_that_stops_sending_and_then_leaves_ends_its_job(
+    live: Start, render: FakeRender, raw_form: bytes
+) -> None:
+    render.gate.clear()
+    gateway = await live()
+    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(raw_form)
+    writer.write_eof()
+    await render.reached(1)
+    await asyncio.sleep(0.6)
+    assert render.cancelled == 0
+    writer.close()
+    await eventually(lambda: render.cancelled == 1)
+
+
+async def test_a_client_that_stops_sending_in_the_middle_of_its_form_is_gone(
+    live: Start, work: Path, raw_form: bytes
+) -> None:
+    gateway = await live()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    writer.write(raw_form[:-20])
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 20) == b""
+    await eventually(lambda: leftovers(work) == [])
+    writer.close()
+
+
 async def test_a_file_over_the_limit_is_rejected_before_the_upload_ends(live: Start, raw_form: bytes) -> None:
     gateway = await live(max_upload_bytes=4)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
