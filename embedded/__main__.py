@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=DEFAULT_LOG,
         metavar="FILE",
-        help=f"log file of the server, overwritten at each start (default: {DEFAULT_LOG})",
+        help=f"log file of the server; that of the run before gets the suffix .1 (default: {DEFAULT_LOG})",
     )
     parser.add_argument(
         "--token-file",

@@ -24,7 +24,8 @@ from .ready_check import is_ready
 from .startup_log import StartupLog
 
 START_SECONDS = 300.0  # the models load in a few seconds, but a cold disk can be slow
-STOP_SECONDS = command_line.EXIT_SECONDS + 10.0  # for requests in flight, then for the models, which unload one by one
+# The server waits this long for requests in flight and for its models. 2.51 then hangs in its exit if a stream is open.
+STOP_SECONDS = command_line.EXIT_SECONDS + 2.0
 _POLL_SECONDS = 0.05
 _PROGRESS_SECONDS = 3.0
 
@@ -36,7 +37,7 @@ class Triton:
         repository: the model repository.
         http_port: by default HTTP is off.
         grpc_port, metrics_port: ports of 127.0.0.1; 0 chooses a free one, as for `http_port`.
-        log: file for the server's log, overwritten; by default a file in the temporary folder, removed when the
+        log: file for the server's log; that of the run before gets the suffix `.1`. By default a file in the temporary folder, removed when the
             server stops.
         threads: threads per model; by default the number of cores that this process may use.
         poll: seconds between checks of the repository for changes, which the server then loads; by default there are
@@ -143,6 +144,8 @@ class Triton:
             )
             env = command_line.environment(found, self._threads, os.environ | self._env)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
+            if self._log_path.exists():  # what the run before wrote at its end may explain it
+                self._log_path.replace(f"{self._log_path}.1")
             with self._log_path.open("wb") as log:
                 process.start(argv, env, log)
             self._wait_until_ready(process, models)

@@ -104,6 +104,14 @@ def test_the_log_goes_to_the_given_file(models: Path, tmp_path: Path) -> None:
         assert "successfully loaded 'arithmetic'" in log.read_text()
 
 
+def test_the_log_of_the_run_before_is_kept(models: Path, tmp_path: Path) -> None:
+    log = tmp_path / "triton.log"
+    log.write_text("its last words")
+    with Triton(models, log=log):
+        assert "its last words" not in log.read_text()
+        assert (tmp_path / "triton.log.1").read_text() == "its last words"
+
+
 @pytest.mark.parametrize("name", ["http", "grpc", "metrics"])
 def test_a_port_in_use_is_named_with_its_flag_before_anything_is_started(
     models: Path, temp_folder: Path, name: str
