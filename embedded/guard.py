@@ -7,7 +7,6 @@ library is imported, and Python 3.10 is enough: this runs in NVIDIA's image, whi
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from .canary import TINY_CALLS, HttpCaller, Outcome
 from .errors import ServerDied, ServerEnded, StartFailed
 from .model_watch import ModelWatch
 from .progress import Progress
+from .watchdog import kill_group
 
 EPILOG = (
     "Exit status: 0 stopped by SIGTERM or SIGINT, 1 the server ended before it was ready, 2 wrong usage, 3 the process "
@@ -50,8 +50,8 @@ class Guard:
         try:
             return self._supervise(self._server)
         finally:
-            with suppress(ProcessLookupError):  # its stubs and their children
-                os.killpg(self._server.pid, signal.SIGKILL)
+            kill_group(self._server.pid)  # with its stubs and their children
+            self._server.wait()
 
     def _supervise(self, server: subprocess.Popen[bytes]) -> int:
         while not self._progress.readable():  # the server starts its metrics last

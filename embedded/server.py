@@ -37,8 +37,8 @@ class Triton:
         repository: the model repository.
         http_port: by default HTTP is off.
         grpc_port, metrics_port: ports of 127.0.0.1; 0 chooses a free one, as for `http_port`.
-        log: file for the server's log; that of the run before gets the suffix `.1`. By default a file in the temporary folder, removed when the
-            server stops.
+        log: file for the server's log; that of the run before gets the suffix `.1`. By default a file in the temporary
+            folder, removed when the server stops.
         threads: threads per model; by default the number of cores that this process may use.
         poll: seconds between checks of the repository for changes, which the server then loads; by default there are
             no checks.
