@@ -25,6 +25,7 @@ from packaging.utils import canonicalize_name
 from embedded.server import Triton
 from gateway.settings import Settings
 from lipsync.tensors import MODELS
+from scripts.requirements_closure import closure
 from tests.support import virtualenvs
 from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, last_stage, step
 from tests.support.gateway_process import Gateway, gateway_process
@@ -81,7 +82,7 @@ def python(wheels: tuple[Path, Path], source: Path, tmp_path_factory: pytest.Tem
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         needed = virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
-    packages = virtualenvs.closure(needed) | INSTALLED_WITHOUT_DEPENDENCIES
+    packages = closure(needed) | INSTALLED_WITHOUT_DEPENDENCIES
     interpreter = virtualenvs.make(tmp_path_factory.mktemp("gateway-python") / "venv", packages)
     pip = (*PIP, "--python", str(interpreter))
     # the image's script: without an index it succeeds only if every requirement has the version of the lock
@@ -149,7 +150,7 @@ def exporter(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             copied = shutil.copytree if (source / name).is_dir() else shutil.copy
             copied(source / name, folder / "image" / target)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    packages = virtualenvs.closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
+    packages = closure([*project["dependencies"], *project["optional-dependencies"]["export"]])
     return virtualenvs.make(folder / "venv", packages), folder / "image"
 
 
@@ -218,7 +219,7 @@ def triton_packages() -> set[str]:
     """Return the packages that the image of Triton installs."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["triton"]]
-    return virtualenvs.closure(needed, TRITON_PYTHON) | INSTALLED_WITHOUT_DEPENDENCIES
+    return closure(needed, TRITON_PYTHON) | INSTALLED_WITHOUT_DEPENDENCIES
 
 
 def test_the_models_import_only_modules_that_the_build_of_the_image_imports() -> None:

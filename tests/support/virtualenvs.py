@@ -3,44 +3,15 @@
 import re
 import sysconfig
 import venv
-from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+
+from scripts.requirements_closure import marker_environment
 
 _SITE = Path(sysconfig.get_path("purelib"))
-
-
-def closure(
-    requirements: Iterable[str], environment: Mapping[str, str] | None = None, leaves: Iterable[str] = ()
-) -> set[str]:
-    """Return the canonical names of the required packages and of all their dependencies, by the installed metadata.
-
-    `environment` changes markers, such as `python_version`; the dependencies of `leaves` are not included.
-    """
-    seen = {(name, "") for name in leaves}
-    _follow(requirements, "", dict(environment or {}), seen)
-    return {name for name, _ in seen}
-
-
-def _environment() -> dict[str, str]:
-    return {name: str(value) for name, value in default_environment().items()}
-
-
-def _follow(requirements: Iterable[str], extra: str, environment: dict[str, str], seen: set[tuple[str, str]]) -> None:
-    for requirement in map(Requirement, requirements):
-        markers: dict[str, str | AbstractSet[str]] = {**_environment(), **environment, "extra": extra}
-        if requirement.marker is not None and not requirement.marker.evaluate(markers):
-            continue
-        name = canonicalize_name(requirement.name)
-        for name_of_extra in ("", *requirement.extras):
-            if (name, name_of_extra) not in seen:
-                seen.add((name, name_of_extra))
-                _follow(distribution(name).requires or (), name_of_extra, environment, seen)
 
 
 def make(folder: Path, names: Iterable[str]) -> Path:
@@ -68,6 +39,6 @@ def needed_by(metadata: str, extra: str) -> list[str]:
     needed = []
     for line in re.findall(r"^Requires-Dist: (.+)$", metadata, re.M):
         marker = Requirement(line).marker
-        if marker is None or marker.evaluate({**_environment(), "extra": extra}):
+        if marker is None or marker.evaluate({**marker_environment(), "extra": extra}):
             needed.append(line.partition(";")[0].strip())
     return needed
