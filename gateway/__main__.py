@@ -1,7 +1,7 @@
 """`python -m gateway`: read the settings, open the port, serve.
 
-Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, or the start failed, 2 a setting is
-invalid.
+Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg does not work, or the start
+failed, 2 a setting is invalid.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from . import logging_config
 from .settings import SETTINGS, Settings, load
 
 _STATUS = (
-    "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, or the start failed, "
-    "2 a setting is invalid."
+    "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg does not work, or the "
+    "start failed, 2 a setting is invalid."
 )
 
 
@@ -55,10 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(**vars(arguments))
     except BadSetting as error:
         return _fail(str(error), 2)
-    from . import (
-        descriptors,
-        server,
-    )  # here, because it loads the whole application: --help and usage errors need not wait
+    # here, because it loads the whole application: --help and usage errors need not wait
+    from . import descriptors, machine, server
 
     logging_config.configure(settings.log_level, settings.log_format)
     warn_of_old_names(Settings, logging.getLogger("gateway"))
@@ -66,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = descriptors.fit(settings)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
+    if failure := machine.start_failure():
+        return _fail(failure, 1)
     try:
         listener = server.listen(settings.host, settings.port)
     except OSError as error:

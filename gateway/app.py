@@ -14,15 +14,17 @@ from starlette.middleware.cors import CORSMiddleware
 
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import InferenceClient
+from avatar.media.self_test import SELF_TEST
 from avatar.pipeline import render as render_avatar
 from avatar.resources.admission import Admission
 from avatar.resources.cache import Cache, open_cache
 from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
 
-from . import docs_pages, error_handlers
+from . import docs_pages, error_handlers, health
 from .clients import ClientShares
 from .errors import FACE_MISSING_AT
+from .machine import Machine
 from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
 from .openapi import FORM_NAME, FORM_SCHEMA
@@ -74,7 +76,7 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         redoc_url=None,
     )
     app.state.metrics = metrics
-    routers = (router, docs_pages.router) if settings.docs else (router,)
+    routers = (router, health.router, docs_pages.router) if settings.docs else (router, health.router)
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
@@ -111,10 +113,11 @@ async def _service(
         token_file=settings.triton_token_file,
     )
     job = render or partial(render_avatar, cache=await asyncio.to_thread(_open_cache, settings, metrics))
+    machine = Machine(workspace, None if render else SELF_TEST)
     jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
-        yield Service(settings, client, job, workspace, jobs, ClientShares(settings.jobs_per_client))
+        yield Service(settings, client, job, workspace, jobs, ClientShares(settings.jobs_per_client), machine)
     finally:
         jobs.close(grace=0)
         await workspace.wait_unused()

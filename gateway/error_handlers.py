@@ -7,10 +7,12 @@ import logging
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from avatar.errors import ClientError, FaceNotFound, Unavailable
+from avatar.errors import ClientError, FaceNotFound, MachineFault, Unavailable
+from avatar.faults import machine_fault
 
 from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, ClientDisconnected
 from .middleware import ERROR
+from .service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ def install(app: FastAPI) -> None:
     """Register the handlers of all expected errors; `InternalErrorMiddleware` answers the unexpected ones."""
     app.add_exception_handler(ClientError, _client_error)
     app.add_exception_handler(Unavailable, _unavailable)
+    for kind in (OSError, MemoryError, RuntimeError):
+        app.add_exception_handler(kind, _machine_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
 
 
@@ -34,9 +38,21 @@ async def _client_error(request: Request, error: Exception) -> Response:
 
 async def _unavailable(request: Request, error: Exception) -> Response:
     _record(request, error)
+    if isinstance(error, MachineFault):
+        service: Service = request.app.state.service
+        service.machine.record(error)
+        logger.error("fault of this machine: %s (%s)", error.reason, error.__cause__ or "no other cause")
     status, after = (error.status, error.retry_after) if isinstance(error, Unavailable) else (503, 1)
     logger.warning("unavailable: %s", error)
     return JSONResponse({"detail": str(error)}, status, {"Retry-After": str(after)})
+
+
+async def _machine_error(request: Request, error: Exception) -> Response:
+    """Answer an error of the disk, or of descriptors, memory or threads; any other one is a defect."""
+    fault = machine_fault(error)
+    if fault is None:
+        raise error
+    return await _unavailable(request, fault)
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:

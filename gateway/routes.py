@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
-from pydantic import BaseModel, Field
-
-from avatar.errors import ShuttingDown
 
 from . import metrics, middleware
 from .download import Download
-from .errors import FACE_MISSING_AT, Problem
+from .endpoint import RETRY_AFTER, ServiceDep, problem
+from .errors import FACE_MISSING_AT
 from .openapi import FORM_NAME
-from .service import RenderedForm, Service
+from .service import RenderedForm
 
 router = APIRouter()
 
@@ -31,41 +29,12 @@ _MISSING_AT = {
         "schema": {"type": "number"},
     }
 }
-_RETRY_AFTER = {
-    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}}
-}
-
-
-class Pong(BaseModel):
-    """Response to a ping."""
-
-    pong: str = Field("-", description="Always a dash.")
-
-
-class Health(BaseModel):
-    """Response of a healthy service."""
-
-    status: str = Field(description="`live` or `ready`.")
-    running: int = Field(description="Jobs that are running.")
-    waiting: int = Field(description="Requests that wait in the queue.")
-
-
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
-ServiceDep = Annotated[Service, Depends(_service)]
 
 
 async def _request_folder(service: ServiceDep) -> AsyncIterator[Path]:
     # FastAPI ends this after the last byte of the response, also when the request fails.
     async with service.workspace.folder() as folder:
         yield folder
-
-
-def _problem(description: str, headers: Mapping[str, object] | None = None) -> dict[str, Any]:
-    return {"model": Problem, "description": description} | ({"headers": headers} if headers else {})
 
 
 _FORM = {"$ref": f"#/components/schemas/{FORM_NAME}"}
@@ -95,15 +64,15 @@ _VIDEO = {
     response_class=FileResponse,
     responses={
         200: _VIDEO,
-        400: _problem(
-            "Invalid input, or a frame without a face; `detail` names the field and the reason.", _MISSING_AT
+        400: problem("Invalid input, or a frame without a face; `detail` names the field and the reason.", _MISSING_AT),
+        408: problem("Upload timed out: no data was received for too long, or the upload is too slow."),
+        413: problem("A file exceeds the size limit."),
+        415: problem("The body is compressed."),
+        429: problem("This client address has as many requests under way as one may have.", RETRY_AFTER),
+        500: problem("Internal error; the log has the details under the request id."),
+        503: problem(
+            "A model does not respond, the queue is full, or the disk or ffmpeg of this machine fails.", RETRY_AFTER
         ),
-        408: _problem("Upload timed out: no data was received for too long, or the upload is too slow."),
-        413: _problem("A file exceeds the size limit."),
-        415: _problem("The body is compressed."),
-        429: _problem("This client address has as many requests under way as one may have.", _RETRY_AFTER),
-        500: _problem("Internal error; the log has the details under the request id."),
-        503: _problem("Triton is not ready, or the queue is full.", _RETRY_AFTER),
     },
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
@@ -120,43 +89,11 @@ async def make_avatar(
     return response
 
 
-@router.get("/ping", tags=["health"], summary="Check that the gateway responds")
-async def ping() -> Pong:
-    """Return the same response at all times, whether or not Triton is reachable."""
-    return Pong(pong="-")
-
-
-@router.get("/health/live", tags=["health"], summary="Liveness probe")
-async def live(service: ServiceDep) -> Health:
-    """Report that the process responds."""
-    return _health("live", service)
-
-
-@router.get(
-    "/health/ready",
-    tags=["health"],
-    summary="Readiness probe",
-    responses={
-        503: _problem("Triton is not reachable, a model is not ready, or the gateway is being stopped.", _RETRY_AFTER)
-    },
-)
-async def ready(service: ServiceDep) -> Health:
-    """Report that Triton is reachable and every model is ready."""
-    if service.jobs.closed:
-        raise ShuttingDown("the service is being stopped")
-    await service.models.check_ready()
-    return _health("ready", service)
-
-
 @router.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
 async def read_metrics(request: Request) -> Response:
     """Return counters and durations of this process, without any data of callers."""
     exported: metrics.Metrics = request.app.state.metrics
     return Response(exported.text(), media_type=metrics.CONTENT_TYPE)
-
-
-def _health(status: str, service: Service) -> Health:
-    return Health(status=status, running=service.jobs.running, waiting=service.jobs.queued)
 
 
 def _headers(rendered: RenderedForm) -> dict[str, str]:

@@ -22,6 +22,7 @@ from avatar.resources.workspace import Workspace
 from .cancellation import run_until_disconnect
 from .clients import ClientShares, client_of
 from .logging_config import request_id
+from .machine import Machine
 from .settings import Settings
 from .uploads import receive_form
 
@@ -49,6 +50,7 @@ class Service:
     workspace: Workspace
     jobs: Admission
     shares: ClientShares
+    machine: Machine
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:
         """Receive the form into `folder`, wait in the queue, run the job. Raises what `gateway.errors` lists."""
@@ -70,6 +72,7 @@ class Service:
         start = time.perf_counter()
         async with self.jobs.slot():
             stages["queue"] = time.perf_counter() - start
+            await self.machine.check_failing()
             await self.models.check_ready()
             rendered: RenderResult | None = None
             async with aclosing(self.render(job, self.models)) as events:

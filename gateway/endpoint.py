@@ -1,0 +1,28 @@
+"""What the endpoints share: how they get the service, and how they describe their error responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from .errors import Problem
+from .service import Service
+
+RETRY_AFTER = {
+    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}}
+}
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+ServiceDep = Annotated[Service, Depends(_service)]
+
+
+def problem(description: str, headers: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """Return the description of an error response for the OpenAPI schema."""
+    return {"model": Problem, "description": description} | ({"headers": headers} if headers else {})

@@ -1,0 +1,75 @@
+"""Endpoints for probes: whether the process responds, and whether it can do a job."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from avatar.errors import ShuttingDown
+
+from .endpoint import RETRY_AFTER, ServiceDep, problem
+from .service import Service
+
+router = APIRouter(tags=["health"])
+
+
+class Pong(BaseModel):
+    """Response to a ping."""
+
+    pong: str = Field("-", description="Always a dash.")
+
+
+class Health(BaseModel):
+    """Response of a healthy service."""
+
+    status: str = Field(description="`live` or `ready`.")
+    running: int = Field(description="Jobs that are running.")
+    waiting: int = Field(description="Requests that wait in the queue.")
+    last_fault: str | None = Field(
+        None, description="The last fault of this machine that a request met since the start; absent if there was none."
+    )
+    last_fault_seconds_ago: int | None = Field(None, description="Seconds since then.")
+
+
+@router.get("/ping", summary="Check that the gateway responds")
+async def ping() -> Pong:
+    """Return the same response at all times, whether or not Triton is reachable."""
+    return Pong(pong="-")
+
+
+@router.get("/health/live", summary="Liveness probe", response_model_exclude_none=True)
+async def live(service: ServiceDep) -> Health:
+    """Report that the process responds."""
+    return _health("live", service)
+
+
+@router.get(
+    "/health/ready",
+    summary="Readiness probe",
+    response_model_exclude_none=True,
+    responses={
+        503: problem(
+            "A model does not respond, the disk or ffmpeg of this machine fails, or the gateway is being stopped; "
+            "`detail` names the reason.",
+            RETRY_AFTER,
+        )
+    },
+)
+async def ready(service: ServiceDep) -> Health:
+    """Report that every model responds, that the work folder can be written, and that ffmpeg works."""
+    if service.jobs.closed:
+        raise ShuttingDown("the service is being stopped")
+    await service.machine.check()
+    await service.models.check_ready()
+    return _health("ready", service)
+
+
+def _health(status: str, service: Service) -> Health:
+    fault = service.machine.last_fault
+    return Health(
+        status=status,
+        running=service.jobs.running,
+        waiting=service.jobs.queued,
+        last_fault=fault.reason if fault else None,
+        last_fault_seconds_ago=fault.seconds_ago if fault else None,
+    )
