@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -68,10 +69,15 @@ def remove_token(path: Path, token: str) -> None:
             path.unlink()
 
 
-def hide_argument(pid: int, secret: str) -> bool:
-    """Overwrite a secret in the arguments of a child process, which every user of the machine can read in /proc.
+def token_of(arguments: Iterable[str]) -> str:
+    """Return the token in the server's arguments; empty where there is none."""
+    return next((each.partition(f":{KEY}=")[2] for each in arguments if f":{KEY}=" in each), "")
 
-    The child must have read its arguments already. Triton takes its token as an argument only.
+
+def hide_argument(pid: int, secret: str) -> bool:
+    """Overwrite a secret in the arguments of this process or a child, which every user can read in /proc.
+
+    A child must have read its arguments already. Triton takes its token as an argument only.
 
     Returns:
         whether the arguments are free of the secret. The kernel may not allow it (Yama with `ptrace_scope` 2 or 3).

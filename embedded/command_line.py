@@ -58,6 +58,9 @@ def arguments(
         f"--metrics-address={HOST}",
         f"--metrics-port={ports.metrics}",
         *access.restrictions(token, http=ports.http is not None),
+        # other ways to the same endpoints, which in this version check no token
+        "--allow-vertex-ai=false",
+        "--allow-sagemaker=false",
     ]
 
 
@@ -67,7 +70,7 @@ def environment(installation: Installation, threads: int, base: Mapping[str, str
     The stub embeds Python: it finds the shared library of the running Python through LD_LIBRARY_PATH, and the running
     virtual environment through the first `python3` on PATH. Models get no token.
     """
-    left_out = {"PYTHONHOME", access.TOKEN_VARIABLE}
+    left_out = {"PYTHONHOME", access.TOKEN_VARIABLE, "AIP_MODE"}  # the last would open Vertex AI's port, and no other
     variables = {name: value for name, value in base.items() if name not in left_out}
     libraries = [str(installation.libpython), str(installation.libraries), base.get("LD_LIBRARY_PATH", "")]
     variables["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, libraries))

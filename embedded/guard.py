@@ -7,6 +7,7 @@ library is imported, and Python 3.10 is enough: this runs in NVIDIA's image, whi
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import FrameType
 
+from . import access
 from .canary import TINY_CALLS, HttpCaller, Outcome
 from .errors import ServerDied, ServerEnded, StartFailed
 from .model_watch import ModelWatch
@@ -57,6 +59,9 @@ class Guard:
         while not self._progress.readable():  # the server starts its metrics last
             if (status := _ended(server, _POLL_SECONDS)) is not None:
                 return self._report(StartFailed(f"Triton ended before it was ready ({_describe(status)})"), status)
+        if token := access.token_of(self._command):
+            for pid in (os.getpid(), server.pid):
+                access.hide_argument(pid, token)
         _print_line("every model is loaded")
         watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)
         faults: list[ServerEnded | None] = []

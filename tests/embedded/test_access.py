@@ -182,10 +182,16 @@ async def test_clients_without_a_token_get_the_same_results(triton: Triton) -> N
 def test_http_requires_the_token_too(triton: Triton) -> None:
     for method, path in (
         ("GET", "/v2/systemsharedmemory/status"),
+        ("GET", "/v2/systemsharedmemory/region/x/status"),
+        ("POST", "/v2/systemsharedmemory/region/x/register"),
         ("POST", "/v2/systemsharedmemory/unregister"),
+        ("GET", "/v2/cudasharedmemory/status"),
         ("POST", "/v2/repository/index"),
         ("POST", "/v2/repository/models/face_crop/load"),
+        ("POST", "/v2/repository/models/face_crop/unload"),
         ("GET", "/v2/trace/setting"),
+        ("GET", "/v2/models/face_crop/trace/setting"),
+        ("POST", "/v2/models/face_crop/trace/setting"),
         ("GET", "/v2/logging"),
     ):
         assert _status(triton.http_address, method, path, {}) == 403, path
@@ -223,10 +229,14 @@ def test_models_do_not_get_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert access.TOKEN_VARIABLE.encode() not in environment
 
 
-def test_http_is_off_by_default_and_each_start_has_another_token(tmp_path: Path) -> None:
+def test_http_is_off_by_default_and_each_start_has_another_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # this environment would open Vertex AI's endpoint, which leads to all others
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
     models = tmp_path / "models"
     tiny_models.add_arithmetic(models)
-    server = Triton(models)
+    server = Triton(models, start_timeout=60)
     tokens = set()
     for _ in range(2):
         with server:

@@ -23,6 +23,7 @@ from embedded.ports import Ports, find_free
 from embedded.stubs import find_stubs, read_process
 from tests.support import tiny_models
 
+TOKEN = "0" * 64
 LIMIT = 60.0
 _MODEL = """
 import numpy as np, time
@@ -68,7 +69,7 @@ def _guarded(models: Path, *, ready: bool = True) -> Iterator[Guarded]:
     ports = Ports(find_free(), find_free(), find_free())
     backends = build_backends(models.parent, found)
     prefix = f"triton_python_backend_shm_region_{models.parent.name}-"
-    server = command_line.arguments(found, models, backends, ports, prefix, "0" * 64)
+    server = command_line.arguments(found, models, backends, ports, prefix, TOKEN)
     http, metrics = f"127.0.0.1:{ports.http}", f"127.0.0.1:{ports.metrics}"
     argv = [sys.executable, "-m", "embedded.guard", "--http", http, "--metrics", metrics, "--", *server]
     log = models.parent / "log"
@@ -124,6 +125,13 @@ def test_a_server_that_does_not_start_ends_the_guard_with_1(tmp_path: Path) -> N
         status, errors = guarded.ended()
     assert status == 1
     assert "guard: Triton ended before it was ready (exit status 1)" in errors
+
+
+def test_the_token_is_in_no_list_of_processes_once_the_server_is_ready(tmp_path: Path) -> None:
+    with _guarded(_repository(tmp_path / "models")) as guarded:
+        for pid in (guarded.process.pid, guarded.server):
+            arguments = Path(f"/proc/{pid}/cmdline").read_text()
+            assert ":avatar-token=" in arguments and TOKEN not in arguments
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
