@@ -37,6 +37,8 @@ class RenderResult:
         seconds: time of each stage; stages overlap, so the sum may exceed the total.
         stand_ins: names of the models that ran on stand-in checkpoints; empty with real weights.
         without_face: number of frames in which no face was found.
+        notes: sentences in ASCII that say what was done with unusual files, such as `audio_file: 2.0 s of gaps in its
+            clock were closed`.
     """
 
     path: Path | None
@@ -47,6 +49,7 @@ class RenderResult:
     seconds: Mapping[str, float]
     stand_ins: tuple[str, ...] = ()
     without_face: int = 0
+    notes: tuple[str, ...] = ()
 
 
 Event = Progress | Chunk | RenderResult

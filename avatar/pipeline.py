@@ -16,7 +16,7 @@ from .generation.mel import MelWindows
 from .inference.protocol import InferenceClient
 from .media.audio import Speech, decode_audio, pcm_file
 from .media.encoder import VideoEncoder
-from .media.ffmpeg_args import AudioInput, VideoFormat
+from .media.ffmpeg_args import VideoFormat
 from .media.video import Video
 from .options import TrimMode
 from .request import AvatarRequest
@@ -76,12 +76,14 @@ class Clip:
         format: of the video track.
         speech: the audio, followed by silence if the video is shown to its end.
         stand_ins: names of the models that run on stand-in checkpoints.
+        notes: what was done with unusual files.
     """
 
     frame_count: int
     format: VideoFormat
     speech: Speech
     stand_ins: tuple[str, ...]
+    notes: tuple[str, ...]
 
     @classmethod
     def plan(cls, source: Source, speech: Speech, job: JobContext) -> Clip:
@@ -93,7 +95,7 @@ class Clip:
         job.limits.check_frame_count(frame_count)
         size = to_even(media.width), to_even(media.height)
         video = VideoFormat(*size, media.fps, media.aspect, source.has_alpha)
-        return cls(frame_count, video, speech, source.model_info.stand_ins)
+        return cls(frame_count, video, speech, source.model_info.stand_ins, (*source.notes, *speech.notes))
 
     def result(self, encoder: VideoEncoder, without_face: int, job: JobContext) -> RenderResult:
         """Return the finished job, and log how long its stages took."""
@@ -109,14 +111,14 @@ class Clip:
             seconds=seconds,
             stand_ins=self.stand_ins,
             without_face=without_face,
+            notes=self.notes,
         )
 
 
 def open_encoder(clip: Clip, request: AvatarRequest, job: JobContext) -> VideoEncoder:
     """Return the encoder of the clip, to be used with `async with`; it writes no file if the result is streamed."""
     path: Path | None = None if request.streamed else request.folder / f"{RESULT_NAME}.{clip.format.container}"
-    speech = clip.speech
-    audio = AudioInput(speech.path, speech.is_finite, speech.duration, job.limits.max_pixels)
+    audio = clip.speech.track(job.limits.max_pixels)
     comment = f"Made with stand-in checkpoints: {', '.join(clip.stand_ins)}" if clip.stand_ins else ""
     return VideoEncoder(path, clip.format, audio, job.options.quality, job.timer, comment)
 

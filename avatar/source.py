@@ -30,6 +30,7 @@ class Source:
         replacer: replaces the background of each finished frame of a video; None if nothing is to be replaced.
         face_boxes: the cache of the boxes of its face.
         model_info: the models that process it.
+        notes: what was done with an unusual file.
     """
 
     media: StillImage | Video
@@ -37,6 +38,7 @@ class Source:
     replacer: BackgroundReplacer | None
     face_boxes: FaceBoxCache
     model_info: ModelInfo
+    notes: tuple[str, ...] = ()
 
     @property
     def has_alpha(self) -> bool:

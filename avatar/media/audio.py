@@ -1,9 +1,15 @@
-"""Decode the caller's audio file to a file of samples, and read parts of it."""
+"""Decode the caller's audio file to a file of samples, and read parts of it.
+
+The samples are the mean of the file's channels. The result gets the caller's own track, if it is mono or stereo; if it
+is not, a mix. Audio that changes its channels or its rate on the way, and recordings in a row in one file, are stored
+once more as one mono track.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,11 +26,23 @@ from ..limits import Limits, check_not_empty
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
 from .diagnosis import rule_out_machine, watched
+from .ffmpeg_args import AudioInput
+from .ffmpeg_output import AudioFormat
+from .recordings import MAX_RECORDINGS, find_recordings
 
 FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
 MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
 PCM_NAME = "speech.f32"  # in the request's folder
+JOINED, PCM_PART, JOINED_PART = ".s16", ".f32.part", ".s16.part"  # suffixes of the other files beside it
 SAMPLE_BYTES = 4
+COPIED_BYTES = 1 << 20
+# Layouts that every player takes, and those that ffmpeg mixes to stereo; of any other layout the mean is taken.
+COMMON_LAYOUTS = frozenset({"mono", "stereo"})
+SURROUND_LAYOUTS = frozenset(
+    {"2.1", "3.0", "3.0(back)", "3.1", "4.0", "4.1", "quad", "quad(side)", "5.0", "5.0(side)", "5.1", "5.1(side)"}
+    | {"6.0", "6.1", "7.0", "7.1"}
+)
+SHORTEST_PAUSE = Fraction(1, 10)  # seconds by which the clock of a recording jumps; a shorter jump is a rounding error
 
 
 @dataclass(frozen=True)
@@ -37,12 +55,20 @@ class Speech:
         samples: number of samples, including the silence that follows; at least 0.2 s.
         is_finite: whether the codec cannot store NaN or infinities; if it can, `ffmpeg_args.SANITIZE` is the first
             filter.
+        rate: samples per second of the file; 0 if it does not matter.
+        mix: ffmpeg filters that make the track of the result mono or stereo; empty if it is already.
+        is_joined: whether the track of the result is the joined one, next to `pcm_path`.
+        notes: sentences that say what was done with an unusual file.
     """
 
     path: Path
     pcm_path: Path
     samples: int
     is_finite: bool
+    rate: int = 0
+    mix: str = ""
+    is_joined: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def duration(self) -> Fraction:
@@ -52,6 +78,11 @@ class Speech:
     def frame_count(self, fps: Fraction) -> int:
         """Return the number of frames that cover the audio; a last frame that is covered in part counts."""
         return -int(-self.duration * fps // 1)
+
+    def track(self, max_pixels: int) -> AudioInput:
+        """Return the audio track of the result; `max_pixels`: largest cover art."""
+        path = self.pcm_path.with_suffix(JOINED) if self.is_joined else self.path
+        return AudioInput(path, self.is_finite, self.duration, max_pixels, self.rate, self.mix, self.is_joined)
 
     def padded_to(self, duration: Fraction) -> Speech:
         """Return the same audio, followed by silence if it is shorter than `duration` seconds."""
@@ -67,12 +98,13 @@ class Speech:
 
 @contextmanager
 def pcm_file(folder: Path) -> Iterator[Path]:
-    """Give the path at which `decode_audio` stores the samples; delete the file afterwards."""
+    """Give the path at which `decode_audio` stores the samples; delete it afterwards, and the files beside it."""
     path = folder / PCM_NAME
     try:
         yield path
     finally:
-        path.unlink(missing_ok=True)
+        for suffix in (path.suffix, JOINED, PCM_PART, JOINED_PART):
+            path.with_suffix(suffix).unlink(missing_ok=True)
 
 
 async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageTimer) -> Speech:
@@ -88,24 +120,91 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
-    is_finite = not (await _probe_codec(path, limits)).startswith(FLOAT_CODECS)
-    # one second more than allowed, to detect audio that is too long
-    seconds = limits.max_audio_seconds + 1
-    args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
-    try:
-        await watched(ffmpeg.run(args))
-    except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path, error, writes=True)
-        is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
-        reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
-        raise InvalidField(SPEECH_FILE, reason) from error
+    codec, rate, notes = await _probe(path, limits)
+    recordings = await asyncio.to_thread(find_recordings, path)
+    if len(recordings) > MAX_RECORDINGS:
+        raise InvalidField(SPEECH_FILE, f"at most {MAX_RECORDINGS} recordings in a row are allowed; join them first")
+    is_finite, mix, is_joined = not codec.startswith(FLOAT_CODECS), "", len(recordings) > 1
+    if not is_joined:
+        formats = await _decode(path, pcm_path, is_finite, limits)
+        is_joined = len(set(formats)) > 1
+        mix = _mix(formats)
+    if is_joined:
+        notes += await _join(path, recordings, pcm_path, limits)
+        is_finite, mix, rate = True, "", ffmpeg_args.JOINED_RATE
     samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
     if not samples:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     if samples > limits.max_audio_seconds * SAMPLE_RATE:
         raise InvalidField(SPEECH_FILE, limits.too_long)
-    return Speech(path, pcm_path, max(samples, MIN_SAMPLES), is_finite)
+    return Speech(path, pcm_path, max(samples, MIN_SAMPLES), is_finite, rate, mix, is_joined, notes)
+
+
+def _mix(formats: Sequence[AudioFormat]) -> str:
+    """Return the filters that make audio of this format mono or stereo; empty if it is already."""
+    if not formats or formats[0].layout in COMMON_LAYOUTS:
+        return ""
+    return ffmpeg_args.STEREO if formats[0].layout in SURROUND_LAYOUTS else ffmpeg_args.MEAN_OF_CHANNELS
+
+
+async def _decode(path: Path, pcm_path: Path, is_finite: bool, limits: Limits) -> list[AudioFormat]:
+    """Decode the file; return the formats of the audio, one after the other."""
+    # one second more than allowed, to detect audio that is too long
+    seconds = limits.max_audio_seconds + 1
+    args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
+    try:
+        _, stderr = await watched(ffmpeg.run(args))
+    except ffmpeg.FfmpegError as error:
+        await rule_out_machine(path, error, writes=True)
+        is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
+        reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
+        raise InvalidField(SPEECH_FILE, reason) from error
+    return ffmpeg_output.parse_formats(stderr)
+
+
+async def _join(path: Path, recordings: list[range], pcm_path: Path, limits: Limits) -> tuple[str, ...]:
+    """Decode all recordings into one file of samples and one joined track; return notes.
+
+    A recording that cannot be decoded is left out.
+    """
+    targets = [pcm_path, pcm_path.with_suffix(JOINED)]
+    parts = [pcm_path.with_suffix(PCM_PART), pcm_path.with_suffix(JOINED_PART)]
+    await asyncio.to_thread(_empty, targets)
+    left_out = 0
+    for recording in recordings:
+        samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
+        seconds = limits.max_audio_seconds + 1 - samples // SAMPLE_RATE
+        if seconds <= 0:
+            break  # too long already
+        byte_range = recording if len(recordings) > 1 else None
+        args = ffmpeg_args.join_audio_args(path, limits.max_pixels, byte_range, *parts, seconds=seconds)
+        try:
+            await watched(ffmpeg.run(args))
+        except ffmpeg.FfmpegError as error:
+            await rule_out_machine(path, error, writes=True)
+            if isinstance(error, ffmpeg.FfmpegTimeout) or len(recordings) == 1:
+                raise InvalidField(SPEECH_FILE, "the audio cannot be decoded") from error
+            left_out += 1
+            continue
+        await asyncio.to_thread(_append, parts, targets)
+    if len(recordings) == 1:
+        return ("audio_file: the channels or the rate change on the way; the result is mono",)
+    joined = f"audio_file: {len(recordings) - left_out} recordings in a row were joined; the result is mono"
+    return (joined, f"audio_file: {left_out} of them cannot be decoded and are left out") if left_out else (joined,)
+
+
+def _empty(files: Sequence[Path]) -> None:
+    for file in files:
+        file.write_bytes(b"")
+
+
+def _append(parts: Sequence[Path], targets: Sequence[Path]) -> None:
+    """Move the content of each part to the end of its target."""
+    for part, target in zip(parts, targets, strict=True):
+        with part.open("rb") as source, target.open("ab") as out:
+            shutil.copyfileobj(source, out, COPIED_BYTES)
+        part.unlink()
 
 
 def _file_size(file: Path) -> int:
@@ -115,8 +214,8 @@ def _file_size(file: Path) -> int:
         return 0
 
 
-async def _probe_codec(path: Path, limits: Limits) -> str:
-    """Return ffmpeg's name of the first audio stream's codec."""
+async def _probe(path: Path, limits: Limits) -> tuple[str, int, tuple[str, ...]]:
+    """Return the first audio stream's codec, by ffmpeg's name, its rate, and notes."""
     try:
         text, _ = await watched(ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
@@ -124,8 +223,11 @@ async def _probe_codec(path: Path, limits: Limits) -> str:
         has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
         reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error
-    properties = ffmpeg_output.parse_probe(text.decode(errors="replace"))
+    packets = text.decode(errors="replace")
+    properties = ffmpeg_output.parse_probe(packets)
     if not properties:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
-    return properties.get("codec_id", "")
+    pauses = ffmpeg_output.parse_pauses(packets, SHORTEST_PAUSE)
+    notes = (f"audio_file: {float(pauses):.1f} s of gaps in its clock were closed",) if pauses else ()
+    return properties.get("codec_id", ""), int(properties.get("sample_rate", 0)), notes

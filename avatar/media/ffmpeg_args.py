@@ -28,6 +28,22 @@ MIN_AUDIO_SECONDS = Fraction(1, 5)  # one mel window: 16 columns, 80 per second.
 # Replaces NaN and infinities by 0, and clips the rest to what the AAC encoder accepts (20 dB over full scale).
 SANITIZE = "aeval=exprs='if(isnan(val(ch))+isinf(val(ch)),0,clip(val(ch),-10,10))':c=same"
 
+# The mean of all channels, however many there are and whatever their layout is: `pan` ignores channels that the audio
+# does not have, and `<` scales the gains of the others to a sum of 1.
+MAX_CHANNELS = 64  # of the filter `pan`
+MEAN_OF_CHANNELS = "aformat=sample_fmts=fltp,pan=mono|c0<" + "+".join(f"c{n}" for n in range(MAX_CHANNELS))
+STEREO = "aformat=channel_layouts=stereo"  # ffmpeg's downmix of a surround layout
+
+# Logs the parameters of the audio once, and once more after each change: ffmpeg then sets up its filters again. Frames
+# after the filters have no time, because the time starts again with them.
+LOG_CHANGES = r"asplit[all][first];[first]aselect=eq(n\,0),ashowinfo,anullsink;[all]"
+NO_TIME = "asetpts=NAN"
+# Audio of several recordings is stored once more for the result: 16-bit mono at this rate. Audio of a rate
+# below MIN_STREAMED_RATE is raised to it if the result is streamed: an AAC frame of 1024 samples is then a delay of 21
+# ms, and not of 128.
+JOINED_RATE, MIN_STREAMED_RATE = 48_000, 16_000
+MAX_AUDIO_PACKETS = 250_000  # whose times are listed; 25 minutes of packets of 6 ms, and 14 MB of text
+
 # Preset and constant rate factor of x264. `standard` keeps the texture of a face, at a preset that takes less time than
 # the models on any machine.
 H264_LEVELS = {
@@ -57,6 +73,9 @@ TO_SDR = (
     "zscale=transfer=bt709:matrix=bt709:range=tv,format=yuv420p"
 )
 HDR_TRANSFERS = ("smpte2084", "arib-std-b67")  # PQ and HLG, by ffmpeg's names
+# The matrix of a video whose file does not name it: players take BT.709 for HD, and BT.601 (as ffmpeg does) below.
+HD_WIDTH, HD_HEIGHT = 1280, 720
+AS_BT709 = "setparams=colorspace=bt709"
 
 # Exact rounding: the fast path shifts gray levels by up to 5. The matrix is BT.601 at every size: OpenCV and others
 # always decode with it, whatever the tags of the file say, and players that read the tags show any matrix correctly.
@@ -71,14 +90,19 @@ def encoder_threads() -> int:
     return max(1, usable_cores() // 4)
 
 
-def untrusted_input(path: Path, max_pixels: int) -> list[str]:
+def untrusted_input(path: Path, max_pixels: int, part: range | None = None) -> list[str]:
     """Return the arguments of an untrusted input: a local file in a known container, and no file that it refers to.
+
+    `part`: only these bytes of the file.
 
     ffmpeg rejects images far larger than `max_pixels`, including cover art of audio files, before it allocates memory
     for them. (The limit is doubled because codecs round sizes up; `Limits.check_image_size` checks it exactly.)
     """
     pixels = ["-max_pixels", str(2 * max_pixels)]
-    return [*pixels, "-protocol_whitelist", "file", "-format_whitelist", CONTAINERS, "-i", f"file:{path}"]
+    protocols, url = "file", f"file:{path}"
+    if part is not None:
+        protocols, url = "file,subfile", f"subfile,,start,{part.start},end,{part.stop},,:{url}"
+    return [*pixels, "-protocol_whitelist", protocols, "-format_whitelist", CONTAINERS, "-i", url]
 
 
 def probe_video_args(video: Path, max_pixels: int) -> list[str]:
@@ -93,9 +117,9 @@ def probe_video_args(video: Path, max_pixels: int) -> list[str]:
 
 
 def probe_audio_args(audio: Path, max_pixels: int) -> list[str]:
-    """Describe the first audio stream; see `parse_probe`."""
-    one = ["-map", "0:a:0", "-c", "copy", "-frames:a", "1", "-f", "framecrc", "pipe:1"]
-    return [*QUIET_ARGS, *untrusted_input(audio, max_pixels), *one]
+    """Describe the first audio stream and list the times of its packets; see `parse_probe` and `parse_pauses`."""
+    packets = ["-map", "0:a:0", "-c", "copy", "-frames:a", str(MAX_AUDIO_PACKETS), "-f", "framecrc", "pipe:1"]
+    return [*QUIET_ARGS, *untrusted_input(audio, max_pixels), *packets]
 
 
 def packet_times_args(video: Path, max_pixels: int, max_packets: int) -> list[str]:
@@ -104,32 +128,61 @@ def packet_times_args(video: Path, max_pixels: int, max_packets: int) -> list[st
     return [*QUIET_ARGS, *untrusted_input(video, max_pixels), *packets]
 
 
-def decode_video_args(video: Path, max_pixels: int, filters: Sequence[str]) -> list[str]:
-    """Decode a video's frames, upright, through `filters`, as raw 8-bit BGR on stdout."""
+def decode_video_args(
+    video: Path,
+    max_pixels: int,
+    filters: Sequence[str],
+    *,
+    decoder: str = "",
+    alpha: bool = False,
+    keeps_filters: bool = False,
+) -> list[str]:
+    """Decode a video's frames, upright, through `filters`, as raw 8-bit BGR on stdout.
+
+    Args:
+        video: the file.
+        max_pixels: as `untrusted_input`.
+        filters: ffmpeg filters.
+        decoder: ffmpeg's name of the decoder; empty for its own choice.
+        alpha: give BGRA instead.
+        keeps_filters: keep the filters when the size of the frames changes on the way, instead of setting them up
+            again: they go on counting. The first filter has to accept every size.
+    """
+    choices = [*(("-reinit_filter", "0") if keeps_filters else ()), *(("-c:v", decoder) if decoder else ())]
     frames = ["-map", "0:V:0", *(("-vf", ",".join(filters)) if filters else ()), "-fps_mode", "passthrough"]
-    return [*QUIET_ARGS, *untrusted_input(video, max_pixels), *frames, "-f", "rawvideo", "-pix_fmt", "bgr24", "pipe:1"]
+    raw = ["-f", "rawvideo", "-pix_fmt", "bgra" if alpha else "bgr24", "pipe:1"]
+    return [*QUIET_ARGS, *choices, *untrusted_input(video, max_pixels), *frames, *raw]
 
 
 def decode_audio_args(audio: Path, max_pixels: int, out: Path, *, is_finite: bool, seconds: int) -> list[str]:
-    """Decode at most `seconds` of audio to raw 32-bit floats, 16 kHz mono, in `out`.
+    """Decode at most `seconds` of audio to raw 32-bit floats, 16 kHz mono, in `out`; see `parse_formats` for stderr.
 
-    Audio that may hold NaN (not `is_finite`) passes `SANITIZE` first. `rematrix_maxval` makes the mono channel the mean
-    of the stereo channels, for float sources too.
+    Audio that may hold NaN (not `is_finite`) passes `SANITIZE` first.
     """
-    mono = f"aresample={SAMPLE_RATE}:rematrix_maxval=1,aformat=sample_fmts=flt:channel_layouts=mono"
-    filters = ["-map", "0:a:0", "-af", mono if is_finite else f"{SANITIZE},{mono}"]
-    size = seconds * SAMPLE_RATE * 4  # bytes: `-t` would trust the timestamps of the file
+    filters = f"{'' if is_finite else SANITIZE + ','}{LOG_CHANGES}{_mono(SAMPLE_RATE)}"
+    loud = [*COMMON_ARGS, "-nostats", "-loglevel", "info"]
+    return [*loud, *untrusted_input(audio, max_pixels), *_raw_audio(filters, "f32le", seconds * SAMPLE_RATE * 4, out)]
+
+
+def join_audio_args(
+    audio: Path, max_pixels: int, part: range | None, pcm: Path, sound: Path, *, seconds: int
+) -> list[str]:
+    """Decode a part of the audio twice: as `decode_audio_args` into `pcm`, and as 16-bit mono, 48 kHz, into `sound`."""
     return [
         *QUIET_ARGS,
-        *untrusted_input(audio, max_pixels),
-        *filters,
-        "-fs",
-        str(size),
-        "-f",
-        "f32le",
-        "-y",
-        f"file:{out}",
+        *untrusted_input(audio, max_pixels, part),
+        *_raw_audio(f"{SANITIZE},{_mono(SAMPLE_RATE)}", "f32le", seconds * SAMPLE_RATE * 4, pcm),
+        *_raw_audio(f"{SANITIZE},{_mono(JOINED_RATE)}", "s16le", seconds * JOINED_RATE * 2, sound),
     ]
+
+
+def _mono(rate: int) -> str:
+    return f"aresample={rate},{MEAN_OF_CHANNELS},{NO_TIME}"
+
+
+def _raw_audio(filters: str, sample_format: str, max_bytes: int, out: Path) -> list[str]:
+    """Return the arguments of a raw output; its size is limited, because `-t` would trust the times of the file."""
+    return ["-map", "0:a:0", "-af", filters, "-fs", str(max_bytes), "-f", sample_format, "-y", f"file:{out}"]
 
 
 @dataclass(frozen=True)
@@ -157,12 +210,38 @@ class VideoFormat:
 
 @dataclass(frozen=True)
 class AudioInput:
-    """The audio track of a result: a file, and silence up to `seconds`; see `decode_audio_args` for `is_finite`."""
+    """The audio track of a result: a file, and silence up to `seconds`.
+
+    Attributes:
+        path: the file.
+        is_finite: as in `decode_audio_args`.
+        seconds: length of the track.
+        max_pixels: as `untrusted_input`.
+        rate: samples per second of the file; 0 if it does not matter.
+        mix: the filters that mix channels for which there is no common player; empty for mono and stereo.
+        is_joined: whether the file is the `sound` of `join_audio_args`.
+    """
 
     path: Path
     is_finite: bool
     seconds: Fraction
     max_pixels: int
+    rate: int = 0
+    mix: str = ""
+    is_joined: bool = False
+
+    @property
+    def input_args(self) -> list[str]:
+        """Return the arguments of the input."""
+        if self.is_joined:
+            return ["-f", "s16le", "-ar", str(JOINED_RATE), "-ac", "1", "-i", f"file:{self.path}"]
+        return untrusted_input(self.path, self.max_pixels)
+
+    @property
+    def filters(self) -> str:
+        """Return the filters that make the track."""
+        track = f"asetpts=N/SR/TB,apad=whole_dur={float(self.seconds):.6f}"
+        return ",".join(filter(None, ("" if self.is_finite else SANITIZE, self.mix, track)))
 
 
 def encode_args(
@@ -178,14 +257,14 @@ def encode_args(
     rate = f"{video.fps.numerator}/{video.fps.denominator}"
     filters = TO_YUV.replace("yuv420p", "yuva420p") if video.alpha else TO_YUV
     filters += f",setsar={video.aspect.replace(':', '/')}" if video.aspect else ""
-    sound_filters = f"asetpts=N/SR/TB,apad=whole_dur={float(audio.seconds):.6f}"
+    is_slow = out is None and not video.alpha and 0 < audio.rate < MIN_STREAMED_RATE
     return [
         *QUIET_ARGS,
         *("-f", "rawvideo", *raw, "-framerate", rate, "-i", "pipe:0"),
-        *untrusted_input(audio.path, audio.max_pixels),
+        *audio.input_args,
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1"),
         *("-vf", filters, *(_vp9(quality) if video.alpha else _h264(quality)), "-fps_mode", "passthrough"),
-        *("-af", sound_filters if audio.is_finite else f"{SANITIZE},{sound_filters}"),
+        *("-af", audio.filters, *(("-ar", str(JOINED_RATE)) if is_slow else ())),
         *("-c:a", "libopus" if video.alpha else "aac", "-b:a", AUDIO_BITRATE),
         *(("-metadata", f"comment={comment}") if comment else ()),
         *(("-f", "webm") if video.alpha else ("-movflags", "+faststart" if out else FRAGMENT_FLAGS, "-f", "mp4")),

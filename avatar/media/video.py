@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipsync.arrays import Images
 from lipsync.tensors import FACE_FILE
@@ -21,12 +22,17 @@ from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
 from .diagnosis import rule_out_machine, watched
 from .transform import FrameTransform
+from .transparency import flatten, has_alpha
 
+RGB: TypeAlias = "tuple[int, int, int]"
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 
 NOT_A_VIDEO = "not a video that can be read, or a video without frames"
 TOO_SLOW = "reading the video takes too long"
 MIN_FPS = Fraction(1, 1000)  # a lower rate is an error in the file, or a slide show of hours
+GUESSED_FRAMES = 2.0  # by which ffmpeg's guess of a time may be wrong
+_YUV = ("yuv", "nv", "p0", "p2", "p4")  # starts of ffmpeg's names of pixel formats
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders ignore the alpha channel of a WebM
 # A video with a variable frame rate is converted to a constant one: to the rate that its container claims, unless that
 # is higher than any rate in use (containers that count in milliseconds claim 1000); then to the next of these rates
 # above the mean.
@@ -48,6 +54,12 @@ class Video:
         max_pixels: largest accepted frame, as it was probed with.
         filters: ffmpeg filters for a constant frame rate, progressive SDR frames, and `size`.
         aspect: width to height of a pixel if it is not square, as `4:3`.
+        has_alpha: whether the frames have an alpha channel.
+        matte: the RGB color that frames with an alpha channel are laid over; None to ignore the alpha channel.
+        only_alpha: give the alpha channel UINT8 [n,H,W] in place of frames.
+        decoder: ffmpeg's name of the decoder that reads the alpha channel; empty for its own choice.
+        pin: the filters before `filters`, which give frames that change on the way the size and format of the first
+            one; other frames pass them unchanged. Empty if ffmpeg has to set up the filters again instead.
     """
 
     path: Path
@@ -58,6 +70,11 @@ class Video:
     max_pixels: int
     filters: tuple[str, ...] = ()
     aspect: str = ""
+    has_alpha: bool = False
+    matte: RGB | None = None
+    only_alpha: bool = False
+    decoder: str = ""
+    pin: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -68,6 +85,32 @@ class Video:
     def height(self) -> int:
         """Return the height of the transformed frames in pixels."""
         return self.transform.height
+
+    @property
+    def channels(self) -> int:
+        """Return the number of bytes per pixel that ffmpeg decodes to: BGR or BGRA."""
+        return 4 if self.has_alpha and (self.only_alpha or self.matte) else 3
+
+    def decode_args(self, first: int, step: int) -> list[str]:
+        """Return ffmpeg's arguments to decode every `step`-th frame from `first` on."""
+        filters = [*self.pin, *self.filters]
+        if first or step > 1:  # frames that are dropped here are neither converted nor piped
+            filters.append(rf"select='gte(n\,{first})*not(mod(n-{first}\,{step}))'")
+        alpha = self.channels == 4
+        return ffmpeg_args.decode_video_args(
+            self.path,
+            self.max_pixels,
+            filters,
+            decoder=self.decoder if alpha else "",
+            alpha=alpha,
+            keeps_filters=bool(self.pin),
+        )
+
+    def finish(self, frames: NDArray[np.uint8]) -> Images:
+        """Return decoded frames UINT8 [n,H,W,channels] as the caller gets them: see `read_frames`."""
+        if self.only_alpha:
+            return self.transform(frames[..., 3])
+        return self.transform(flatten(frames, self.matte) if self.channels == 4 and self.matte else frames)
 
 
 async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
@@ -80,11 +123,13 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         InvalidField: `face_file` is empty, not a video, has no frames, is too large, or has an invalid frame rate.
     """
     check_not_empty(FACE_FILE, path)
-    stream, first_frame = await _probe_first_frame(path, limits)
+    stream, stderr = await _probe_first_frame(path, limits)
+    first_frame = ffmpeg_output.parse_showinfo(stderr)
+    decoder = _ALPHA_DECODERS.get(ffmpeg_output.alpha_codec(stderr), "")
     width, height = map(int, stream["dimensions"].split("x"))
     limits.check_image_size(FACE_FILE, width, height)
     size = fit_within(width, height, limits.max_work_pixels)
-    filters = _filters(first_frame)
+    filters = _filters(first_frame, width, height)
     if size != (width, height):
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
 
@@ -97,12 +142,38 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
     transform = FrameTransform(*size, options)
     aspect = "" if options.rotate else _pixel_aspect(stream.get("sar", ""))
     frame_count = min(frame_count, limits.max_frames)
-    return Video(path, size, transform, fps, frame_count, limits.max_pixels, tuple(filters), aspect)
+    return Video(
+        path,
+        size,
+        transform,
+        fps,
+        frame_count,
+        limits.max_pixels,
+        tuple(filters),
+        aspect,
+        has_alpha=bool(decoder) or has_alpha(first_frame.get("fmt", "")),
+        decoder=decoder,
+        pin=() if ffmpeg_output.is_rotated(stderr) else _pin(first_frame.get("fmt", ""), width, height, decoder),
+    )
 
 
-def _filters(first_frame: dict[str, str]) -> list[str]:
+def _pin(pixel_format: str, width: int, height: int, alpha_decoder: str) -> tuple[str, ...]:
+    """Return the filters that give every frame the size and format of the first one.
+
+    Not for a video that ffmpeg rotates: it does so before the first filter, and only for frames of one size.
+    """
+    if not pixel_format:
+        return ()
+    formats = f"yuva{pixel_format[3:]}|{pixel_format}" if alpha_decoder else pixel_format
+    return f"scale={width}:{height}", f"format={formats}"
+
+
+def _filters(first_frame: dict[str, str], width: int, height: int) -> list[str]:
     """Return the ffmpeg filters that make the frames progressive and SDR, by the first frame's description."""
     filters = []
+    is_hd = width >= ffmpeg_args.HD_WIDTH or height >= ffmpeg_args.HD_HEIGHT
+    if is_hd and first_frame.get("color_space") == "unknown" and first_frame.get("fmt", "").startswith(_YUV):
+        filters.append(ffmpeg_args.AS_BT709)
     if first_frame.get("i") in ("T", "B"):
         filters.append(ffmpeg_args.DEINTERLACE)
     if first_frame.get("color_trc") in ffmpeg_args.HDR_TRANSFERS:
@@ -115,8 +186,8 @@ def _pixel_aspect(sar: str) -> str:
     return "" if sar in ("0/1", "1/1") or "/" not in sar else sar.replace("/", ":")
 
 
-async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the first frame's description by the muxer and by the filter showinfo."""
+async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], str]:
+    """Return the first frame's description by the muxer, and what ffmpeg logs."""
     try:
         text, stderr = await watched(ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
@@ -129,7 +200,7 @@ async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str]
     if not {"dimensions", "tb"} <= stream.keys():
         await rule_out_machine(path)
         raise InvalidField(FACE_FILE, NOT_A_VIDEO)
-    return stream, ffmpeg_output.parse_showinfo(stderr)
+    return stream, stderr
 
 
 async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
@@ -143,10 +214,12 @@ async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
-    times = ffmpeg_output.parse_packet_times(text.decode(errors="replace"))
-    if not times or len(times) < 2:
-        return claimed, len(times or [0]), True
-    if is_constant_rate(times, claimed):
+    packets = text.decode(errors="replace")
+    found = ffmpeg_output.parse_packet_times(packets)
+    if not found or len(found.seconds) < 2:
+        return claimed, max(1, len(ffmpeg_output.shown_packets(packets))), True
+    times = found.seconds
+    if is_constant_rate(times, claimed, 0.5 if found.exact else GUESSED_FRAMES):
         return claimed, len(times), True
     span = times[-1] - times[0]
     fps = claimed
@@ -156,10 +229,10 @@ async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[
     return fps, max(1, round(span * fps) + 1), False
 
 
-def is_constant_rate(times: Sequence[Fraction], fps: Fraction) -> bool:
-    """Return whether each time (seconds) is less than half a frame from its place at the constant rate `fps`."""
+def is_constant_rate(times: Sequence[Fraction], fps: Fraction, tolerance: float = 0.5) -> bool:
+    """Return whether each time (seconds) is less than `tolerance` frames from its place at the constant rate `fps`."""
     offsets = np.array([float(time - times[0]) for time in times]) * float(fps)
-    return bool((np.abs(offsets - np.arange(len(offsets))) < 0.5).all())
+    return bool((np.abs(offsets - np.arange(len(offsets))) < tolerance).all())
 
 
 async def read_frames(
@@ -184,7 +257,7 @@ async def read_frames(
         step: every `step`-th frame from `first` on is decoded.
 
     Yields:
-        UINT8 [n,H,W,3] BGR, transformed.
+        UINT8 [n,H,W,3] BGR, transformed; of a video with `only_alpha` UINT8 [n,H,W].
 
     Raises:
         InvalidField: the video has no frame at all, or decoding takes too long.
@@ -192,21 +265,19 @@ async def read_frames(
     """
     frame_count = 0
     width, height = video.size
-    filters = [*video.filters]
-    if first or step > 1:  # frames that are dropped here are neither converted nor piped
-        filters.append(rf"select='gte(n\,{first})*not(mod(n-{first}\,{step}))'")
-    async with ffmpeg.FfmpegProcess(ffmpeg_args.decode_video_args(video.path, video.max_pixels, filters)) as process:
+    channels = video.channels
+    async with ffmpeg.FfmpegProcess(video.decode_args(first, step)) as process:
         while frame_count < max_frames:
-            buffer = np.empty((min(chunk_frames, max_frames - frame_count), height, width, 3), np.uint8)
+            buffer = np.empty((min(chunk_frames, max_frames - frame_count), height, width, channels), np.uint8)
             with timer.stage("decode"):
                 try:
-                    complete = await watched(process.read_into(buffer.reshape(-1).data)) // (width * height * 3)
+                    complete = await watched(process.read_into(buffer.reshape(-1).data)) // (width * height * channels)
                 except ffmpeg.FfmpegTimeout as error:
                     await rule_out_machine(video.path, error)
                     raise InvalidField(FACE_FILE, TOO_SLOW) from error
             frame_count += complete
             if complete:
-                yield video.transform(buffer[:complete])
+                yield video.finish(buffer[:complete])
             if complete < len(buffer):
                 await _check_end(video.path, process, first, frame_count, log)
                 return

@@ -105,9 +105,41 @@ def test_showinfo_is_parsed_to_the_properties_of_the_first_frame() -> None:
 
 def test_packet_times_are_parsed_in_presentation_order() -> None:
     text = "#tb 0: 1/100\n0, 0, 8, 4, 10, 0x1\n0, 4, 0, 4, 10, 0x2, F=0x0\n0, 8, 4, 4, 10, 0x3\n"
-    assert ffmpeg_output.parse_packet_times(text) == [Fraction(0), Fraction(4, 100), Fraction(8, 100)]
-    assert ffmpeg_output.parse_packet_times("#tb 0: 1/100\n0, 0, NOPTS, 4, 10, 0x1\n") is None
+    assert ffmpeg_output.parse_packet_times(text) == ([Fraction(0), Fraction(4, 100), Fraction(8, 100)], True)
+    assert ffmpeg_output.parse_packet_times("#tb 0: 1/100\n") is None
     assert ffmpeg_output.parse_packet_times("") is None
+
+
+def test_packets_without_a_presentation_time_have_their_decoding_time() -> None:
+    none = -(1 << 63)
+    text = f"#tb 0: 1/25\n0, 0, {none}, 1, 10, 0x1\n0, 1, {none}, 1, 10, 0x2, F=0x0\n0, 2, 2, 1, 10, 0x3, F=0x0\n"
+    assert ffmpeg_output.parse_packet_times(text) == ([Fraction(0), Fraction(1, 25), Fraction(2, 25)], False)
+    without = f"#tb 0: 1/25\n0, {none}, {none}, 1, 10, 0x1\n0, NOPTS, NOPTS, 1, 10, 0x1\n"
+    assert ffmpeg_output.parse_packet_times(without) is None
+    assert len(ffmpeg_output.shown_packets(without)) == 2
+
+
+def test_packets_that_an_edit_list_hides_and_empty_packets_show_no_frame() -> None:
+    text = (
+        "#tb 0: 1/25\n0, -1, -1, 1, 9, 0x1, F=0x5\n0, 0, 0, 1, 9, 0x2\n0, 1, 1, 1, 0, 0x0, F=0x0\n0, 2, 2, 1, 9, 0x3\n"
+    )
+    assert ffmpeg_output.parse_packet_times(text) == ([Fraction(0), Fraction(2, 25)], True)
+
+
+def test_pauses_are_jumps_of_the_clock_between_packets_of_audio() -> None:
+    text = (
+        "#tb 0: 1/1000\n0, 0, 0, 20, 9, 0x1\n0, 20, 20, 20, 9, 0x2\n0, 500, 500, 20, 9, 0x3\n0, 521, 521, 20, 9, 0x4\n"
+    )
+    assert ffmpeg_output.parse_pauses(text, Fraction(1, 10)) == Fraction(460, 1000)
+    assert ffmpeg_output.parse_pauses("", Fraction(1, 10)) == 0
+
+
+def test_the_formats_of_audio_are_listed_at_its_start_and_after_each_change() -> None:
+    stderr = """[Parsed_ashowinfo_1 @ 0x1] n:0 pts:0 fmt:flt channels:1 chlayout:mono rate:24000 nb_samples:320
+[Parsed_ashowinfo_1 @ 0x2] n:0 pts:9 pts_time:2 fmt:fltp channels:10 chlayout:0 channels rate:44100 nb_samples:320
+[Parsed_ashowinfo_1 @ 0x3] n:0 pts:9 pts_time:3 fmt:fltp channels:6 chlayout:5.1(side) rate:48000 nb_samples:320
+"""
+    assert ffmpeg_output.parse_formats(stderr) == [(1, "mono", 24000), (10, "", 44100), (6, "5.1(side)", 48000)]
 
 
 def test_the_aspect_of_pixels_that_are_not_square_is_written() -> None:
