@@ -37,4 +37,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 1000:1000
+# what was removed from the packages is not missed
+RUN python -c "import nncf, onnxruntime, openvino, tensorflow, tf2onnx, torch, export.cli" && rm -rf /tmp/numba
 ENTRYPOINT ["bash", "export.sh"]

@@ -38,6 +38,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     AVATAR_CACHE_DIR=/var/lib/avatar/cache \
     AVATAR_WORK_DIR=/var/lib/avatar/work
 USER 1000:1000
+RUN python -c "import gateway.app; from avatar.media.ffmpeg import executable; print(executable())"
 WORKDIR /var/lib/avatar
 EXPOSE 16000
 # the gateway stops gracefully: running jobs get AVATAR_SHUTDOWN_GRACE seconds

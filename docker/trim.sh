@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$1"
 find . -type d -name tests -prune -exec rm -rf {} +
-rm -rf torch/{test,include,bin,share} tensorflow/include onnx/backend/test openvino/include
+rm -rf torch/{test,include,share} tensorflow/include onnx/backend/test openvino/include
+find torch/bin -type f ! -name torch_shm_manager -delete 2> /dev/null || true

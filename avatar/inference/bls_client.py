@@ -138,7 +138,7 @@ class BlsInferenceClient:
             preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
         )
         try:
-            # not async_exec: up to Triton 24.10 it may free its response too early (python_backend, pull request 439)
+            # not async_exec: before Triton 26.07 it may free its response too early (python_backend, pull request 439)
             response = request.exec()
         except pb.TritonModelException as error:  # the request did not reach the model
             raise Unavailable(f"{model.name} cannot be reached") from error

@@ -17,7 +17,7 @@ from lipsync.tensors import Model, Tensor
 from ..checkpoints.provenance import Provenance
 from ..errors import ExportError
 
-# The onnxruntime in nvcr.io/nvidia/tritonserver:24.10-py3 (1.19) reads files up to these versions.
+# onnxruntime 1.19, of Triton 24.10, reads files up to these versions; the container's (26.11) reads newer ones, too.
 NEWEST_OPSET, NEWEST_IR = 21, 10
 
 _TYPES = {

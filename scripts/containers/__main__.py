@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -56,6 +57,8 @@ def main() -> int:
     wanted = [trial for trial in TRIALS if not options.trials or trial.__name__ in options.trials]
     options.work.mkdir(parents=True, exist_ok=True)
     rows: list[tuple[str, str, float, str]] = []
+    for number in (signal.SIGINT, signal.SIGTERM):  # so that the engine is stopped
+        signal.signal(number, signal.default_int_handler)
     engine = Engine(options.work)
     try:
         require_root_on_debian()
@@ -97,6 +100,8 @@ def _run_all(
             verdict, seen = "FAIL", str(error) if isinstance(error, Failed) else traceback.format_exc()
         rows.append((name, verdict, time.monotonic() - begin, seen))
         say(f"  {verdict}: {seen}")
+        if verdict == "FAIL" and trial is serving_trials.everything_comes_up:
+            break  # the rest would only fail, too
     deployment.try_compose("down", "-t", "45", "--volumes")
     return all(verdict == "pass" for _, verdict, _, _ in rows)
 
