@@ -66,6 +66,8 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
         f"--grpc-restricted-protocol={admin}:avatar-token={token}",
         f"--http-restricted-api={admin}:avatar-token={token}",
     ]
+    if version >= FLOOR:  # the wheel's build of 24.10 does not know them
+        argv += ["--allow-vertex-ai=false", "--allow-sagemaker=false"]
     if version >= RESPONSE_POOL:
         argv.append(f"--grpc-max-response-pool-size={MAX_UNREAD}")
     if version >= CLIENT_SHARED_MEMORY and environ.get("AVATAR_TRITON_SHARED_MEMORY") == "auto":

@@ -46,7 +46,7 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, pr
         "version": __version__,
     }
     with warnings.catch_warnings(), torch.no_grad():
-        # PyTorch deprecates TorchScript. NVIDIA's pytorch backend also reads AOTInductor packages since 26.03, but those
+        # PyTorch deprecates TorchScript. Since 26.03 NVIDIA's pytorch backend also reads AOTInductor packages, but those
         # fix the names of the tensors, and Triton 24.10 does not know them.
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(folded, inputs, check_trace=False)  # type: ignore[no-untyped-call]
