@@ -46,8 +46,8 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, pr
         "version": __version__,
     }
     with warnings.catch_warnings(), torch.no_grad():
-        # PyTorch deprecates TorchScript. Since 26.03 NVIDIA's pytorch backend also reads AOTInductor packages, but those
-        # fix the names of the tensors, and Triton 24.10 does not know them.
+        # PyTorch deprecates TorchScript. Since 26.03 NVIDIA's pytorch backend reads AOTInductor packages, too, but
+        # those fix the names of the tensors, and Triton 24.10 does not know them.
         warnings.simplefilter("ignore", DeprecationWarning)
         traced = torch.jit.trace(folded, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, path, _extra_files={NOTES: json.dumps(notes)})

@@ -30,7 +30,9 @@ def test_http_is_for_the_container_itself_and_the_side_doors_need_the_token(vers
         assert given[flag] == "shared-memory,model-repository,trace,logging:avatar-token=secret"
 
 
-@pytest.mark.parametrize(("version", "known"), [("24.10", 0), ("25.02", 0), ("25.03", 1), ("26.03", 1), ("26.04", 2), ("26.11", 2)])
+@pytest.mark.parametrize(
+    ("version", "known"), [("24.10", 0), ("25.02", 0), ("25.03", 1), ("26.03", 1), ("26.04", 2), ("26.11", 2)]
+)
 def test_a_server_gets_the_flags_that_its_version_knows(version: str, known: int) -> None:
     given = flags(version, AVATAR_TRITON_SHARED_MEMORY="auto")
     assert ("allow-vertex-ai" in given) == ("allow-sagemaker" in given) == (version >= "26.06")
