@@ -67,21 +67,21 @@ if ! pip freeze 2>/dev/null | grep -qE "^${torch//./\\.}(\+|$)"; then
         ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} "$torch" 2> >(grep -vE '^WARNING: (Location|Retrying)' >&2)
 fi
 
-# uv installs in a quarter of a minute what takes pip two minutes. It does not read pip's configuration, so the package
-# indexes and certificates that are configured for pip are passed on. Where uv fails, pip does the same.
+# uv installs in a quarter of a minute what takes pip two minutes. It does not read pip's configuration, so pip's main
+# index and certificates are passed on. Its other indexes are not: uv would take a wheel from one of them even if the main
+# index has a more specific wheel of the same version. Where uv fails, for example because a package is only there, pip
+# installs the lock.
 configured() { # NAME: pip's setting from the environment, otherwise from its files
     local variable=PIP_${1^^}
     variable=${variable//-/_}
     printf '%s' "${!variable-$(pip config get "global.$1" 2>/dev/null || true)}"
 }
 uv() {
-    local name value settings=(UV_INDEX_STRATEGY=unsafe-best-match VIRTUAL_ENV="$VENV")
+    local name value settings=(VIRTUAL_ENV="$VENV")
     while read -r name value; do
         value=$(configured "$value")
         if [ -n "$value" ]; then settings+=("$name=${value//$'\n'/ }"); fi
     done <<< "UV_DEFAULT_INDEX index-url
-UV_EXTRA_INDEX_URL extra-index-url
-UV_FIND_LINKS find-links
 SSL_CERT_FILE cert
 UV_HTTP_TIMEOUT timeout"
     env "${settings[@]}" "$VENV/bin/uv" "$@"
