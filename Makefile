@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images dist bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images test-containers sbom dist bench perf stand-ins lock clean
 
 PYTHON ?=
 VENV := .venv
@@ -31,7 +31,7 @@ test: $(STAMP)  ## the test suite, live Triton included, on two workers; TESTS=p
 test-fast: $(STAMP)  ## the part without Triton and exports: two minutes
 	@$(PY) -m pytest -m "not (slow or live or exports)" -n $(WORKERS) --dist loadgroup $(FAST_TESTS)
 
-test-pythons:  ## the fast part on every other Python that is found (3.12, 3.13), each in an environment of its own
+test-pythons:  ## the fast part on every other Python that is found (3.12, 3.13), and on 3.12, that of NVIDIA's image, every model live
 	@bash scripts/test_pythons.sh
 
 test-long: $(STAMP)  ## what takes minutes: int8 exports, ten-minute clips, 200 streams (about 40 minutes)
@@ -55,7 +55,8 @@ check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs 
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m mypy
-	@$(PY) -m mypy --python-version 3.10 --follow-imports silent --exclude grpc_client.py lipsync avatar client/avatar_client embedded/backends/openvino/model.py  # NVIDIA's image, and callers
+	@$(PY) -m mypy --python-version 3.10 --follow-imports silent client/avatar_client  # callers
+	@$(PY) -m mypy --python-version 3.12 --follow-imports silent lipsync avatar embedded embedded/backends/openvino/model.py  # NVIDIA's image
 	@$(VENV)/bin/typos
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -71,7 +72,15 @@ docs-build: $(STAMP)  ## the documentation site into build/site, every warning a
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # not --quiet: that hides the warnings that have to fail
 
 images:  ## the three Docker images, by docker compose
-	@docker compose --profile gpu build
+	@AVATAR_REVISION=$$(git rev-parse HEAD) docker compose --profile gpu build
+
+test-containers: $(STAMP)  ## build, run, break and restart the containers with a Docker of its own (root, Debian, 20 GB, 20 minutes)
+	@$(PY) -m scripts.containers $(CONTAINERS)
+
+sbom: $(STAMP)  ## bills of materials (CycloneDX) of the images' Python packages, into build/sbom
+	@test -x build/sbom-tool/bin/cyclonedx-py || { $(PY) -m venv build/sbom-tool \
+		&& build/sbom-tool/bin/python -m pip install --quiet --constraint requirements.lock --requirement scripts/sbom-requirements.txt; }
+	@$(PY) -m scripts.sbom build/sbom-tool/bin/cyclonedx-py build/sbom
 
 dist: $(STAMP)  ## wheels and source distributions of the service and of the client, into dist/
 	@rm -rf dist
