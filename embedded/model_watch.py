@@ -21,6 +21,8 @@ STOPPED_SECONDS = 1.0  # after 1.5 s Triton itself crashes at the next call (tri
 SERVER_STOPPED_SECONDS = 8.0
 
 CALL_EVERY_SECONDS = 5.0  # if the model finished no other request in the meantime
+IDLE_ROUNDS = 12  # of these pauses without other requests, after which the model counts as idle
+IDLE_CALL_ROUNDS = 6  # an idle model is called in every sixth of them only: a network takes a tenth of a second
 HUNG_SECONDS = 8.0  # without an answer and without CPU time
 IDLE_CPU_SECONDS = 0.05  # CPU time in HUNG_SECONDS that does not count as work: threads of the runtime wake up
 BUSY_SECONDS = 120.0  # without an answer or any other finished request, with CPU time; the time limit of a call
@@ -110,6 +112,7 @@ class ModelProbe:
         self.model = model
         self._call, self._finished, self._processes, self._clock = call, finished, processes, clock
         self._before: int | None = None  # finished requests when the last call was made
+        self._quiet = 0  # rounds without other requests
         self._sent: float | None = None  # when the call was made that is not answered yet
         self._cpu, self._worked = 0.0, 0.0  # CPU time, and when it was that much
         self._resumed = 0.0  # when this process ran again after a pause
@@ -120,7 +123,10 @@ class ModelProbe:
         """Make one call and wait for its outcome, unless the model has finished other requests since the last one."""
         count = self._finished(self.model)
         if count is not None and self._before is not None and count > self._before:
-            self._before = count
+            self._before, self._quiet = count, 0
+            return
+        self._quiet += 1
+        if self._quiet > IDLE_ROUNDS and self._quiet % IDLE_CALL_ROUNDS:
             return
         self._before = count
         self._cpu = self._processes.cpu_seconds(self.model) or 0.0

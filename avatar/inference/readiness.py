@@ -15,7 +15,7 @@ import numpy as np
 from lipsync import tensors
 from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
-from lipsync.tensors import FACE_SIZE, Model, Tensor
+from lipsync.tensors import Model, Tensor
 
 from ..errors import AvatarError, Unavailable
 
@@ -41,9 +41,9 @@ PARTS = {
     tensors.LIPSYNC_GAN.name: (tensors.FACE_CROP, tensors.WAV2LIP_GAN),
 }
 
-_SIDE = 128  # pixels of the tiny image; the detector's deepest layer has a stride of that
+_SIDE = 64  # pixels of the tiny image
 _TINY_SHAPES = {"audio": (3200,), "frames": (1, _SIDE, _SIDE, 3), "image": (_SIDE, _SIDE, 3)}
-_TINY_VALUES = {"fps": np.array([25.0]), "boxes": np.array([[0, 0, FACE_SIZE, FACE_SIZE]], np.int32)}
+_TINY_VALUES = {"fps": np.array([25.0]), "boxes": np.array([[0, 0, _SIDE, _SIDE]], np.int32)}
 
 _LOST = re.compile(r"Stub process '(?P<model>[^']+?)_\d+_\d+' is not healthy")
 

@@ -193,6 +193,28 @@ def test_no_call_is_made_to_a_model_that_finishes_requests_anyway() -> None:
     assert len(called) == 3  # at 0, then at 1 where no other request came, then where 9 stays
 
 
+def test_an_idle_model_is_called_rarely_until_requests_come_again() -> None:
+    machine = Machine()
+    called: list[str] = []
+
+    def call(model: str, timeout: float) -> Outcome:
+        called.append(model)
+        machine.finished = (machine.finished or 0) + 1
+        return Outcome.ANSWERED
+
+    probe = ModelProbe("wav2lip", call, lambda model: machine.finished, machine.processes())
+    for _ in range(model_watch.IDLE_ROUNDS):
+        probe.call()
+    assert len(called) == model_watch.IDLE_ROUNDS
+    for _ in range(10 * model_watch.IDLE_CALL_ROUNDS):
+        probe.call()
+    assert len(called) == model_watch.IDLE_ROUNDS + 10
+    machine.finished = (machine.finished or 0) + 5
+    for _ in range(3):
+        probe.call()
+    assert len(called) == model_watch.IDLE_ROUNDS + 12
+
+
 @pytest.mark.parametrize(
     ("outcomes", "error"),
     [
