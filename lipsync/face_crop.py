@@ -74,8 +74,8 @@ def _count(frames: Images, boxes: Boxes, count: int | None) -> int:
     if count is None:
         count = max(len(frames), len(boxes))
     for name, have in (("frames", len(frames)), ("boxes", len(boxes))):
-        if have not in (1, count):
-            raise InvalidInput(f"{name}: 1 or {count} expected, got {have}")
+        if not have or have not in (1, count):
+            raise InvalidInput(f"{name}: {f'1 or {count}' if count > 1 else '1'} expected, got {have}")
     check(boxes, frames.shape[2], frames.shape[1])
     return count
 

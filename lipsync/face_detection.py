@@ -74,20 +74,21 @@ def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
     kept_boxes = np.zeros((len(boxes), FACES, 4), np.float32)
     kept_scores = np.zeros((len(boxes), FACES), np.float32)
     for n, (image_boxes, image_scores) in enumerate(zip(boxes, scores, strict=True)):
-        keep = _suppress_one(image_boxes, image_scores)[:FACES]
+        keep = _suppress_one(image_boxes, image_scores)
         kept_boxes[n, : len(keep)] = image_boxes[keep]
         kept_scores[n, : len(keep)] = image_scores[keep]
     return kept_boxes, kept_scores
 
 
 def _suppress_one(boxes: Floats, scores: Floats) -> list[int]:
+    """Return the indices of the faces of one image that are kept, best first, at most FACES."""
     x1, y1, x2, y2 = boxes.T
     areas = (x2 - x1 + 1) * (y2 - y1 + 1)
     order = np.argsort(-scores, kind="stable")
     # a candidate between the two thresholds could only suppress others that are not kept either
     order = order[scores[order] > FACE_SCORE]
     keep: list[int] = []
-    while order.size:
+    while order.size and len(keep) < FACES:
         best, rest = order[0], order[1:]
         keep.append(int(best))
         width = np.minimum(x2[best], x2[rest]) - np.maximum(x1[best], x1[rest]) + 1

@@ -27,6 +27,9 @@ PEAK = 4.0  # the result lies in ±PEAK
 
 MAX_SAMPLE = np.float32(1e30)  # larger values would be infinite in the spectrum
 
+# Columns that are computed at once, half a minute: the spectrum of longer speech would take 40 bytes per sample.
+BLOCK_COLUMNS = 30 * MEL_STEPS_PER_SECOND
+
 MIN_SAMPLES = N_FFT  # one whole column; librosa warns of anything shorter
 
 
@@ -46,10 +49,24 @@ def mel_spectrogram(audio: Floats) -> Floats:
     Raises:
         InvalidInput: `audio` is not one-dimensional, or shorter than 800 samples (50 ms).
     """
-    import librosa
-
     if audio.ndim != 1 or audio.size < MIN_SAMPLES:
         raise InvalidInput(f"audio: FP32 [n] with n >= {MIN_SAMPLES} samples expected, got {list(audio.shape)}")
+    count = audio.size // HOP_LENGTH + 1
+    mel = np.empty((MEL_BANDS, count), np.float32)
+    for first in range(0, count, BLOCK_COLUMNS):
+        after = min(first + BLOCK_COLUMNS, count)
+        # A block has all samples of its columns. The STFT reflects both of its ends: at the start of a later block this
+        # spoils columns that are discarded, and its end is where the last column ends, or the speech does.
+        low = max(0, first - N_FFT // HOP_LENGTH)
+        end = audio.size if after == count else (after - 1) * HOP_LENGTH + N_FFT // 2
+        mel[:, first:after] = _block(audio[low * HOP_LENGTH : end])[:, first - low : after - low]
+    return mel
+
+
+def _block(audio: Floats) -> Floats:
+    """Compute the columns FP32 [80,n] of a part of the speech."""
+    import librosa
+
     sound = np.nan_to_num(audio.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(-MAX_SAMPLE, MAX_SAMPLE)
     emphasized = np.concatenate((sound[:1], sound[1:] - np.float32(PRE_EMPHASIS) * sound[:-1]))
     spectrum = librosa.stft(emphasized, n_fft=N_FFT, hop_length=HOP_LENGTH, win_length=N_FFT, pad_mode="reflect")

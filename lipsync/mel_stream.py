@@ -12,8 +12,8 @@ import numpy as np
 
 from .arrays import Floats
 from .errors import InvalidInput
-from .mel import HOP_LENGTH, MEL_STEPS_PER_SECOND, N_FFT, PEAK, SAMPLE_RATE, mel_spectrogram
-from .mel_windows import window_starts
+from .mel import HOP_LENGTH, N_FFT, PEAK, SAMPLE_RATE, mel_spectrogram
+from .mel_windows import columns_per_frame
 from .tensors import MEL_BANDS, WINDOW_COLUMNS
 
 # A column is centered: it takes this many samples before its own position, and as many from there on.
@@ -28,7 +28,7 @@ LATENCY = LOOKAHEAD / SAMPLE_RATE
 # which the STFT reflects; pre-emphasis takes one sample more. (The first weight of a Hann window is 0, so one column
 # less would suffice; nothing here relies on that.)
 CONTEXT_COLUMNS = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
-# Samples that are processed at once, half a minute: the spectrum of a longer piece would take much memory.
+# Samples that are taken at once, half a minute, so that a long piece is not held twice.
 BLOCK_SAMPLES = 30 * SAMPLE_RATE
 
 
@@ -48,10 +48,7 @@ class MelStream:
     """
 
     def __init__(self, fps: float) -> None:
-        window_starts(WINDOW_COLUMNS, fps)  # raises for an invalid rate
-        self._step = MEL_STEPS_PER_SECOND / float(fps)
-        if not math.isfinite(self._step):
-            raise InvalidInput(f"fps: too small a number, {fps}")
+        self._step = columns_per_frame(fps)
         self._frames = self._samples = 0
         self._ended = False
         self._sound = np.empty(0, np.float32)  # samples from `_from` on

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .. import limits
 from ..arrays import Array
 from ..errors import InvalidInput
 from .pb_utils import InferenceRequest, InferenceResponse, PbUtils
@@ -102,6 +103,8 @@ class BatchExecutor:
         if self._config.batched and len(requests) > 1:
             try:
                 return self._execute_batch(requests)
+            except InvalidInput:
+                pass  # each caller gets its own answer below
             except Exception as error:
                 self._pb.Logger.log_warn(
                     f"{self._config.name}: a batch of {len(requests)} requests failed, running each alone: {error}"
@@ -109,7 +112,7 @@ class BatchExecutor:
         return [self._execute_one(request) for request in requests]
 
     def _execute_batch(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
-        inputs = [_arrays(request) for request in requests]
+        inputs = [self._inputs(request) for request in requests]
         names = self._config.inputs
         feeds = {name: np.concatenate([arrays[name] for arrays in inputs]) for name in names}
         requested = [set(request.requested_output_names()) for request in requests]
@@ -123,7 +126,7 @@ class BatchExecutor:
 
     def _execute_one(self, request: InferenceRequest) -> InferenceResponse:
         try:
-            return self._response(self._run(set(request.requested_output_names()), _arrays(request)))
+            return self._response(self._run(set(request.requested_output_names()), self._inputs(request)))
         except Exception as error:
             return error_response(self._pb, self._config.name, error)
 
@@ -134,9 +137,6 @@ class BatchExecutor:
         so four 4K frames of four callers in one batch would need 20 GB.
         """
         names = [name for name in self._config.outputs if name in requested]
-        missing = [name for name in self._config.inputs if name not in feeds]
-        if missing:
-            raise InvalidInput(f"{missing[0]}: missing")
         large = sum(array.nbytes for array in feeds.values()) > LARGE_BYTES
         rows = len(feeds[self._config.inputs[0]]) if large and self._config.batched else 1
         if rows == 1:
@@ -145,9 +145,14 @@ class BatchExecutor:
         runs = [self._runtime.run(names, each, large=True) for each in row_feeds]
         return {name: np.concatenate(parts) for name, parts in zip(names, zip(*runs, strict=True), strict=True)}
 
+    def _inputs(self, request: InferenceRequest) -> dict[str, Array]:
+        """Return the inputs by name. Raises InvalidInput for one that is missing or over a limit of the model."""
+        arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        missing = [name for name in self._config.inputs if name not in arrays]
+        if missing:
+            raise InvalidInput(f"{missing[0]}: missing")
+        limits.check(self._config.name, arrays)
+        return arrays
+
     def _response(self, outputs: Mapping[str, Array]) -> InferenceResponse:
         return self._pb.InferenceResponse([self._pb.Tensor(name, array) for name, array in outputs.items()])
-
-
-def _arrays(request: InferenceRequest) -> dict[str, Array]:
-    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}

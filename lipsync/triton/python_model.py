@@ -1,4 +1,4 @@
-"""What the Triton Python models share: requests to arrays, one call, arrays to responses.
+"""What the Triton Python models share: requests to arrays within the limits, one call, arrays to responses.
 
 Nothing of Triton is imported here: each model passes on `pb_utils`, as `lipsync.triton.pb_utils` describes it.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .. import limits
 from ..arrays import Array
 from ..errors import InvalidInput
 from ..tensors import Model, Tensor
@@ -33,7 +34,9 @@ class PythonModel:
 
     def _execute_one(self, request: InferenceRequest) -> InferenceResponse:
         try:
-            outputs = self._compute(*(self._input(request, tensor) for tensor in self._model.inputs))
+            inputs = {tensor.name: self._input(request, tensor) for tensor in self._model.inputs}
+            limits.check(self._model.name, {name: array for name, array in inputs.items() if array is not None})
+            outputs = self._compute(*inputs.values())
         except Exception as error:
             return error_response(self._pb, self._model.name, error)
         arrays = outputs if isinstance(outputs, tuple) else (outputs,)

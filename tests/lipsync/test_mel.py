@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipsync import mel
 from lipsync.errors import InvalidInput
 from lipsync.mel import mel_spectrogram
 
@@ -14,9 +15,9 @@ def recorded(golden: Path) -> dict[str, np.ndarray]:
 
 
 def test_the_mel_of_speech_equals_that_of_the_original(recorded: dict[str, np.ndarray]) -> None:
-    mel = mel_spectrogram(recorded["wav"])
-    assert mel.dtype == np.float32
-    np.testing.assert_allclose(mel, recorded["mel"], atol=1e-3)
+    spectrogram = mel_spectrogram(recorded["wav"])
+    assert spectrogram.dtype == np.float32
+    np.testing.assert_allclose(spectrogram, recorded["mel"], atol=1e-3)
 
 
 def test_the_mel_of_silence_equals_that_of_the_original(recorded: dict[str, np.ndarray]) -> None:
@@ -41,3 +42,11 @@ def test_there_is_one_column_per_200_samples() -> None:
 def test_audio_that_is_too_short_or_not_mono_is_rejected_by_name(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInput, match=r"^audio: "):
         mel_spectrogram(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("samples", [15, 16, 17, 199, 200, 201, 399, 400, 600, 799, 480_000])
+def test_long_speech_is_computed_in_blocks_with_the_same_result(monkeypatch: pytest.MonkeyPatch, samples: int) -> None:
+    speech = (np.random.default_rng(0).standard_normal(480_000 + samples) * 0.1).astype(np.float32)
+    blocks = mel_spectrogram(speech)
+    monkeypatch.setattr(mel, "BLOCK_COLUMNS", speech.size)
+    np.testing.assert_array_equal(blocks.view(np.uint32), mel_spectrogram(speech).view(np.uint32))

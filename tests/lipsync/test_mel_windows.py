@@ -30,10 +30,11 @@ def test_window_starts_follow_the_rule_of_the_original(columns: int, fps: float)
     assert window_starts(columns, fps).tolist() == expected
 
 
-def test_each_window_holds_its_own_columns() -> None:
-    mel = np.arange(80 * 40, dtype=np.float32).reshape(80, 40)
-    windows = mel_windows(mel, 25.0)
-    starts = window_starts(40, 25.0)
+@pytest.mark.parametrize("fps", [1e-300, 25.0, 1000.0])
+def test_each_window_holds_its_own_columns(fps: float) -> None:
+    mel = np.arange(80 * 200, dtype=np.float32).reshape(80, 200)
+    windows = mel_windows(mel, fps)
+    starts = window_starts(200, fps)
     assert windows.shape == (len(starts), 80, 16)
     for window, start in zip(windows, starts, strict=True):
         np.testing.assert_array_equal(window, mel[:, start : start + 16])
@@ -43,6 +44,10 @@ def test_each_window_holds_its_own_columns() -> None:
 def test_a_frame_rate_that_is_not_a_positive_number_is_rejected(fps: float) -> None:
     with pytest.raises(InvalidInput, match=r"^fps: "):
         window_starts(100, fps)
+
+
+def test_a_rate_of_almost_no_frames_has_a_first_and_a_last_window() -> None:
+    assert window_starts(100, 1e-300).tolist() == [0, 84]
 
 
 def test_audio_shorter_than_a_window_is_rejected() -> None:
