@@ -17,7 +17,7 @@ from .errors import InvalidInput
 # Version of this table. The first number changes if a change breaks callers (another name, type or shape, a new
 # required input), the second if something optional is added. The configuration of every model contains it as the
 # parameter `api_version`. A test compares the table with what was published under its version.
-API_VERSION = "1.0"
+API_VERSION = "1.1"
 API_VERSION_PARAMETER = "api_version"
 
 DataType = Literal["BYTES", "UINT8", "INT16", "INT32", "FP32", "FP64"]
@@ -230,6 +230,7 @@ OPTIONS = (
     "background_edge",
     "background_video",
 )
+SESSION_TOKEN, RECEIVED = "token", "received"  # inputs of `live`
 NOT_LIVE = frozenset({"quality", "background_video"})  # there is no encoder, and no time
 LIVE_SAMPLES = (320, 480_000)  # samples per request, 20 ms to 30 s; the last request of a session may have fewer
 SEQUENCE_IDLE_SECONDS = 10  # a session without a request for this time is ended; in a pause, callers send silence
@@ -293,6 +294,19 @@ LIVE = Model(
         _text("format", "with the first request, the format of the frames: `bgr` (the default), `jpeg` or `mouth`"),
         *_AVATAR_OPTIONS,
         *_choices(NOT_LIVE),
+        _text(
+            SESSION_TOKEN,
+            "with each request after the first: the token that `session` contains; with a first request, an empty text "
+            "protects the session from its start",
+        ),
+        Tensor(
+            RECEIVED,
+            "INT32",
+            (1,),
+            "the `index` of the last frame that the caller has read, -1 for none; such a session is not taken for one "
+            "whose caller does not read",
+            True,
+        ),
     ),
     (
         Tensor("session", "BYTES", (1,), "the first response: a JSON object"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,12 +16,12 @@ import numpy as np
 from lipsync import tensors
 from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE, mel_spectrogram
-from lipsync.tensors import FACE_FILE, SEQUENCE_IDLE_SECONDS
+from lipsync.tensors import SEQUENCE_IDLE_SECONDS
 from lipsync.triton.cpu import use_one_blas_thread
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
 from ..context import JobContext, RequestLogger, log_failure
-from ..errors import AvatarError, Busy, ClientError, InvalidField, TooLarge, Unavailable
+from ..errors import AvatarError, InvalidField, ShuttingDown
 from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
 from ..request import Background
@@ -30,14 +29,18 @@ from ..resources.cache import open_cache
 from ..resources.workspace import Workspace
 from ..settings import MIB, LiveSettings, load, warn_of_old_names
 from .inputs import open_workspace, write_form
+from .live_access import SessionAccess
 from .live_avatar import FORMATS, LiveAvatar, prepare
-from .live_session import NO_SESSION, LiveSession
+from .live_sequences import SequenceTable
+from .live_session import LiveSession
+from .live_sessions import LiveSessions
 from .request import StreamRequest
 from .runner import RequestRunner
 from .triton_log import log_to_triton
 
 logger = logging.getLogger("avatar")
 
+SWEEP_SECONDS = 0.5  # Triton forgets a sequence 3 s after its last request (`export.triton_config.runtimes`)
 CANCEL_POLL_SECONDS = 1.0  # where many requests wait, checking each of them more often would cost more than it saves
 
 
@@ -55,9 +58,11 @@ class LiveModel:
         warn_of_old_names(LiveSettings, logger)
         mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa is imported and compiles in its first call
         use_one_blas_thread()  # after it, because it limits the libraries that are loaded
-        self._sessions: dict[int | str, LiveSession] = {}
+        self._sessions = LiveSessions(self._settings)
+        self._table = SequenceTable(pb_utils)
         self._runner = RequestRunner(pb_utils, tensors.LIVE, CANCEL_POLL_SECONDS)
-        self._models = BlsInferenceClient(pb_utils, Path(args["model_repository"]).parent)
+        repository = Path(args["model_repository"]).parent
+        self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
         self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._runner.loop)
@@ -70,36 +75,56 @@ class LiveModel:
         """End all sessions and remove all files."""
         self._sweeper.cancel()
         self._runner.close()
-        self._sessions.clear()
+        self._table.close()
         self._workspace.close()
 
     async def _serve(self, request: StreamRequest) -> None:
-        session = self._admit(request) if request.is_start else self._find(request)
+        if self._table.is_own(request):
+            self._sessions.track_own(request)
+            if request.is_end:  # a session may have been started while this was under way
+                await self._enter_again(request)
+            return
+        self._sessions.track(request)
+        if refusal := self._sessions.refusal(request):
+            if request.is_end:
+                await self._enter_again(request)
+            if refusal.after:
+                await refusal.after.ended.wait()
+            if refusal.is_known:
+                await request.fail(refusal.error)
+                return
+            raise refusal.error
+        session = self._admit(request) if request.is_start else self._sessions.running[request.sequence]
         try:
             await session.push(request, self._prepare if request.is_start else None)
-        except (InvalidField, InvalidInput):
+        except (InvalidField, InvalidInput) as error:
             if request.is_start or request.is_end:
-                self._drop(session)
+                self._sessions.end(session, error if request.is_start else None, request)
             raise
-        except BaseException as error:  # the caller disconnected, or something is broken: nothing can follow
-            self._drop(session, error if isinstance(error, Unavailable) else None)
+        except Exception as error:  # something is broken, or the session has ended: nothing can follow
+            self._sessions.end(session, error, request)
+            if session.cause not in (None, request):
+                await session.cause.ended.wait()
             raise
-
-    def _find(self, request: StreamRequest) -> LiveSession:
-        session = self._sessions.get(request.sequence)
-        if session is None:
-            raise ClientError(NO_SESSION)
-        return session
+        except asyncio.CancelledError:  # the caller disconnected
+            self._sessions.end(session)
+            raise
 
     def _admit(self, request: StreamRequest) -> LiveSession:
-        """Make a session; one with the same id is closed. Raises Busy at the limit of sessions."""
-        if old := self._sessions.pop(request.sequence, None):
-            old.close()
-        if len(self._sessions) >= self._settings.live_sessions:
-            raise Busy(f"limit of {self._settings.live_sessions} live sessions reached; try again later")
-        session = LiveSession(request.id, self._models, self._settings, self._forget)
-        self._sessions[request.sequence] = session
-        return session
+        """Make a session. Raises Busy at the limit of sessions."""
+        required = self._settings.live_require_token or tensors.SESSION_TOKEN in request.inputs
+
+        def make() -> LiveSession:
+            access = SessionAccess(required=required)
+            return LiveSession(request.id, access, self._models, self._settings, self._sessions.finished)
+
+        return self._sessions.admit(request, make)
+
+    async def _enter_again(self, request: StreamRequest) -> None:
+        """Undo in Triton's table what an END has done that was not the caller's."""
+        session = self._sessions.running.get(request.sequence)
+        if session and not await self._table.enter(request.sequence):
+            self._sessions.end(session)
 
     async def _prepare(self, request: StreamRequest, session: LiveSession) -> LiveAvatar:
         """Prepare the avatar that a session's first request describes."""
@@ -113,45 +138,42 @@ class LiveModel:
             log = RequestLogger(request.id)
             job = JobContext(self._models, log, avatar_request.options, avatar_request.limits, cache=self._cache)
             try:
-                return await prepare(avatar_request, job, frame_format, lambda size: self._reserve(session, size))
+                return await prepare(
+                    avatar_request, job, frame_format, lambda size: self._sessions.reserve(session, size)
+                )
             except AvatarError as error:
                 log_failure(error, job.log)
                 raise
 
-    def _reserve(self, session: LiveSession, size: int) -> None:
-        """Reserve memory for a session's avatar.
-
-        Raises:
-            TooLarge: more than all sessions together may have.
-            Busy: other sessions have reserved too much of it.
-        """
-        budget = self._settings.live_memory_mib * MIB
-        if size > budget:
-            sizes = f"its frames take {size >> 20} MiB, at most {budget >> 20} are allowed"
-            raise TooLarge(f"{FACE_FILE}: too large for a live session: {sizes}; send fewer frames, or set max_height")
-        if size + sum(other.size for other in self._sessions.values()) > budget:
-            raise Busy("other live sessions take the memory that this avatar needs; try again later")
-        session.size = size
-
-    def _drop(self, session: LiveSession, reason: Exception | None = None) -> None:
-        self._forget(session)
-        session.close(reason)
-
-    def _forget(self, session: LiveSession) -> None:
-        for sequence, known in tuple(self._sessions.items()):
-            if known is session:
-                del self._sessions[sequence]
-
     async def _sweep(self) -> None:
-        """Close sessions that have been idle for too long: their clients are gone."""
+        """Close the sessions whose callers are gone or do not read, and keep Triton's table in step."""
         while True:
-            await asyncio.sleep(1)
-            now = time.monotonic()
-            for session in tuple(self._sessions.values()):
-                if not session.in_flight and now - session.last_active > SEQUENCE_IDLE_SECONDS:
-                    extra = {"request_id": session.id}
-                    logger.info("session closed: no request for %d s", SEQUENCE_IDLE_SECONDS, extra=extra)
-                    self._drop(session)
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                if not self._sessions.is_empty:
+                    await self._sweep_once()
+            except ShuttingDown as reason:
+                self._sessions.stop(reason)  # their later requests get the reason, for as long as the process lives
+                return
+            except Exception:
+                logger.exception("the sessions cannot be checked; this is tried again")
+
+    async def _sweep_once(self) -> None:
+        for session in self._sessions.idle():
+            logger.info("session closed: no request for %d s", SEQUENCE_IDLE_SECONDS, extra=_extra(session))
+            self._sessions.end(session)
+        if unread := self._sessions.end_unread():
+            logger.warning("session closed: its responses are not read", extra=_extra(unread))
+        await asyncio.gather(*(self._keep(*each) for each in self._sessions.kept()))
+        await asyncio.gather(*(self._table.remove(sequence) for sequence in self._sessions.take_removable()))
+
+    async def _keep(self, sequence: int | str, session: LiveSession) -> None:
+        if not await self._table.keep(sequence):
+            self._sessions.end(session)
+
+
+def _extra(session: LiveSession) -> dict[str, str]:
+    return {"request_id": session.id}
 
 
 def _format(request: StreamRequest) -> str:

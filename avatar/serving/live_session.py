@@ -16,11 +16,14 @@ from lipsync.arrays import Array, Floats, Image
 from lipsync.errors import InvalidInput
 from lipsync.mel import SAMPLE_RATE
 from lipsync.mel_stream import LATENCY, MelStream
+from lipsync.tensors import RECEIVED
 
 from ..errors import Busy, ClientError, InvalidField
 from ..inference.bls_client import BlsInferenceClient
 from ..settings import MIB, LiveSettings
+from .live_access import SessionAccess, UnreadFrames
 from .live_avatar import LiveAvatar
+from .live_errors import NO_SESSION
 from .live_speech import INPUTS, read_speech, sample_count
 from .request import StreamRequest
 
@@ -29,7 +32,6 @@ logger = logging.getLogger("avatar")
 MAX_QUEUED = 1024  # requests in a session's queue, 20 s of the shortest pieces
 SAMPLES_AT_ONCE = SAMPLE_RATE  # of queued requests, worked on together; they make more frames than one generator batch
 WINDOWS_AT_ONCE = 8  # windows that are generated before the first of their frames is sent
-NO_SESSION = "no such session: it has ended, was idle for too long, or was never started"
 
 
 class PendingRequest:
@@ -68,20 +70,28 @@ class LiveSession:
 
     Attributes:
         id: names the session in log lines: the id of its first request.
+        access: who may use it.
+        output: what was sent, and how much of it the caller has acknowledged.
         size: bytes that its avatar takes in memory.
         in_flight: requests that are not completed yet.
         last_active: the time of its last request's end, by `time.monotonic`.
+        cause: the request whose error has ended the session, if one has.
+        is_contested: whether another caller has tried to start a session under the same sequence id.
     """
 
     def __init__(
         self,
         identity: str,
+        access: SessionAccess,
         models: BlsInferenceClient,
         settings: LiveSettings,
         on_finish: Callable[[LiveSession], None],
     ) -> None:
         """Make a session that is not prepared yet; `on_finish` is called before its summary is sent."""
-        self.id = identity
+        self.id, self.access = identity, access
+        self.output = UnreadFrames()
+        self.cause: StreamRequest | None = None
+        self.is_contested = False
         self.size = 0
         self.in_flight = 0
         self.last_active = time.monotonic()
@@ -104,6 +114,9 @@ class LiveSession:
             Exception: whatever it failed with; nothing can follow it.
         """
         request.check()
+        received = request.array(RECEIVED)
+        if received is not None:
+            self.output.acknowledge(int(received[0]))
         if self._queue.qsize() >= MAX_QUEUED:
             self.close()
             raise Busy(
@@ -161,7 +174,7 @@ class LiveSession:
             "stand_ins": list(avatar.stand_ins),
         }
         logger.info("session started: %s", info, extra={"request_id": self.id})
-        await request.send(session=json.dumps(info))
+        await request.send(session=json.dumps({**info, "token": self.access.token}))
         self._worker = asyncio.create_task(self._work(avatar, MelStream(float(avatar.fps))))
 
     async def _work(self, avatar: LiveAvatar, mel: MelStream) -> None:
@@ -187,7 +200,9 @@ class LiveSession:
             index = first
             for piece in pieces:
                 for _ in piece.windows:
-                    await piece.pending.request.send(index=index, **await anext(frames))
+                    outputs = await anext(frames)
+                    await piece.pending.request.send(index=index, **outputs)
+                    self.output.add(sum(array.nbytes for array in outputs.values()))
                     index += 1
                 if piece.pending.request.is_end and piece.error is None:
                     await self._finish(piece, mel.frames)

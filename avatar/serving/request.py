@@ -39,6 +39,7 @@ class StreamRequest:
         is_end: whether the request is the session's last.
         problem: what is wrong with the inputs, if anything is.
         inputs: by name; text where the tensor is text.
+        ended: set once the last response was sent.
     """
 
     def __init__(
@@ -61,15 +62,10 @@ class StreamRequest:
         self.sequence = request.correlation_id()
         self.is_start = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
         self.is_end = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
+        self.ended = asyncio.Event()
         self.problem: Exception | None = None
         self.inputs: dict[str, Array | str] = {}
-        try:
-            tensors = {tensor.name: tensor for tensor in model.inputs}
-            # Triton has rejected a request that lacks a required input, or has one that the model does not know.
-            for sent in request.inputs():
-                self.inputs[sent.name()] = _read(tensors[sent.name()], sent.as_numpy())
-        except Exception as error:
-            self.problem = error.with_traceback(None)
+        self._read_inputs(request)
 
     def check(self) -> None:
         """Raise what is wrong with the inputs: InvalidField, or whatever failed while they were read."""
@@ -103,6 +99,16 @@ class StreamRequest:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._cancel_threads, self._is_cancelled)
 
+    def _read_inputs(self, request: InferenceRequest) -> None:
+        """Copy all inputs that are valid, so that the token of an invalid request is known too."""
+        tensors = {tensor.name: tensor for tensor in self._model.inputs}
+        # Triton has rejected a request that lacks a required input, or has one that the model does not know.
+        for sent in request.inputs():
+            try:
+                self.inputs[sent.name()] = _read(tensors[sent.name()], sent.as_numpy())
+            except Exception as error:
+                self.problem = self.problem or error.with_traceback(None)
+
     def _response(self, outputs: Mapping[str, Output]) -> InferenceResponse:
         by_name = {tensor.name: tensor for tensor in self._model.outputs}
         return self._pb.InferenceResponse(
@@ -126,6 +132,7 @@ class StreamRequest:
             return
         self._ended = True
         sending = asyncio.get_running_loop().run_in_executor(self._send_threads, self._send, response, True)
+        sending.add_done_callback(lambda _: self.ended.set())
         await asyncio.shield(sending)  # the thread sends it even where this wait is cancelled
 
     def _send(self, response: InferenceResponse | None, is_last: bool) -> None:

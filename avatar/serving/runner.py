@@ -62,6 +62,8 @@ class RequestRunner:
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self.loop).result(CLOSE_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self.loop.close()
         self._send_threads.shutdown(wait=False)
         self._cancel_threads.shutdown(wait=False)
 

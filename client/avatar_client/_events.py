@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -81,6 +81,7 @@ class SessionInfo:
         frames: number of frames of the avatar: 1 for an image.
         latency: seconds of speech after a frame's own time that the server needs before it can make the frame.
         format: the format of the frames, `bgr`, `jpeg` or `mouth`.
+        token: the secret that every later request has to send; empty from a server of API 1.0.
     """
 
     fps: Fraction
@@ -89,6 +90,7 @@ class SessionInfo:
     frames: int
     latency: float
     format: str
+    token: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, data: JsonObject) -> SessionInfo:
@@ -100,6 +102,7 @@ class SessionInfo:
             frames=int(data["frames"]),
             latency=float(data["latency"]),
             format=str(data.get("format", "bgr")),
+            token=str(data.get("token", "")),
         )
 
 

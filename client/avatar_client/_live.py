@@ -21,7 +21,7 @@ from ._kserve import InferRequest, InferResponse, StreamResponse
 from ._messages import InputTensor
 from ._models import check
 from ._response_reader import ResponseReader
-from ._schema import LIVE, MIN_SAMPLES, SAMPLE_RATE
+from ._schema import LIVE, MIN_SAMPLES, RECEIVED, SAMPLE_RATE, SESSION_TOKEN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,6 +55,7 @@ class LiveSession:
         self._requests: queue.SimpleQueue[InferRequest | None] = queue.SimpleQueue()
         self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
         self._frames: list[Frame] = []
+        self._received = -1  # index of the last frame that was read
         self._put(face, start=True)
         try:
             self.info = self._wait_for_start()
@@ -151,6 +152,10 @@ class LiveSession:
             self.cancel()
 
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
+        if not start and self.info.token:
+            received = np.array([self._received], np.int32)
+            token = _messages.text_tensor(SESSION_TOKEN, self.info.token)
+            inputs = (*inputs, token, _messages.array_tensor(RECEIVED, "INT32", received))
         parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
         self._requests.put(_messages.request(LIVE.name, inputs, parameters=parameters))
 
@@ -203,7 +208,8 @@ class LiveSession:
             image, jpeg = arrays.get("frame"), arrays.get("jpeg")
             x1, y1, x2, y2 = arrays["box"].tolist() if "box" in arrays else (0, 0, 0, 0)
             data = None if jpeg is None else jpeg.tobytes()
-            self._frames.append(Frame(int(arrays["index"][0]), image, data, (x1, y1, x2, y2)))
+            self._received = int(arrays["index"][0])
+            self._frames.append(Frame(self._received, image, data, (x1, y1, x2, y2)))
         if "summary" in texts:
             self.summary = parse_json(LiveSummary, texts["summary"])
 

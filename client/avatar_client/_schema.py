@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-API_VERSION = "1.0"  # of the service's table that this table was written from
+API_VERSION = "1.1"  # of the service's table that this table was written from
 
 SAMPLE_RATE = 16_000  # Hz, of all speech that is sent as samples
 FACE_SIZE = 96  # pixels; the side of a mouth
@@ -52,6 +52,7 @@ LIPSYNC = {  # by the generator's name
 FACE_PASTE = Model("face_paste", {"frames": "UINT8", "boxes": "INT32", "mouths": "UINT8"}, {"frames": "UINT8"})
 
 FACE_FILE, SPEECH_FILE, BACKGROUND_FILE, FACE_TYPE = "face_file", "audio_file", "background_file", "avatarFileType"
+SESSION_TOKEN, RECEIVED = "token", "received"
 _AVATAR_INPUTS = {FACE_TYPE: "BYTES", "background": "BYTES", BACKGROUND_FILE: "UINT8"}
 _OPTIONS = (
     *("model", "face", "no_face", "detection", "blend", "pads", "smooth", "box", "length", "fps", "resize_factor"),
@@ -72,6 +73,7 @@ LIVE = Model(
         **{FACE_FILE: "UINT8", "audio": "FP32", "pcm": "INT16", "format": "BYTES"},
         **_AVATAR_INPUTS,
         **dict.fromkeys(_OPTIONS, "BYTES"),
+        **{SESSION_TOKEN: "BYTES", RECEIVED: "INT32"},
     },
     {"session": "BYTES", "index": "INT32", "frame": "UINT8", "jpeg": "UINT8", "box": "INT32", "summary": "BYTES"},
 )

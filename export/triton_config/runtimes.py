@@ -19,7 +19,7 @@ class PythonRuntime:
     """A `model.py` on the Python backend: one process, always on the CPU.
 
     Attributes:
-        idle_seconds: for a model with sequences, how long a session may be silent before Triton reuses its slot.
+        idle_seconds: for a model with sequences, seconds without a request after which Triton forgets a session.
         sessions: how many sessions Triton admits per instance; the model itself rejects earlier, with a reason.
         instances_with_gpu: instances if a GPU runs the networks; then Python's lock limits the remaining work.
     """
@@ -88,6 +88,7 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
     "segmentation": NetworkRuntime(),
     "avatar": PythonRuntime(),
-    # Triton counts from a request, the model from its later response, so Triton gets the longer time
-    "live": PythonRuntime(6 * tensors.SEQUENCE_IDLE_SECONDS, sessions=16384, instances_with_gpu=4),
+    # The model itself decides how long a session may be silent, and keeps it in Triton's table twice a second. Triton
+    # waits for what is in that table when it is stopped.
+    "live": PythonRuntime(idle_seconds=3, sessions=16384, instances_with_gpu=4),
 }

@@ -6,8 +6,8 @@ The module exists only inside the server, so nothing here imports it: each `mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NewType, Protocol, TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import Literal, NewType, Protocol, TypeAlias, overload
 
 from ..arrays import Array
 
@@ -89,8 +89,12 @@ class InferenceRequest(Protocol):
     def get_response_sender(self) -> ResponseSender:
         """Return the sender of a decoupled model's responses."""
 
-    def exec(self) -> InferenceResponse:
-        """Send the request to its model and wait for the response."""
+    @overload
+    def exec(self) -> InferenceResponse: ...
+    @overload
+    def exec(self, *, decoupled: Literal[True]) -> Iterator[InferenceResponse]: ...
+    def exec(self, *, decoupled: bool = False) -> InferenceResponse | Iterator[InferenceResponse]:
+        """Send the request to its model and wait for the response; yield the responses of a decoupled model."""
 
 
 class PreferredMemory(Protocol):
@@ -148,6 +152,8 @@ class PbUtils(Protocol):
         requested_output_names: Sequence[str],
         inputs: Sequence[PbTensor],
         preferred_memory: _PreferredMemory,
+        correlation_id: int | str = 0,
+        flags: int = 0,
     ) -> _Request:
         """Make a request to another model."""
 

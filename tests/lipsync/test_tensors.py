@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lipsync.tensors import API_VERSION, MODELS, Model, Tensor
 
@@ -31,6 +32,8 @@ def test_a_tensor_accepts_its_own_type_and_shape_only() -> None:
 
 
 PUBLISHED = json.loads((Path(__file__).parent / "published.json").read_text())
+# what was published under earlier versions with the same first number
+EARLIER = [json.loads(path.read_text()) for path in sorted(Path(__file__).parent.glob("published-*.json"))]
 
 
 def described(model: Model) -> dict[str, Any]:
@@ -48,7 +51,21 @@ def test_the_public_tensors_are_those_published_for_this_version() -> None:
     """If this fails, the interface for callers has changed.
 
     Increase the second number of `API_VERSION` for an optional addition, and the first one for a breaking change. Then
-    update tests/lipsync/published.json, and document the change in the changelog.
+    copy tests/lipsync/published.json to published-VERSION.json, update it, and document the change in the changelog.
     """
     assert PUBLISHED["api_version"] == API_VERSION
     assert {model.name: described(model) for model in MODELS} == PUBLISHED["models"]
+
+
+@pytest.mark.parametrize("earlier", EARLIER, ids=lambda earlier: earlier["api_version"])
+def test_a_caller_of_an_earlier_version_finds_all_of_its_tensors(earlier: dict[str, Any]) -> None:
+    assert earlier["api_version"].split(".")[0] == API_VERSION.split(".")[0]
+    for name, model in earlier["models"].items():
+        now = PUBLISHED["models"][name]
+        for side in ("inputs", "outputs"):
+            assert [tensor for tensor in model[side] if tensor not in now[side]] == []
+        added = [tensor for tensor in now["inputs"] if tensor not in model["inputs"]]
+        assert all(tensor[-1] == "optional" for tensor in added)
+        assert {key: now[key] for key in model if key not in ("inputs", "outputs")} == {
+            key: model[key] for key in model if key not in ("inputs", "outputs")
+        }

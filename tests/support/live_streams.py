@@ -16,7 +16,7 @@ import psutil
 import soundfile
 from tritonclient.grpc import service_pb2 as pb
 
-from avatar.serving.live_session import NO_SESSION
+from avatar.serving.live_errors import NO_SESSION
 from lipsync.mel_stream import MelStream
 from tests.support.triton_server import Served
 from tests.support.triton_streams import Responses, is_last, make_request, send_request
@@ -26,6 +26,7 @@ SPEECH, _ = soundfile.read(SAMPLES / "speech.wav", dtype="float32", start=16_000
 LONG_SPEECH = np.resize(SPEECH, 160_000)  # 10 s, so that it is in work for a while on any machine
 SECONDS = 60.0  # a stream that has not ended by then is an error
 SESSION_CLOSED = f"400 {NO_SESSION}"
+FORGOTTEN = "must specify the START flag"  # in Triton's own error, once it has forgotten the session
 NO_AUDIO = np.zeros(0, np.int16)
 _MEL = MelStream(25.0)
 FRAMES_OF_SPEECH = len(_MEL.feed(SPEECH))  # frames of which the window ends within the speech
@@ -57,6 +58,12 @@ class Stream:
 
     def wait_until_finished(self, *identities: str) -> None:
         self.wait_until(lambda: set(identities) <= set(self.finished))
+
+    def token(self, identity: str) -> str:
+        """Return the token of the session that the request `identity` has started."""
+        session = self.responses[identity].session
+        assert session, self.responses[identity].error
+        return str(session["token"])
 
     def end(self) -> None:
         """End the requests of the stream, and wait until the server ends its responses."""

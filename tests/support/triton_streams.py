@@ -16,7 +16,12 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 CALL_SECONDS = 300.0
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-TYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32", np.dtype(np.int16): "INT16"}
+TYPES = {
+    np.dtype(np.uint8): "UINT8",
+    np.dtype(np.int16): "INT16",
+    np.dtype(np.int32): "INT32",
+    np.dtype(np.float32): "FP32",
+}
 NUMPY = {"UINT8": np.uint8, "INT32": np.int32}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from tritonclient.grpc import service_pb2 as pb
 
 from avatar.settings import LiveSettings
 from lipsync.tensors import SEQUENCE_IDLE_SECONDS
@@ -88,10 +87,13 @@ def test_the_face_crops_of_a_video_count_towards_the_memory_limit(
     assert send_request(served.stub, request).error.startswith("413 face_file: too large for a live session")
 
 
-def test_triton_keeps_a_session_longer_than_the_model_does(served: Served) -> None:
-    """Triton measures the idle time from the arrival of a request, the model from its last response.
-
-    The work in between, a start or half a minute of speech, may take longer than the idle limit of the model.
-    """
-    config = served.stub.ModelConfig(pb.ModelConfigRequest(name="live")).config.sequence_batching
-    assert config.max_sequence_idle_microseconds >= 6 * SEQUENCE_IDLE_SECONDS * 1_000_000
+def test_a_silent_session_stays_in_tritons_table(served: Served, face: bytes, sequence: int) -> None:
+    """Triton alone would forget it after three seconds."""
+    stream = Stream(served)
+    stream.send(live_request(sequence, "first", start=True, face_file=face))
+    stream.wait_until_finished("first")
+    time.sleep(SEQUENCE_IDLE_SECONDS - 3)
+    stream.send(live_request(sequence, "last", end=True, audio=SPEECH))
+    stream.end()
+    assert stream.responses["last"].error == ""
+    assert stream.responses["last"].summary

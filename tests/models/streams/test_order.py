@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 
@@ -23,18 +19,21 @@ from tests.support.triton_server import Served
 from tests.support.triton_streams import make_request
 
 
-def test_a_second_start_ends_the_first_session_and_each_of_its_requests(
+def test_a_second_start_with_the_token_ends_the_first_session_and_each_of_its_requests(
     served: Served, face: bytes, sequence: int
 ) -> None:
     stream = Stream(served)
     stream.send(live_request(sequence, "first", start=True, face_file=face))
     stream.wait_until_finished("first")
-    stream.send(live_request(sequence, "running", audio=LONG_SPEECH), live_request(sequence, "queued", audio=SPEECH))
-    stream.wait_until(lambda: bool(stream.responses["running"].frames))
+    token = stream.token("first")
     stream.send(
-        live_request(sequence, "second", start=True, face_file=face),
-        live_request(sequence, "last", end=True, audio=SPEECH),
+        live_request(sequence, "running", token=token, audio=LONG_SPEECH),
+        live_request(sequence, "queued", token=token, audio=SPEECH),
     )
+    stream.wait_until(lambda: bool(stream.responses["running"].frames))
+    stream.send(live_request(sequence, "second", start=True, face_file=face, token=token))
+    stream.wait_until_finished("second")
+    stream.send(live_request(sequence, "last", end=True, audio=SPEECH, token=stream.token("second")))
     stream.end()
     assert stream.responses["running"].error == stream.responses["queued"].error == SESSION_CLOSED
     assert stream.responses["second"].session
@@ -42,45 +41,38 @@ def test_a_second_start_ends_the_first_session_and_each_of_its_requests(
     assert stream.responses["last"].summary["duration"] == pytest.approx(0.3)
 
 
-def test_a_second_start_ends_the_preparation_of_the_first(served: Served, sequence: int, samples: Path) -> None:
-    # large, and with a segmentation: its preparation takes longer than the pause below
-    large = cv2.resize(cv2.imread(str(samples / "face.png")), (2560, 1920))
-    whole = cv2.imencode(".png", large)[1].tobytes()
-    stream = Stream(served)
-    stream.send(live_request(sequence, "first", start=True, face_file=whole, background="#102030"))
-    time.sleep(0.1)
-    stream.send(live_request(sequence, "second", start=True, end=True, face_file=whole))
-    stream.end()
-    assert stream.responses["first"].error == SESSION_CLOSED
-    assert stream.responses["first"].session is None
-    assert stream.responses["second"].summary
-
-
-def test_an_invalid_start_ends_the_previous_session_of_the_same_id(served: Served, face: bytes, sequence: int) -> None:
+def test_an_invalid_start_with_the_token_ends_the_previous_session(served: Served, face: bytes, sequence: int) -> None:
     """Otherwise the speech that follows would get frames of the previous face."""
     stream = Stream(served)
     stream.send(live_request(sequence, "previous", start=True, face_file=face))
     stream.wait_until_finished("previous")
+    token = stream.token("previous")
     stream.send(
-        live_request(sequence, "bad", start=True, face_file=face, pads="9" * 2000),
-        live_request(sequence, "speech", audio=SPEECH),
+        live_request(sequence, "bad", start=True, face_file=face, pads="9" * 2000, token=token),
+        live_request(sequence, "speech", audio=SPEECH, token=token),
     )
     stream.end()
     assert stream.responses["bad"].error.startswith("400 pads: the value is longer than")
-    assert stream.responses["speech"].error == SESSION_CLOSED
+    assert stream.responses["speech"].error == stream.responses["bad"].error
     assert stream.responses["speech"].frames == {}
 
 
-def test_every_request_after_a_failed_start_gets_an_error(served: Served, sequence: int) -> None:
+@pytest.mark.parametrize("attempt", range(15))
+def test_the_first_error_is_the_reason_of_a_failed_start_and_so_are_all_that_follow(
+    served: Served, sequence: int, attempt: int
+) -> None:
     stream = Stream(served)
-    stream.send(live_request(sequence, "bad", start=True, face_file=b"not an image"))
     names = [f"piece-{n}" for n in range(20)]
     stream.send(
-        *(live_request(sequence, name, audio=SPEECH) for name in names), live_request(sequence, "last", end=True)
+        live_request(sequence, "bad", start=True, face_file=b"not an image"),
+        *(live_request(sequence, name, audio=SPEECH) for name in names),
+        live_request(sequence, "last", end=True),
     )
     stream.end()
-    assert stream.responses["bad"].error.startswith("400 face_file: ")
-    assert {stream.responses[name].error for name in (*names, "last")} == {SESSION_CLOSED}
+    assert {stream.responses[name].error for name in stream.finished} == {
+        "400 face_file: not an image that can be read"
+    }
+    assert set(stream.finished) == {"bad", *names, "last"}
 
 
 def test_an_invalid_last_request_gets_an_error_and_no_summary(served: Served, face: bytes, sequence: int) -> None:

@@ -1,0 +1,83 @@
+"""Triton's own table of sequences, which the model `live` keeps in step with its sessions.
+
+Triton counts every sequence in its table as an inference in progress, and waits for it when the server is stopped. A
+sequence leaves the table by a request with the END flag, from any caller, or some seconds after its last request. So
+the model sends requests to itself. They keep the sequences of its sessions in the table, end those of lost callers, and
+enter again those that a stranger has ended. A server that is being stopped accepts none of them. In this way the model
+notices it, and the sequences then leave the table by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from lipsync.tensors import LIVE, SESSION_TOKEN
+from lipsync.triton.pb_utils import PbUtils
+
+from ..errors import ShuttingDown
+from .request import StreamRequest
+
+THREADS = 4
+_STOPPING = ("Server not ready", "Server is stopping")
+_NOT_IN_TABLE = "must specify the START flag"
+
+
+class SequenceTable:
+    """Requests of the model to itself. They carry a secret of this process, and only change Triton's table."""
+
+    def __init__(self, pb_utils: PbUtils) -> None:
+        self._pb = pb_utils
+        self._secret = secrets.token_hex(16)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sequence")
+
+    def is_own(self, request: StreamRequest) -> bool:
+        """Return whether the model itself has sent the request."""
+        token = request.texts().get(SESSION_TOKEN, "")
+        return secrets.compare_digest(token.encode(), self._secret.encode())
+
+    async def enter(self, sequence: int | str) -> bool:
+        """Enter a sequence again. False where it is with another instance of the model now, or the server stops."""
+        return not await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+
+    async def remove(self, sequence: int | str) -> None:
+        """End a sequence."""
+        await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
+
+    async def keep(self, sequence: int | str) -> bool:
+        """Keep a sequence in the table, and enter it if it is not there. False as for `enter`.
+
+        Raises:
+            ShuttingDown: the server is being stopped.
+        """
+        error = await self._send(sequence, 0)
+        if any(text in error for text in _STOPPING):
+            raise ShuttingDown("the service is being stopped")
+        return not error or (_NOT_IN_TABLE in error and await self.enter(sequence))
+
+    def close(self) -> None:
+        """Send nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _send(self, sequence: int | str, flags: int) -> str:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._exec, sequence, flags)
+
+    def _exec(self, sequence: int | str, flags: int) -> str:
+        """Send a request, and return its error or an empty text."""
+        pb = self._pb
+        request = pb.InferenceRequest(
+            model_name=LIVE.name,
+            requested_output_names=[LIVE.outputs[0].name],
+            inputs=[pb.Tensor(SESSION_TOKEN, np.array([self._secret.encode()], np.object_))],
+            preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
+            correlation_id=sequence,
+            flags=flags,
+        )
+        try:
+            errors = [each.error().message() for each in request.exec(decoupled=True) if each.has_error()]
+        except pb.TritonModelException as error:
+            return str(error)
+        return str(errors[0]) if errors else ""

@@ -1,0 +1,188 @@
+"""The live sessions of one instance of the model, by the ids of their sequences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lipsync.tensors import FACE_FILE, SEQUENCE_IDLE_SECONDS, SESSION_TOKEN
+
+from ..errors import Busy, ClientError, ShuttingDown, TooLarge
+from ..settings import MIB, LiveSettings
+from .live_errors import NO_SESSION, NotRead, Refusal, SequenceInUse, WrongToken, reason_for_others
+from .live_session import LiveSession
+from .request import StreamRequest
+from .server_memory import server_memory
+
+Sequence = int | str
+LINGER_SECONDS = 2.0  # requests that are under way when a session ends get its reason; then Triton forgets the sequence
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A sequence that has no session any more, but is still in Triton's table."""
+
+    refusal: Refusal
+    since: float
+
+
+@dataclass
+class _Watched:
+    """The server's memory, and a session's unread output, when they were last compared."""
+
+    memory: int
+    unread: int = 0
+
+
+class LiveSessions:
+    """Admits sessions, finds the session of a request, limits their memory, and knows why a session is over.
+
+    Attributes:
+        running: the sessions that have not ended.
+    """
+
+    def __init__(self, settings: LiveSettings) -> None:
+        self._settings = settings
+        self.running: dict[Sequence, LiveSession] = {}
+        self._ended: dict[Sequence, _Ended] = {}
+        self._entered: set[Sequence] = set()  # those that are in Triton's table
+        self._watched: dict[LiveSession, _Watched] = {}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no sequence of Triton's table belongs to this instance."""
+        return not (self.running or self._entered)
+
+    def track(self, request: StreamRequest) -> None:
+        """Follow what Triton's table does with a request, before the model gets it."""
+        if request.is_end:
+            self._entered.discard(request.sequence)
+        elif request.is_start:
+            self._entered.add(request.sequence)
+
+    def track_own(self, request: StreamRequest) -> None:
+        """Follow a request of the model to itself."""
+        self.track(request)
+        if request.is_start and request.sequence not in self.running:  # its session has ended meanwhile
+            self._ended.setdefault(request.sequence, _Ended(Refusal(ClientError(NO_SESSION)), time.monotonic()))
+
+    def kept(self) -> list[tuple[Sequence, LiveSession]]:
+        """Return the sessions whose sequences have to stay in Triton's table."""
+        return [each for each in self.running.items() if each[0] in self._entered]
+
+    def refusal(self, request: StreamRequest) -> Refusal | None:
+        """Return why a request may not use, or replace, the session of its sequence id. None: it may."""
+        session = self.running.get(request.sequence)
+        token = request.texts().get(SESSION_TOKEN)
+        if request.is_start:
+            if session is None or session.access.is_owner(token):
+                return None
+            session.is_contested = True
+            return Refusal(SequenceInUse())
+        if session is None:
+            ended = self._ended.get(request.sequence)
+            return ended.refusal if ended else Refusal(ClientError(NO_SESSION))
+        if session.access.admits(token):
+            return None
+        # Requests that follow a refused start get the same reason as that: Triton may change the order of errors.
+        return Refusal(SequenceInUse() if session.is_contested and token is None else WrongToken())
+
+    def admit(self, request: StreamRequest, make: Callable[[], LiveSession]) -> LiveSession:
+        """Register the session of a first request; the one before it, whose token it has presented, is closed.
+
+        Raises:
+            Busy: the limit of sessions is reached.
+        """
+        if old := self.running.get(request.sequence):
+            self.end(old)
+        self._ended.pop(request.sequence, None)
+        if len(self.running) >= self._settings.live_sessions:
+            error = Busy(f"limit of {self._settings.live_sessions} live sessions reached; try again later")
+            self._remember(request.sequence, Refusal(error, request, is_known=True))
+            raise error
+        session = self.running[request.sequence] = make()
+        self._watched[session] = _Watched(server_memory())
+        return session
+
+    def reserve(self, session: LiveSession, size: int) -> None:
+        """Reserve memory for a session's avatar.
+
+        Raises:
+            TooLarge: more than all sessions together may have.
+            Busy: other sessions have reserved too much of it.
+        """
+        budget = self._settings.live_memory_mib * MIB
+        if size > budget:
+            sizes = f"its frames take {size >> 20} MiB, at most {budget >> 20} are allowed"
+            raise TooLarge(f"{FACE_FILE}: too large for a live session: {sizes}; send fewer frames, or set max_height")
+        if size + sum(other.size for other in self.running.values()) > budget:
+            raise Busy("other live sessions take the memory that this avatar needs; try again later")
+        session.size = size
+
+    def end(self, session: LiveSession, error: BaseException | None = None, cause: StreamRequest | None = None) -> None:
+        """Close a session. Its other requests fail with `error` if that concerns them, once `cause` has failed."""
+        sequence = self._forget(session)
+        if sequence is None:
+            return
+        refusal = Refusal(reason_for_others(error), cause, is_known=True)
+        self._remember(sequence, refusal)
+        session.cause = cause
+        session.close(refusal.error)
+
+    def finished(self, session: LiveSession) -> None:
+        """Remove a session that ends by itself."""
+        self._forget(session)
+
+    def _forget(self, session: LiveSession) -> Sequence | None:
+        """Remove a session and return its sequence id; None where it is not running."""
+        self._watched.pop(session, None)
+        for sequence, known in tuple(self.running.items()):
+            if known is session:
+                del self.running[sequence]
+                return sequence
+        return None
+
+    def idle(self) -> list[LiveSession]:
+        """Return the sessions that have had no request for too long: their callers are gone."""
+        last = time.monotonic() - SEQUENCE_IDLE_SECONDS
+        return [session for session in self.running.values() if not session.in_flight and session.last_active < last]
+
+    def end_unread(self) -> LiveSession | None:
+        """End the session with the most unread output, if the server's memory has grown by too much during it."""
+        limit = self._settings.live_unread_mib * MIB
+        memory = server_memory()
+
+        def unread(session: LiveSession) -> int:
+            return session.output.unread - self._watched[session].unread
+
+        suspects = [
+            session
+            for session, before in self._watched.items()
+            if unread(session) > limit and memory - before.memory > limit
+        ]
+        if not suspects:
+            return None
+        worst = max(suspects, key=unread)
+        self.end(worst, NotRead(worst.output.unread // MIB))
+        for session in self._watched:  # what has grown until now was the fault of that one
+            self._watched[session] = _Watched(memory, session.output.unread)
+        return worst
+
+    def stop(self, reason: ShuttingDown) -> None:
+        """End all sessions: the server is being stopped."""
+        for session in tuple(self.running.values()):
+            self.end(session, reason)
+
+    def take_removable(self) -> list[Sequence]:
+        """Return the sequences that Triton's table should lose now: those of sessions that are over."""
+        last = time.monotonic() - LINGER_SECONDS
+        old = [sequence for sequence, ended in self._ended.items() if ended.since < last]
+        for sequence in old:
+            del self._ended[sequence]
+        removable = [sequence for sequence in old if sequence in self._entered and sequence not in self.running]
+        self._entered.difference_update(removable)
+        return removable
+
+    def _remember(self, sequence: Sequence, refusal: Refusal) -> None:
+        self._ended[sequence] = _Ended(refusal, time.monotonic())
