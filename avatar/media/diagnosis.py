@@ -19,9 +19,6 @@ from .self_test import SELF_TEST
 T = TypeVar("T")
 
 SUSPICION_SECONDS = 10.0  # work that takes longer starts a self-test: a file may need that long, or ffmpeg hangs
-# A failure with an error message is mostly due to the file, so a test shortly before it counts. Several damaged files
-# then cost one test.
-ORDINARY_SECONDS = 5.0
 # Errors in writing a file, which ffmpeg 5.1 shows in its messages only (newer versions also in the exit status).
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
 # At the end of a line that is not indented, as the text of the file (its metadata) is.
@@ -58,8 +55,7 @@ async def rule_out_machine(file: Path, error: FfmpegError | None = None, *, writ
         MachineFault: the work folder cannot be written, or ffmpeg fails on the built-in clip too.
     """
     await asyncio.to_thread(_check_storage, file, error if writes else None)
-    is_ordinary = error is not None and error.exit_status > 0
-    await SELF_TEST.check(max_age=ORDINARY_SECONDS if is_ordinary else 0)
+    await SELF_TEST.check(max_age=0)  # an earlier test says nothing about the machine at the time of the failure
 
 
 def _check_storage(file: Path, error: FfmpegError | None) -> None:

@@ -47,6 +47,7 @@ class Workspace:
         self._lock: int | None = None
         self._opening = Lock()
         self._in_use: set[object] = set()  # one for each folder
+        self._left: list[Path] = []  # folders that could not be removed
         self._unused = asyncio.Event()
         self._unused.set()
 
@@ -57,9 +58,15 @@ class Workspace:
         while not self._take():
             pass
 
+    async def _remove_when_made(self, making: asyncio.Future[Path]) -> None:
+        """Remove the folder, unless it could not be created; its creation may still be running."""
+        with suppress(MachineFault):
+            await asyncio.to_thread(self._remove_made, await making)
+
     def check(self) -> None:
         """Write a block to the folder and remove it; create the folder again if it was removed. Raises MachineFault."""
         self._renew()
+        self._remove_left()
         check_writable(self.root)
 
     def _renew(self) -> None:
@@ -82,12 +89,22 @@ class Workspace:
     def _make(self) -> Path:
         """Create a folder for one request. Raises MachineFault."""
         self._renew()
+        self._remove_left()
         path = self.root / secrets.token_hex(8)
         try:
             path.mkdir(0o700)
         except OSError as error:
             raise storage_fault(error) from error
         return path
+
+    def _remove_made(self, path: Path) -> None:
+        """Remove a request's folder; where that fails, for example without a free descriptor, try again later."""
+        if not _remove(path):
+            self._left.append(path)
+
+    def _remove_left(self) -> None:
+        left, self._left = self._left, []
+        self._left += [path for path in left if not _removed(path)]
 
     def _take(self) -> bool:
         """Create and lock the folder. Return False if another process that is starting took it for an abandoned one."""
@@ -137,17 +154,11 @@ class Workspace:
         finally:
             try:
                 # A second cancellation ends the wait, but not the removal, which may still wait for a thread.
-                await asyncio.shield(_remove_made(making))
+                await asyncio.shield(self._remove_when_made(making))
             finally:
                 self._in_use.discard(token)
                 if not self._in_use:
                     self._unused.set()
-
-
-async def _remove_made(making: asyncio.Future[Path]) -> None:
-    """Remove the folder, unless it could not be created; its creation may still be running."""
-    with suppress(MachineFault):
-        await asyncio.to_thread(_remove, await making)
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
@@ -174,14 +185,20 @@ def _create_parent(parent: Path) -> tuple[int, int] | None:
     return _identity(parent)
 
 
-def _remove(folder: Path) -> None:
+def _remove(folder: Path) -> bool:
+    """Remove the folder and return True; return False, and log it, where that fails."""
     # A thread of a cancelled job may still write a last file while its folder is being removed: try again.
     for pause in _RETRY_DELAYS:
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
+        if _removed(folder):
+            return True
         time.sleep(pause)
     logger.error("cannot remove a temporary folder: %s", folder)
+    return False
+
+
+def _removed(folder: Path) -> bool:
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def _lock(folder: Path) -> int:

@@ -186,3 +186,24 @@ def test_a_lock_keeps_the_folder_from_systemd_tmpfiles(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, str(workspace.root)], capture_output=True, text=True)
     assert "BlockingIOError" in done.stderr
     workspace.close()
+
+
+async def test_a_request_folder_that_cannot_be_removed_now_is_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avatar.resources.workspace._RETRY_DELAYS", (0.01,))
+    workspace = Workspace(tmp_path)
+    workspace.open()
+    lowest_free = os.open("/dev/null", os.O_RDONLY)
+    os.close(lowest_free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        async with workspace.folder() as folder:
+            (folder / "file").write_bytes(b"x")
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert contents(workspace.root) == [folder, folder / "file"]
+    async with workspace.folder() as other:
+        assert contents(workspace.root) == [other]
+    workspace.close()
