@@ -17,6 +17,7 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2 as pb
 
+from embedded.access import TOKEN_VARIABLE
 from embedded.server import Triton
 from lipsync.tensors import API_VERSION, MODELS
 from tests.docs.pages import COMMANDS, PAGES, ROOT, blocks
@@ -47,6 +48,7 @@ EXAMPLES = (
     Example("docs/grpc/examples/python.md", "live", f"{LIVE_FRAMES - 1} (240, 320, 3)"),
     Example("docs/grpc/examples/python.md", "lipsync", "(8, 96, 96, 3)"),
     Example("docs/grpc/models.md", "a chain of calls", ", 240, 320, 3)"),
+    Example("docs/grpc/overview.md", "the token", "log_verbose_level"),
     Example("docs/grpc/overview.md", "the version", API_VERSION),
     Example("docs/guide/python-client.md", "a video", f"{FRAMES} frames, {SECONDS} s", "out.mp4", FRAMES),
     Example("docs/guide/python-client.md", "progress", f"encode {FRAMES} {FRAMES}", "out.mp4", FRAMES),
@@ -82,9 +84,10 @@ def folder(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     ids=[f"{example.page}: {example.name}" for example in EXAMPLES],
 )
 def test_a_python_example_prints_and_writes_what_it_promises(
-    example: Example, code: str, triton: Triton, folder: Path
+    example: Example, code: str, triton: Triton, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert GRPC in code
+    monkeypatch.setenv(TOKEN_VARIABLE, triton.token)
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(code.replace(GRPC, triton.grpc_address), {})  # noqa: S102 - our own pages
