@@ -18,11 +18,11 @@ from .mel_windows import count_windows
 from .tensors import MEL_BANDS, WINDOW_COLUMNS
 
 MIB = 1 << 20
-# Largest answer of one call. The process of the model, Triton and gRPC each hold a copy of it, so that it takes four
-# times as much for a moment. Triton cannot send 2 GiB anyway.
+# Largest answer of one call. The process of the model holds two copies of it for a moment and Triton three, so that
+# such a call takes 2.5 GB. Triton cannot send 2 GiB anyway.
 MAX_ANSWER_BYTES = 512 * MIB
 MAX_WINDOWS = MAX_ANSWER_BYTES // (MEL_BANDS * WINDOW_COLUMNS * 4)  # FP32; an hour at 29 frames per second
-MAX_AUDIO_SECONDS = 3600  # 220 MiB of samples, computed in 4 s
+MAX_AUDIO_SECONDS = 3600  # 220 MiB of samples, computed in 2 s
 MAX_CROPS = 4096  # 108 MiB of crops, made in half a second; a call of `lipsync` takes only 32 windows
 MAX_NMS_IMAGES = 64  # 1.3 MB of candidates; a call of `detect_faces` takes only 4 images
 MAX_SIDE = 16_384  # pixels; the maximum of the H.264 encoder

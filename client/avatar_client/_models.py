@@ -32,6 +32,7 @@ Images = NDArray[np.uint8]
 Boxes = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
+MAX_ANSWER_BYTES = 512 << 20  # of one call of `face_paste`
 FRAMES_SHAPE, MOUTHS_SHAPE = (-1, -1, -1, 3), (-1, FACE_SIZE, FACE_SIZE, 3)
 
 
@@ -74,7 +75,8 @@ def paste(infer: Infer, frames: Images, boxes: Boxes, mouths: Images) -> Images:
     check("mouths", "UINT8", MOUTHS_SHAPE, mouths)
     _check_pairs(frames, boxes, len(mouths))
     pasted = np.array(np.broadcast_to(frames, (len(mouths), *frames.shape[1:])))
-    for part in _batches(len(mouths), MAX_WINDOWS):
+    frame_bytes = max(1, pasted[:1].nbytes)  # a box may be as large as its frame
+    for part in _batches(len(mouths), min(MAX_WINDOWS, max(1, MAX_ANSWER_BYTES // frame_bytes))):
         faces, moved, (rows, columns) = _crop_to_boxes(_rows(frames, part), _rows(boxes, part))
         place = pasted[part, rows, columns]
         (place[:],) = infer(FACE_PASTE, faces, moved, mouths[part], output_shape=place.shape)

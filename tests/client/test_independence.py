@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import avatar_client
-from avatar_client import _errors, _options, _schema
+from avatar_client import _errors, _models, _options, _schema
 from avatar_client._shared_memory import PREFIX
-from lipsync import tensors
+from lipsync import limits, tensors
 from tests.client.fake_server import FakeServer
 
 CLIENT = Path(__file__).parents[2] / "client"
@@ -71,6 +71,7 @@ def test_limits_and_types_equal_those_of_the_service() -> None:
     assert (_schema.FACE_SIZE, _schema.FACES) == (tensors.FACE_SIZE, tensors.FACES)
     assert (_schema.MEL_BANDS, _schema.WINDOW_COLUMNS) == (tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)
     assert (_schema.MAX_FRAMES, _schema.MAX_WINDOWS) == (tensors.S3FD_BATCH, tensors.WAV2LIP_BATCH)
+    assert _models.MAX_ANSWER_BYTES == limits.MAX_ANSWER_BYTES
     (audio,) = [tensor for tensor in tensors.LIVE.inputs if tensor.name == "audio"]
     assert f" {_schema.MIN_SAMPLES} samples" in audio.description
     for name, kind in _schema.NUMPY.items():

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClient, Cancelled, InvalidRequest, ServerError, Unavailable
+from avatar_client import AvatarClient, Cancelled, InvalidRequest, ServerError, Unavailable, _models
 from tests.client import fake_server as fake
 from tests.client.fake_server import FakeServer
 
@@ -70,6 +70,14 @@ def test_mouths_are_pasted_as_into_whole_frames(client: AvatarClient, frames: in
     ]
     np.testing.assert_array_equal(client.paste(source, BOXES[:boxes], MOUTHS), expected)
     np.testing.assert_array_equal(source, FRAMES[:frames])
+
+
+def test_large_frames_are_pasted_in_calls_whose_answers_the_server_allows(
+    client: AvatarClient, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_models, "MAX_ANSWER_BYTES", 30 * FRAMES[0].nbytes)
+    client.paste(FRAMES[:1], BOXES[:1], MOUTHS)
+    assert counts(server, "mouths") == [30, 30, 10]
 
 
 def test_only_the_rectangle_around_the_boxes_is_sent(client: AvatarClient, server: FakeServer) -> None:
