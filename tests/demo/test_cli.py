@@ -22,6 +22,7 @@ from embedded.ports import find_free
 from export.checkpoints import registry
 
 COMMAND = (sys.executable, "-m", "demo")
+TOKEN = "0" * 32
 TIMEOUT = 300.0  # seconds
 ONNX = ("--format", "onnx", "--precision", "fp32")  # as the session's repository
 
@@ -92,6 +93,7 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     # a proxy must not be used for our own servers, and a cached avatar would skip face detection
     for variable, value in {"http_proxy": "http://127.0.0.1:9", "no_proxy": "", "AVATAR_CACHE_MIB": "0"}.items():
         monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("AVATAR_TRITON_TOKEN", TOKEN)
     speech = tmp_path / "speech.wav"
     short = ["-i", str(samples / "speech.wav"), "-t", "0.9", str(speech)]
     subprocess.run([executable(), "-v", "error", "-nostdin", *short], check=True)
@@ -106,6 +108,9 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     sheet = cv2.imread(str(out / "demo.png"))
     assert sheet is not None
     assert sheet.shape[1] == 6 * 320
+    written = {path.name: path.read_text(errors="replace") for path in logs.iterdir()}
+    assert "frames are sent to Triton through shared memory" in written["gateway.log"]  # both have the token
+    assert not any(TOKEN in text for text in (output, *written.values()))
     assert still_running(logs) == []
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from embedded import access
 from embedded.__main__ import main
 from tests.support import tiny_models
 from tests.support.triton_calls import caller
@@ -56,13 +58,17 @@ def test_the_command_reports_when_it_is_ready_and_stops_on_a_signal(models: Path
             r"gRPC (127\.0\.0\.1:\d+), HTTP off, metrics http://127\S+, token in build/triton.token", ready
         )
         assert match, ready
+        token_file = models.parent / "build" / "triton.token"
+        assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
         with caller(match[1]) as call:
             assert call.client.is_model_ready("arithmetic")
+            assert call.client.get_log_settings(headers={access.HEADER: token_file.read_text().strip()})
         command.send_signal(number)
         out, errors = command.communicate(timeout=TIMEOUT)
         assert command.returncode == 0
         assert out.splitlines()[-1] == "stopped"
         assert not errors
+        assert not token_file.exists()
     assert "successfully loaded 'arithmetic'" in (models.parent / "build" / "triton.log").read_text()
 
 
@@ -116,6 +122,14 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
         main(arguments)
     assert ended.value.code == 2
     assert "usage: python -m embedded" in capsys.readouterr().err
+
+
+def test_a_token_that_would_not_work_is_rejected_and_not_shown(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(access.TOKEN_VARIABLE, "with a space")
+    done = _run("--repository", models, *ANY_PORTS, cwd=models.parent)
+    assert done.returncode == 1
+    assert done.stderr.startswith("embedded: AVATAR_TRITON_TOKEN: 16 to 256 letters")
+    assert "with a space" not in done.stdout + done.stderr
 
 
 def test_help_lists_every_flag_with_its_default_once(capsys: pytest.CaptureFixture[str]) -> None:
