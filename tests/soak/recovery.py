@@ -16,6 +16,7 @@ import httpx
 from tests.soak import stack
 from tests.soak.chaos import FAULTS, Fault
 from tests.soak.forms import FormCase, write_forms
+from tests.support import tiny_repository
 
 POSTERS = 2  # callers that post one form after the other, so that some are under way at the kill
 BEFORE_SECONDS = 1.0  # of good forms before the kill
@@ -152,13 +153,15 @@ def stills(folder: Path) -> list[FormCase]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status: 0 all recovered, 1 not."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak.recovery", description=__doc__)
-    parser.add_argument("--repository", type=Path, required=True, help="exported models")
+    parser.add_argument("--repository", type=Path, help="exported models (default: tiny nets made for tests)")
     options = parser.parse_args(argv)
     print(HEAD)
     recovered = True
     with tempfile.TemporaryDirectory(prefix="avatar-recovery-") as folder:
         cases = stills(Path(folder))
-        with stack.running(options.repository, Path(folder)) as service:
+        if options.repository is None:
+            tiny_repository.write(Path(folder) / "repository")
+        with stack.running(options.repository or Path(folder) / "repository", Path(folder)) as service:
             for fault in FAULTS:
                 recovery = measure(service, fault, cases)
                 print(recovery.row, flush=True)
