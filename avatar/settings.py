@@ -77,7 +77,7 @@ class JobSettings(BaseSettings):
         ge=0.1,
         le=100,
         description="Larger images and video frames are scaled down to this; 8.3 is 3840x2160. The face detector takes "
-        "0.5 GB of memory for each megapixel.",
+        "0.5 GB of memory for each megapixel, and rejects larger images in the embedded server: set it there too.",
     )
     max_speech_seconds: int = Field(3600, ge=1, le=86400, description="Longest accepted audio, in seconds.")
     max_frames: int = Field(216_000, ge=1, le=2_000_000, description="Most frames of a result (its length x its rate).")

@@ -14,6 +14,7 @@ from avatar.form.fields import OPTION_FIELDS
 from avatar.settings import OLD_NAMES, LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
+from lipsync import limits
 from lipsync.tensors import API_VERSION, AVATAR, LIVE, MODELS, Model, Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,7 +94,10 @@ def models_page() -> str:
         "Models and tensors",
         f"The version of these tensors is {API_VERSION} ([what it means](../grpc/overview.md#version)). `-1` is a\n"
         "length that varies. Types are those of the KServe protocol. A UINT8 file is the bytes of the file. BYTES of\n"
-        "shape [1] is one text in UTF-8.",
+        "shape [1] is one text in UTF-8.\n\n"
+        "A call over a limit is rejected before anything is computed. The models that are ensembles (`detect_faces`,\n"
+        "`lipsync`, `lipsync_gan`, `lipsync_clip`) have the limits of the models that they run\n"
+        "([more](../grpc/errors-and-limits.md#limits-of-single-models)).",
         _table(("model", "purpose"), overview),
         *(part for model in models for part in _model(model)),
     )
@@ -143,10 +147,12 @@ def _model(model: Model) -> list[str]:
         else ""
     )
     sentence = sentence or f"{model.description}."
+    allowed = [f"- {limit.text}" for limit in limits.LIMITS.get(model.name, ())]
     return [
         f"## `{model.name}`",
         f"{sentence} {usage}".rstrip(),
         _table(("", "tensor", "type", "shape", "required", "meaning"), rows),
+        *(["Limits of a call:", "\n".join(allowed)] if allowed else []),
     ]
 
 

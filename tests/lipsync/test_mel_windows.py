@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from lipsync.errors import InvalidInput
+from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows, window_starts
 
 
@@ -53,3 +54,16 @@ def test_a_rate_of_almost_no_frames_has_a_first_and_a_last_window() -> None:
 def test_audio_shorter_than_a_window_is_rejected() -> None:
     with pytest.raises(InvalidInput, match="too short"):
         window_starts(15, 25.0)
+
+
+def test_speech_in_pieces_cut_as_documented_has_the_windows_of_the_whole() -> None:
+    """docs/grpc/models.md describes this for speech that is too long for one call."""
+    speech = (np.random.default_rng(0).standard_normal(20 * 3200) * 0.1).astype(np.float32)
+    pieces = []
+    for first, after in ((0, 7), (7, 14), (14, 20)):
+        before, end = (3200 if first else 0), min((after + 1) * 3200, speech.size)
+        windows = mel_windows(mel_spectrogram(speech[first * 3200 - before : end]), 25.0)
+        windows = windows[5 if first else 0 :]
+        pieces.append(windows[: 5 * (after - first)] if after < 20 else windows)
+    whole = mel_windows(mel_spectrogram(speech), 25.0)
+    np.testing.assert_array_equal(np.concatenate(pieces), whole)
