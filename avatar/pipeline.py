@@ -53,7 +53,7 @@ async def render(request: AvatarRequest, models: InferenceClient, cache: Cache |
         windows = MelWindows(clip.speech, clip.format.fps, job)
         located = missing.counted(locate_faces(source.media, clip.frame_count, job, source.face_boxes))
         frames = lip_sync(located, windows, job)
-        frames = replace_background(frames, source.replacer, source.alpha)
+        frames = replace_background(frames, source.replacer, source.alpha, clip.frame_count)
         frames = prefetch(frames, PREFETCHED_FRAMES)
         async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job) as encoder:
             async for frame in frames:

@@ -49,6 +49,18 @@ class Color:
 
 
 @dataclass(frozen=True)
+class UnknownBackground:
+    """A value that is no background. It is an error only if the background of the file is replaced.
+
+    Attributes:
+        reason: what is wrong with the value, and what is allowed.
+    """
+
+    reason: str
+    rgb: RGB | None = None
+
+
+@dataclass(frozen=True)
 class AvatarRequest:
     """One request.
 
@@ -69,7 +81,7 @@ class AvatarRequest:
     face_path: Path
     audio_path: Path
     is_still: bool
-    background: Background | Color
+    background: Background | Color | UnknownBackground
     folder: Path
     id: str = "-"
     options: Options = DEFAULTS

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lipsync.arrays import Image
-from lipsync.tensors import FACE_FILE
+import numpy as np
+from numpy.typing import NDArray
+
+from lipsync.tensors import BACKGROUND, FACE_FILE
 
 from .background.compositing import Matte
 from .background.replacement import BackgroundReplacer
 from .context import JobContext
 from .errors import InvalidField
 from .inference.protocol import ModelInfo
-from .media.image import NOT_AN_IMAGE, WHITE, StillImage, is_gif, is_image, load_image
+from .media.image import NOT_AN_IMAGE, WHITE, LoadedImage, StillImage, load_layers
+from .media.image_type import is_gif, is_image
 from .media.transform import FrameTransform
 from .media.video import NOT_A_VIDEO, Video, probe_video
-from .request import AvatarRequest
+from .request import AvatarRequest, UnknownBackground
 from .resources.avatar_cache import BackgroundCache, FaceBoxCache, cache_key, file_digest, transform_key
+
+TRANSPARENT_VIDEO = "background: Transparent applies to images; for a video, send background_video=true too"
+_LAID_OVER = "its transparent parts are laid over the background color, or white"
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,29 @@ async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     face_boxes, backgrounds = await asyncio.to_thread(_cached, request, replacer, model_info, job)
     media = await _open(request, replacer, job)
     if isinstance(media, Video):
-        is_replaced = job.options.background_video and replacer.enabled
-        return Source(media, None, replacer if is_replaced else None, face_boxes, model_info)
-    image, alpha = await replacer.replace_still(media.image, backgrounds)
-    return Source(StillImage(image, media.fps), alpha, None, face_boxes, model_info)
+        return _video_source(media, request, replacer, face_boxes, model_info)
+    image, alpha = await replacer.replace_still(media, backgrounds)
+    return Source(StillImage(image, job.options.fps), alpha, None, face_boxes, model_info, media.notes)
+
+
+def _video_source(
+    video: Video,
+    request: AvatarRequest,
+    replacer: BackgroundReplacer,
+    face_boxes: FaceBoxCache,
+    model_info: ModelInfo,
+) -> Source:
+    """Return the source of a video; its own alpha channel, if it has one, takes the place of segmentation."""
+    options = request.options
+    is_replaced = options.background_video and replacer.enabled
+    notes = (TRANSPARENT_VIDEO,) if replacer.is_transparent and not is_replaced else ()
+    if not video.has_alpha:
+        return Source(video, None, replacer if is_replaced else None, face_boxes, model_info, notes)
+    if is_replaced and replacer.color is None:
+        replacer.use_alpha_of(video)
+        return Source(video, None, replacer, face_boxes, model_info, notes)
+    matted = replace(video, matte=replacer.color or WHITE)
+    return Source(matted, None, None, face_boxes, model_info, (*notes, f"face_file: {_LAID_OVER}"))
 
 
 def _cached(
@@ -76,9 +101,11 @@ def _cached(
     )
 
 
-async def _open(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> StillImage | Video:
+async def _open(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> LoadedImage | Video:
     """Decode an image or probe a video; the content of the file decides which it is."""
     if await asyncio.to_thread(_is_still, request):
+        if isinstance(request.background, UnknownBackground):
+            raise InvalidField(BACKGROUND, request.background.reason)
         return await _load_still(request, replacer, job)
     try:
         return await probe_video(request.face_path, job.options, job.limits)
@@ -93,9 +120,13 @@ def _is_still(request: AvatarRequest) -> bool:
     return is_image(request.face_path) and (request.is_still or not is_gif(request.face_path))
 
 
-async def _load_still(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> StillImage:
+async def _load_still(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> LoadedImage:
     with job.timer.stage("decode"):
-        image: Image = await asyncio.to_thread(load_image, request.face_path, job.limits, replacer.color or WHITE)
-    transform = FrameTransform(image.shape[1], image.shape[0], job.options)
-    (image,) = await asyncio.to_thread(transform, image[None])
-    return StillImage(image, job.options.fps)
+        loaded = await asyncio.to_thread(load_layers, request.face_path, job.limits, replacer.color or WHITE)
+    transform = FrameTransform(loaded.image.shape[1], loaded.image.shape[0], job.options)
+
+    def one(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        changed: NDArray[np.uint8] = transform(pixels[None])[0]
+        return changed
+
+    return await asyncio.to_thread(loaded.map, one)

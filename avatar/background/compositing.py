@@ -61,6 +61,10 @@ async def with_alpha(frames: AsyncGenerator[Image], matte: Matte) -> AsyncGenera
     """Yield frames [H,W,3] with the same alpha channel each, as [H,W,4]; its edge is repeated for larger frames."""
     async with aclosing(frames):
         async for frame in frames:
-            height, width = frame.shape[:2]
-            margins = ((0, height - matte.shape[0]), (0, width - matte.shape[1]))
-            yield np.dstack((frame, np.pad(matte, margins, mode="edge")))
+            yield np.dstack((frame, pad_matte(matte, frame)))
+
+
+def pad_matte(matte: Matte, frame: Image) -> Matte:
+    """Return an alpha channel in the size of a frame that is larger: its edge is repeated."""
+    height, width = frame.shape[:2]
+    return np.pad(matte, ((0, height - matte.shape[0]), (0, width - matte.shape[1])), mode="edge")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,29 +15,33 @@ from lipsync.tensors import BACKGROUND_FILE
 
 from ..context import JobContext
 from ..errors import InvalidField
-from ..media.image import load_image
+from ..media.image import LoadedImage, load_image
+from ..media.playback import FrameReader, play
+from ..media.video import Video
 from ..options import EdgeMode
 from ..request import RGB, AvatarRequest, Background
 from ..resources.avatar_cache import BackgroundCache, ImageWithAlpha, file_digest
 from ..streams import map_concurrent
 from . import pixellib
-from .compositing import Matte, alpha_matte, composite, resize_to_cover, solid_color, with_alpha
+from .compositing import Matte, alpha_matte, composite, pad_matte, resize_to_cover, solid_color, with_alpha
 
 CONCURRENCY = 2  # frames of a video in segmentation
+ALPHA_FRAMES = 4  # of a video's own alpha channel, read at once
 
 
 def replace_background(
-    frames: AsyncGenerator[Image], replacer: BackgroundReplacer | None, alpha: Matte | None
+    frames: AsyncGenerator[Image], replacer: BackgroundReplacer | None, alpha: Matte | None, frame_count: int = 0
 ) -> AsyncGenerator[Image]:
     """Yield finished frames [H,W,3] with the background that the result has.
 
     Args:
         replacer: replaces it in each frame; None if the frames already have their background.
         alpha: the alpha channel UINT8 [H,W] of a still, which every frame gets: [H,W,4].
+        frame_count: how many frames there are.
     """
     if alpha is not None:
         return with_alpha(frames, alpha)
-    return frames if replacer is None else replacer.replace_frames(frames)
+    return frames if replacer is None else replacer.replace_frames(frames, frame_count)
 
 
 class BackgroundReplacer:
@@ -50,15 +55,23 @@ class BackgroundReplacer:
 
     def __init__(self, request: AvatarRequest, job: JobContext) -> None:
         self._job, self._folder = job, request.folder
+        self._alpha_of: Video | None = None
         self._file: Path | None = request.background_file
         self.is_transparent = self._file is None and request.background is Background.TRANSPARENT
         self.color: RGB | None = None if self._file else request.background.rgb
         self.enabled = self.is_transparent or self.color is not None or self._file is not None
 
-    async def replace_still(self, image: Image, cache: BackgroundCache) -> ImageWithAlpha:
+    def use_alpha_of(self, video: Video) -> None:
+        """Take the alpha channel of the video whose frames are replaced for the person, instead of segmentation."""
+        self._alpha_of = replace(video, only_alpha=True)
+
+    async def replace_still(self, still: LoadedImage, cache: BackgroundCache) -> ImageWithAlpha:
         """Return the still [H,W,3] with its background replaced, and its alpha channel UINT8 [H,W] or None.
 
+        The alpha channel of a cut-out takes the place of segmentation.
+
         Args:
+            still: laid over `color`, if there is one.
             cache: of this image with this background; a result in it is used, a new one is put there.
 
         Raises:
@@ -66,10 +79,12 @@ class BackgroundReplacer:
             Unavailable: as `InferenceClient`.
         """
         if not self.enabled:
-            return image, None
-        result = await cache.get(image.shape[1], image.shape[0])
+            return still.image, None
+        if still.is_cutout and still.own is not None and still.alpha is not None:
+            return await self._cutout(still.image, still.own, still.alpha)
+        result = await cache.get(still.image.shape[1], still.image.shape[0])
         if result is None:
-            result = await self._replaced_still(image)
+            result = await self._replaced_still(still.image)
             await cache.put(*result)
         return result
 
@@ -79,26 +94,52 @@ class BackgroundReplacer:
             return (file_digest(self._file), self._job.options.edge)
         return (self.color, self.is_transparent, self._job.options.edge if self.enabled else None)
 
-    async def replace_frames(self, frames: AsyncGenerator[Image]) -> AsyncGenerator[Image]:
+    async def replace_frames(self, frames: AsyncGenerator[Image], frame_count: int = 0) -> AsyncGenerator[Image]:
         """Yield a video's finished frames with their background replaced: [H,W,3], or [H,W,4] with an alpha channel.
 
-        Raises as `replace_still`.
+        `frame_count`: how many there are; needed after `use_alpha_of`. Raises as `replace_still`.
         """
         background: Image | None = None
 
-        async def replace(frame: Image) -> Image:
+        async def replace(framed: tuple[Image, Matte | None]) -> Image:
             nonlocal background
+            frame, own = framed
             with self._job.timer.stage("background"):
                 if background is None:
                     background = await asyncio.to_thread(self._image, frame.shape[1], frame.shape[0])
-                matte = await self._matte(frame)
+                matte = await self._matte(frame) if own is None else pad_matte(own, frame)
                 if background is None:
                     return np.dstack((frame, matte))
                 return await asyncio.to_thread(composite, frame, matte, background)
 
-        async with aclosing(map_concurrent(frames, replace, CONCURRENCY)) as replaced:
+        framed = self._with_own_alpha(frames, frame_count)
+        async with aclosing(map_concurrent(framed, replace, CONCURRENCY)) as replaced:
             async for frame in replaced:
                 yield frame
+
+    async def _with_own_alpha(
+        self, frames: AsyncGenerator[Image], frame_count: int
+    ) -> AsyncGenerator[tuple[Image, Matte | None]]:
+        """Yield each frame with the alpha channel that its video has for it; None without `use_alpha_of`."""
+        if self._alpha_of is None:
+            async with aclosing(frames):
+                async for frame in frames:
+                    yield frame, None
+            return
+        reader = FrameReader(self._alpha_of, ALPHA_FRAMES, self._job.timer, self._job.log)
+        alphas = play(reader, frame_count, self._job.options.extend)
+        async with aclosing(frames), aclosing(alphas):
+            async for frame in frames:
+                yield frame, await anext(alphas)
+
+    async def _cutout(self, over_color: Image, own: Image, alpha: Matte) -> ImageWithAlpha:
+        """Return the still as `replace_still`, by its own alpha channel."""
+        if self.color:
+            return over_color, None
+        background = await asyncio.to_thread(self._image, own.shape[1], own.shape[0])
+        if background is None:
+            return own, alpha
+        return await asyncio.to_thread(composite, own, alpha, background), None
 
     async def _replaced_still(self, image: Image) -> ImageWithAlpha:
         with self._job.timer.stage("background"):

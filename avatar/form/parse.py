@@ -1,8 +1,9 @@
 """Parse the raw fields of a form, from HTTP or gRPC, to a frozen AvatarRequest.
 
 The four fields of the original form are required. The options (`avatar.form.fields`) are optional; their defaults are
-the original's behavior. `background` applies to stills only, so any value is accepted with a video, as in the original.
-The file extension only says whether a GIF is meant as a still; it never becomes part of a path.
+the original's behavior. `background` applies to stills only, so any value is accepted with a video, as in the original;
+whether the file is one is decided by its content, later. The file extension only says whether a GIF is meant as a
+still; it never becomes part of a path.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, S
 
 from ..errors import InvalidField
 from ..limits import LIMITS, Limits
-from ..request import AvatarRequest, Background, Color
+from ..request import AvatarRequest, Background, Color, UnknownBackground
 from .fields import OPTION_FIELDS, parse_options
 from .values import echo
 
@@ -122,13 +123,14 @@ def _given(form: Form, field: str) -> str | Upload:
         raise InvalidField(field, "the field is missing") from None
 
 
-def _background(value: str, *, applies: bool) -> Background | Color:
+def _background(value: str, *, applies: bool) -> Background | Color | UnknownBackground:
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
         return Color((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
     try:
         return Background(value)
     except ValueError:
-        if not applies:
-            return Background.FROM_INPUT
         allowed = ", ".join(background.value for background in Background)
-        raise InvalidField(BACKGROUND, f"{echo(value)} is not one of {allowed}, #rrggbb") from None
+        unknown = UnknownBackground(f"{echo(value)} is not one of {allowed}, #rrggbb")
+        if not applies:
+            return unknown
+        raise InvalidField(BACKGROUND, unknown.reason) from None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, ImageCms, UnidentifiedImageError
 from PIL import Image as PilImage
 
@@ -22,6 +25,7 @@ from ..errors import InvalidField
 from ..faults import machine_fault
 from ..limits import LIMITS, MAX_SIDE, Limits, check_not_empty, fit_within
 from ..options import STILL_FPS
+from .image_type import AVIF_BRANDS, IMAGE_BRANDS, JPEG_MARK, brands, read_head
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")  # each decoded by Pillow itself, without a program
 WHITE = (255, 255, 255)
@@ -39,9 +43,40 @@ _TRANSPOSES = {
     7: PilImage.Transpose.TRANSVERSE,
     8: PilImage.Transpose.ROTATE_90,
 }
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
-_HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # brands, as in an MP4's first box
-_AVIF = {b"avif", b"avis"}
+Reader: TypeAlias = "Callable[[Path | bytes, Limits], PilImage.Image]"
+Alpha: TypeAlias = NDArray[np.uint8]  # [H,W], the opacity of each pixel
+CUTOUT_SHARE = 0.01  # share of transparent pixels from which on an image is a cut-out, and not one with round corners
+# A JPEG whose end is missing is read as browsers and OpenCV do, if at most this share of its rows is missing.
+MISSING_SHARE = 1 / 16
+CUT_SHORT = "face_file: the end of the JPEG is missing; its last rows may be wrong"
+_END_OF_JPEG, _FILLER = b"\xff\xd9", b"\x55" * 4096
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A decoded image.
+
+    Attributes:
+        image: UINT8 [H,W,3] BGR, over the matte.
+        own: UINT8 [H,W,3] BGR, the colors without the matte; None if the image is opaque.
+        alpha: UINT8 [H,W]; None if the image is opaque.
+        notes: what was done with an unusual file.
+    """
+
+    image: Image
+    own: Image | None = None
+    alpha: Alpha | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_cutout(self) -> bool:
+        """Return whether its alpha channel cuts out the person."""
+        return self.alpha is not None and float((self.alpha < 128).mean()) >= CUTOUT_SHARE
+
+    def map(self, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]) -> LoadedImage:
+        """Return the image with `change` applied to its pixels and to its alpha channel."""
+        own, alpha = (None if each is None else change(each) for each in (self.own, self.alpha))
+        return LoadedImage(change(self.image), own, alpha, self.notes)
 
 
 @dataclass(frozen=True)
@@ -69,18 +104,12 @@ class StillImage:
         return self.image.shape[0]
 
 
-def is_image(path: Path) -> bool:
-    """Return whether the file starts as an image file does, whatever its name. GIF counts as an image."""
-    head = _read_head(path)
-    return head.startswith(_MAGIC) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or _brand(head) in (_HEIF | _AVIF)
-
-
-def is_gif(path: Path) -> bool:
-    """Return whether the file is a GIF, which may be meant as an image or as a video."""
-    return _read_head(path).startswith(b"GIF8")
-
-
 def load_image(path: Path, limits: Limits = LIMITS, matte: tuple[int, int, int] = WHITE) -> Image:
+    """Decode an image that may not be transparent; see `load_layers`."""
+    return load_layers(path, limits, matte).image
+
+
+def load_layers(path: Path, limits: Limits = LIMITS, matte: tuple[int, int, int] = WHITE) -> LoadedImage:
     """Decode an image strictly (of several images in a file, the first): upright, sRGB, of a size to work on.
 
     Args:
@@ -88,24 +117,67 @@ def load_image(path: Path, limits: Limits = LIMITS, matte: tuple[int, int, int] 
         limits: images over `max_work_pixels` are scaled down, images over `max_pixels` rejected.
         matte: the RGB color that transparent images are composited over.
 
-    Returns:
-        UINT8 [H,W,3] BGR.
-
     Raises:
         InvalidField: `face_file` is empty, not an image, damaged or too large.
         MachineFault: the machine fails, and not the file.
     """
     check_not_empty(FACE_FILE, path)
     with _translate_errors(limits):
-        brand = _brand(_read_head(path))
-        with _open_heif(path, limits) if brand in _HEIF else PilImage.open(path, formats=FORMATS) as image:
-            _check_size(image, limits)
-            width, height = fit_within(image.width, image.height, limits.max_work_pixels)
-            if (width, height) != image.size:
-                image.draft("RGB", (width, height))  # decodes a JPEG at a half, a quarter or an eighth of its size
-            image.load()
-            rgb = _to_rgb(_apply_orientation(image), matte)
-    return _fit_working_size(np.ascontiguousarray(np.asarray(rgb)[:, :, ::-1]), limits)
+        head, start = read_head(path)
+        data = path.read_bytes()[start:] if start else path
+        loaded = _load_with_any(_readers(head), data, limits, matte)
+    return loaded.map(partial(_fit_working_size, limits=limits))
+
+
+def _readers(head: bytes) -> tuple[Reader, ...]:
+    """Return the readers of a file, in the order in which they are tried; brands need not name the codec."""
+    found = brands(head)
+    if head.startswith(JPEG_MARK):
+        return (_open_pillow, _open_cut_jpeg)
+    if AVIF_BRANDS.isdisjoint(found) and not IMAGE_BRANDS.isdisjoint(found):
+        return (_open_heif, _open_pillow)
+    return (_open_pillow, _open_as_avif, _open_heif) if found else (_open_pillow,)
+
+
+def _load_with_any(
+    readers: Sequence[Reader], data: Path | bytes, limits: Limits, matte: tuple[int, int, int]
+) -> LoadedImage:
+    """Return what the first reader gives that does not refuse the file. Raises what the first one raised."""
+    first_error: Exception | None = None
+    for reader in readers:
+        try:
+            with reader(data, limits) as image:
+                return _load(image, limits, matte)
+        except InvalidField:
+            raise  # too large
+        except Exception as error:  # Pillow's plugins raise errors of any class
+            if machine_fault(error):
+                raise
+            first_error = first_error or error
+    raise first_error or UnidentifiedImageError(NOT_AN_IMAGE)
+
+
+def _load(image: PilImage.Image, limits: Limits, matte: tuple[int, int, int]) -> LoadedImage:
+    _check_size(image, limits)
+    width, height = fit_within(image.width, image.height, limits.max_work_pixels)
+    if (width, height) != image.size:
+        image.draft("RGB", (width, height))  # decodes a JPEG at a half, a quarter or an eighth of its size
+    image.load()
+    notes = (CUT_SHORT,) if image.info.get(CUT_SHORT) else ()
+    upright = _apply_orientation(image)
+    flat = _bgr(_to_rgb(upright, matte))
+    if not upright.has_transparency_data:
+        return LoadedImage(flat, notes=notes)
+    layers = upright.convert("RGBA")
+    alpha = np.asarray(layers.getchannel("A"), np.uint8)
+    own = _to_srgb(layers.convert("RGB"), upright.info.get("icc_profile"))
+    if alpha.min(initial=255) == 255:
+        return LoadedImage(flat, notes=notes)
+    return LoadedImage(flat, _bgr(own), alpha, notes)
+
+
+def _bgr(image: PilImage.Image) -> Image:
+    return np.ascontiguousarray(np.asarray(image)[:, :, ::-1])
 
 
 @contextmanager
@@ -135,13 +207,41 @@ def _check_size(image: PilImage.Image, limits: Limits) -> None:
         raise InvalidField(FACE_FILE, limits.too_large)
 
 
-def _open_heif(path: Path, limits: Limits) -> PilImage.Image:
+def _open_pillow(data: Path | bytes, limits: Limits) -> PilImage.Image:
+    return PilImage.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS)
+
+
+def _open_as_avif(data: Path | bytes, limits: Limits) -> PilImage.Image:
+    """Open an AVIF that has the major brand of another format, which Pillow refuses."""
+    whole = data if isinstance(data, bytes) else data.read_bytes()
+    return _open_pillow(whole[:8] + b"avif" + whole[12:], limits)
+
+
+def _open_cut_jpeg(data: Path | bytes, limits: Limits) -> PilImage.Image:
+    """Open a JPEG whose end is missing. Raises ValueError if too many of its rows are missing.
+
+    The missing rows are those that depend on what is put in the place of the missing end.
+    """
+    whole = (data if isinstance(data, bytes) else data.read_bytes()).removesuffix(b"\xff")  # half of the end's mark
+    image, other = (_open_pillow(whole + end, limits) for end in (_END_OF_JPEG, _FILLER + _END_OF_JPEG))
+    _check_size(image, limits)
+    with image, other:
+        differs = np.asarray(image.convert("L")) != np.asarray(other.convert("L"))
+    missing = differs.any(axis=1).argmax() if differs.any() else len(differs)
+    if len(differs) - missing > len(differs) * MISSING_SHARE:
+        raise ValueError("too much of the JPEG is missing")
+    repaired = _open_pillow(whole + _END_OF_JPEG, limits)
+    repaired.info[CUT_SHORT] = True
+    return repaired
+
+
+def _open_heif(data: Path | bytes, limits: Limits) -> PilImage.Image:
     """Open a HEIC image with pi-heif, which applies the orientation itself."""
     try:
         from pi_heif import open_heif
     except ImportError as error:
         raise InvalidField(FACE_FILE, "HEIC images are not supported by this installation; send a JPEG") from error
-    heif = open_heif(path, convert_hdr_to_8bit=True)
+    heif = open_heif(BytesIO(data) if isinstance(data, bytes) else data, convert_hdr_to_8bit=True)
     if heif.size[0] * heif.size[1] > limits.max_pixels:
         raise InvalidField(FACE_FILE, limits.too_large)
     image: PilImage.Image = heif.to_pillow()
@@ -203,7 +303,7 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
     return "srgb" in (ImageCms.getProfileDescription(profile) or "").lower()
 
 
-def _fit_working_size(image: Image, limits: Limits) -> Image:
+def _fit_working_size(image: NDArray[np.uint8], limits: Limits) -> NDArray[np.uint8]:
     """Scale an image down if it exceeds `max_work_pixels`, and up if it is too small for the detector."""
     height, width = image.shape[:2]
     size = fit_within(width, height, limits.max_work_pixels)
@@ -214,12 +314,3 @@ def _fit_working_size(image: Image, limits: Limits) -> Image:
     if factor > 1 and max(size) <= MAX_SIDE and size[0] * size[1] <= limits.max_work_pixels:
         return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     return image
-
-
-def _read_head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(64)
-
-
-def _brand(head: bytes) -> bytes:
-    return head[8:12] if head[4:8] == b"ftyp" else b""

@@ -104,6 +104,19 @@ async def repeat(
                 yield frame
 
 
+async def play(reader: FrameReader, frame_count: int, mode: ExtendMode) -> AsyncGenerator[Image]:
+    """Yield all `frame_count` frames of the result: the video once, then repeated. Raises as `repeat`."""
+    count = 0
+    async with aclosing(reader.read(max_frames=frame_count)) as chunks:
+        async for images in chunks:
+            for image in images:
+                count += 1
+                yield image
+    async with aclosing(repeat(reader, count, frame_count, mode)) as repeated:
+        async for _, image in repeated:
+            yield image
+
+
 class _Run(NamedTuple):
     """Frames in succession: forward (`step` 1), backward (-1), or one frame that is held (0)."""
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from avatar.errors import InvalidField
 from avatar.limits import LIMITS, Limits
-from avatar.media.image import is_gif, is_image, load_image
+from avatar.media.image import load_image
+from avatar.media.image_type import is_gif, is_image
 from tests.support.media import moving_square
 
 IMAGE = moving_square(1, 161, 107)[0]  # BGR
