@@ -57,7 +57,7 @@ def arguments(
         f"--grpc-port={ports.grpc}",
         f"--metrics-address={HOST}",
         f"--metrics-port={ports.metrics}",
-        # from 2.68 (26.04) on, clients get shared memory with --allow-client-shm=true only; this version has no such flag
+        # from 2.68 (26.04) on, clients need --allow-client-shm=true for shared memory, which this version does not know
         *access.restrictions(token, http=ports.http is not None),
         # other ways to the same endpoints, which in this version check no token
         "--allow-vertex-ai=false",
