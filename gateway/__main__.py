@@ -7,6 +7,7 @@ failed, 2 a setting is invalid.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import sys
@@ -56,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSetting as error:
         return _fail(str(error), 2)
     # here, because it loads the whole application: --help and usage errors need not wait
-    from . import descriptors, machine, server
+    from avatar.media import self_test
+
+    from . import descriptors, server
 
     logging_config.configure(settings.log_level, settings.log_format)
     warn_of_old_names(Settings, logging.getLogger("gateway"))
@@ -64,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = descriptors.fit(settings)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
-    if failure := machine.start_failure():
+    if failure := asyncio.run(self_test.failure_at_start()):
         return _fail(failure, 1)
     try:
         listener = server.listen(settings.host, settings.port)

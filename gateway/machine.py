@@ -7,8 +7,7 @@ import time
 from dataclasses import dataclass
 
 from avatar.errors import FfmpegFault, MachineFault, StorageFault
-from avatar.media.ffmpeg_errors import FfmpegError
-from avatar.media.self_test import PASS_SECONDS, SELF_TEST, SelfTest
+from avatar.media.self_test import PASS_SECONDS, SelfTest
 from avatar.resources.workspace import Workspace
 
 WAIT_SECONDS = 2.0  # a probe waits so long for a check; orchestrators give up after a few seconds
@@ -83,14 +82,3 @@ class Machine:
             check.result()
         elif failure := self._ffmpeg.failure:
             raise type(failure)(failure.reason) from failure
-
-
-def start_failure() -> str:
-    """Test ffmpeg before the gateway starts; return why it cannot start, or an empty string."""
-    try:
-        asyncio.run(SELF_TEST.check(max_age=0))
-    except MachineFault as fault:
-        cause = fault.__cause__
-        details = f" ({cause.stderr_tail or cause})" if isinstance(cause, FfmpegError) else ""
-        return f"cannot start: {fault.reason}{details}; check the ffmpeg of this machine"
-    return ""

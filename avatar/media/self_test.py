@@ -103,6 +103,17 @@ async def run_test() -> None:
 SELF_TEST = SelfTest(run_test)  # of this process: all jobs run the same program
 
 
+async def failure_at_start() -> str:
+    """Test ffmpeg; return a sentence that says why a process cannot start, or an empty string."""
+    try:
+        await SELF_TEST.check(max_age=0)
+    except MachineFault as fault:
+        cause = fault.__cause__
+        details = f" ({cause.stderr_tail or cause})" if isinstance(cause, ffmpeg.FfmpegError) else ""
+        return f"cannot start: {fault.reason}{details}; check the ffmpeg of this machine"
+    return ""
+
+
 async def _encode_and_decode() -> None:
     with _memory_file(_tone()) as tone, _memory_file() as clip, _memory_file() as samples:
         clip.write_bytes(await _encode(tone))

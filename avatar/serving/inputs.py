@@ -9,6 +9,7 @@ from lipsync.tensors import BACKGROUND, FACE_TYPE
 
 from ..errors import TooLarge
 from ..form.parse import FILES, Form, Upload
+from ..media.self_test import failure_at_start
 from ..resources.workspace import Workspace
 from ..settings import JobSettings
 from .request import StreamRequest
@@ -43,7 +44,10 @@ async def open_workspace(settings: JobSettings) -> Workspace:
 
     Raises:
         OSError: the folder cannot be made.
+        RuntimeError: ffmpeg does not work on this machine.
     """
+    if failure := await failure_at_start():
+        raise RuntimeError(failure)
     workspace = Workspace(settings.work_dir)
     await asyncio.to_thread(workspace.open)
     return workspace

@@ -14,7 +14,8 @@ from typing import TypeVar
 from lipsync.tensors import Model
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
-from ..errors import AvatarError, ClientError, ShuttingDown, Unavailable
+from ..errors import AvatarError, ClientError, MachineFault, ShuttingDown, Unavailable
+from ..faults import machine_fault
 from .request import StreamRequest
 
 logger = logging.getLogger("avatar")
@@ -78,8 +79,9 @@ class RequestRunner:
         except asyncio.CancelledError as error:
             await request.fail(ShuttingDown("the model is being unloaded") if self._closing else error)
         except Exception as error:
-            _log_failure(request, error)
-            await request.fail(error)
+            failure = machine_fault(error) or error
+            _log_failure(request, failure)
+            await request.fail(failure)
         finally:
             request.inputs.clear()
             await request.finish()
@@ -112,6 +114,8 @@ def _log_failure(request: StreamRequest, error: Exception) -> None:
     extra = {"request_id": request.id}
     if isinstance(error, ClientError):
         logger.info("rejected with %d: %s", error.status, error, extra=extra)
+    elif isinstance(error, MachineFault):
+        logger.error("fault of this machine: %s (%s)", error.reason, error.__cause__ or "no other cause", extra=extra)
     elif isinstance(error, Unavailable):
         logger.log(logging.INFO if isinstance(error, ShuttingDown) else logging.WARNING, "%s", error, extra=extra)
     elif not isinstance(error, AvatarError) or type(error) is AvatarError:
