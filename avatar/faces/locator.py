@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -22,6 +23,7 @@ from ..options import Detection, NoFace
 from ..resources.avatar_cache import FaceBoxCache
 from ..streams import prefetch
 from . import detection
+from .cuts import is_cut
 from .interpolation import fill_gaps
 from .sampling import sample_faces
 from .selection import FaceSelector
@@ -142,10 +144,20 @@ class FaceLocator:
     async def _two_pass(self, video: Video) -> AsyncGenerator[LocatedFrame]:
         """Detect in all frames, then read them again: a gap is filled from the frames before and after it."""
         boxes: list[Box | None] = []
+        cuts, max_gap = set[int](), int(video.fps)
+        previous: Image | None = None
+        missing = max_gap + 1  # frames without a face up to here
         async with aclosing(self._faces(video)) as faces:
-            async for _, face in faces:
+            async for image, face in faces:
                 boxes.append(self._padded(face))
-        filled = fill_gaps(boxes, int(video.fps), smoothed=self._job.options.smooth)
+                is_missing = boxes[-1] is None
+                # only in a gap that would be filled does it matter whether there is a cut
+                in_gap = missing <= max_gap and (is_missing or missing > 0)
+                if in_gap and previous is not None and await asyncio.to_thread(is_cut, previous, image):
+                    cuts.add(len(boxes) - 1)
+                missing = missing + 1 if is_missing else 0
+                previous = image
+        filled = fill_gaps(boxes, max_gap, smoothed=self._job.options.smooth, cuts=cuts)
         located = zip(filled, boxes, strict=True)
         async with aclosing(self._images(video, len(boxes))) as images:
             async for image in images:

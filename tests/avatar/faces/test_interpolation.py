@@ -27,8 +27,16 @@ def test_boxes_without_gaps_are_smoothed_like_any_clip(smoothed: bool) -> None:
         ("1.1...1.1", "111...111"),
     ],
 )
-def test_gaps_up_to_the_limit_are_filled_and_no_others(pattern: str, expected: str) -> None:
+@pytest.mark.parametrize("cuts", [(), (99,)])
+def test_gaps_up_to_the_limit_are_filled_and_no_others(pattern: str, expected: str, cuts: tuple[int, ...]) -> None:
     boxes = [np.full(4, 10 * n, np.int32) if mark == "1" else None for n, mark in enumerate(pattern)]
-    filled = fill_gaps(boxes, 2, smoothed=False)
+    filled = fill_gaps(boxes, 2, smoothed=False, cuts=cuts)
     assert "".join("." if box is None else "1" for box in filled) == expected
     assert all(box is None or box[0] == 10 * n for n, box in enumerate(filled))
+
+
+@pytest.mark.parametrize(("cut", "expected"), [(1, "11111"), (2, "11.11"), (3, "11.11"), (4, "11111")])
+def test_a_gap_with_a_cut_stays(cut: int, expected: str) -> None:
+    boxes = [np.full(4, 10 * n, np.int32) if n != 2 else None for n in range(5)]
+    filled = fill_gaps(boxes, 2, smoothed=False, cuts={cut})
+    assert "".join("." if box is None else "1" for box in filled) == expected
