@@ -1,0 +1,189 @@
+"""Live sessions on servers of their own: with callers that do not read, and with sessions that are open at a stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import psutil
+import pytest
+
+from avatar_client import AvatarClient, Unavailable
+from embedded import command_line
+from embedded.server import Triton
+from tests.conftest import job_env
+from tests.support.live_streams import LONG_SPEECH
+from tests.support.triton_streams import LiveConnection, stub
+
+MIB = 1 << 20
+UNREAD_MIB = 128
+SECONDS = 90.0
+FRAME_BYTES = 320 * 240 * 3
+PIECES = 24  # of ten seconds: 1.3 GB of frames
+
+
+@pytest.fixture(scope="module")
+def face(samples: Path) -> bytes:
+    picture = cv2.imread(str(samples / "face.png"))[::2, ::2]
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def server(repository: Path, folder: Path, **env: str) -> Triton:
+    return Triton(repository, log=folder / "triton.log", env={**job_env(folder), **env}, stop_timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def strict_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    """A server that accepts little unread output, and no request without a token."""
+    env = {
+        "AVATAR_LIVE_UNREAD_MIB": str(UNREAD_MIB),
+        "AVATAR_LIVE_REQUIRE_TOKEN": "true",
+        "AVATAR_LIVE_SESSIONS": "4",
+    }
+    with server(tiny_repository, tmp_path_factory.mktemp("strict"), **env) as triton:
+        yield triton
+
+
+def start(session: LiveConnection, face: bytes) -> str:
+    """Start a session, and return its token."""
+    session.send(start=True, face_file=face)
+    started = session.receive().session
+    assert started
+    return str(started["token"])
+
+
+def wait_for_log(triton: Triton, text: str) -> None:
+    end = time.monotonic() + SECONDS
+    while text not in triton.log_path.read_text():
+        assert time.monotonic() < end, f"{text!r} is not in the log"
+        time.sleep(0.1)
+
+
+def test_a_server_can_demand_the_token(strict_server: Triton, face: bytes) -> None:
+    with stub(strict_server.grpc_address) as connection:
+        session = LiveConnection(connection, 1)
+        token = start(session, face)
+        session.send(audio=LONG_SPEECH[:640])
+        assert session.receive().error.startswith("403 token: ")
+        session.send(audio=LONG_SPEECH[:640], token=token)
+        assert session.receive().error == ""
+        session.send(end=True, token=token)
+        assert session.receive().summary
+        session.close()
+
+
+def test_a_caller_that_reads_gets_more_than_the_limit_of_unread_output(strict_server: Triton, face: bytes) -> None:
+    with stub(strict_server.grpc_address) as connection:
+        session = LiveConnection(connection, 1)
+        token = start(session, face)
+        frames = 0
+        while frames * FRAME_BYTES < 2 * UNREAD_MIB * MIB:
+            session.send(audio=LONG_SPEECH, token=token)
+            received = session.receive()
+            assert received.error == ""
+            frames += len(received.frames)
+        session.send(end=True, token=token)
+        assert session.receive().summary
+        session.close()
+
+
+def test_a_session_whose_caller_does_not_read_is_ended_and_others_are_not(strict_server: Triton, face: bytes) -> None:
+    stop = threading.Event()
+    with stub(strict_server.grpc_address) as connection, AvatarClient(strict_server.grpc_address) as client:
+        reading = client.live(face, format="bgr")
+
+        def speak() -> None:
+            with reading:
+                while not stop.is_set():
+                    reading.send(LONG_SPEECH[:16_000])
+                    frames = 0
+                    while frames < 20:
+                        frames += len(list(reading.frames(block=False)))
+                        time.sleep(0.02)
+                reading.end()
+                list(reading)
+
+        speaker = threading.Thread(target=speak)
+        speaker.start()
+        process = psutil.Process(strict_server.pid)
+        before = process.memory_info().rss
+        silent = LiveConnection(connection, 2)  # responses are only read by `receive`
+        token = start(silent, face)
+        for _ in range(PIECES):
+            silent.send(audio=LONG_SPEECH, token=token)
+        wait_for_log(strict_server, "its responses are not read")
+        time.sleep(2)
+        growth = process.memory_info().rss - before
+        stop.set()
+        speaker.join(SECONDS)
+        received = silent.receive(PIECES)
+        silent.cancel()
+    assert not speaker.is_alive()
+    assert reading.summary, "the session whose caller reads was ended too"
+    assert growth < 4 * UNREAD_MIB * MIB
+    assert received.error.startswith("503 the session was ended: ")
+    assert "MiB of its responses are not acknowledged" in received.error
+    assert UNREAD_MIB * MIB < len(received.frames) * FRAME_BYTES < 4 * UNREAD_MIB * MIB
+
+
+def test_a_stop_waits_for_no_lost_session_and_the_callers_of_others_learn_of_it(
+    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton counts each session as an inference in progress, and would wait for it until its exit timeout."""
+    monkeypatch.setattr(command_line, "EXIT_SECONDS", 60)
+    errors: list[Exception] = []
+    speaking = threading.Event()
+
+    def speak(client: AvatarClient) -> None:
+        try:
+            with client.live(face) as session:
+                while True:
+                    session.send(LONG_SPEECH[:640])
+                    list(session.frames(block=False))
+                    speaking.set()
+                    time.sleep(0.04)
+        except Exception as error:
+            errors.append(error)
+
+    with (
+        server(tiny_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
+        AvatarClient(triton.grpc_address) as client,
+        stub(triton.grpc_address) as connection,
+    ):
+        speaker = threading.Thread(target=speak, args=(client,))
+        speaker.start()
+        assert speaking.wait(SECONDS)
+        lost = [LiveConnection(connection, number) for number in range(1, 6)]
+        for number, session in enumerate(lost):
+            session.send(start=True, face_file=face)
+            assert bool(session.receive().session) == (number < 2)  # the others are over the limit
+        for session in lost:
+            session.cancel()
+        triton.stop()
+        speaker.join(SECONDS)
+        log = triton.log_path.read_text()
+    assert [type(error) for error in errors] == [Unavailable]
+    assert str(errors[0]) == "the service is being stopped"
+    assert "Exit timeout expired" not in log
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_session_between_two_requests_learns_of_a_stop_with_its_next_one(
+    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line, "EXIT_SECONDS", 60)
+    with server(tiny_repository, tmp_path) as triton, stub(triton.grpc_address) as connection:
+        session = LiveConnection(connection, 1)
+        start(session, face)
+        stopping = threading.Thread(target=triton.stop)
+        stopping.start()
+        time.sleep(2)
+        session.send(audio=LONG_SPEECH[:640])
+        error = session.receive().error
+        session.cancel()  # or Triton would wait for the open stream
+        stopping.join(SECONDS)
+        assert not stopping.is_alive()
+    assert error == "503 the service is being stopped"
