@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=16000, help="port of the gateway (default: 16000)")
     parser.add_argument("--report", type=Path, default=ROOT / "build" / "containers.md")
     parser.add_argument("--no-build", action="store_true", help="use the images of an earlier run")
+    parser.add_argument("--keep", action="store_true", help="keep the containers and volumes at the end")
     parser.add_argument("trials", nargs="*", choices=[*names, []], help="only these trials")
     options = parser.parse_args()
     wanted = [trial for trial in TRIALS if not options.trials or trial.__name__ in options.trials]
@@ -102,7 +103,8 @@ def _run_all(
         say(f"  {verdict}: {seen}")
         if verdict == "FAIL" and trial is serving_trials.everything_comes_up:
             break  # the rest would only fail, too
-    deployment.try_compose("down", "-t", "45", "--volumes")
+    if not options.keep:
+        deployment.try_compose("down", "-t", "45", "--volumes")
     return all(verdict == "pass" for _, verdict, _, _ in rows)
 
 
