@@ -14,6 +14,7 @@ from typing import NoReturn
 from . import _http
 from ._client import AvatarClient
 from ._errors import AvatarClientError
+from ._files import is_stdout
 from ._options import RENDER_NAMES, with_type
 from ._progress_bar import ProgressBar
 from ._schema import BACKGROUND_FILE, FACE_TYPE
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"avatar: made with STAND-INS for {stand_ins}: real weights give another result", file=sys.stderr)
     if container == "webm" and options.out.suffix.lower() == ".mp4":
         print(f"avatar: {options.out} contains a WebM in spite of its name: mp4 has no transparency", file=sys.stderr)
-    print(f"{options.out}: {frames} frames" if frames is not None else options.out)
+    done = f"{options.out}: {frames} frames" if frames is not None else str(options.out)
+    print(done, file=sys.stderr if is_stdout(options.out) else sys.stdout)
     return 0
 
 
@@ -93,6 +95,10 @@ def _fail(bar: ProgressBar, why: str, status: int = 1) -> int:
 def _chosen(options: argparse.Namespace) -> dict[str, str]:
     """Return the options of the form that were given, as text."""
     return ({"background": options.background} if options.background else {}) | dict(options.set)
+
+
+def _out(text: str) -> Path:
+    return Path("/dev/stdout" if text == "-" else text)
 
 
 def _setting(text: str) -> tuple[str, str]:
@@ -141,7 +147,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("face", type=Path, help="an image or a video that shows a face")
     render.add_argument("speech", type=Path, help="an audio file in any format that ffmpeg reads")
     render.add_argument(
-        "-o", "--out", type=Path, required=True, help="the video: mp4, or WebM if the background is transparent"
+        "-o",
+        "--out",
+        type=_out,
+        required=True,
+        help="the video: mp4, or WebM if the background is transparent; - writes it to standard output as it comes",
     )
     where = render.add_mutually_exclusive_group()
     where.add_argument(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,18 +55,26 @@ def run(folder: Path, *arguments: str, **options: Any) -> int:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return start_command(argv(folder, *arguments), text=True)
+
+
+def start_command(arguments: list[str], *, stdout: int = subprocess.PIPE, text: bool = False) -> subprocess.Popen[Any]:
     environment = {
         **{name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
         # a proxy that refuses all connections
         **{"PYTHONPATH": str(CLIENT), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""},
     }
     return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "avatar_client._cli", *argv(folder, *arguments)],
+        [sys.executable, "-W", "error", "-m", "avatar_client._cli", *arguments],
         env=environment,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
-        text=True,
+        text=text,
     )
+
+
+def to_stdout(folder: Path, out: str) -> list[str]:
+    return ["render", str(folder / "face.jpg"), str(folder / "speech.wav"), "-o", out]
 
 
 def written_files(folder: Path) -> list[str]:
@@ -88,6 +98,65 @@ def test_the_command_runs_as_a_process_and_uses_no_proxy(folder: Path, target: l
     assert process.returncode == 0, err
     assert "frames" in out
     assert (folder / "out" / "out.mp4").read_bytes() == FACE + SPEECH
+
+
+@pytest.mark.parametrize("out", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_the_video_is_written_to_the_standard_output_and_all_words_to_the_other(
+    folder: Path, target: list[str], out: str
+) -> None:
+    video, words = start_command([*to_stdout(folder, out), *target]).communicate(timeout=60)
+    assert video == FACE + SPEECH
+    assert b"frames" in words
+    assert written_files(folder) == []
+
+
+def test_the_standard_output_may_be_a_file(folder: Path, target: list[str]) -> None:
+    with (folder / "out" / "a.mp4").open("wb") as file:
+        process = start_command([*to_stdout(folder, "-"), *target], stdout=file.fileno())
+        _, words = process.communicate(timeout=60)
+    assert process.returncode == 0, words
+    assert (folder / "out" / "a.mp4").read_bytes() == FACE + SPEECH
+    assert written_files(folder) == ["a.mp4"]
+
+
+def test_a_named_pipe_is_written_and_stays_a_pipe(folder: Path, target: list[str]) -> None:
+    os.mkfifo(pipe := folder / "out" / "pipe")
+    process = start_command([*to_stdout(folder, str(pipe)), *target])
+    video = pipe.read_bytes()
+    words, _ = process.communicate(timeout=60)
+    assert video == FACE + SPEECH
+    assert b"pipe: " in words
+    assert pipe.is_fifo()
+
+
+def test_chunks_reach_a_pipe_as_they_come(folder: Path, server: FakeServer) -> None:
+    go_on = threading.Event()
+
+    def script(server: FakeServer, requests: Iterator[fake.Request], context: Any) -> Iterator[Any]:
+        next(requests)
+        yield fake.stream_response(video=b"first")
+        go_on.wait(fake.SECONDS)
+        yield fake.stream_response(video=b"second")
+        yield fake.stream_response(summary=json.dumps(fake.SUMMARY))
+        yield fake.final_response()
+
+    server.avatar = script
+    process = start_command([*to_stdout(folder, "-"), "--server", server.address])
+    assert process.stdout
+    assert os.read(process.stdout.fileno(), 100) == b"first"
+    go_on.set()
+    video, words = process.communicate(timeout=60)
+    assert (video, process.returncode) == (b"second", 0), words
+
+
+def test_a_reader_that_goes_away_ends_the_command_with_a_line(folder: Path, target: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = start_command([*to_stdout(folder, "-"), "--no-progress", *target], stdout=write)
+    os.close(write)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert words.decode().splitlines() == ["avatar: [Errno 32] Broken pipe"]
 
 
 SETTINGS = ("--background", "White", "--set", "pads=0,20,0,0", "--set", "face=left")
