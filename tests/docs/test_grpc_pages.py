@@ -23,7 +23,9 @@ from avatar.serving import live_avatar, live_model, render_model, runner
 from avatar.serving.request import CLIENT_CANCELLED
 from avatar.settings import LiveSettings, described
 from embedded.server import Triton
+from lipsync import limits
 from lipsync.mel_stream import LATENCY
+from lipsync.mel_windows import MAX_FPS
 from lipsync.tensors import (
     API_VERSION,
     API_VERSION_PARAMETER,
@@ -80,6 +82,21 @@ def test_every_status_is_explained() -> None:
     assert f"`400 {errors.FaceNotFound()}`" in ERRORS
 
 
+def _limits_of_single_models() -> list[str]:
+    uhd, full_hd = (limits.MAX_ANSWER_BYTES // (width * height * 3) for width, height in ((3840, 2160), (1920, 1080)))
+    answer = f"{limits.MAX_ANSWER_BYTES // limits.MIB} MiB"
+    return [
+        f"{answer} of images in the answer ({uhd} of 3840×2160, {full_hd} of 1920×1080)",
+        f"| `face_crop` | 1 to {limits.MAX_CROPS} frames",
+        f"| `face_nms` | 1 to {limits.MAX_NMS_IMAGES} images |",
+        f"{limits.MAX_AUDIO_SECONDS} s of speech; {limits.MAX_WINDOWS} windows ({answer})",
+        f"at most {MAX_FPS:g} frames per second",
+        f"sides of {limits.MIN_DETECTION_SIDE} to {limits.MAX_SIDE} pixels",
+        f"`{limits.DETECTION_MEGAPIXELS_VARIABLE}` megapixels ({limits.DETECTION_MEGAPIXELS})",
+        f"at most {uhd} images of\n3840×2160",
+    ]
+
+
 def test_numbers_are_those_of_the_code() -> None:
     fewest, most = LIVE_SAMPLES
     assert LATENCY == 0.2125
@@ -89,7 +106,8 @@ def test_numbers_are_those_of_the_code() -> None:
         ERRORS: (
             f"| {MAX_TEXT_BYTES} bytes |",
             f"`s3fd` or `detect_faces` | {S3FD_BATCH}, all of one size |",
-            f"`lipsync_clip` | {WAV2LIP_BATCH};",
+            f"`lipsync_clip` | {WAV2LIP_BATCH} |",
+            *_limits_of_single_models(),
             f"20 ms ({fewest} samples) to 30 s ({most})",
         ),
     }
