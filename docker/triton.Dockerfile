@@ -14,8 +14,9 @@ FROM nvcr.io/nvidia/tritonserver:26.11-py3
 # the Python backend runs models in the image's own Python
 WORKDIR /opt/avatar
 COPY pyproject.toml requirements.lock docker/install.sh docker/trim.sh docker/smoke.py ./
-# hadolint ignore=DL3013
-RUN PIP="python3 -m pip --no-cache-dir --disable-pip-version-check" PIP_BREAK_SYSTEM_PACKAGES=1 bash install.sh triton \
+# PIP_IGNORE_INSTALLED: pip cannot uninstall packages that came with Ubuntu's own, and would fail where it wants to
+RUN PIP="python3 -m pip --no-cache-dir --disable-pip-version-check" \
+    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_IGNORE_INSTALLED=1 bash install.sh triton \
     && bash trim.sh "$(python3 -c 'import numpy, pathlib; print(pathlib.Path(numpy.__file__).parents[1])')"
 # The project's wheel, which changes with every commit, comes after them. NVIDIA's openvino backend fills every batch up to
 # the largest, and computes FP32 in bf16 where a CPU has that. Ours, on the Python backend, does neither: docs/adr/0010.
