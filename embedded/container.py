@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from . import private_memory
+from . import access, private_memory
 
 REPOSITORY = "/models/repository"
 HTTP = "127.0.0.1:8000"  # for the guard in this container; not reachable from outside
@@ -50,7 +50,6 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
     """Return the server's command line; `prefix` begins the names of its regions in /dev/shm."""
     version = version_of(environ)
     host, _, port = HTTP.partition(":")
-    admin = "shared-memory,model-repository,trace,logging"
     argv = [
         "tritonserver",
         f"--model-repository={REPOSITORY}",
@@ -63,11 +62,11 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
         f"--http-port={port}",
         "--grpc-address=0.0.0.0",
         "--metrics-address=0.0.0.0",
-        f"--grpc-restricted-protocol={admin}:avatar-token={token}",
-        f"--http-restricted-api={admin}:avatar-token={token}",
+        *access.restrictions(token, http=True),
+        # other ways to the same endpoints
+        "--allow-vertex-ai=false",
+        "--allow-sagemaker=false",
     ]
-    if version >= FLOOR:  # the wheel's build of 24.10 does not know them
-        argv += ["--allow-vertex-ai=false", "--allow-sagemaker=false"]
     if version >= RESPONSE_POOL:
         argv.append(f"--grpc-max-response-pool-size={MAX_UNREAD}")
     if version >= CLIENT_SHARED_MEMORY and environ.get("AVATAR_TRITON_SHARED_MEMORY") == "auto":
@@ -111,7 +110,10 @@ def main() -> None:
         private_memory.keep_private()  # it matters where the container has the host's /dev/shm
     except OSError as error:
         print(f"container: other users can read the frames in {SHM}: {error}", file=sys.stderr, flush=True)
-    token = environ.pop("AVATAR_TRITON_TOKEN", "") or secrets.token_hex(32)  # the models do not need it
+    try:
+        token = access.check_token(environ.pop(access.TOKEN_VARIABLE, "") or access.make_token())
+    except ValueError as error:
+        sys.exit(f"container: {error}")
     guard = [sys.executable, "-m", "embedded.guard", "--http", HTTP, "--"]
     os.execve(sys.executable, guard + arguments(environ, token, claim_prefix()), environ)  # noqa: S606
 

@@ -35,7 +35,7 @@ def test_http_is_for_the_container_itself_and_the_side_doors_need_the_token(vers
 )
 def test_a_server_gets_the_flags_that_its_version_knows(version: str, known: int) -> None:
     given = flags(version, AVATAR_TRITON_SHARED_MEMORY="auto")
-    assert ("allow-vertex-ai" in given) == ("allow-sagemaker" in given) == (version >= "26.06")
+    assert given["allow-vertex-ai"] == given["allow-sagemaker"] == "false"
     newer = [name for name in ("grpc-max-response-pool-size", "allow-client-shm") if name in given]
     assert newer == ["grpc-max-response-pool-size", "allow-client-shm"][:known]
 
@@ -89,3 +89,11 @@ def test_a_start_removes_the_regions_of_a_killed_server_and_keeps_those_of_a_run
         assert len(list(tmp_path.glob("*.lock"))) == 2
     finally:
         running.communicate()
+
+
+def test_a_token_that_would_not_work_stops_the_start_and_is_not_shown() -> None:
+    env = {**os.environ, "AVATAR_TRITON_TOKEN": "with a space", "NVIDIA_TRITON_SERVER_VERSION": "26.11"}
+    done = subprocess.run([sys.executable, "-m", "embedded.container"], capture_output=True, text=True, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("container: AVATAR_TRITON_TOKEN: 16 to 256 letters")
+    assert "with a space" not in done.stderr
