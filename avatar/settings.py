@@ -108,7 +108,18 @@ class JobSettings(BaseSettings):
         )
 
 
-class LiveSettings(JobSettings):
+class StreamSettings(JobSettings):
+    """The settings of the models that stream: those of the job, and of what their callers may leave unread."""
+
+    unread_mib: int = Field(
+        512,
+        ge=1,
+        description="A stream is ended if its caller has not acknowledged this many MiB of its responses, and the "
+        "memory of the server has grown by as much meanwhile: the caller does not read.",
+    )
+
+
+class LiveSettings(StreamSettings):
     """The settings of the model `live`: those of the job, and its own."""
 
     live_sessions: int = Field(
@@ -119,12 +130,6 @@ class LiveSettings(JobSettings):
     )
     live_memory_mib: int = Field(
         1024, ge=1, description="Memory that the frames of all live sessions of an instance may take together, in MiB."
-    )
-    live_unread_mib: int = Field(
-        512,
-        ge=1,
-        description="A live session is ended if this many MiB of its responses are not acknowledged and the memory of "
-        "the server has grown by as much: its caller does not read.",
     )
     live_require_token: bool = Field(
         False,

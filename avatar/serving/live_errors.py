@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import AvatarError, ClientError, Unavailable
+from ..errors import AvatarError, ClientError
 from .request import StreamRequest
 
 NO_SESSION = "no such session: it has ended, was idle for too long, or was never started"
@@ -31,16 +31,6 @@ class SequenceInUse(ClientError):
 
     def __init__(self) -> None:
         super().__init__(IN_USE)
-
-
-class NotRead(Unavailable):
-    """The caller does not read its responses, so that the server's memory grows."""
-
-    def __init__(self, mebibytes: int) -> None:
-        super().__init__(
-            f"the session was ended: {mebibytes} MiB of its responses are not acknowledged, and the server's memory "
-            "grows; read the responses while you send, and send `received`"
-        )
 
 
 @dataclass(frozen=True)

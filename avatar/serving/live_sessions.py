@@ -10,10 +10,10 @@ from lipsync.tensors import FACE_FILE, SEQUENCE_IDLE_SECONDS, SESSION_TOKEN
 
 from ..errors import Busy, ClientError, ShuttingDown, TooLarge
 from ..settings import MIB, LiveSettings
-from .live_errors import NO_SESSION, NotRead, Refusal, SequenceInUse, WrongToken, reason_for_others
+from .live_errors import NO_SESSION, Refusal, SequenceInUse, WrongToken, reason_for_others
 from .live_session import LiveSession
-from .request import StreamRequest
-from .server_memory import server_memory
+from .request import NotRead, StreamRequest
+from .server_memory import UnreadLimit
 
 Sequence = int | str
 LINGER_SECONDS = 2.0  # requests that are under way when a session ends get its reason; then Triton forgets the sequence
@@ -25,14 +25,6 @@ class _Ended:
 
     refusal: Refusal
     since: float
-
-
-@dataclass
-class _Watched:
-    """The server's memory, and a session's unread output, when they were last compared."""
-
-    memory: int
-    unread: int = 0
 
 
 class LiveSessions:
@@ -47,7 +39,7 @@ class LiveSessions:
         self.running: dict[Sequence, LiveSession] = {}
         self._ended: dict[Sequence, _Ended] = {}
         self._entered: set[Sequence] = set()  # those that are in Triton's table
-        self._watched: dict[LiveSession, _Watched] = {}
+        self._limits: dict[LiveSession, UnreadLimit] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -102,7 +94,7 @@ class LiveSessions:
             self._remember(request.sequence, Refusal(error, request, is_known=True))
             raise error
         session = self.running[request.sequence] = make()
-        self._watched[session] = _Watched(server_memory())
+        self._limits[session] = UnreadLimit(self._settings.unread_mib * MIB)
         return session
 
     def reserve(self, session: LiveSession, size: int) -> None:
@@ -136,7 +128,7 @@ class LiveSessions:
 
     def _forget(self, session: LiveSession) -> Sequence | None:
         """Remove a session and return its sequence id; None where it is not running."""
-        self._watched.pop(session, None)
+        self._limits.pop(session, None)
         for sequence, known in tuple(self.running.items()):
             if known is session:
                 del self.running[sequence]
@@ -150,23 +142,13 @@ class LiveSessions:
 
     def end_unread(self) -> LiveSession | None:
         """End the session with the most unread output, if the server's memory has grown by too much during it."""
-        limit = self._settings.live_unread_mib * MIB
-        memory = server_memory()
-
-        def unread(session: LiveSession) -> int:
-            return session.output.unread - self._watched[session].unread
-
-        suspects = [
-            session
-            for session, before in self._watched.items()
-            if unread(session) > limit and memory - before.memory > limit
-        ]
+        suspects = [each for each, limit in self._limits.items() if limit.is_exceeded(each.output.unread)]
         if not suspects:
             return None
-        worst = max(suspects, key=unread)
+        worst = max(suspects, key=lambda each: self._limits[each].growth(each.output.unread))
         self.end(worst, NotRead(worst.output.unread // MIB))
-        for session in self._watched:  # what has grown until now was the fault of that one
-            self._watched[session] = _Watched(memory, session.output.unread)
+        for session, limit in self._limits.items():  # the memory may be due to that one alone
+            limit.restart(session.output.unread)
         return worst
 
     def stop(self, reason: ShuttingDown) -> None:

@@ -24,11 +24,12 @@ from ..request import AvatarRequest
 from ..resources.admission import Admission
 from ..resources.cache import Cache, open_cache
 from ..resources.workspace import Workspace
-from ..settings import MIB, JobSettings, load, warn_of_old_names
+from ..settings import MIB, StreamSettings, load, warn_of_old_names
 from ..streams import cancel_and_wait
 from .inputs import open_workspace, write_form
-from .request import StreamRequest
+from .request import NotRead, StreamRequest
 from .runner import RequestRunner
+from .server_memory import UnreadLimit
 from .triton_log import log_to_triton
 
 logger = logging.getLogger("avatar")
@@ -47,8 +48,8 @@ class RenderModel:
             BadSetting, OSError: Triton then does not load the model.
         """
         log_to_triton(pb_utils, AVATAR)
-        self._settings = load(JobSettings)
-        warn_of_old_names(JobSettings, logger)
+        self._settings = load(StreamSettings)
+        warn_of_old_names(StreamSettings, logger)
         self._runner = RequestRunner(pb_utils, AVATAR)
         repository = Path(args["model_repository"]).parent
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
@@ -73,7 +74,8 @@ class RenderModel:
                 form = await asyncio.to_thread(write_form, request, folder, self._settings.max_upload_bytes)
                 avatar_request = parse(form, folder, request.id, self._settings.limits, streamed=True)
                 async with self._slot(request):
-                    result = await stream(request, avatar_request, self._models, self._cache)
+                    limit = UnreadLimit(self._settings.unread_mib * MIB)
+                    result = await stream(request, avatar_request, self._models, self._cache, limit)
         stages = " ".join(f"{stage}={spent:.3f}" for stage, spent in result.seconds.items())
         seconds = time.monotonic() - start
         logger.info("200 %d frames in %.3f s %s", result.frames, seconds, stages, extra={"request_id": request.id})
@@ -95,19 +97,25 @@ async def stream(
     avatar_request: AvatarRequest,
     models: InferenceClient,
     cache: Cache | None,
+    limit: UnreadLimit,
     clock: Callable[[], float] = time.monotonic,
 ) -> RenderResult:
     """Do the job and send its progress, the chunks of its video, and at the end the summary.
 
     Raises:
         AvatarError: as `pipeline.render`.
+        NotRead: the video is over the limit, and its caller does not read it.
     """
     result: RenderResult | None = None
+    sent = 0
     last_sent: dict[str, float] = {}
     async with aclosing(render(avatar_request, models, cache)) as events:
         async for event in events:
             if isinstance(event, Chunk):
                 await request.send(video=np.frombuffer(event.data, np.uint8))
+                sent += len(event.data)
+                if limit.is_exceeded(sent):
+                    raise NotRead(sent // MIB)
             elif isinstance(event, RenderResult):
                 result = event
             elif _is_due(event, last_sent.get(event.stage), clock()):
@@ -132,6 +140,7 @@ def summary(result: RenderResult) -> dict[str, object]:
         "seconds": {stage: round(spent, 6) for stage, spent in result.seconds.items()},
         "stand_ins": list(result.stand_ins),
         "container": result.container,
+        "notes": list(result.notes),
     }
 
 

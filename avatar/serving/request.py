@@ -29,6 +29,16 @@ CLIENT_CANCELLED = "499 the client cancelled the request or disconnected"
 Output = Array | str | int
 
 
+class NotRead(Unavailable):
+    """The caller does not read its responses, so that the server's memory grows."""
+
+    def __init__(self, mebibytes: int) -> None:
+        super().__init__(
+            f"the stream was ended: {mebibytes} MiB of its responses are not acknowledged, and the server's memory "
+            "grows; read the responses while they are sent"
+        )
+
+
 class StreamRequest:
     """One request of a streaming model: its inputs, copied, and the way back.
 

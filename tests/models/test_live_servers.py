@@ -39,7 +39,7 @@ def server(repository: Path, folder: Path, **env: str) -> Triton:
 def strict_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """A server that accepts little unread output, and no request without a token."""
     env = {
-        "AVATAR_LIVE_UNREAD_MIB": str(UNREAD_MIB),
+        "AVATAR_UNREAD_MIB": str(UNREAD_MIB),
         "AVATAR_LIVE_REQUIRE_TOKEN": "true",
         "AVATAR_LIVE_SESSIONS": "4",
     }
@@ -124,7 +124,7 @@ def test_a_session_whose_caller_does_not_read_is_ended_and_others_are_not(strict
     assert not speaker.is_alive()
     assert reading.summary, "the session whose caller reads was ended too"
     assert growth < 4 * UNREAD_MIB * MIB
-    assert received.error.startswith("503 the session was ended: ")
+    assert received.error.startswith("503 the stream was ended: ")
     assert "MiB of its responses are not acknowledged" in received.error
     assert UNREAD_MIB * MIB < len(received.frames) * FRAME_BYTES < 4 * UNREAD_MIB * MIB
 
