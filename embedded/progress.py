@@ -12,7 +12,7 @@ from collections.abc import Mapping
 _SECONDS = 2.0  # limit for reading the page
 _FRESH_SECONDS = 1.0  # for which a page is not read again
 _FINISHED = re.compile(
-    r'^nv_inference_request_(?:success|failure)\{.*?model="(?P<model>[^"]+)".*\} (?P<count>\d+)', re.M
+    r'^nv_inference_request_(?:success|failure)\{.*?model="(?P<model>[^"]+)".*\} (?P<count>[\d.e+]+)', re.M
 )
 
 
@@ -59,5 +59,5 @@ def parse(page: str) -> Mapping[str, int]:
     """Return the finished requests by model."""
     counts: Counter[str] = Counter()
     for found in _FINISHED.finditer(page):
-        counts[found["model"]] += int(found["count"])
+        counts[found["model"]] += int(float(found["count"]))
     return counts

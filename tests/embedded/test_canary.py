@@ -67,8 +67,9 @@ nv_inference_request_success{model="wav2lip",version="1"} 33
 nv_inference_request_failure{model="wav2lip",reason="BACKEND",version="1"} 2
 nv_inference_request_failure{model="wav2lip",reason="OTHER",version="1"} 1
 nv_inference_count{model="wav2lip",version="1"} 99
+nv_inference_request_success{model="s3fd",version="2"} 1.234567e+06
 """
-    assert parse(page) == {"wav2lip": 36}
+    assert parse(page) == {"wav2lip": 36, "s3fd": 1_234_567}
 
 
 def test_progress_of_a_live_server_grows_with_a_call(triton: Triton) -> None:
