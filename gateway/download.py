@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi.responses import FileResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from .connection import ABORT
 from .settings import Settings
@@ -32,7 +32,7 @@ class Download(FileResponse):
         pace.advance(self._file.stat().st_size)
         try:
             async with asyncio.timeout(pace.left(now)) as limit:
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, _send_start_with_body(send))
         except TimeoutError:
             if not limit.expired() or ABORT not in scope["state"]:
                 raise
@@ -41,3 +41,18 @@ class Download(FileResponse):
             await asyncio.sleep(
                 0
             )  # uvicorn learns now that the connection is closed, and expects no more of the response
+
+
+def _send_start_with_body(send: Send) -> Send:
+    """Hold the status and the headers back until the file was read: if that fails, an error can still be answered."""
+    held: list[Message] = []
+
+    async def send_late(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            held.append(message)
+            return
+        while held:
+            await send(held.pop())
+        await send(message)
+
+    return send_late

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from avatar.errors import FaceNotFound
 from avatar.events import Event, RenderResult
 from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
+from gateway.download import Download
+from gateway.settings import Settings
 from tests.support.gateway_fakes import FakeRender, contents, eventually, form, leftovers
 
 Start = Callable[..., Awaitable]
@@ -252,6 +255,25 @@ async def test_other_requests_are_answered_while_the_disk_blocks(live: Start, re
             await asyncio.sleep(0.001)
         os.close(end)
         assert (await upload).status_code == 400
+
+
+async def test_nothing_is_sent_of_a_video_that_cannot_be_opened(tmp_path: Path) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    video = tmp_path / "video.mp4"
+    video.write_bytes(b"a video")
+    download = Download(video, settings=Settings(), stat_result=video.stat())
+    video.unlink()
+    with pytest.raises(FileNotFoundError):
+        await download({"type": "http", "method": "POST", "headers": []}, receive, send)
+    assert sent == []
 
 
 async def test_while_a_client_reads_slowly_only_the_result_is_kept(live: Start, work: Path) -> None:

@@ -159,7 +159,7 @@ async def test_the_background_of_a_video_may_have_any_value(
 ) -> None:
     response = await client.post("/", files=form(avatarFileType="mp4", background=background))
     assert response.status_code == 200
-    assert render.requests[0].background is Background.FROM_INPUT
+    assert not render.requests[0].options.background_video
 
 
 async def test_an_image_that_is_declared_as_a_video_keeps_its_background(
