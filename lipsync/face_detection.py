@@ -74,7 +74,8 @@ def non_max_suppression(boxes: Floats, scores: Floats) -> tuple[Floats, Floats]:
     kept_boxes = np.zeros((len(boxes), FACES, 4), np.float32)
     kept_scores = np.zeros((len(boxes), FACES), np.float32)
     for n, (image_boxes, image_scores) in enumerate(zip(boxes, scores, strict=True)):
-        keep = _suppress_one(image_boxes, image_scores)
+        with np.errstate(all="ignore"):  # callers may send infinite coordinates; such boxes overlap nothing
+            keep = _suppress_one(image_boxes, image_scores)
         kept_boxes[n, : len(keep)] = image_boxes[keep]
         kept_scores[n, : len(keep)] = image_scores[keep]
     return kept_boxes, kept_scores

@@ -58,6 +58,12 @@ def test_at_most_sixteen_faces_are_returned() -> None:
     np.testing.assert_allclose(scores[0], [0.79 - 0.01 * i for i in range(FACES)], atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_boxes_that_are_no_boxes_raise_no_warning(value: float) -> None:
+    boxes, scores = non_max_suppression(np.full((2, 4, 4), value, np.float32), np.full((2, 4), 0.9, np.float32))
+    assert (boxes.shape, scores.shape) == ((2, FACES, 4), (2, FACES))
+
+
 def test_corners_are_clipped_at_zero_and_truncated() -> None:
     face = best_face(np.array([[-3.7, 2.9, 10.99, 20.0]], np.float32), np.array([0.9], np.float32))
     assert face is not None
