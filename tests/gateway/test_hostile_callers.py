@@ -25,8 +25,8 @@ HEAD = (
 PLACES = 34  # of the gateway below
 
 
-@pytest.fixture
-def bounded(triton: Triton, tmp_path: Path) -> Iterator[Gateway]:
+@pytest.fixture(scope="module")
+def bounded(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway with as many places as on two cores, and with short times."""
     settings = {
         "AVATAR_MAX_JOBS": "2",
@@ -35,7 +35,7 @@ def bounded(triton: Triton, tmp_path: Path) -> Iterator[Gateway]:
         "AVATAR_HEADER_TIMEOUT": "2",
         "AVATAR_MAX_CONNECTIONS": "100",
     }
-    with gateway_process(tmp_path, triton.grpc_address, **settings) as running:
+    with gateway_process(tmp_path_factory.mktemp("bounded"), triton.grpc_address, **settings) as running:
         yield running
 
 
