@@ -29,7 +29,7 @@ from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
 from .openapi import FORM_NAME, FORM_SCHEMA
 from .other_methods import head_and_options
-from .routes import FRAMES, STAND_INS, TIMING, WITHOUT_FACE, router
+from .routes import FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
 
@@ -93,7 +93,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings) -> None:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=settings.cors_credentials,
-        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, FACE_MISSING_AT, STAND_INS, "Retry-After"],
+        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, NOTES, FACE_MISSING_AT, STAND_INS, "Retry-After"],
     )
     app.add_middleware(RequestContext, metrics=metrics)
 

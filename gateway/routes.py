@@ -22,7 +22,7 @@ router = APIRouter()
 MP4 = "application/mp4"  # as the original service sends it; the registered type is video/mp4
 WEBM = "video/webm"
 TIMING, FRAMES, STAND_INS = "Server-Timing", "X-Avatar-Frames", "X-Avatar-Stand-Ins"
-WITHOUT_FACE = "X-Avatar-Frames-Without-Face"
+WITHOUT_FACE, NOTES = "X-Avatar-Frames-Without-Face", "X-Avatar-Notes"
 _MISSING_AT = {
     FACE_MISSING_AT: {
         "description": "Where a frame shows no face: time of the first such frame in the video, in seconds.",
@@ -47,6 +47,11 @@ _VIDEO = {
         WITHOUT_FACE: {
             "description": "Number of frames without a detected face (`no_face=keep`).",
             "schema": {"type": "integer"},
+        },
+        NOTES: {
+            "description": "What was done with an unusual file, such as gaps in the clock of the audio that were "
+            "closed; sentences, separated by semicolons. Absent for ordinary files.",
+            "schema": {"type": "string"},
         },
         TIMING: {"description": "Milliseconds of each stage; stages overlap.", "schema": {"type": "string"}},
         STAND_INS: {
@@ -105,6 +110,8 @@ def _headers(rendered: RenderedForm) -> dict[str, str]:
         FRAMES: str(rendered.result.frames),
         WITHOUT_FACE: str(rendered.result.without_face),
     }
+    if rendered.result.notes:
+        headers[NOTES] = "; ".join(rendered.result.notes)
     if rendered.result.stand_ins:
         headers[STAND_INS] = ", ".join(rendered.result.stand_ins)
     return headers

@@ -80,7 +80,7 @@ NO_FACE = _choice(
     "no_face",
     DEFAULTS.no_face,
     "What to do with a frame without a face. `fail`: reject the request. `keep`: leave the frame unchanged; gaps of up "
-    "to one second are bridged by interpolation.",
+    "to one second are bridged by interpolation, unless there is a cut to another scene in them.",
 )
 DETECTION = _choice(
     "detection",

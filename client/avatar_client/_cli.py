@@ -26,6 +26,9 @@ GRPC_SECONDS, HTTP_SECONDS = 120.0, 1800.0  # over HTTP nothing is received befo
 STATUS = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C."
 
 
+_Rendered = tuple[int | None, str, str, tuple[str, ...]]  # frames, stand-ins, container, notes
+
+
 class _Stopped(BaseException):
     """A signal ended the command. Like KeyboardInterrupt, it passes through every `finally`."""
 
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for number in before:
             signal.signal(number, stop)
-        frames, stand_ins, container = (_over_http if options.url else _over_grpc)(options, chosen, bar)
+        frames, stand_ins, container, notes = (_over_http if options.url else _over_grpc)(options, chosen, bar)
     except _Stopped:
         return _fail(bar, "cancelled", 128 + stopped[0])
     except AvatarClientError as error:
@@ -64,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     bar.clear()
     if stand_ins:
         print(f"avatar: made with STAND-INS for {stand_ins}: real weights give another result", file=sys.stderr)
+    for note in notes:
+        print(f"avatar: note: {note}", file=sys.stderr)
     if container == "webm" and options.out.suffix.lower() == ".mp4":
         print(f"avatar: {options.out} contains a WebM in spite of its name: mp4 has no transparency", file=sys.stderr)
     done = f"{options.out}: {frames} frames" if frames is not None else str(options.out)
@@ -71,19 +76,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> tuple[int | None, str, str]:
+def _over_grpc(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> _Rendered:
     with AvatarClient(options.server, timeout=options.timeout or GRPC_SECONDS) as client:
         rendering = client.render(options.face, options.speech, **chosen)
         summary = rendering.save(options.out, lambda step: bar.show(step.stage, step.done, step.total))
-    return summary.frames, ", ".join(summary.stand_ins), summary.container
+    return summary.frames, ", ".join(summary.stand_ins), summary.container, summary.notes
 
 
-def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> tuple[int | None, str, str]:
+def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: ProgressBar) -> _Rendered:
     background_file = chosen.pop(BACKGROUND_FILE, None)
     files = _http.form_of(options.face, options.speech, Path(background_file) if background_file else None)
     fields = FORM_DEFAULTS | with_type(chosen, options.face)
     posted = _http.post(options.url, fields, files, options.out, options.timeout or HTTP_SECONDS, bar.show)
-    return posted.frames, posted.stand_ins, posted.container
+    return posted.frames, posted.stand_ins, posted.container, posted.notes
 
 
 def _fail(bar: ProgressBar, why: str, status: int = 1) -> int:

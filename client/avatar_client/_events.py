@@ -44,6 +44,7 @@ class Summary:
         seconds: time spent in each stage; stages overlap, so the sum may exceed the whole.
         stand_ins: models that ran on stand-in checkpoints; empty with real weights.
         container: `mp4`, or `webm` for a video with an alpha channel.
+        notes: what the server did with an unusual file, such as gaps in the clock of the audio that it closed.
     """
 
     frames: int
@@ -53,6 +54,7 @@ class Summary:
     seconds: dict[str, float]
     stand_ins: tuple[str, ...]
     container: str
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, data: JsonObject) -> Summary:
@@ -65,6 +67,7 @@ class Summary:
             seconds={str(stage): float(seconds) for stage, seconds in data.get("seconds", {}).items()},
             stand_ins=tuple(data.get("stand_ins", ())),
             container=str(data.get("container", "mp4")),
+            notes=tuple(map(str, data.get("notes", ()))),
         )
 
 

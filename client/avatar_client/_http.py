@@ -35,6 +35,7 @@ class PostResult:
     frames: int | None
     stand_ins: str
     container: str
+    notes: tuple[str, ...] = ()
 
 
 def post(
@@ -75,6 +76,7 @@ def post(
         int(frames) if frames.isdecimal() else None,
         response.headers.get("X-Avatar-Stand-Ins", ""),
         "webm" if webm else "mp4",
+        tuple(filter(None, response.headers.get("X-Avatar-Notes", "").split("; "))),
     )
 
 

@@ -92,6 +92,20 @@ def test_the_video_is_written_and_its_path_is_printed(
     assert "STAND-INS for s3fd" in output.err
 
 
+def test_notes_are_printed_one_a_line(
+    folder: Path, server: FakeServer, gateway: FakeGateway, target: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = ["audio_file: 3.0 s of gaps in its clock were closed", "face_file: another note"]
+    summary = json.dumps({**fake.SUMMARY, "notes": notes})
+    server.avatar = script_of(
+        fake.stream_response(video=b"video"), fake.stream_response(summary=summary), fake.final_response()
+    )
+    gateway.headers["X-Avatar-Notes"] = "; ".join(notes)
+    assert run(folder, *target, "--no-progress") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "note" in line] == [f"avatar: note: {note}" for note in notes]
+
+
 def test_the_command_runs_as_a_process_and_uses_no_proxy(folder: Path, target: list[str]) -> None:
     process = start(folder, *target)
     out, err = process.communicate(timeout=60)

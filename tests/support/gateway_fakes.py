@@ -33,6 +33,7 @@ class FakeRender:
         self.gate.set()
         self.error: Exception | None = None
         self.stand_ins: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
 
     async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | RenderResult]:
         self.requests.append(request)
@@ -45,7 +46,8 @@ class FakeRender:
                 raise self.error
             video = request.folder / "video.mp4"
             video.write_bytes(request.face_path.read_bytes() + b"|" + request.audio_path.read_bytes())
-            yield RenderResult(video, "mp4", 3, Fraction(25), 0.12, {"detect": 0.25, "lip sync": 1.5}, self.stand_ins)
+            seconds = {"detect": 0.25, "lip sync": 1.5}
+            yield RenderResult(video, "mp4", 3, Fraction(25), 0.12, seconds, self.stand_ins, notes=self.notes)
         except asyncio.CancelledError:
             self.cancelled += 1
             raise

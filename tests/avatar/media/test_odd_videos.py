@@ -12,10 +12,23 @@ import pytest
 from avatar.limits import LIMITS
 from avatar.media.playback import KeptFrames
 from avatar.media.video import Video, probe_video, read_frames
-from avatar.options import DEFAULTS
+from avatar.options import DEFAULTS, Options
+from avatar.testing import FakeInference
 from avatar.timing import StageTimer
 from tests.support.faces import locate, source_indices
-from tests.support.media import Frames, ffmpeg, find_square, moving_square, write_video
+from tests.support.media import (
+    Frames,
+    ffmpeg,
+    file_of,
+    find_square,
+    moving_square,
+    read_video,
+    request,
+    run,
+    tone,
+    write_video,
+    write_wav,
+)
 
 LOG = logging.getLogger("test")
 B_FRAMES = ["-bf", "2", "-pix_fmt", "yuv420p"]
@@ -162,6 +175,15 @@ async def test_colors_of_an_untagged_video_are_those_that_players_show(
     path = write_video(tmp_path / "a.mp4", flat(color, width, height), extra=[*convert, *tags])
     frames = await decoded(await probe(path))
     assert np.abs(frames.astype(int) - np.array(color[::-1])).max() <= 3
+
+
+async def test_the_result_of_an_untagged_hd_video_has_its_colors(tmp_path: Path) -> None:
+    convert = ["-vf", "scale=out_color_matrix=bt709:flags=accurate_rnd,format=yuv420p", "-c:v", "libx264"]
+    path = write_video(tmp_path / "a.mp4", flat(RED, 1280, 720), extra=[*convert, "-qp", "2", "-pix_fmt", "yuv420p"])
+    speech = write_wav(tmp_path / "speech.wav", tone(0.2))
+    job = replace(request(tmp_path, path, speech, still=False), options=Options(box=(600, 700, 10, 110)))
+    frames = read_video(file_of(await run(job, FakeInference())))
+    assert np.abs(np.median(frames[:, :500], axis=(0, 1, 2)) - RED[::-1]).max() <= 3
 
 
 async def test_the_matrix_that_a_file_names_is_used_whatever_its_size(tmp_path: Path) -> None:
