@@ -4,8 +4,8 @@
 
 PYTHON ?=
 VENV := .venv
-# test workers: live servers keep one busy, exports the other
-WORKERS ?= 2
+# test workers: live servers keep one busy, exports another; tests that wait leave their core to the third
+WORKERS ?= 3
 FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
@@ -25,7 +25,7 @@ demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png 
 up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
 	@$(PY) -m demo up
 
-test: $(STAMP)  ## the test suite, live Triton included, on two workers; TESTS=path for a part of it
+test: $(STAMP)  ## the test suite, live Triton included, on three workers; TESTS=path for a part of it
 	@$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
 
 test-fast: $(STAMP)  ## the part without Triton and exports: two minutes

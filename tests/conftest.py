@@ -6,10 +6,13 @@ exported again.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import sys
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from embedded.server import Triton
 from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
+CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
 # Tests that use one of these fixtures run on the same worker, so that each slow fixture is created once per run.
 WORKER_OF = {
     "live": {"triton", "gateway", "served"},
@@ -67,10 +71,36 @@ def samples() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder for checkpoints and repositories of the tests."""
     kept = os.environ.get("AVATAR_TEST_CACHE")
-    return Path(kept).resolve() if kept else tmp_path_factory.mktemp("exported")
+    if not kept:
+        yield tmp_path_factory.mktemp("exported")
+        return
+    folder = Path(kept).resolve() / _hash_of_export_inputs()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.utime(folder)
+    for old in sorted(folder.parent.glob("*/"), key=lambda path: path.stat().st_mtime)[:-CACHED_EXPORTS]:
+        shutil.rmtree(old, ignore_errors=True)
+    yield folder
+
+
+def _hash_of_export_inputs() -> str:
+    files = [path for package in ("export", "lipsync", "model_repository") for path in (ROOT / package).rglob("*.*")]
+    files += [ROOT / "requirements.lock", ROOT / "tests" / "support" / "golden_weights.py"]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        if path.suffix != ".pyc" and path.is_file():
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let only one test run at a time write into a folder that is kept between runs."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +109,8 @@ def stand_in_weights(cache: Path) -> Path:
     from export import stand_ins  # PyTorch takes seconds to import, and most tests need none of it
 
     weights = cache / "stand-ins"
-    stand_ins.write(weights)
+    with _alone(cache):
+        stand_ins.write(weights)
     return weights
 
 
@@ -90,7 +121,8 @@ def golden_weights(cache: Path) -> Path:
 
     weights = cache / "golden-weights"
     weights.mkdir(parents=True, exist_ok=True)
-    write_golden_weights(weights)
+    with _alone(cache):
+        write_golden_weights(weights)
     return weights
 
 
@@ -140,9 +172,7 @@ def _build(weights: Path, repository: Path) -> Path:
 
     # the variant that is exported in seconds; other tests cover the others
     options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, keep=0, timing=False)
-    build_repository(weights, repository, options=options)
-    if list(repository.glob("*/[2-9]")):  # newer code has exported into a kept repository: tests expect version 1
-        shutil.rmtree(repository)
+    with _alone(repository.parent):
         build_repository(weights, repository, options=options)
     return repository
 
@@ -152,6 +182,7 @@ def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     # HTTP is off by default, and some tests compare it with gRPC
     with Triton(repository, http_port=0, log=folder / "triton.log", env=job_env(folder)) as server:
         yield server
+        server.wait(0.1)  # raises ServerDied if the server has died during the tests
 
 
 @pytest.fixture(scope="session")
