@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -119,9 +120,17 @@ def test_a_failure_inside_the_graph_is_reported_in_the_log_only(call: Caller, lo
     three, two = _numbers(3), _numbers(2)
     answer = rejection(call, "unbatched", {"x": three["x"], "y": two["y"]})
     assert answer == ("StatusCode.INTERNAL", "internal error in unbatched")
-    lines = [line for line in log.read_text().splitlines() if "unbatched: Traceback" in line]
+    lines = _lines(log, "unbatched: Traceback")
     assert len(lines) == 1
     assert "broadcast" in lines[0]
+
+
+def _lines(log: Path, text: str) -> list[str]:
+    """Return the lines of the log that contain the text; wait for the first, because models log in the background."""
+    end = time.monotonic() + 10
+    while not (lines := [line for line in log.read_text().splitlines() if text in line]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return lines
 
 
 def test_threads_come_from_the_launcher_unless_the_model_has_its_own_number(triton_of_models: Triton) -> None:
