@@ -26,7 +26,7 @@ from .connection_pool import ConnectionPool, Reason
 logger = logging.getLogger(__name__)
 
 ABORT = "abort_connection"  # key of the request's state: closes the connection at once, whatever is still unsent
-REFUSAL_SECONDS = 2.0  # for the head of a request that is answered with 503 only
+REFUSAL_SECONDS = 2.0  # for the head of a request that is refused, and for the rest of its body
 RETRY_AFTER = 5  # seconds
 PROBE_SECONDS = (0.25, 0.5, 1.0, 2.0, 5.0)  # between two probes of a client that has shut down its sending side
 
@@ -102,12 +102,14 @@ class Connection(H11Protocol):
         if self._discards_body:
             self._unread += len(data)
         self._watch_head(expected=True)
+        self._close_refused()
 
     def on_response_complete(self) -> None:
         """Start the time for the rest of a body that nobody waits for any more."""
         super().on_response_complete()
         self._unread, self._answered = 0, self.loop.time()
         self._watch_head(expected=self._discards_body or bool(self.conn.trailing_data[0]))
+        self._close_refused()
 
     def pause_writing(self) -> None:
         """Start the time in which the client has to take in what was sent."""
@@ -133,6 +135,11 @@ class Connection(H11Protocol):
             self._stop_timer()
         elif expected and self._timer is None:
             self._start_timer(self._head_seconds)
+
+    def _close_refused(self) -> None:
+        """Close a refused connection after its response: the next one of the client may be served."""
+        if self._refusal and self.cycle is not None and self.cycle.response_complete and not self._discards_body:
+            self.transport.close()
 
     def _start_timer(self, seconds: float) -> None:
         self._stop_timer()

@@ -38,9 +38,8 @@ class Download(FileResponse):
                 raise
             logger.info("download timed out: it is too slow; %s", pace.rule)
             scope["state"][ABORT]("slow_download")
-            await asyncio.sleep(
-                0
-            )  # uvicorn learns now that the connection is closed, and expects no more of the response
+            # uvicorn learns now that the connection is closed, and expects no more of the response
+            await asyncio.sleep(0)
 
 
 def _send_start_with_body(send: Send) -> Send:

@@ -174,11 +174,14 @@ async def test_one_connection_too_many_is_answered_with_503(live: Start, connect
 
 async def test_a_refused_upload_can_read_its_answer(live: Start, connect: Connect, raw_form: bytes) -> None:
     gateway = await live(max_connections=8)
-    for n in range(8):
-        await connect(gateway, f"127.0.0.{2 + n // 4}")
+    held = [(await connect(gateway, f"127.0.0.{2 + n // 4}"))[1] for n in range(8)]
     async with httpx.AsyncClient(timeout=60) as client:
         answer = await client.post(gateway.url, files=form(face_file=("face.png", bytes(20_000_000))))
-    assert answer.status_code == 503
+        assert answer.status_code == 503
+        for each in held:
+            each.close()
+        await eventually(lambda: len(gateway.server.server_state.connections) == 0)
+        assert (await client.post(gateway.url, files=form())).status_code == 200
 
 
 async def test_one_address_may_have_half_of_the_connections(live: Start, connect: Connect) -> None:
