@@ -56,6 +56,7 @@ class LiveSession:
         self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
         self._frames: list[Frame] = []
         self._received = -1  # index of the last frame that was read
+        self._samples = 0  # of the speech that was sent
         self._put(face, start=True)
         try:
             self.info = self._wait_for_start()
@@ -83,6 +84,7 @@ class LiveSession:
             self._check_open()
             for piece in pieces:
                 self._put([piece])
+            self._samples += len(samples)
 
     def end(self, samples: Samples | None = None) -> None:
         """End the speech: the remaining frames follow, and then `summary`. A second call does nothing.
@@ -109,17 +111,18 @@ class LiveSession:
         """Yield the frames that were received and, unless `block` is False, wait for more until the session ends.
 
         Raises:
-            AvatarClientError: the session has failed; `Unavailable` also where, after `end`, no response comes within
-                the client's timeout.
+            AvatarClientError: the session has failed; `Unavailable` also where a frame is due, or the end, and no
+                response comes within the client's timeout.
         """
         while not self._stream_ended:
-            # before the end of the speech, the next response may depend on what the caller sends
-            seconds = self._connection.timeout if self._speech_ended else None
+            is_due = self._is_due()
             try:
-                message = self._take(seconds if block else 0.0)
+                message = self._take(self._connection.timeout if block else 0.0)
             except TimeoutError:
                 if not block:
                     return
+                if not is_due:  # the next response depends on what the caller sends
+                    continue
                 self.cancel()
                 self._error = _errors.no_response(self._connection.address)
                 raise self._error from None
@@ -158,6 +161,11 @@ class LiveSession:
             inputs = (*inputs, token, _messages.array_tensor(RECEIVED, "INT32", received))
         parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
         self._requests.put(_messages.request(LIVE.name, inputs, parameters=parameters))
+
+    def _is_due(self) -> bool:
+        """Return whether the server has to send something without more speech."""
+        complete = self._samples / SAMPLE_RATE - self.info.latency  # seconds of frames
+        return self._speech_ended or self._received < int(complete * self.info.fps) - 1
 
     def _wait_for_start(self) -> SessionInfo:
         while True:

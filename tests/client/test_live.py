@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
@@ -244,6 +245,56 @@ def test_a_server_that_does_not_respond_to_the_end_is_unavailable(server: FakeSe
         with pytest.raises(Unavailable, match="did not answer"):
             list(session)
     assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_a_server_that_sends_no_frame_for_complete_speech_is_unavailable(server: FakeServer) -> None:
+    server.live = silent_session
+    with AvatarClient(server.address, timeout=0.5) as client:
+        session = client.live(FACE)
+        session.send(speech(16_000))
+        with pytest.raises(Unavailable, match="did not answer"):
+            list(session)
+    assert server.cancelled.wait(fake.SECONDS)
+
+
+def test_a_session_without_enough_speech_for_a_frame_waits_for_more(server: FakeServer) -> None:
+    with AvatarClient(server.address, timeout=0.2) as client, client.live(FACE) as session:
+        taken: list[Frame] = []
+        taker = threading.Thread(target=lambda: taken.extend(session))
+        taker.start()
+        threading.Event().wait(0.8)
+        session.send(speech(640))
+        session.end()
+        taker.join(fake.SECONDS)
+    assert len(taken) == 1
+
+
+def test_every_request_after_the_first_has_the_token_and_the_last_frame(
+    client: AvatarClient, server: FakeServer
+) -> None:
+    def with_token(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        """Be a server of API 1.1."""
+        responses = fake.default_live(server, requests, context)
+        started = next(responses)
+        output = started.infer_response.raw_output_contents[0]
+        info = json.dumps({**json.loads(output[4:]), "token": "secret"}).encode()
+        started.infer_response.raw_output_contents[0] = len(info).to_bytes(4, "little") + info
+        yield started
+        yield from responses
+
+    server.live = with_token
+    with client.live(FACE) as session:
+        assert "secret" not in repr(session.info)
+        session.send(speech(1280))
+        iterator = iter(session)
+        assert [next(iterator).index for _ in range(2)] == [0, 1]
+        session.send(speech(640))
+        session.end()
+        assert len(list(session)) == 1
+    first, *others = server.requests
+    assert {"token", "received"}.isdisjoint(first.inputs)
+    assert [request.inputs["token"] for request in others] == ["secret"] * 3
+    assert [request.inputs["received"].tolist() for request in others] == [[-1], [1], [1]]
 
 
 def test_a_server_that_does_not_respond_to_the_start_is_unavailable(server: FakeServer) -> None:
