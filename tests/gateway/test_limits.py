@@ -228,12 +228,12 @@ async def test_one_address_cannot_hold_all_places(
     live: Start, connect: Connect, render: FakeRender, raw_form: bytes
 ) -> None:
     gateway = await live(max_jobs=1, max_queued=3)
-    held = [await connect(gateway, "127.0.0.2") for _ in range(2)]
+    held = [await connect(gateway) for _ in range(2)]
     for _, writer in held:
         writer.write(raw_form[:-20])
     await eventually(lambda: gateway.jobs._admitted == 2)
-    reader, writer = await connect(gateway, "127.0.0.2")
-    writer.write(raw_form)
+    reader, writer = await connect(gateway)
+    writer.write(raw_form.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 198.51.100.9\r\n\r\n", 1))  # it is not trusted
     status, headers, body = await response(reader)
     assert (status, int(headers["retry-after"]) > 0) == (429, True)
     detail = "limit of 2 running and queued requests per client address reached; wait until one of them ends"
