@@ -156,7 +156,7 @@ async def _decode(path: Path, pcm_path: Path, is_finite: bool, limits: Limits) -
     try:
         _, stderr = await watched(ffmpeg.run(args))
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path, error, writes=True)
+        await rule_out_machine(path)
         is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
         reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
         raise InvalidField(SPEECH_FILE, reason) from error
@@ -182,7 +182,7 @@ async def _join(path: Path, recordings: list[range], pcm_path: Path, limits: Lim
         try:
             await watched(ffmpeg.run(args))
         except ffmpeg.FfmpegError as error:
-            await rule_out_machine(path, error, writes=True)
+            await rule_out_machine(path)
             if isinstance(error, ffmpeg.FfmpegTimeout) or len(recordings) == 1:
                 raise InvalidField(SPEECH_FILE, "the audio cannot be decoded") from error
             left_out += 1
@@ -219,13 +219,13 @@ async def _probe(path: Path, limits: Limits) -> tuple[str, int, tuple[str, ...]]
     try:
         text, _ = await watched(ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path, error)
+        await rule_out_machine(path)
         has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
         reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error
     packets = text.decode(errors="replace")
     properties = ffmpeg_output.parse_probe(packets)
-    if not properties:
+    if "tb" not in properties:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     pauses = ffmpeg_output.parse_pauses(packets, SHORTEST_PAUSE)

@@ -107,7 +107,7 @@ class VideoEncoder:
 
     async def _rule_out_machine(self, error: ffmpeg.FfmpegError) -> None:
         """Raise MachineFault if the machine is the cause: a file that could be decoded does not slow the encoder."""
-        await rule_out_machine(self._audio_path, error, writes=self.path is not None)
+        await rule_out_machine(self._audio_path)
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise FfmpegFault("the encoder is too slow") from error
 

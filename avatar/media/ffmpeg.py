@@ -29,7 +29,7 @@ import imageio_ffmpeg
 
 from ..errors import FfmpegFault
 from ..faults import machine_fault
-from .ffmpeg_errors import MAX_FILE_BYTES, failure, start_fault
+from .ffmpeg_errors import MAX_FILE_BYTES, failure, named_fault, start_fault
 from .ffmpeg_errors import FfmpegError as FfmpegError
 from .ffmpeg_errors import FfmpegTimeout as FfmpegTimeout
 
@@ -167,10 +167,10 @@ class FfmpegProcess:
             FfmpegTimeout, FfmpegFault: it did not read everything within `seconds`.
         """
         async with self.deadline(seconds):
-            try:
+            with suppress(BrokenPipeError):
                 await self._in_thread(lambda: _write_all(self._pipe, data))
-            except BrokenPipeError:
-                raise failure(*await asyncio.wrap_future(self._ended)) from None
+                return
+            raise failure(*await asyncio.wrap_future(self._ended))
 
     def read_available(self) -> bytes:
         """Return what was collected from stdout since the last call; after `finish`, all that remains."""
@@ -186,6 +186,8 @@ class FfmpegProcess:
                 await asyncio.shield(asyncio.wrap_future(self._drained))
         if status:
             raise failure(status, stderr_tail)
+        if fault := named_fault(stderr_tail):
+            raise fault
         return stderr_tail
 
     @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 
@@ -23,6 +24,11 @@ CRASHES = {
 }
 SIGNALLED = 255  # ffmpeg's exit status after SIGINT, SIGTERM and SIGXCPU, which it handles; 6.1 and newer: EPERM too
 EPERM_TEXT = "Operation not permitted"
+# Errors of the machine that ffmpeg names at the end of a message. Text of the file (its metadata) is in indented lines.
+_NAMED_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EMFILE, errno.ENFILE)
+_NAMED_ERROR = re.compile(
+    "|".join(rf"^\S.*(?:: |\()({re.escape(os.strerror(number))})\)?$" for number in _NAMED_ERRORS), re.M
+)
 NOT_STARTED = (126, 127)  # exit statuses of the dynamic linker and of a shell that cannot start the program
 SHELL_SIGNALS = (129, 130, 137, 143)  # exit statuses of a shell script whose program was ended by such a signal
 
@@ -59,10 +65,22 @@ def start_fault(error: OSError) -> MachineFault:
     return fault if isinstance(fault, ResourceFault) else FfmpegFault(f"ffmpeg cannot be started ({reason})")
 
 
+def named_fault(stderr_tail: str) -> MachineFault | None:
+    """Return the fault of the machine that ffmpeg's messages name.
+
+    ffmpeg 5.1 ends with status 0 if it cannot write the end of a file; 6.1 and newer show it in the status too.
+    """
+    found = _NAMED_ERROR.search(stderr_tail)
+    if found is None or found.lastindex is None:
+        return None
+    number = _NAMED_ERRORS[found.lastindex - 1]
+    return machine_fault(OSError(number, os.strerror(number), "written by ffmpeg"))
+
+
 def failure(status: int, stderr_tail: str) -> AvatarError:
     """Return the error of a process that failed: a fault of the machine if it was ended from outside."""
     error = FfmpegError(status, stderr_tail)
-    fault = _outside_fault(status, stderr_tail)
+    fault = _outside_fault(status, stderr_tail) or named_fault(stderr_tail)
     if fault is None:
         return error
     fault.__cause__ = error

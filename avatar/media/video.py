@@ -191,7 +191,7 @@ async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str]
     try:
         text, stderr = await watched(ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path, error)
+        await rule_out_machine(path)
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         is_too_large = ffmpeg_output.OVER_MAX_PIXELS in error.stderr_tail
@@ -207,10 +207,10 @@ async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[
     """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
     try:
         text, _ = await watched(ffmpeg.run(ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames)))
-        if not text.startswith(b"#"):  # not even the header of the list
+        if b"#tb 0: " not in text:  # not even the header of the list
             await rule_out_machine(path)
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path, error)
+        await rule_out_machine(path)
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
@@ -273,7 +273,7 @@ async def read_frames(
                 try:
                     complete = await watched(process.read_into(buffer.reshape(-1).data)) // (width * height * channels)
                 except ffmpeg.FfmpegTimeout as error:
-                    await rule_out_machine(video.path, error)
+                    await rule_out_machine(video.path)
                     raise InvalidField(FACE_FILE, TOO_SLOW) from error
             frame_count += complete
             if complete:
@@ -291,7 +291,7 @@ async def _check_end(path: Path, process: ffmpeg.FfmpegProcess, first: int, fram
     except ffmpeg.FfmpegError as error:
         failure = error
     if failure or not first + frame_count:
-        await rule_out_machine(path, failure)
+        await rule_out_machine(path)
     if not first + frame_count:
         raise InvalidField(FACE_FILE, NOT_A_VIDEO) from failure
     if failure:

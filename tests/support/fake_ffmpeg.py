@@ -19,9 +19,14 @@ FAULTS = {
     "unlinked": "echo 'error while loading shared libraries: libx264.so' >&2; exit 127",
 }
 _SCRIPT = """#!/bin/sh
-case "$*" in *"-h long"*) echo "-fps_mode"; exit 0;; esac
+arguments="$*"
+case "$arguments" in *"-h long"*) echo "-fps_mode"; exit 0;; esac
 read -r fault times matching < "{folder}/fault"
-case "$*" in *"$matching"*) ;; *) fault=none;; esac
+matches=$([ -n "$matching" ] || echo yes)
+IFS=@
+for part in $matching; do case "$arguments" in *"$part"*) matches=yes;; esac; done
+unset IFS
+if [ -z "$matches" ]; then fault=none; fi
 if [ "$times" = 0 ]; then fault=none; fi
 if [ "$fault" != none ] && [ "$times" != always ]; then
     echo "$fault $((times - 1)) $matching" > "{folder}/fault"
@@ -48,10 +53,10 @@ class FakeFfmpeg:
     def program(self) -> Path:
         return self.folder / "ffmpeg"
 
-    def fail(self, fault: str, matching: str = "", times: int | None = None) -> None:
-        """Fail in this way from now on where the arguments contain `matching`, for a number of `times` only."""
+    def fail(self, fault: str, *matching: str, times: int | None = None) -> None:
+        """Fail in this way from now on where the arguments contain one of `matching`, for a number of `times` only."""
         new = self.folder / "fault.new"
-        new.write_text(f"{fault} {'always' if times is None else times} {matching}\n")
+        new.write_text(f"{fault} {'always' if times is None else times} {'@'.join(matching)}\n")
         new.replace(self.folder / "fault")
 
     def work(self) -> None:
