@@ -24,7 +24,7 @@ from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelStreamInferRes
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from lipsync.mel import SAMPLE_RATE
-from lipsync.tensors import FACE_FILE, LIVE
+from lipsync.tensors import FACE_FILE, LIVE, SESSION_TOKEN
 
 from ..errors import BenchError
 from .perf_analyzer import is_local
@@ -103,29 +103,31 @@ async def _session(url: str, plan: LivePlan, ready: asyncio.Barrier, part: float
     async with grpc.aio.insecure_channel(url, options=_settings(url)) as channel:
         server = GRPCInferenceServiceStub(channel)
         call = server.ModelStreamInfer(timeout=limit)
+        token = ""
         try:
             await call.write(_request(identity, {FACE_FILE: plan.face, "format": plan.format}, start=True))
             session_info = json.loads(_text(_outputs(await call.read())["session"]))
+            token = session_info[SESSION_TOKEN]
             await ready.wait()
             begin = loop.time() + part * CHUNK / SAMPLE_RATE
             async with asyncio.TaskGroup() as group:
-                group.create_task(_send_audio(call, identity, plan.speech, begin))
+                group.create_task(_send_audio(call, identity, token, plan.speech, begin))
                 frames = group.create_task(_receive_frames(call, begin))
         except BaseException:
             call.cancel()
-            await _end_session(server, identity)
+            await _end_session(server, identity, token)
             raise
     return SessionTrace(Fraction(session_info["fps"]), frames.result())
 
 
-async def _send_audio(call: _Call, identity: int, speech: NDArray[np.int16], begin: float) -> None:
+async def _send_audio(call: _Call, identity: int, token: str, speech: NDArray[np.int16], begin: float) -> None:
     """Send each chunk at the time of its last sample."""
     loop = asyncio.get_running_loop()
     for first in range(0, speech.size, CHUNK):
         chunk = speech[first : first + CHUNK]
         await asyncio.sleep(begin + (first + chunk.size) / SAMPLE_RATE - loop.time())
         is_last = first + CHUNK >= speech.size
-        await call.write(_request(identity, {"pcm": chunk}, end=is_last))
+        await call.write(_request(identity, {"pcm": chunk, SESSION_TOKEN: token}, end=is_last))
     await call.done_writing()
 
 
@@ -140,10 +142,12 @@ async def _receive_frames(call: _Call, begin: float) -> list[FrameArrival]:
     return arrived
 
 
-async def _end_session(server: GRPCInferenceServiceStub, identity: int) -> None:
+async def _end_session(server: GRPCInferenceServiceStub, identity: int, token: str) -> None:
     """End a session before the end of its speech; otherwise the server keeps it until its idle timeout."""
     with suppress(grpc.aio.AioRpcError):
-        end = _request(identity, {"pcm": np.zeros(0, np.int16)}, end=True)
+        inputs = {"pcm": np.zeros(0, np.int16)}
+        # without a token the session has not started yet: the first request that has one makes the server demand it
+        end = _request(identity, {**inputs, SESSION_TOKEN: token} if token else inputs, end=True)
         call = server.ModelStreamInfer(timeout=_LEAVE_SECONDS)
         await call.write(end)
         await call.done_writing()
