@@ -202,6 +202,8 @@ def _empty(files: Sequence[Path]) -> None:
 def _append(parts: Sequence[Path], targets: Sequence[Path]) -> None:
     """Move the content of each part to the end of its target."""
     for part, target in zip(parts, targets, strict=True):
+        if not part.exists():  # a recording without a sample
+            continue
         with part.open("rb") as source, target.open("ab") as out:
             shutil.copyfileobj(source, out, COPIED_BYTES)
         part.unlink()
@@ -228,6 +230,6 @@ async def _probe(path: Path, limits: Limits) -> tuple[str, int, tuple[str, ...]]
     if "tb" not in properties:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
-    pauses = ffmpeg_output.parse_pauses(packets, SHORTEST_PAUSE)
+    pauses = await asyncio.to_thread(ffmpeg_output.parse_pauses, packets, SHORTEST_PAUSE)
     notes = (f"audio_file: {float(pauses):.1f} s of gaps in its clock were closed",) if pauses else ()
     return properties.get("codec_id", ""), int(properties.get("sample_rate", 0)), notes

@@ -42,7 +42,7 @@ NO_TIME = "asetpts=NAN"
 # below MIN_STREAMED_RATE is raised to it if the result is streamed: an AAC frame of 1024 samples is then a delay of 21
 # ms, and not of 128.
 JOINED_RATE, MIN_STREAMED_RATE = 48_000, 16_000
-MAX_AUDIO_PACKETS = 250_000  # whose times are listed; 25 minutes of packets of 6 ms, and 14 MB of text
+MAX_AUDIO_PACKETS = 160_000  # whose times are listed: an hour of AAC or MP3, and 9 MB of text
 
 # Preset and constant rate factor of x264. `standard` keeps the texture of a face, at a preset that takes less time than
 # the models on any machine.

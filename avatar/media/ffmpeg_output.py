@@ -132,5 +132,5 @@ def _packets(text: str) -> Iterator[Packet]:
             dts, pts, duration, size = (NO_TIME if cell.strip() == "NOPTS" else int(cell) for cell in cells[1:5])
         except ValueError:
             continue  # the last line of a process that was ended
-        flags = _FLAGS.search(line)
+        flags = _FLAGS.search(line) if len(cells) > 6 else None
         yield Packet(dts, pts, duration, size, not (flags and int(flags[1], 16) & DISCARD))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
@@ -215,7 +216,7 @@ async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
     packets = text.decode(errors="replace")
-    found = ffmpeg_output.parse_packet_times(packets)
+    found = await asyncio.to_thread(ffmpeg_output.parse_packet_times, packets)
     if not found or len(found.seconds) < 2:
         return claimed, max(1, len(ffmpeg_output.shown_packets(packets))), True
     times = found.seconds
