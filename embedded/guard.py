@@ -23,7 +23,7 @@ from .canary import TINY_CALLS, HttpCaller, Outcome
 from .errors import ServerDied, ServerEnded, StartFailed
 from .model_watch import ModelWatch
 from .progress import Progress
-from .watchdog import kill_group
+from .watchdog import Watchdog, kill_group
 
 EPILOG = (
     "Exit status: 0 stopped by SIGTERM or SIGINT, 1 the server ended before it was ready, 2 wrong usage, 3 the process "
@@ -48,12 +48,15 @@ class Guard:
         """Run the server; return the exit status of the guard."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._pass_on)
+        watchdog = Watchdog()
         self._server = subprocess.Popen(self._command, start_new_session=True)
+        watchdog.watch(self._server.pid)
         try:
             return self._supervise(self._server)
         finally:
             kill_group(self._server.pid)  # with its stubs and their children
             self._server.wait()
+            watchdog.dismiss()
 
     def _supervise(self, server: subprocess.Popen[bytes]) -> int:
         while not self._progress.readable():  # the server starts its metrics last

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from tritonclient.grpc import model_config_pb2 as pb
 
-from embedded import command_line, guard
+from embedded import command_line, guard, watchdog
 from embedded.backend_directory import build_backends
 from embedded.canary import TINY_CALLS
 from embedded.installation import find_installation
@@ -43,8 +43,9 @@ class Guarded:
 
     @property
     def server(self) -> int:
-        (server,) = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return int(server)
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        (server,) = (int(pid) for pid in children if "watchdog" not in Path(f"/proc/{pid}/cmdline").read_text())
+        return server
 
     def ended(self) -> tuple[int, str]:
         _, errors = self.process.communicate(timeout=LIMIT)
@@ -144,6 +145,16 @@ def test_a_signal_stops_the_server_and_ends_the_guard_with_0(tmp_path: Path, num
     assert status == 0
     assert "guard: stopped (exit status 0)" in errors
     assert read_process(server) is None
+
+
+def test_a_killed_guard_leaves_no_server(tmp_path: Path) -> None:
+    with _guarded(_repository(tmp_path / "models")) as guarded:
+        server = guarded.server
+        guarded.process.kill()
+        end = time.monotonic() + LIMIT
+        while watchdog.group_runs(server):
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_a_check_names_a_model_that_does_not_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
