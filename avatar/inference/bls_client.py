@@ -24,7 +24,7 @@ from lipsync.triton.pb_utils import PbUtils, TritonError
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
 from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
-from .readiness import lost_model
+from .readiness import fault_of
 from .shm_layout import TensorInput, stacked, validated
 
 # Calls in flight; one job has at most five. Further calls wait here instead of in Triton.
@@ -201,8 +201,8 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
         return InvalidInput(str(error.message()))
     if any(words in str(error.message()) for words in ("Server not ready", "Server is stopping")):
         return ShuttingDown("the service is being stopped")
-    if lost := lost_model(str(error.message())):
-        return Unavailable(f"{lost} cannot be reached: its process died or is stopped")
+    if fault := fault_of(str(error.message())):
+        return fault
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
         return Unavailable(f"{model.name} cannot be reached")
     failed = AvatarError(f"{model.name} failed")

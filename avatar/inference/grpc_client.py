@@ -24,7 +24,7 @@ from lipsync.tensors import FACE_SIZE, Model, Tensor
 from ..errors import AvatarError, Unavailable
 from ..options import Generator
 from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
-from .readiness import CALL_SECONDS, Readiness, lost_model, tiny_inputs
+from .readiness import CALL_SECONDS, Readiness, fault_of, tiny_inputs
 from .shared_memory import SharedMemoryPool
 from .shm_layout import Layout, TensorInput, plan_layout, stacked, validated, write
 
@@ -297,8 +297,8 @@ async def _result(call: Awaitable[T], name: str) -> T:
             raise Unavailable(f"{name} did not answer in time") from error
         if status in _UNREACHABLE:
             raise Unavailable(f"{name} cannot be reached") from error
-        if model := lost_model(str(error.message())):
-            raise Unavailable(f"{model} cannot be reached: its process died or is stopped") from error
+        if fault := fault_of(str(error.message())):
+            raise fault from error
         raise AvatarError(f"{name} failed") from error
 
 

@@ -17,7 +17,7 @@ from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
 from lipsync.tensors import Model, Tensor
 
-from ..errors import AvatarError, Unavailable
+from ..errors import AvatarError, ResourceFault, Unavailable
 
 REMEMBERED_SECONDS = 5.0  # for which an answer of a model, or a passed check, counts
 CALL_SECONDS = 3.0  # that a tiny call may take
@@ -45,6 +45,7 @@ _SIDE = 64  # pixels of the tiny image
 _TINY_SHAPES = {"audio": (3200,), "frames": (1, _SIDE, _SIDE, 3), "image": (_SIDE, _SIDE, 3)}
 _TINY_VALUES = {"fps": np.array([25.0]), "boxes": np.array([[0, 0, _SIDE, _SIDE]], np.int32)}
 
+_MEMORY_FULL = "Failed to increase the shared memory pool size"
 _LOST = re.compile(r"Stub process '(?P<model>[^']+?)_\d+_\d+' is not healthy")
 
 
@@ -65,6 +66,15 @@ def lost_model(message: str) -> str:
     """Return the model whose process died or is stopped, if this error of Triton says so; else an empty string."""
     found = _LOST.search(message)
     return found["model"] if found else ""
+
+
+def fault_of(message: str) -> Unavailable | None:
+    """Return what is wrong with the server, if this error of Triton says so: calls with other inputs fail, too."""
+    if model := lost_model(message):
+        return Unavailable(f"{model} cannot be reached: its process died or is stopped")
+    if _MEMORY_FULL in message:
+        return ResourceFault("the shared memory of Triton is full")
+    return None
 
 
 class Readiness:
