@@ -79,12 +79,9 @@ class LiveModel:
         self._workspace.close()
 
     async def _serve(self, request: StreamRequest) -> None:
-        if self._table.is_own(request):
-            self._sessions.track_own(request)
-            if request.is_end:  # a session may have been started while this was under way
-                await self._enter_again(request)
-            return
         self._sessions.track(request)
+        if self._table.is_own(request):
+            return
         if refusal := self._sessions.refusal(request):
             if request.is_end:
                 await self._enter_again(request)
@@ -146,12 +143,11 @@ class LiveModel:
                 raise
 
     async def _sweep(self) -> None:
-        """Close the sessions whose callers are gone or do not read, and keep Triton's table in step."""
+        """Close the sessions whose callers are gone or do not read, and keep the others in Triton's table."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                if not self._sessions.is_empty:
-                    await self._sweep_once()
+                await self._sweep_once()
             except ShuttingDown as reason:
                 self._sessions.stop(reason)  # their later requests get the reason, for as long as the process lives
                 return
@@ -165,7 +161,7 @@ class LiveModel:
         if unread := self._sessions.end_unread():
             logger.warning("session closed: its responses are not read", extra=_extra(unread))
         await asyncio.gather(*(self._keep(*each) for each in self._sessions.kept()))
-        await asyncio.gather(*(self._table.remove(sequence) for sequence in self._sessions.take_removable()))
+        self._sessions.forget_ended()
 
     async def _keep(self, sequence: int | str, session: LiveSession) -> None:
         if not await self._table.keep(sequence):

@@ -1,10 +1,11 @@
-"""Triton's own table of sequences, which the model `live` keeps in step with its sessions.
+"""Triton's own table of sequences, in which the model `live` keeps its sessions.
 
 Triton counts every sequence in its table as an inference in progress, and waits for it when the server is stopped. A
-sequence leaves the table by a request with the END flag, from any caller, or some seconds after its last request. So
-the model sends requests to itself. They keep the sequences of its sessions in the table, end those of lost callers, and
-enter again those that a stranger has ended. A server that is being stopped accepts none of them. In this way the model
-notices it, and the sequences then leave the table by themselves.
+sequence leaves the table by a request with the END flag, from any caller, or three seconds after its last request
+(`export.triton_config.runtimes`). So the model sends requests to itself for each session that runs: they keep its
+sequence in the table, and enter it again where a stranger has ended it. Those of lost callers leave it by themselves.
+
+A server that is being stopped accepts no such request. In this way the model notices the stop.
 """
 
 from __future__ import annotations
@@ -42,10 +43,6 @@ class SequenceTable:
     async def enter(self, sequence: int | str) -> bool:
         """Enter a sequence again. False where it is with another instance of the model now, or the server stops."""
         return not await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
-
-    async def remove(self, sequence: int | str) -> None:
-        """End a sequence."""
-        await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
 
     async def keep(self, sequence: int | str) -> bool:
         """Keep a sequence in the table, and enter it if it is not there. False as for `enter`.

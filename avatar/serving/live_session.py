@@ -76,6 +76,7 @@ class LiveSession:
         in_flight: requests that are not completed yet.
         last_active: the time of its last request's end, by `time.monotonic`.
         cause: the request whose error has ended the session, if one has.
+        is_in_table: whether its sequence is in Triton's table; not after its last request.
         is_contested: whether another caller has tried to start a session under the same sequence id.
     """
 
@@ -91,7 +92,7 @@ class LiveSession:
         self.id, self.access = identity, access
         self.output = UnreadFrames()
         self.cause: StreamRequest | None = None
-        self.is_contested = False
+        self.is_in_table = self.is_contested = False
         self.size = 0
         self.in_flight = 0
         self.last_active = time.monotonic()

@@ -16,15 +16,15 @@ from .request import NotRead, StreamRequest
 from .server_memory import UnreadLimit
 
 Sequence = int | str
-LINGER_SECONDS = 2.0  # requests that are under way when a session ends get its reason; then Triton forgets the sequence
+ENDED_SECONDS = 5.0  # after the last request of an ended session; Triton has then forgotten its sequence
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Ended:
-    """A sequence that has no session any more, but is still in Triton's table."""
+    """A sequence that has no session any more, but may still be in Triton's table."""
 
     refusal: Refusal
-    since: float
+    last_request: float
 
 
 class LiveSessions:
@@ -38,30 +38,17 @@ class LiveSessions:
         self._settings = settings
         self.running: dict[Sequence, LiveSession] = {}
         self._ended: dict[Sequence, _Ended] = {}
-        self._entered: set[Sequence] = set()  # those that are in Triton's table
         self._limits: dict[LiveSession, UnreadLimit] = {}
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether no sequence of Triton's table belongs to this instance."""
-        return not (self.running or self._entered)
-
     def track(self, request: StreamRequest) -> None:
-        """Follow what Triton's table does with a request, before the model gets it."""
-        if request.is_end:
-            self._entered.discard(request.sequence)
-        elif request.is_start:
-            self._entered.add(request.sequence)
-
-    def track_own(self, request: StreamRequest) -> None:
-        """Follow a request of the model to itself."""
-        self.track(request)
-        if request.is_start and request.sequence not in self.running:  # its session has ended meanwhile
-            self._ended.setdefault(request.sequence, _Ended(Refusal(ClientError(NO_SESSION)), time.monotonic()))
+        """Follow what a request has done to its sequence in Triton's table, which is before the model gets it."""
+        session = self.running.get(request.sequence)
+        if session and (request.is_start or request.is_end):
+            session.is_in_table = not request.is_end
 
     def kept(self) -> list[tuple[Sequence, LiveSession]]:
         """Return the sessions whose sequences have to stay in Triton's table."""
-        return [each for each in self.running.items() if each[0] in self._entered]
+        return [(sequence, session) for sequence, session in self.running.items() if session.is_in_table]
 
     def refusal(self, request: StreamRequest) -> Refusal | None:
         """Return why a request may not use, or replace, the session of its sequence id. None: it may."""
@@ -74,7 +61,10 @@ class LiveSessions:
             return Refusal(SequenceInUse())
         if session is None:
             ended = self._ended.get(request.sequence)
-            return ended.refusal if ended else Refusal(ClientError(NO_SESSION))
+            if ended is None:
+                return Refusal(ClientError(NO_SESSION))
+            ended.last_request = time.monotonic()
+            return ended.refusal
         if session.access.admits(token):
             return None
         # Requests that follow a refused start get the same reason as that: Triton may change the order of errors.
@@ -94,6 +84,7 @@ class LiveSessions:
             self._remember(request.sequence, Refusal(error, request, is_known=True))
             raise error
         session = self.running[request.sequence] = make()
+        session.is_in_table = not request.is_end
         self._limits[session] = UnreadLimit(self._settings.unread_mib * MIB)
         return session
 
@@ -156,15 +147,12 @@ class LiveSessions:
         for session in tuple(self.running.values()):
             self.end(session, reason)
 
-    def take_removable(self) -> list[Sequence]:
-        """Return the sequences that Triton's table should lose now: those of sessions that are over."""
-        last = time.monotonic() - LINGER_SECONDS
-        old = [sequence for sequence, ended in self._ended.items() if ended.since < last]
-        for sequence in old:
-            del self._ended[sequence]
-        removable = [sequence for sequence in old if sequence in self._entered and sequence not in self.running]
-        self._entered.difference_update(removable)
-        return removable
+    def forget_ended(self) -> None:
+        """Forget the reasons why sessions have ended that no request asks for any more."""
+        last = time.monotonic() - ENDED_SECONDS
+        for sequence, ended in tuple(self._ended.items()):
+            if ended.last_request < last:
+                del self._ended[sequence]
 
     def _remember(self, sequence: Sequence, refusal: Refusal) -> None:
         self._ended[sequence] = _Ended(refusal, time.monotonic())
