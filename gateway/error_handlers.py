@@ -42,8 +42,9 @@ async def _unavailable(request: Request, error: Exception) -> Response:
         service: Service = request.app.state.service
         service.machine.record(error)
         logger.error("fault of this machine: %s (%s)", error.reason, error.__cause__ or "no other cause")
+    else:
+        logger.warning("unavailable: %s", error)
     status, after = (error.status, error.retry_after) if isinstance(error, Unavailable) else (503, 1)
-    logger.warning("unavailable: %s", error)
     return JSONResponse({"detail": str(error)}, status, {"Retry-After": str(after)})
 
 

@@ -102,7 +102,7 @@ def children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
-@pytest.mark.parametrize("fault", ["killed", "terminated", "crashed", "unlinked", "mute", "rubbish", "failing", "hung"])
+@pytest.mark.parametrize("fault", ["killed", "unlinked", "mute", "hung"])
 def test_an_ffmpeg_that_always_fails_is_a_503_until_it_works_again(
     gateway: Gateway, client: httpx.Client, fake: FakeFfmpeg, forms: Forms, fault: str
 ) -> None:
@@ -164,10 +164,9 @@ def test_a_removed_ffmpeg_costs_one_form_where_another_is_installed(
         assert forms.succeeds()
 
 
-@pytest.mark.parametrize("fault", ["killed", "mute", "unlinked"])
-def test_the_gateway_does_not_start_without_a_working_ffmpeg(tmp_path: Path, fault: str) -> None:
+def test_the_gateway_does_not_start_without_a_working_ffmpeg(tmp_path: Path) -> None:
     fake = write_fake_ffmpeg(tmp_path / "bin")
-    fake.fail(fault)
+    fake.fail("mute")
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "--host", "127.0.0.1", "--port", "0"],
         env={**os.environ, "PATH": fake.path, "AVATAR_WORK_DIR": str(tmp_path)},
