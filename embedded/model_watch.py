@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from .canary import TINY_CALLS, Call, Outcome
 from .errors import ModelDied, ModelHung, ServerEnded
-from .stubs import DEAD, STOPPED, Process, Stub, find_stubs, read_process
+from .stubs import DEAD, STOPPED, Process, Stub, find_stubs, has_runnable_thread, read_process
 
 POLL_SECONDS = 0.25
 RESCAN_SECONDS = 5.0  # between looks for new stubs
@@ -43,10 +43,12 @@ class ProcessWatch:
         reloads: bool = False,
         read: ReadProcess = read_process,
         find: Callable[[int], list[Stub]] = find_stubs,
+        runnable: Callable[[int], bool] = has_runnable_thread,
         clock: Clock = time.monotonic,
     ) -> None:
         """Watch the server with this process id; with `reloads` it may replace stubs by itself."""
-        self._server, self._reloads, self._read, self._find, self._clock = server, reloads, read, find, clock
+        self._server, self._reloads, self._clock = server, reloads, clock
+        self._read, self._find, self._runnable = read, find, runnable
         self._stubs = find(server)
         self._scanned = clock()
         self._suspected: dict[int, float] = {}  # process ids, and since when
@@ -68,6 +70,10 @@ class ProcessWatch:
         """Return the CPU time of a model's stubs, or None if it runs inside the server."""
         processes = [self._read(stub.pid) for stub in list(self._stubs) if stub.model == model]
         return sum(process.cpu_seconds for process in processes if process) if processes else None
+
+    def could_work(self, model: str) -> bool:
+        """Return whether a stub of the model has a thread that runs, or would if it got a core."""
+        return any(self._runnable(stub.pid) for stub in list(self._stubs) if stub.model == model)
 
     def forget_suspicions(self) -> None:
         """Start to count again, after a time in which the watcher itself did not run."""
@@ -143,7 +149,8 @@ class ModelProbe:
         if self._fault or sent is None:
             return self._fault
         now, cpu = self._clock(), self._processes.cpu_seconds(self.model)
-        if cpu is not None and cpu - self._cpu > IDLE_CPU_SECONDS:
+        # on an overloaded machine a model may get no core for seconds: it does not hang
+        if cpu is not None and (cpu - self._cpu > IDLE_CPU_SECONDS or self._processes.could_work(self.model)):
             self._cpu, self._worked = cpu, now
         waited = now - max(sent, self._resumed)
         if cpu is not None and min(waited, now - self._worked) >= HUNG_SECONDS:

@@ -19,6 +19,7 @@ _INSTANCE = re.compile(r"^(?P<model>.+)_\d+_\d+$")  # model, instance group, ins
 
 DEAD = "ZX"
 STOPPED = "Tt"
+RUNNABLE = "RD"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ def read_process(pid: int) -> Process | None:
     fields = tail.split()
     ticks = int(fields[11]) + int(fields[12])  # in user mode and in the kernel
     return Process(head.partition("(")[2], fields[0], int(fields[1]), ticks / _TICKS_PER_SECOND)
+
+
+def has_runnable_thread(pid: int) -> bool:
+    """Return whether a thread of the process runs, waits for a core, or waits for a device."""
+    with suppress(OSError):
+        for thread in (PROC / str(pid) / "task").iterdir():
+            with suppress(OSError):  # it has ended
+                if (thread / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in RUNNABLE:
+                    return True
+    return False
 
 
 def find_stubs(server: int) -> list[Stub]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +20,7 @@ from embedded.canary import TINY_CALLS, Outcome
 from embedded.errors import ModelDied, ModelHung
 from embedded.model_watch import ModelProbe, ProcessWatch
 from embedded.server import Triton
-from embedded.stubs import Process, Stub, find_stubs
+from embedded.stubs import Process, Stub, find_stubs, has_runnable_thread
 from tests.support import tiny_models
 
 SERVER = 100
@@ -32,11 +35,19 @@ class Machine:
         self.now = 0.0
         self.states: dict[int, str | None] = {SERVER: "S", STUB.pid: "S"}
         self.cpu_seconds = 0.0
+        self.runnable = False
         self.finished: int | None = 0
         self.stubs = [STUB]
 
     def processes(self, *, reloads: bool = False) -> ProcessWatch:
-        return ProcessWatch(SERVER, reloads=reloads, read=self._read, find=self._find, clock=lambda: self.now)
+        return ProcessWatch(
+            SERVER,
+            reloads=reloads,
+            read=self._read,
+            find=self._find,
+            runnable=lambda pid: self.runnable,
+            clock=lambda: self.now,
+        )
 
     def _read(self, pid: int) -> Process | None:
         state = self.states[pid]
@@ -147,6 +158,32 @@ def test_a_model_that_works_on_a_long_batch_does_not_hang() -> None:
         for machine.now in range(int(model_watch.BUSY_SECONDS)):
             machine.cpu_seconds = machine.now / 10
             assert probe.look() is None
+
+
+def test_a_model_that_gets_no_core_does_not_hang() -> None:
+    machine = Machine()
+    machine.runnable = True
+    with _waiting(machine) as probe:
+        for machine.now in range(int(model_watch.BUSY_SECONDS)):
+            assert probe.look() is None
+        machine.runnable = False
+        machine.now += model_watch.HUNG_SECONDS
+        assert isinstance(probe.look(), ModelHung)
+
+
+def test_a_process_that_runs_has_a_runnable_thread_and_one_that_waits_has_none() -> None:
+    code = "import sys\nprint(1, flush=True)\nif sys.argv[1] == 'run':\n    while True: pass\nsys.stdin.read()"
+    for mode in ("run", "wait"):
+        argv = [sys.executable, "-c", code, mode]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            end = time.monotonic() + LIMIT
+            while has_runnable_thread(process.pid) != (mode == "run"):
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            process.kill()
+    assert not has_runnable_thread(process.pid)
 
 
 def test_a_model_with_a_long_queue_does_not_hang_as_long_as_it_finishes_requests() -> None:
