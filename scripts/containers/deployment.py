@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -236,5 +237,6 @@ def _answer(status: int, headers: Mapping[str, str], body: bytes, begin: float) 
 
 
 def host_shared_memory() -> set[str]:
-    """Return the names of the regions of Triton in the machine's /dev/shm."""
-    return {name for name in os.listdir("/dev/shm") if name.startswith("triton_python_backend")}  # noqa: S108, PTH208
+    """Return the names of the regions in the machine's /dev/shm that belong to a Triton in a container."""
+    pattern = re.compile(r"triton_python_backend_shm_region_[0-9a-f]{16}")  # as embedded.container chooses it
+    return set(filter(pattern.match, os.listdir("/dev/shm")))  # noqa: S108, PTH208

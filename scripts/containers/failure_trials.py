@@ -82,7 +82,9 @@ def a_stop_in_the_middle_of_a_form_is_answered(deployment: Deployment) -> str:
         require(answer.status == 503 and "retry-after" in answer.headers, f"a 503, got {answer.describe()}")
         status = deployment.state(service)["ExitCode"]
         require(status == 0, f"{service} ends with 0, got {status}\n{deployment.logs(service)}")
-        deployment.up()
+        deployment.compose("start", service)  # not `up --wait`: it fails while the gateway is still unhealthy
+        deployment.wait_healthy(TRITON)
+        deployment.wait_healthy(GATEWAY)
         results.append(f"{service.removesuffix('-cpu')} stopped in {seconds:.0f} s, the form got 503")
     answer = deployment.post()
     require(answer.is_video(), f"a video, got {answer.describe()}")
