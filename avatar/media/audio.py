@@ -33,7 +33,7 @@ from .recordings import MAX_RECORDINGS, find_recordings
 FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
 MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
 PCM_NAME = "speech.f32"  # in the request's folder
-JOINED, PCM_PART, JOINED_PART = ".s16", ".f32.part", ".s16.part"  # suffixes of the other files beside it
+JOINED, PCM_PART, JOINED_PART = ".s16", ".f32.part", ".s16.part"  # suffixes of other files of the same name
 SAMPLE_BYTES = 4
 COPIED_BYTES = 1 << 20
 # Layouts that every player takes, and those that ffmpeg mixes to stereo; of any other layout the mean is taken.
@@ -98,7 +98,7 @@ class Speech:
 
 @contextmanager
 def pcm_file(folder: Path) -> Iterator[Path]:
-    """Give the path at which `decode_audio` stores the samples; delete it afterwards, and the files beside it."""
+    """Give the path at which `decode_audio` stores the samples; delete it afterwards, and its other files."""
     path = folder / PCM_NAME
     try:
         yield path
@@ -120,30 +120,32 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
-    codec, rate, notes = await _probe(path, limits)
+    codec, probed, notes = await _probe(path, limits)
     recordings = await asyncio.to_thread(find_recordings, path)
     if len(recordings) > MAX_RECORDINGS:
         raise InvalidField(SPEECH_FILE, f"at most {MAX_RECORDINGS} recordings in a row are allowed; join them first")
     is_finite, mix, is_joined = not codec.startswith(FLOAT_CODECS), "", len(recordings) > 1
     if not is_joined:
-        formats = await _decode(path, pcm_path, is_finite, limits)
+        # a damaged file can cause so many messages that the formats are no longer among them
+        formats = await _decode(path, pcm_path, is_finite, limits) or [probed]
         is_joined = len(set(formats)) > 1
         mix = _mix(formats)
     if is_joined:
         notes += await _join(path, recordings, pcm_path, limits)
-        is_finite, mix, rate = True, "", ffmpeg_args.JOINED_RATE
+        is_finite, mix = True, ""
     samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
     if not samples:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     if samples > limits.max_audio_seconds * SAMPLE_RATE:
         raise InvalidField(SPEECH_FILE, limits.too_long)
+    rate = ffmpeg_args.JOINED_RATE if is_joined else probed.rate
     return Speech(path, pcm_path, max(samples, MIN_SAMPLES), is_finite, rate, mix, is_joined, notes)
 
 
 def _mix(formats: Sequence[AudioFormat]) -> str:
     """Return the filters that make audio of this format mono or stereo; empty if it is already."""
-    if not formats or formats[0].layout in COMMON_LAYOUTS:
+    if formats[0].layout in COMMON_LAYOUTS:
         return ""
     return ffmpeg_args.STEREO if formats[0].layout in SURROUND_LAYOUTS else ffmpeg_args.MEAN_OF_CHANNELS
 
@@ -216,8 +218,8 @@ def _file_size(file: Path) -> int:
         return 0
 
 
-async def _probe(path: Path, limits: Limits) -> tuple[str, int, tuple[str, ...]]:
-    """Return the first audio stream's codec, by ffmpeg's name, its rate, and notes."""
+async def _probe(path: Path, limits: Limits) -> tuple[str, AudioFormat, tuple[str, ...]]:
+    """Return the first audio stream's codec, by ffmpeg's name, its format as far as it is known, and notes."""
     try:
         text, _ = await watched(ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels)))
     except ffmpeg.FfmpegError as error:
@@ -232,4 +234,5 @@ async def _probe(path: Path, limits: Limits) -> tuple[str, int, tuple[str, ...]]
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     pauses = await asyncio.to_thread(ffmpeg_output.parse_pauses, packets, SHORTEST_PAUSE)
     notes = (f"audio_file: {float(pauses):.1f} s of gaps in its clock were closed",) if pauses else ()
-    return properties.get("codec_id", ""), int(properties.get("sample_rate", 0)), notes
+    layout = ffmpeg_output.named_layout(properties.get("channel_layout_name", ""))
+    return properties.get("codec_id", ""), AudioFormat(0, layout, int(properties.get("sample_rate", 0))), notes

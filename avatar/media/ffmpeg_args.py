@@ -146,7 +146,7 @@ def decode_video_args(
         decoder: ffmpeg's name of the decoder; empty for its own choice.
         alpha: give BGRA instead.
         keeps_filters: keep the filters when the size of the frames changes on the way, instead of setting them up
-            again: they go on counting. The first filter has to accept every size.
+            again, so that they continue to count. The first filter has to accept every size.
     """
     choices = [*(("-reinit_filter", "0") if keeps_filters else ()), *(("-c:v", decoder) if decoder else ())]
     frames = ["-map", "0:V:0", *(("-vf", ",".join(filters)) if filters else ()), "-fps_mode", "passthrough"]

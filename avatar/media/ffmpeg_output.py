@@ -72,10 +72,11 @@ def alpha_codec(stderr: str) -> str:
 def parse_formats(stderr: str) -> list[AudioFormat]:
     """Return the parameters of the audio at its start and after each change, from what `LOG_CHANGES` logs."""
     found = _ASHOWINFO.findall(stderr)
-    return [AudioFormat(int(channels), _named(layout), int(rate)) for channels, layout, rate in found]
+    return [AudioFormat(int(channels), named_layout(layout), int(rate)) for channels, layout, rate in found]
 
 
-def _named(layout: str) -> str:
+def named_layout(layout: str) -> str:
+    """Return a channel layout by ffmpeg's name; empty where it is only a number of channels."""
     return "" if re.match(r"\d+ channels", layout) else layout
 
 
@@ -100,7 +101,7 @@ def parse_packet_times(text: str) -> FrameTimes | None:
 
 
 def shown_packets(text: str) -> list[Packet]:
-    """Return the packets of frames that are shown; an empty one stands for the frame before it."""
+    """Return the packets of frames that are shown; an empty one means that the frame before it stays."""
     return [packet for packet in _packets(text) if packet.is_shown and packet.size]
 
 

@@ -21,6 +21,6 @@ def has_alpha(pixel_format: str) -> bool:
 def flatten(frames: NDArray[np.uint8], color: tuple[int, int, int]) -> Images:
     """Lay frames UINT8 [n,H,W,4] BGRA over a color (RGB); opaque pixels keep their values. Return [n,H,W,3] BGR."""
     alpha = frames[..., 3:].astype(np.uint16)
-    behind = np.array(color[::-1], np.uint16)
-    flat: Images = ((frames[..., :3] * alpha + behind * (255 - alpha) + 127) // 255).astype(np.uint8)
+    under = np.array(color[::-1], np.uint16)
+    flat: Images = ((frames[..., :3] * alpha + under * (255 - alpha) + 127) // 255).astype(np.uint8)
     return flat

@@ -135,9 +135,7 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
 
     fps, frame_count, is_constant = await _frame_timing(path, 1 / Fraction(stream["tb"]), limits)
-    if not MIN_FPS <= fps <= limits.max_fps:
-        reason = f"the frame rate is invalid: at most {limits.max_fps} frames per second, at least {float(MIN_FPS):g}"
-        raise InvalidField(FACE_FILE, reason)
+    _check_rate(fps, limits)
     if not is_constant:
         filters.append(f"fps={fps.numerator}/{fps.denominator}")
     transform = FrameTransform(*size, options)
@@ -156,6 +154,13 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         decoder=decoder,
         pin=() if ffmpeg_output.is_rotated(stderr) else _pin(first_frame.get("fmt", ""), width, height, decoder),
     )
+
+
+def _check_rate(fps: Fraction, limits: Limits) -> None:
+    """Raise InvalidField if the frame rate is too high or too low."""
+    if not MIN_FPS <= fps <= limits.max_fps:
+        reason = f"the frame rate is invalid: at most {limits.max_fps} frames per second, at least {float(MIN_FPS):g}"
+        raise InvalidField(FACE_FILE, reason)
 
 
 def _pin(pixel_format: str, width: int, height: int, alpha_decoder: str) -> tuple[str, ...]:

@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=_out,
         required=True,
-        help="the video: mp4, or WebM if the background is transparent; - writes it to standard output as it comes",
+        help="the video: mp4, or WebM if the background is transparent; - writes it to standard output as it arrives",
     )
     where = render.add_mutually_exclusive_group()
     where.add_argument(

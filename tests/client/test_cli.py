@@ -143,7 +143,7 @@ def test_a_named_pipe_is_written_and_stays_a_pipe(folder: Path, target: list[str
     assert pipe.is_fifo()
 
 
-def test_chunks_reach_a_pipe_as_they_come(folder: Path, server: FakeServer) -> None:
+def test_chunks_reach_a_pipe_as_they_arrive(folder: Path, server: FakeServer) -> None:
     go_on = threading.Event()
 
     def script(server: FakeServer, requests: Iterator[fake.Request], context: Any) -> Iterator[Any]:

@@ -36,6 +36,13 @@ def test_an_untrusted_file_is_opened_as_a_local_file_only() -> None:
         assert args[at - 5 : at] == ["-protocol_whitelist", "file", "-format_whitelist", ffmpeg_args.CONTAINERS, "-i"]
 
 
+def test_a_part_of_an_untrusted_file_is_opened_as_a_part_of_a_local_file_only() -> None:
+    args = ffmpeg_args.join_audio_args(FILE, MAX_PIXELS, range(7, 99), OUT, OUT, seconds=60)
+    at = args.index(f"subfile,,start,7,end,99,,:file:{FILE}")
+    allowed = ["-protocol_whitelist", "file,subfile", "-format_whitelist", ffmpeg_args.CONTAINERS, "-i"]
+    assert args[at - 5 : at] == allowed
+
+
 def test_ffmpeg_rejects_images_far_over_the_limit() -> None:
     for args in INPUTS:
         at = args.index("-max_pixels")

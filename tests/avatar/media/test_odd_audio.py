@@ -85,7 +85,7 @@ async def test_audio_that_changes_on_the_way_is_decoded_to_its_end(
 
 @pytest.mark.parametrize("background", [Background.FROM_INPUT, Background.TRANSPARENT])
 @pytest.mark.parametrize(("suffix", "formats"), CHANGES[:5:2])
-async def test_the_result_of_audio_that_changes_on_the_way_is_heard_to_its_end(
+async def test_the_result_of_audio_that_changes_on_the_way_has_sound_to_its_end(
     tmp_path: Path, suffix: str, formats: list[list[str]], background: Background
 ) -> None:
     speech = in_a_row(tmp_path, suffix, *formats)
@@ -170,7 +170,7 @@ def _nan(folder: Path) -> Path:
     ],
     ids=["speex", "10 channels", "9 with NaN", "5.1(side)", "hexagonal", "4.0", "2.1", "7.1", "octagonal", "downmix"],
 )
-async def test_the_result_of_any_layout_is_mono_or_stereo_and_heard(
+async def test_the_result_of_any_layout_is_mono_or_stereo_and_not_silent(
     tmp_path: Path, make: object, background: Background
 ) -> None:
     assert callable(make)

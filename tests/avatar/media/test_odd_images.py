@@ -1,4 +1,4 @@
-"""Images as they are found in practice: with other brands, cut short, behind a line break, cut out."""
+"""Images as they are found in practice: with other brands, cut short, after a line break, cut out."""
 
 from io import BytesIO
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_a_jpeg_of_which_more_is_missing_is_rejected(tmp_path: Path, share: floa
 
 @pytest.mark.parametrize("prefix", [b"\n", b"\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n", b"  \n\n"])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
-def test_an_image_behind_a_line_break_or_byte_order_mark_is_decoded(tmp_path: Path, kind: str, prefix: bytes) -> None:
+def test_an_image_after_a_line_break_or_byte_order_mark_is_decoded(tmp_path: Path, kind: str, prefix: bytes) -> None:
     whole = encoded(kind)
     expected = load_image(written(tmp_path, whole))
     path = written(tmp_path, prefix + whole)
