@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ class LiveModel:
         repository = Path(args["model_repository"]).parent
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
+        self._files = ExitStack()
+        self._files.callback(self._workspace.close)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
         self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._runner.loop)
 
@@ -76,7 +79,7 @@ class LiveModel:
         self._sweeper.cancel()
         self._runner.close()
         self._table.close()
-        self._workspace.close()
+        self._files.close()
 
     async def _serve(self, request: StreamRequest) -> None:
         self._sessions.track(request)
@@ -150,6 +153,8 @@ class LiveModel:
                 await self._sweep_once()
             except ShuttingDown as reason:
                 self._sessions.stop(reason)  # their later requests get the reason, for as long as the process lives
+                await self._workspace.wait_unused()
+                self._files.close()  # now, because a stream that stays open prevents a normal end of this process
                 return
             except Exception:
                 logger.exception("the sessions cannot be checked; this is tried again")

@@ -178,11 +178,16 @@ def test_a_session_between_two_requests_learns_of_a_stop_with_its_next_one(
     with server(tiny_repository, tmp_path) as triton, stub(triton.grpc_address) as connection:
         session = LiveConnection(connection, 1)
         start(session, face)
+        folders = len(list((tmp_path / "work").iterdir()))
         stopping = threading.Thread(target=triton.stop)
         stopping.start()
         time.sleep(2)
         session.send(audio=LONG_SPEECH[:640])
         error = session.receive().error
+        end = time.monotonic() + SECONDS
+        while len(list((tmp_path / "work").iterdir())) == folders:
+            assert time.monotonic() < end
+            time.sleep(0.05)
         session.cancel()  # or Triton would wait for the open stream
         stopping.join(SECONDS)
         assert not stopping.is_alive()
