@@ -130,7 +130,7 @@ async def test_the_first_frame_is_encoded_before_the_last_one_is_decoded(jobs: d
     assert at_first < 300
 
 
-async def test_a_killed_encoder_is_a_server_error(jobs: dict[str, AvatarRequest]) -> None:
+async def test_a_killed_encoder_is_a_fault_of_the_machine(jobs: dict[str, AvatarRequest]) -> None:
     models = FakeInference(find_square)
     models.gates["lipsync"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
@@ -140,11 +140,11 @@ async def test_a_killed_encoder_is_a_server_error(jobs: dict[str, AvatarRequest]
     with pytest.raises(AvatarError) as error:
         await task
     assert not isinstance(error.value, ClientError)
-    assert error.value.status == 500
+    assert error.value.status == 503
     assert not other_tasks()
 
 
-async def test_a_killed_decoder_is_a_server_error(jobs: dict[str, AvatarRequest]) -> None:
+async def test_a_killed_decoder_is_a_fault_of_the_machine(jobs: dict[str, AvatarRequest]) -> None:
     models = FakeInference(find_square)
     models.gates["lipsync"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
@@ -153,7 +153,7 @@ async def test_a_killed_decoder_is_a_server_error(jobs: dict[str, AvatarRequest]
     models.gates["lipsync"].set()
     with pytest.raises(AvatarError) as error:
         await task
-    assert error.value.status == 500
+    assert error.value.status == 503
 
 
 @pytest.mark.parametrize(("argument", "call"), [(b"libx264", "lipsync"), (b"rawvideo\0-pix_fmt", "lipsync")])
