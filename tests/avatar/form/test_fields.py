@@ -143,4 +143,5 @@ def test_the_streaming_models_have_an_input_for_every_option() -> None:
     inputs = {tensor.name for tensor in tensors.AVATAR.inputs}
     assert inputs == {*FILES, *TEXTS}
     live = {tensor.name for tensor in tensors.LIVE.inputs}
-    assert live == (inputs - {tensors.SPEECH_FILE} - tensors.NOT_LIVE) | {"audio", "pcm", "format"}
+    of_session = {"audio", "pcm", "format", "token", "received"}
+    assert live == (inputs - {tensors.SPEECH_FILE} - tensors.NOT_LIVE) | of_session
