@@ -13,6 +13,9 @@ from . import access
 from .installation import Installation
 from .ports import HOST, Ports
 
+# A caller whose machine vanishes, or whose process is stopped, is noticed after 40 s: its streams end, and what it has
+# not read is dropped. The default is hours.
+KEEPALIVE = ("--grpc-keepalive-time=30000", "--grpc-keepalive-timeout=10000")
 EXIT_SECONDS = 10  # that the server waits for requests in flight when it is stopped
 
 
@@ -55,6 +58,7 @@ def arguments(
         *http,
         f"--grpc-address={HOST}",
         f"--grpc-port={ports.grpc}",
+        *KEEPALIVE,
         f"--metrics-address={HOST}",
         f"--metrics-port={ports.metrics}",
         # from 2.68 (26.04) on, clients need --allow-client-shm=true for shared memory, which this version does not know

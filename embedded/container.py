@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from . import access, private_memory
+from . import access, command_line, private_memory
 
 REPOSITORY = "/models/repository"
 HTTP = "127.0.0.1:8000"  # for the guard in this container; not reachable from outside
@@ -61,6 +61,7 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
         f"--http-address={host}",
         f"--http-port={port}",
         "--grpc-address=0.0.0.0",
+        *command_line.KEEPALIVE,
         "--metrics-address=0.0.0.0",
         *access.restrictions(token, http=True),
         # other ways to the same endpoints
