@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[3]
 LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "25"))
 SIZE = "1920x1080" if LONG >= 600 else "320x180"
 SHORT = 10
+FILLING = (
+    32 << 10
+)  # KiB that the queues of ffmpeg still fill after SHORT; the frames between SHORT and LONG have 64 MiB
 
 JOB = """
 import asyncio, gc, json, resource, sys
@@ -63,4 +66,4 @@ def test_a_long_clip_takes_the_memory_of_a_short_one(tmp_path: Path, options: di
     print(f"{options}: job {short[0] >> 10} MiB at {SHORT} s, {long[0] >> 10} MiB at {LONG} s of {SIZE};", end=" ")
     print(f"ffmpeg {short[1] >> 10} and {long[1] >> 10} MiB")
     assert long[0] <= 1.2 * short[0]
-    assert long[1] <= 1.2 * short[1]
+    assert long[1] <= 1.2 * short[1] + FILLING
