@@ -66,7 +66,8 @@ def main() -> int:
         require(shutil.disk_usage(options.work).free > FREE_BYTES, f"15 GB free in {options.work}")
         engine.install()
         versions = engine.start()
-        say(versions)
+        commit = run("git", "describe", "--always", "--dirty", cwd=ROOT).strip()
+        say(f"{versions}, commit {commit}")
         with TorchIndex() as index:
             deployment = Deployment(ROOT, options.work, options.port, index.url)
             passed = _run_all(deployment, wanted, rows, options)
@@ -75,7 +76,7 @@ def main() -> int:
         return 1
     finally:
         engine.stop()
-    _write_report(options.report, versions, rows)
+    _write_report(options.report, f"{versions}, commit {commit}", rows)
     return 0 if passed else 1
 
 
@@ -115,10 +116,9 @@ def _base_images() -> list[str]:
     return sorted(names)
 
 
-def _write_report(path: Path, versions: str, rows: list[tuple[str, str, float, str]]) -> None:
-    commit = run("git", "describe", "--always", "--dirty", cwd=ROOT).strip()
+def _write_report(path: Path, what: str, rows: list[tuple[str, str, float, str]]) -> None:
     seconds = sum(row[2] for row in rows)
-    lines = [f"{versions}, commit {commit}: {len(rows)} steps, {seconds / 60:.0f} minutes", ""]
+    lines = [f"{what}: {len(rows)} steps, {seconds / 60:.0f} minutes", ""]
     lines += ["| trial | result | seconds | seen |", "|---|---|---|---|"]
     for name, verdict, took, seen in rows:
         lines.append(f"| {name} | {verdict} | {took:.0f} | {' '.join(seen.split()).replace('|', '/')[:300]} |")
