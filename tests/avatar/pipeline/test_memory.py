@@ -18,8 +18,6 @@ LONG = int(os.environ.get("AVATAR_TEST_SECONDS", "25"))
 SIZE = "1920x1080" if LONG >= 600 else "320x180"
 SHORT = 10
 FILLING = 32 << 10  # KiB that ffmpeg's queues still fill after SHORT; the frames after it would take 64 MiB
-    32 << 10
-)  # KiB that the queues of ffmpeg still fill after SHORT; the frames between SHORT and LONG have 64 MiB
 
 JOB = """
 import asyncio, gc, json, resource, sys
