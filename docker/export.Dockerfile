@@ -30,7 +30,7 @@ LABEL org.opencontainers.image.title="talking-avatar export" \
       org.opencontainers.image.version="$AVATAR_VERSION" \
       org.opencontainers.image.revision="$AVATAR_REVISION" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.13-slim-bookworm"
-# numba caches compiled code next to its source, which is read-only here; without another folder it raises an error
+# numba, which librosa brings, caches compiled code next to its source, which is read-only here; without another folder it raises an error
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     NUMBA_CACHE_DIR=/tmp/numba \

@@ -34,9 +34,8 @@ LABEL org.opencontainers.image.title="talking-avatar triton" \
       org.opencontainers.image.version="$AVATAR_VERSION" \
       org.opencontainers.image.revision="$AVATAR_REVISION" \
       org.opencontainers.image.base.name="nvcr.io/nvidia/tritonserver:26.11-py3"
-# numba and CUDA cache compiled code: in the cache volume, so that a restart does not compile it again
+# CUDA caches compiled code: in the cache volume, so that a restart does not compile it again
 ENV HOME=/tmp \
-    NUMBA_CACHE_DIR=/var/lib/avatar/cache/numba \
     CUDA_CACHE_PATH=/var/lib/avatar/cache/cuda \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -44,7 +43,7 @@ ENV HOME=/tmp \
     AVATAR_CACHE_DIR=/var/lib/avatar/cache
 # triton-server, made by NVIDIA's image
 USER 1000:1000
-RUN NUMBA_CACHE_DIR=/tmp/numba python3 /opt/avatar/smoke.py && rm -r /tmp/numba
+RUN python3 /opt/avatar/smoke.py
 # gRPC, metrics. HTTP listens inside the container only, for the health check.
 EXPOSE 8001 8002
 # a tiny call of every kind of model

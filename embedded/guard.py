@@ -65,8 +65,8 @@ class Guard:
         if token := access.token_of(self._command):
             for pid in (os.getpid(), server.pid):
                 access.hide_argument(pid, token)
+        watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)  # it knows all processes by name
         _print_line("every model is loaded")
-        watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)
         faults: list[ServerEnded | None] = []
         watching = threading.Thread(target=lambda: faults.append(watch.run()), daemon=True)
         watching.start()

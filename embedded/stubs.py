@@ -93,4 +93,4 @@ def _model_of(pid: int) -> str:
         for argument in reversed(arguments):
             if found := _INSTANCE.match(argument):
                 return found["model"]
-    return "an unknown model"
+    return "(unknown)"

@@ -1,9 +1,9 @@
-"""The arithmetic of a talking avatar, by NumPy and OpenCV (librosa for the mel filters): no files, processes, network.
+"""The arithmetic of a talking avatar, by NumPy and OpenCV: no files, processes, network.
 
 Every function takes arrays and returns arrays, so Triton's Python models, the exporter's checks, the pipeline and the
 tests use the same ones. `lipsync.tensors` is the one source of the name, type and shape of every public tensor.
 
-The names below are imported on first use: `lipsync.tensors` does not load librosa, and `lipsync.triton.cpu` needs no
+The names below are imported on first use: `lipsync.tensors` does not load OpenCV, and `lipsync.triton.cpu` needs no
 package.
 """
 

@@ -69,8 +69,8 @@ LIGHT = [
     ("embedded", {"numpy", "pytriton"}),
     ("export", {"torch", "tensorflow", "onnx", "onnxruntime", "openvino"}),
     ("gateway", {"cv2", "PIL", "fastapi", "tritonclient"}),
-    ("lipsync", {"numpy", "cv2", "librosa"}),
-    ("lipsync.tensors", {"cv2", "librosa"}),
+    ("lipsync", {"numpy", "cv2"}),
+    ("lipsync.tensors", {"cv2"}),
 ]
 
 

@@ -57,7 +57,7 @@ class LiveModel:
         log_to_triton(pb_utils, tensors.LIVE)
         self._settings = load(LiveSettings)
         warn_of_old_names(LiveSettings, logger)
-        mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # librosa is imported and compiles in its first call
+        mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # its first call computes the filters
         use_one_blas_thread()  # after it, because it limits the libraries that are loaded
         self._sessions = LiveSessions(self._settings)
         self._table = SequenceTable(pb_utils)

@@ -203,7 +203,6 @@ def test_the_code_of_the_triton_image_needs_only_its_requirements(wheels: tuple[
     variables = {
         "PATH": str(tmp_path / "path"),
         "AVATAR_WORK_DIR": str(tmp_path / "work"),
-        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
     }
     output = run(python, DOCKER / "smoke.py", cwd=tmp_path, **variables)
     assert output.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4) ftyp 25"

@@ -43,7 +43,7 @@ def test_a_command_has_the_options_of_its_program(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_every_variable_of_a_unit_is_a_setting(unit: Path) -> None:
-    known = {f"AVATAR_{name.upper()}" for name in Settings.model_fields} | {"NUMBA_CACHE_DIR"}
+    known = {f"AVATAR_{name.upper()}" for name in Settings.model_fields}
     assert {value.partition("=")[0] for value in _options(unit)["Environment"]} <= known
 
 

@@ -17,7 +17,7 @@ def windows_of_audio(audio, fps):
 class TritonPythonModel:
     def initialize(self, args):
         self._model = PythonModel(pb_utils, MEL_SPECTROGRAM, windows_of_audio)
-        # librosa is imported and compiles at the first call: here, not in the first request
+        # the first call computes the filters: here, not in the first request
         windows_of_audio(np.zeros(SAMPLE_RATE, np.float32), np.array([25.0]))
         use_one_blas_thread()  # after it, because it limits the libraries that are loaded
 
