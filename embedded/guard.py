@@ -65,7 +65,7 @@ class Guard:
         if token := access.token_of(self._command):
             for pid in (os.getpid(), server.pid):
                 access.hide_argument(pid, token)
-        watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)  # it knows all processes by name
+        watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)  # now it knows all names
         _print_line("every model is loaded")
         faults: list[ServerEnded | None] = []
         watching = threading.Thread(target=lambda: faults.append(watch.run()), daemon=True)
