@@ -92,6 +92,7 @@ def by_tensorflow(
     return {name: np.load(folder / f"{name}.npy") for name in jobs}
 
 
+@pytest.mark.xdist_group("live")  # with the next test, so that TensorFlow runs once
 async def test_pixellib_gives_the_same_with_our_session_as_with_tensorflow(
     jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path
 ) -> None:
