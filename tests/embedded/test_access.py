@@ -96,7 +96,7 @@ def test_a_stranger_cannot(what: str, stranger: InferenceServerClient) -> None:
         FORBIDDEN[what](stranger)
 
 
-@pytest.mark.parametrize("wrong", ["", "x", "Bearer", "k954UeXqcox3O76So7MvaCDGhA7v47f9V6mtz1kQczU"])
+@pytest.mark.parametrize("wrong", ["", "x", "Bearer", "0" * 43])
 def test_another_token_opens_nothing(triton: Triton, wrong: str) -> None:
     with grpc.insecure_channel(triton.grpc_address) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
