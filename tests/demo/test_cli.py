@@ -203,6 +203,7 @@ def test_after_a_failed_download_stand_ins_are_used(
     assert "STAND-INS are used" in output.out
 
 
+@pytest.mark.slow
 def test_without_a_terminal_the_license_has_to_be_accepted_by_the_option(
     stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

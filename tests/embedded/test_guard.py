@@ -104,6 +104,7 @@ def test_the_death_of_a_models_process_ends_the_guard_with_3(tmp_path: Path) -> 
     assert read_process(server) is None
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_ends_the_guard_with_4(tmp_path: Path) -> None:
     with _guarded(_repository(tmp_path / "models", "time.sleep(600)")) as guarded:
         status, errors = guarded.ended()

@@ -171,6 +171,7 @@ def test_a_stop_waits_for_no_lost_session_and_the_callers_of_others_learn_of_it(
     assert list((tmp_path / "work").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_session_between_two_requests_learns_of_a_stop_with_its_next_one(
     tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def peaks(folder: Path, seconds: int, options: dict[str, str]) -> tuple[int, int
     return own, child
 
 
-@pytest.mark.parametrize("options", [{}, {"no_face": "keep"}], ids=str)
+@pytest.mark.parametrize("options", [{}, pytest.param({"no_face": "keep"}, marks=pytest.mark.slow)], ids=str)
 def test_a_long_clip_takes_the_memory_of_a_short_one(tmp_path: Path, options: dict[str, str]) -> None:
     short, long = [peaks(tmp_path / str(seconds), seconds, options) for seconds in (SHORT, LONG)]
     print(f"{options}: job {short[0] >> 10} MiB at {SHORT} s, {long[0] >> 10} MiB at {LONG} s of {SIZE};", end=" ")

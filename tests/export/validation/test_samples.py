@@ -20,7 +20,9 @@ def detector(stand_in_weights: Path) -> S3FDGraph:
     return S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()
 
 
-@pytest.mark.parametrize("net", [tensors.WAV2LIP, tensors.S3FD], ids=lambda net: net.name)
+@pytest.mark.parametrize(
+    "net", [pytest.param(tensors.WAV2LIP, marks=pytest.mark.slow), tensors.S3FD], ids=lambda net: net.name
+)
 def test_samples_fit_the_tensors_and_are_reproducible(net: tensors.Model, detector: S3FDGraph) -> None:
     first, again = (Samples(Media.shipped(), detector, print) for _ in range(2))
     batches = first.calibration(net)
