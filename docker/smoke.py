@@ -6,6 +6,7 @@ Prints the version of Python, the shapes of the results, and the result of a who
 import asyncio
 import sys
 import tempfile
+import wave
 from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pi_heif
-import soundfile
 
 import avatar
 import lipsync
@@ -52,7 +52,9 @@ async def render_once(folder: Path, models: FakeInference) -> tuple[bytes, Rende
     shown = image[0].copy()
     shown[20:100, 20:90] = (0, 0, 200)  # red: a person, to the fake network
     (folder / "face").write_bytes(cv2.imencode(".png", shown)[1].tobytes())
-    soundfile.write(folder / "speech", speech, SAMPLE_RATE, format="WAV")
+    with wave.open(str(folder / "speech"), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", ""))
+        file.writeframes((speech * 32767).astype("<i2").tobytes())
     files = {name: Upload(folder / file, 1) for name, file in ((FACE_FILE, "face"), (SPEECH_FILE, "speech"))}
     asked = parse({FACE_TYPE: "png", BACKGROUND: "Green", **files}, folder, "smoke", streamed=True)
     async with aclosing(render(asked, models)) as events:
