@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import access, command_line, private_memory
+from .watchdog import REGIONS, SHM
 
 REPOSITORY = "/models/repository"
 HTTP = "127.0.0.1:8000"  # for the guard in this container; not reachable from outside
@@ -34,10 +35,7 @@ RESPONSE_POOL, CLIENT_SHARED_MEMORY = (25, 3), (26, 4)
 # their streams long before. A stream that reaches it blocks the threads that send for its model.
 MAX_UNREAD = 4096
 
-SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
-# Triton refuses clients that name a region with this beginning as theirs.
-REGIONS = "triton_python_backend_shm_region_"
-LOCK = "avatar-triton-{}.lock"
+LOCK_PREFIX, LOCK_SUFFIX = "avatar-triton-", ".lock"  # of a file in /dev/shm, around the name of its owner
 
 
 def version_of(environ: Mapping[str, str]) -> tuple[int, int]:
@@ -81,19 +79,19 @@ def claim_prefix(folder: Path = SHM) -> str:
     A lock file marks the owner of each prefix: its lock ends with the process, in whichever container it runs, so the
     regions of a server that still runs are kept. This process keeps the lock until it ends, also through `exec`.
     """
-    for path in folder.glob(LOCK.format("*")):
+    for path in folder.glob(f"{LOCK_PREFIX}*{LOCK_SUFFIX}"):
         with suppress(OSError):  # another user's file
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                name = path.name.removeprefix("avatar-triton-").removesuffix(".lock")
+                name = path.name.removeprefix(LOCK_PREFIX).removesuffix(LOCK_SUFFIX)
                 for region in folder.glob(f"{REGIONS}{name}*"):
                     region.unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
             finally:
                 os.close(file)
     name = secrets.token_hex(8)
-    file = os.open(folder / LOCK.format(name), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+    file = os.open(folder / f"{LOCK_PREFIX}{name}{LOCK_SUFFIX}", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
     os.set_inheritable(file, True)
     return f"{REGIONS}{name}"

@@ -21,6 +21,7 @@ from types import FrameType
 from . import access
 from .canary import TINY_CALLS, HttpCaller, Outcome
 from .errors import ServerDied, ServerEnded, StartFailed
+from .last_words import describe_status
 from .model_watch import ModelWatch
 from .progress import Progress
 from .watchdog import Watchdog, kill_group
@@ -61,7 +62,9 @@ class Guard:
     def _supervise(self, server: subprocess.Popen[bytes]) -> int:
         while not self._progress.readable():  # the server starts its metrics last
             if (status := _ended(server, _POLL_SECONDS)) is not None:
-                return self._report(StartFailed(f"Triton ended before it was ready ({_describe(status)})"), status)
+                return self._report(
+                    StartFailed(f"Triton ended before it was ready ({describe_status(status)})"), status
+                )
         if token := access.token_of(self._command):
             for pid in (os.getpid(), server.pid):
                 access.hide_argument(pid, token)
@@ -74,13 +77,13 @@ class Guard:
             if self._stopping:
                 watch.stop()  # from now on models end rightly
             if (status := _ended(server, _POLL_SECONDS)) is not None:
-                return self._report(ServerDied(f"Triton ended by itself ({_describe(status)})"), status)
+                return self._report(ServerDied(f"Triton ended by itself ({describe_status(status)})"), status)
         fault = next(filter(None, faults), None)
         return self._report(fault or ServerDied("the watcher of the models ended"), 1)
 
     def _report(self, fault: ServerEnded | StartFailed, status: int) -> int:
         if self._stopping:
-            _print_line(f"stopped ({_describe(status)})")
+            _print_line(f"stopped ({describe_status(status)})")
             return 0
         _print_line(str(fault))
         return fault.exit_status
@@ -135,10 +138,6 @@ def _ended(server: subprocess.Popen[bytes], timeout: float) -> int | None:
     with suppress(subprocess.TimeoutExpired):
         return server.wait(timeout)
     return None
-
-
-def _describe(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def _print_line(line: str) -> None:

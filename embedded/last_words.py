@@ -19,11 +19,16 @@ def describe_end(status: int, log: Path, start: int = 0) -> str:
 
     An error in the middle of the log is not a reason: the server lived on after it.
     """
-    ended = f"signal {-status}" if status < 0 else f"exit status {status}"
+    ended = describe_status(status)
     if status == -signal.SIGKILL:  # which nobody can answer with words
         return f"{ended}: {_KILLED}"
     words = last_words(_tail(log, start))
     return f"{ended}: {words}" if words else ended
+
+
+def describe_status(status: int) -> str:
+    """Return an exit status as text; a negative one is a signal."""
+    return f"signal {-status}" if status < 0 else f"exit status {status}"
 
 
 def last_words(text: str) -> str:

@@ -19,8 +19,7 @@ class ServerProcess:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="embedded-triton-"))
-        # unique, like the folder. Newer servers refuse to register regions with this beginning for a caller.
-        self.shm_prefix = f"triton_python_backend_shm_region_{self.folder.name}-"
+        self.shm_prefix = f"{watchdog.REGIONS}{self.folder.name}-"  # unique, like the folder
         self._server: subprocess.Popen[bytes] | None = None
         self._watchdog = watchdog.Watchdog(self.shm_prefix, self.folder)
 

@@ -43,16 +43,22 @@ class Progress:
             return self._counts
 
     def _read(self) -> Mapping[str, int] | None:
-        connection = http.client.HTTPConnection(self._address, timeout=_SECONDS)
-        try:
-            connection.request("GET", "/metrics")
-            response = connection.getresponse()
-            page = response.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-        return parse(page) if response.status == http.client.OK else None
+        page = read_page(self._address, _SECONDS)
+        return None if page is None else parse(page)
+
+
+def read_page(address: str, timeout: float) -> str | None:
+    """Return the page at host:port, or None if it cannot be read within `timeout` seconds."""
+    connection = http.client.HTTPConnection(address, timeout=timeout)
+    try:
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        page = response.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    return page if response.status == http.client.OK else None
 
 
 def parse(page: str) -> Mapping[str, int]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-
 import grpc
 
 from .ports import HOST, Ports
+from .progress import read_page
 
 _SECONDS = 5.0  # limit for an answer
 _METHOD = "/inference.GRPCInferenceService/ServerReady"
@@ -19,18 +18,7 @@ def is_ready(ports: Ports) -> bool:
     The server opens the metrics port last, so that is asked first: a gRPC channel whose connection fails tries again
     only after a second, and then after ever longer pauses.
     """
-    return _serves_metrics(ports.metrics) and _says_ready(ports.grpc)
-
-
-def _serves_metrics(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=_SECONDS)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
+    return read_page(f"{HOST}:{ports.metrics}", _SECONDS) is not None and _says_ready(ports.grpc)
 
 
 def _says_ready(port: int) -> bool:

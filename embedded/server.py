@@ -17,7 +17,7 @@ from lipsync.triton.cpu import usable_cores
 
 from . import access, backend_directory, command_line, installation, ports
 from .errors import BadRepository, EmbeddedError, ServerDied, StartFailed
-from .last_words import describe_end
+from .last_words import describe_end, describe_status
 from .model_guard import ModelGuard
 from .process import ServerProcess
 from .ready_check import is_ready
@@ -209,7 +209,7 @@ class Triton:
                 if not hidden and (state.loading or state.loaded or state.failed):  # it has read its arguments
                     hidden = self._hide_token(process)
                 if status is not None:  # also if a model failed, after the server has tried the others
-                    ended = f"Triton ended before it was ready ({_describe_exit(status)}){_error_of(state)}"
+                    ended = f"Triton ended before it was ready ({describe_status(status)}){_error_of(state)}"
                     raise StartFailed(_describe_failures(state) or ended)
                 if is_ready(self._ports):
                     return
@@ -253,7 +253,3 @@ def _describe_loading(state: StartupLog, models: list[str]) -> str:
 
 def _error_of(state: StartupLog) -> str:
     return f": {state.last_error}" if state.last_error else ""
-
-
-def _describe_exit(status: int) -> str:
-    return f"signal {-status}" if status < 0 else f"exit status {status}"

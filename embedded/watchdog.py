@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 
 SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
+# The beginning of the names of a server's regions there. Newer servers refuse clients that name a region so as theirs.
+REGIONS = "triton_python_backend_shm_region_"
 
 
 class Watchdog:

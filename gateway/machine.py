@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from avatar.errors import FfmpegFault, MachineFault, StorageFault
-from avatar.media.self_test import PASS_SECONDS, SelfTest
+from avatar.media.self_test import PASS_SECONDS, SelfTest, copy_of
 from avatar.resources.workspace import Workspace
 
 WAIT_SECONDS = 2.0  # a probe waits so long for a check; orchestrators give up after a few seconds
@@ -81,4 +81,4 @@ class Machine:
         if done:
             check.result()
         elif failure := self._ffmpeg.failure:
-            raise type(failure)(failure.reason) from failure
+            raise copy_of(failure) from failure

@@ -60,7 +60,7 @@ class SelfTest:
         since = time.monotonic() - max_age
         while self._passed < since or self._failure:
             if self._failure and time.monotonic() - self._failed < FAILURE_SECONDS:
-                raise _copy(self._failure) from self._failure.__cause__
+                raise copy_of(self._failure) from self._failure.__cause__
             await asyncio.shield(self._running())
 
     def forget(self) -> None:
@@ -165,6 +165,6 @@ def _memory_file(content: bytes = b"") -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _copy(fault: MachineFault) -> MachineFault:
+def copy_of(fault: MachineFault) -> MachineFault:
     """Return the same fault without the traceback, which grows each time that one object is raised."""
     return type(fault)(fault.reason, fault.retry_after)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from embedded import container
+from embedded import container, watchdog
 from embedded.installation import find_installation
 
-PREFIX = f"{container.REGIONS}x"
+PREFIX = f"{watchdog.REGIONS}x"
 
 
 def flags(version: str, **environ: str) -> dict[str, str]:
@@ -74,7 +74,7 @@ def start(folder: Path) -> tuple["subprocess.Popen[str]", str]:
 
 
 def test_a_start_removes_the_regions_of_a_killed_server_and_keeps_those_of_a_running_one(tmp_path: Path) -> None:
-    foreign = tmp_path / f"{container.REGIONS}of_somebody_else"
+    foreign = tmp_path / f"{watchdog.REGIONS}of_somebody_else"
     foreign.write_bytes(b"memory")
     running, kept = start(tmp_path)
     killed, _ = start(tmp_path)
@@ -82,7 +82,7 @@ def test_a_start_removes_the_regions_of_a_killed_server_and_keeps_those_of_a_run
     killed.communicate()
     try:
         own = container.claim_prefix(tmp_path)
-        assert own.startswith(container.REGIONS)
+        assert own.startswith(watchdog.REGIONS)
         assert own != kept
         left = {path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")}
         assert left == {foreign.name, f"{kept}-region"}

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded import command_line, guard, watchdog
 from embedded.backend_directory import build_backends
-from embedded.canary import TINY_CALLS
 from embedded.installation import find_installation
 from embedded.ports import Ports, find_free
 from embedded.stubs import find_stubs, read_process
@@ -54,13 +52,7 @@ class Guarded:
 
 def _repository(folder: Path, work: str = "pass") -> Path:
     """A repository with the model `face_nms`, which answers anything after `work`."""
-    config = pb.ModelConfig(name="face_nms", backend="python")
-    for tensor in TINY_CALLS["face_nms"]:
-        config.input.add(name=tensor.name, data_type=pb.TYPE_FP32, dims=[-1] * len(tensor.shape))
-    config.output.add(name="y", data_type=pb.TYPE_FP32, dims=[-1])
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
-    (tiny_models.write(folder, config) / "model.py").write_text(_MODEL.format(work=work))
-    return folder
+    return tiny_models.add_face_nms(folder, _MODEL.format(work=work))
 
 
 @contextmanager

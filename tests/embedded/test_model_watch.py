@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded import model_watch, watchdog
-from embedded.canary import TINY_CALLS, Outcome
+from embedded.canary import Outcome
 from embedded.errors import ModelDied, ModelHung
 from embedded.model_watch import ModelProbe, ProcessWatch
 from embedded.server import Triton
@@ -285,13 +284,7 @@ class TritonPythonModel:
 def _with_endless_model(folder: Path, work: str) -> Path:
     """A repository with a model `face_nms` that never answers."""
     tiny_models.add_arithmetic(folder)
-    config = pb.ModelConfig(name="face_nms", backend="python")
-    for tensor in TINY_CALLS["face_nms"]:
-        config.input.add(name=tensor.name, data_type=pb.TYPE_FP32, dims=[-1] * len(tensor.shape))
-    config.output.add(name="y", data_type=pb.TYPE_FP32, dims=[-1])
-    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
-    (tiny_models.write(folder, config) / "model.py").write_text(_ENDLESS.format(work=work))
-    return folder
+    return tiny_models.add_face_nms(folder, _ENDLESS.format(work=work))
 
 
 def test_a_live_model_that_hangs_ends_the_server(tmp_path: Path) -> None:

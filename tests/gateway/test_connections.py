@@ -116,17 +116,25 @@ async def test_an_upload_that_stalls_is_aborted(live: Start, work: Path, raw_for
     await eventually(lambda: leftovers(work) == [])
 
 
-async def test_a_client_that_only_stops_sending_gets_its_video(
-    live: Start, render: FakeRender, raw_form: bytes
-) -> None:
+async def send_and_shut_down(
+    live: Start, render: FakeRender, raw_form: bytes, seconds: float
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Send a form, shut down the sending side, and check that its job goes on for this time."""
     render.gate.clear()
     gateway = await live()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(raw_form)
     writer.write_eof()
     await render.reached(1)
-    await asyncio.sleep(1)
+    await asyncio.sleep(seconds)
     assert render.cancelled == 0
+    return reader, writer
+
+
+async def test_a_client_that_only_stops_sending_gets_its_video(
+    live: Start, render: FakeRender, raw_form: bytes
+) -> None:
+    reader, writer = await send_and_shut_down(live, render, raw_form, 1)
     render.gate.set()
     answer = await asyncio.wait_for(reader.read(), 20)  # up to the end: the gateway closes the connection
     interim, _, rest = answer.partition(b"HTTP/1.1 200 OK\r\n")
@@ -138,14 +146,7 @@ async def test_a_client_that_only_stops_sending_gets_its_video(
 async def test_a_client_that_stops_sending_and_then_leaves_ends_its_job(
     live: Start, render: FakeRender, raw_form: bytes
 ) -> None:
-    render.gate.clear()
-    gateway = await live()
-    _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(raw_form)
-    writer.write_eof()
-    await render.reached(1)
-    await asyncio.sleep(0.6)
-    assert render.cancelled == 0
+    _, writer = await send_and_shut_down(live, render, raw_form, 0.6)
     writer.close()
     await eventually(lambda: render.cancelled == 1)
 

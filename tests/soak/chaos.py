@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -68,11 +68,10 @@ class Chaos:
             time.sleep(0.2)
         self._outcomes.fail("chaos", f"{fault.name}: no good form within {MAX_RECOVERY:.0f} s")
 
-    def every(self, seconds: float, stopped: threading.Event, faults: Sequence[Fault] = ()) -> None:
-        """Cause one fault per `seconds` until stopped, or each of `faults` once."""
-        remaining = list(faults)
-        while not stopped.wait(seconds) and (remaining or not faults):
-            self.inject(remaining.pop(0) if remaining else None)
+    def every(self, seconds: float, stopped: threading.Event) -> None:
+        """Cause one fault per `seconds` until stopped."""
+        while not stopped.wait(seconds):
+            self.inject()
 
     def _wait_for_a_new_process(self, fault: Fault, victim: psutil.Process, begin: float) -> None:
         """Forms may succeed without the victim's model: the service has recovered when the process is replaced."""

@@ -9,6 +9,8 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2 as pb
 
+from embedded.canary import TINY_CALLS
+
 WIDTH = 4
 
 
@@ -50,6 +52,17 @@ def add_rows(repository: Path, name: str = "rows", *, batch: int = 8) -> None:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
         write(repository, config) / "model.onnx",
     )
+
+
+def add_face_nms(repository: Path, source: str) -> Path:
+    """Add a Python model with the name and the inputs of `face_nms`, which the watcher calls; return the repository."""
+    config = pb.ModelConfig(name="face_nms", backend="python")
+    for tensor in TINY_CALLS["face_nms"]:
+        config.input.add(name=tensor.name, data_type=pb.TYPE_FP32, dims=[-1] * len(tensor.shape))
+    config.output.add(name="y", data_type=pb.TYPE_FP32, dims=[-1])
+    config.instance_group.add(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)
+    (write(repository, config) / "model.py").write_text(source)
+    return repository
 
 
 def add_python(repository: Path, name: str, source: str) -> Path:
