@@ -25,7 +25,7 @@ from ..errors import InvalidField
 from ..limits import Limits, check_not_empty
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
-from .diagnosis import rule_out_machine, watched
+from .diagnosis import rule_out_machine, run_on
 from .ffmpeg_args import AudioInput
 from .ffmpeg_output import AudioFormat
 from .recordings import MAX_RECORDINGS, find_recordings
@@ -156,9 +156,8 @@ async def _decode(path: Path, pcm_path: Path, is_finite: bool, limits: Limits) -
     seconds = limits.max_audio_seconds + 1
     args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
     try:
-        _, stderr = await watched(ffmpeg.run(args))
+        _, stderr = await run_on(path, args)
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path)
         is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
         reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
         raise InvalidField(SPEECH_FILE, reason) from error
@@ -182,9 +181,8 @@ async def _join(path: Path, recordings: list[range], pcm_path: Path, limits: Lim
         byte_range = recording if len(recordings) > 1 else None
         args = ffmpeg_args.join_audio_args(path, limits.max_pixels, byte_range, *parts, seconds=seconds)
         try:
-            await watched(ffmpeg.run(args))
+            await run_on(path, args)
         except ffmpeg.FfmpegError as error:
-            await rule_out_machine(path)
             if isinstance(error, ffmpeg.FfmpegTimeout) or len(recordings) == 1:
                 raise InvalidField(SPEECH_FILE, "the audio cannot be decoded") from error
             left_out += 1
@@ -221,9 +219,8 @@ def _file_size(file: Path) -> int:
 async def _probe(path: Path, limits: Limits) -> tuple[str, AudioFormat, tuple[str, ...]]:
     """Return the first audio stream's codec, by ffmpeg's name, its format as far as it is known, and notes."""
     try:
-        text, _ = await watched(ffmpeg.run(ffmpeg_args.probe_audio_args(path, limits.max_pixels)))
+        text, _ = await run_on(path, ffmpeg_args.probe_audio_args(path, limits.max_pixels))
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path)
         has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
         reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error

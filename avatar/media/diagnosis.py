@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from ..errors import StorageFault
 from ..faults import WORK_FOLDER_REMOVED, check_writable
 from ..streams import cancel_and_wait
+from . import ffmpeg
 from .self_test import SELF_TEST
 
 T = TypeVar("T")
@@ -41,6 +42,20 @@ async def rule_out_machine(file: Path) -> None:
     """
     await asyncio.to_thread(_check_storage, file)
     await SELF_TEST.check(max_age=0)  # an earlier test says nothing about the machine at the time of the failure
+
+
+async def run_on(file: Path, args: Sequence[str]) -> tuple[bytes, str]:
+    """Run ffmpeg on the caller's `file` with these arguments, watched; return its stdout and stderr.
+
+    Raises:
+        FfmpegError: ffmpeg failed because of the file.
+        MachineFault: ffmpeg failed because of the machine.
+    """
+    try:
+        return await watched(ffmpeg.run(args))
+    except ffmpeg.FfmpegError:
+        await rule_out_machine(file)
+        raise
 
 
 def _check_storage(file: Path) -> None:

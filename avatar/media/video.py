@@ -21,7 +21,7 @@ from ..limits import Limits, check_not_empty, fit_within
 from ..options import Options
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
-from .diagnosis import rule_out_machine, watched
+from .diagnosis import rule_out_machine, run_on, watched
 from .transform import FrameTransform
 from .transparency import flatten, has_alpha
 
@@ -195,9 +195,8 @@ def _pixel_aspect(sar: str) -> str:
 async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], str]:
     """Return the first frame's description by the muxer, and what ffmpeg logs."""
     try:
-        text, stderr = await watched(ffmpeg.run(ffmpeg_args.probe_video_args(path, limits.max_pixels)))
+        text, stderr = await run_on(path, ffmpeg_args.probe_video_args(path, limits.max_pixels))
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path)
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         is_too_large = ffmpeg_output.OVER_MAX_PIXELS in error.stderr_tail
@@ -212,11 +211,10 @@ async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str]
 async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
     """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
     try:
-        text, _ = await watched(ffmpeg.run(ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames)))
+        text, _ = await run_on(path, ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames))
         if b"#tb 0: " not in text:  # not even the header of the list
             await rule_out_machine(path)
     except ffmpeg.FfmpegError as error:
-        await rule_out_machine(path)
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
         text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
