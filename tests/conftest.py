@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
             item.add_marker(getattr(pytest.mark, group))
             if item.get_closest_marker("xdist_group") is None:
                 item.add_marker(pytest.mark.xdist_group(group))
+    # the longest test first: at the end it would keep one worker busy and the others waiting
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "soak"))
     yield
 
 
