@@ -50,20 +50,33 @@ coverage: $(STAMP)  ## the test suite under coverage.py, its processes included;
 	@$(PY) -m coverage html --quiet --directory build/coverage/html --fail-under 0
 	@$(PY) -m coverage report --skip-covered
 
+# the slowest part first, two at a time: one core checks types while the other does the rest
+CHECKS := check-types check-types-image check-style check-generated check-types-client docs-build
+.PHONY: $(CHECKS)
 check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs and tables, the documentation site
+	@$(MAKE) --no-print-directory -j2 --output-sync=target $(CHECKS)
+
+check-types: $(STAMP)
+	@$(PY) -m mypy
+
+check-types-client: $(STAMP)  # on the oldest Python of its callers
+	@$(PY) -m mypy --python-version 3.10 --follow-imports silent client/avatar_client
+
+check-types-image: $(STAMP)  # on the Python of NVIDIA's image
+	@$(PY) -m mypy --python-version 3.12 --follow-imports silent lipsync avatar embedded embedded/backends/openvino/model.py
+
+check-style: $(STAMP)
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
-	@$(PY) -m mypy
-	@$(PY) -m mypy --python-version 3.10 --follow-imports silent client/avatar_client  # callers
-	@$(PY) -m mypy --python-version 3.12 --follow-imports silent lipsync avatar embedded embedded/backends/openvino/model.py  # NVIDIA's image
 	@$(VENV)/bin/typos
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(VENV)/bin/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+
+check-generated: $(STAMP)
 	@$(PY) -m export configs --check
 	@$(PY) scripts/generate_doc_tables.py --check
 	@$(PY) -m bench perf-inputs --check
-	@$(MAKE) --no-print-directory docs-build
 
 docs: $(STAMP)  ## the documentation site on http://127.0.0.1:8100, rebuilt when a page changes
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
