@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import openvino
 import torch
 from torch import nn
 
@@ -57,6 +56,8 @@ def openvino_run(model: Model, path: Path) -> Run:
     Raises:
         ExportError: the file lacks a tensor of the table.
     """
+    import openvino  # a bare machine with a GPU (bench/gpu) lacks it
+
     properties = {
         # without it, a CPU with bf16 would compute FP32 models in bf16
         "INFERENCE_PRECISION_HINT": "f32",

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 
 import cv2
-import librosa
 import numpy as np
 import soundfile
 import torch
@@ -159,6 +158,8 @@ def _read(path: Path) -> list[Image]:
 
 
 def _mel_windows(path: Path) -> Floats:
+    import librosa  # only samples of speech need it, and a bare machine with a GPU (bench/gpu) lacks it
+
     try:
         channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
         speech = librosa.resample(channels.mean(axis=1), orig_sr=rate, target_sr=mel.SAMPLE_RATE)
