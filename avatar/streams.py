@@ -34,30 +34,35 @@ async def prefetch(source: AsyncGenerator[T], buffer_size: int) -> AsyncGenerato
 
 
 async def map_concurrent(
-    source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]], concurrency: int
+    source: AsyncGenerator[T], work: Callable[[T], Awaitable[U]], concurrency: int | Callable[[], int]
 ) -> AsyncGenerator[U]:
     """Yield `work(item)` for each item of `source`, in the order of the items.
 
-    Up to `concurrency` items are in work, or finished and not yet taken by the consumer.
+    Up to `concurrency` items are in work, or finished and not yet taken by the consumer. A function is asked each time
+    that an item would start; so the limit can follow the load of the machine.
     """
-    slots = asyncio.Semaphore(concurrency)
+    limit: Callable[[], int] = concurrency if callable(concurrency) else lambda: concurrency
     running: set[asyncio.Task[U]] = set()
+    taken = asyncio.Event()
 
     async def start() -> AsyncGenerator[asyncio.Task[U]]:
         async with aclosing(source):
             async for item in source:
-                await slots.acquire()
+                while len(running) >= limit():
+                    taken.clear()
+                    await taken.wait()
                 task = asyncio.create_task(_run(work, item))
                 running.add(task)
+                del item
                 yield task
 
     task: asyncio.Task[U] | None = None
     try:
-        async with aclosing(prefetch(start(), concurrency)) as tasks:
+        async with aclosing(prefetch(start(), 0)) as tasks:  # 0: the limit bounds them already
             async for task in tasks:
                 result = await task
                 running.discard(task)
-                slots.release()
+                taken.set()
                 yield result
     finally:
         await cancel_and_wait(*running)

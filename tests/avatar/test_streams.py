@@ -85,6 +85,25 @@ async def test_at_most_the_allowed_number_of_items_are_in_work() -> None:
     assert maximum == 3
 
 
+async def test_a_limit_that_falls_while_the_work_runs_lets_fewer_items_start() -> None:
+    limit, running, seen = 3, 0, []
+
+    async def work(n: int) -> int:
+        nonlocal running
+        running += 1
+        seen.append(running)
+        await asyncio.sleep(0.001)
+        running -= 1
+        return n
+
+    async with aclosing(map_concurrent(Numbers(40)(), work, lambda: limit)) as stream:
+        async for n in stream:
+            if n == 20:
+                limit = 1
+                seen.clear()
+    assert max(seen[3:]) == 1  # the first ones may have started before the limit fell
+
+
 async def test_a_result_does_not_wait_for_the_next_item() -> None:
     never = asyncio.Event()
 
