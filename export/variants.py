@@ -14,6 +14,7 @@ class Format(StrEnum):
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
     OPENVINO = "openvino"
+    TENSORRT = "tensorrt"
 
     @property
     def backend(self) -> str:
@@ -24,6 +25,11 @@ class Format(StrEnum):
     def file(self) -> str:
         """Return the name of the file in a version directory that the backend loads."""
         return _FILES[self]
+
+    @property
+    def exported_file(self) -> str:
+        """Return the name of the file that the exporter writes: a TensorRT plan is built from it where it runs."""
+        return _FILES[Format.ONNX if self is Format.TENSORRT else self]
 
 
 class Precision(StrEnum):
@@ -53,8 +59,18 @@ class Variant:
         return f"{self.format} {self.precision}"
 
 
-_BACKENDS = {Format.ONNX: "onnxruntime", Format.TORCHSCRIPT: "pytorch", Format.OPENVINO: "openvino"}
-_FILES = {Format.ONNX: "model.onnx", Format.TORCHSCRIPT: "model.pt", Format.OPENVINO: "model.xml"}
+_BACKENDS = {
+    Format.ONNX: "onnxruntime",
+    Format.TORCHSCRIPT: "pytorch",
+    Format.OPENVINO: "openvino",
+    Format.TENSORRT: "tensorrt",
+}
+_FILES = {
+    Format.ONNX: "model.onnx",
+    Format.TORCHSCRIPT: "model.pt",
+    Format.OPENVINO: "model.xml",
+    Format.TENSORRT: "model.plan",
+}
 
 ONNX_FP32 = Variant(Format.ONNX, Precision.FP32)  # every other variant is made from it or compared with it
 # The candidates on a CPU. Which of them is the fastest is measured on the machine at hand.
@@ -99,5 +115,7 @@ def _check(profile: Profile, format: Format, precision: Precision) -> None:
             f"int8 is calibrated for CPUs (unsigned activations, which TensorRT rejects), not for --profile {profile}; "
             "use --precision fp16"
         )
+    if format is Format.TENSORRT and profile is Profile.CPU:
+        raise ExportError("tensorrt runs on GPUs only; use --profile gpu --format tensorrt")
     if format is not Format.ONNX and profile is Profile.TENSORRT:
         raise ExportError(f"--profile tensorrt is an accelerator of onnxruntime, not of {format}; use --format onnx")

@@ -57,13 +57,13 @@ class VariantBuilder:
         if variant not in self._built:
             folder = self._folder / f"{variant.format}-{variant.precision}"
             folder.mkdir(parents=True)
-            self._write(variant, folder / variant.format.file)
+            self._write(variant, folder / variant.format.exported_file)
             self._built[variant] = folder
         return self._built[variant]
 
     def run(self, variant: Variant) -> Run:
         """Return a run of the variant."""
-        return runtimes.load(self._model, self.build(variant) / variant.format.file)
+        return runtimes.load(self._model, self.build(variant) / variant.format.exported_file)
 
     def network(self) -> Run:
         """Return a run of the network itself."""
@@ -93,5 +93,5 @@ class VariantBuilder:
                 from ..formats import torchscript
 
                 graph = to_half(self._graph) if precision is Precision.FP16 else self._graph
-                save = onnx_export.save if format is Format.ONNX else torchscript.save
+                save = torchscript.save if format is Format.TORCHSCRIPT else onnx_export.save
                 save(self._model, graph, samples.timing(self._model, 2), path, self._provenance)

@@ -52,6 +52,27 @@ def annotate(proto: onnx.ModelProto, model: Model, provenance: Provenance) -> No
     )
 
 
+def misplaced_uint8(proto: onnx.ModelProto) -> list[str]:
+    """Return the tensors of type UINT8 for which TensorRT rejects the graph, with the node that touches each.
+
+    TensorRT accepts UINT8 in two places only: as an input of the graph whose every consumer is a cast, and as an output
+    of the graph that a cast makes.
+    """
+    inputs, outputs = (
+        {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+        for values in (proto.graph.input, proto.graph.output)
+    )
+    found: list[str] = []
+    for node in proto.graph.node:
+        touched: list[str] = []
+        if node.op_type != "Cast":
+            touched = [name for name in (*node.input, *node.output) if name in inputs | outputs]
+        elif helper.get_node_attr_value(node, "to") == onnx.TensorProto.UINT8:
+            touched = [name for name in node.output if name not in outputs]
+        found += [f"{name} ({node.op_type})" for name in touched]
+    return found
+
+
 def session(path: Path) -> onnxruntime.InferenceSession:
     """Return an onnxruntime session on the CPU that treats denormals as zero, like the server's.
 

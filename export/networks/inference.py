@@ -43,7 +43,8 @@ class Wav2LipGraph(nn.Module):
         # first the copy without its lower half, then the image itself
         stacked = torch.cat((image * self.visible, image), dim=3).permute(0, 3, 1, 2)
         mouth: Tensor = self.net(mel.unsqueeze(1).to(self.dtype), stacked.to(self.dtype))
-        return (mouth.float() * WHITE).to(torch.uint8).permute(0, 2, 3, 1)
+        # TensorRT has UINT8 only as the type of an input that is cast at once and of an output that a cast makes
+        return (mouth.float() * WHITE).permute(0, 2, 3, 1).to(torch.uint8)
 
 
 class S3FDGraph(nn.Module):
@@ -66,13 +67,13 @@ class S3FDGraph(nn.Module):
             boxes FP32 [N,1024,4] (x1 y1 x2 y2, pixels) and scores FP32 [N,1024], best first. If an
             image has fewer candidates, the rest are boxes of zeros with score 0.
         """
-        rgb = image.flip(3).float() - self.means
+        rgb = image.float().flip(3) - self.means  # the cast comes first, for TensorRT
         maps = self.net(rgb.permute(0, 3, 1, 2).to(self.dtype))
         decoded = [
             _decode(stride, score.float(), regression.float())
             for stride, score, regression in zip(face_detection.STRIDES, maps[::2], maps[1::2], strict=True)
         ]
-        padding = self.padding.expand(image.shape[0], -1, -1)
+        padding = self.padding.expand(rgb.shape[0], -1, -1)
         boxes = torch.cat([*(boxes for boxes, _ in decoded), padding[..., :4]], dim=1)
         scores = torch.cat([*(scores for _, scores in decoded), padding[..., 4]], dim=1)
         best, order = torch.topk(scores, CANDIDATES, dim=1)

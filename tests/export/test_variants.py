@@ -20,6 +20,8 @@ def test_a_cpu_has_several_candidates_by_default() -> None:
         (Profile.CPU, None, Precision.FP16, Variant(Format.ONNX, Precision.FP16)),
         (Profile.GPU, None, None, Variant(Format.ONNX, Precision.FP16)),
         (Profile.GPU, Format.TORCHSCRIPT, None, Variant(Format.TORCHSCRIPT, Precision.FP16)),
+        (Profile.GPU, Format.TENSORRT, None, Variant(Format.TENSORRT, Precision.FP16)),
+        (Profile.GPU, Format.TENSORRT, Precision.FP32, Variant(Format.TENSORRT, Precision.FP32)),
         (Profile.GPU, None, Precision.FP32, ONNX_FP32),
         (Profile.TENSORRT, None, None, Variant(Format.ONNX, Precision.FP16)),
     ],
@@ -35,6 +37,8 @@ def test_a_missing_format_or_precision_follows_from_the_other_options(
     [
         (Profile.CPU, Format.TORCHSCRIPT, Precision.INT8, "torchscript has no int8 variant"),
         (Profile.GPU, Format.OPENVINO, None, "openvino runs on CPUs only"),
+        (Profile.CPU, Format.TENSORRT, None, "tensorrt runs on GPUs only; use --profile gpu"),
+        (Profile.GPU, Format.TENSORRT, Precision.INT8, "int8 is calibrated for CPUs"),
         (Profile.TENSORRT, Format.OPENVINO, None, "openvino runs on CPUs only"),
         (Profile.GPU, None, Precision.INT8, "int8 is calibrated for CPUs"),
         (Profile.TENSORRT, Format.TORCHSCRIPT, None, "tensorrt is an accelerator of onnxruntime"),
@@ -45,3 +49,10 @@ def test_options_that_cannot_be_combined_are_rejected_with_the_reason(
 ) -> None:
     with pytest.raises(ExportError, match=reason):
         resolve(profile, format, precision)
+
+
+def test_a_plan_is_built_where_it_runs_from_the_onnx_file_that_is_exported() -> None:
+    assert (Format.TENSORRT.backend, Format.TENSORRT.file) == ("tensorrt", "model.plan")
+    assert Format.TENSORRT.exported_file == "model.onnx"
+    for other in set(Format) - {Format.TENSORRT}:
+        assert other.exported_file == other.file

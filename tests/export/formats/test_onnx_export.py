@@ -12,10 +12,11 @@ import lipsync
 from export.checkpoints.provenance import Provenance
 from export.errors import ExportError
 from export.formats import onnx_export, onnx_model
-from export.networks.inference import S3FDGraph, Wav2LipGraph
+from export.networks.inference import S3FDGraph, Wav2LipGraph, to_half
 from export.validation import samples
 from lipsync import face_detection, tensors
 from lipsync.tensors import Model
+from tests.support import tiny_repository
 from tests.support.golden_weights import GOLDEN
 
 DTYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)"}
@@ -52,6 +53,39 @@ def test_an_export_can_be_read_by_nvidias_container(model: Model, fixture: str, 
 def test_an_export_records_its_checkpoint(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
     notes = onnx_model.session(request.getfixturevalue(fixture)).get_modelmeta().custom_metadata_map
     assert notes == {"checkpoint_sha256": "5" * 64, "stand_in": "true", "talking_avatar_version": lipsync.__version__}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository that most tests of the service use."""
+    repository = tmp_path_factory.mktemp("tiny") / "repository"
+    tiny_repository.write(repository)
+    return repository
+
+
+@exports
+def test_tensorrt_meets_uint8_only_in_casts_at_the_edge_of_the_graph(
+    model: Model, fixture: str, request: pytest.FixtureRequest, tiny: Path, provenance: Provenance, tmp_path: Path
+) -> None:
+    half = tmp_path / "model.onnx"
+    graph = to_half(request.getfixturevalue(fixture.replace("onnx", "graph")))
+    onnx_export.save(model, graph, samples.timing(model, 1), half, provenance)
+    for path in (half, request.getfixturevalue(fixture), tiny / model.name / "1" / "model.onnx"):
+        assert onnx_model.misplaced_uint8(onnx.load(path)) == []
+
+
+def test_uint8_elsewhere_is_found() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]>
+        graph (uint8[n] image) => (uint8[n] result, uint8[n] made) {
+            pixels = Cast<to = 1>(image)
+            size = Shape(image)
+            again = Cast<to = 2>(pixels)
+            result = Identity(again)
+            made = Cast<to = 2>(pixels)
+        }"""
+    )
+    assert onnx_model.misplaced_uint8(proto) == ["image (Shape)", "again (Cast)", "result (Identity)"]
 
 
 def test_batch_norms_are_folded_into_the_convolutions(wav2lip_onnx: Path) -> None:
