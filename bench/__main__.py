@@ -17,6 +17,7 @@ COMMANDS = {
         "compare this service with the original algorithm, the bare networks and the encoder",
     ),
     "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),
+    "load": ("load.cli", "post many forms at once and one after another: total, waits, memory and processor time"),
     "overhead": ("triton.overhead", "compare wav2lip through gRPC with the same file in its bare runtime"),
     "perf": ("triton.sweep", "run perf_analyzer on every public model over gRPC, with and without shared memory"),
     "perf-inputs": ("triton.request_data", "write or check the request data of perf_analyzer (bench/perf)"),

@@ -48,7 +48,7 @@ def files(workload: Workload, folder: Path) -> Files:
     if not face.exists():
         half = face.with_stem(f"{face.stem}.part")
         if workload.kind is Kind.STILL:
-            _write_image(half, next(_frames(workload.width, workload.height, 1)))
+            _write_image(half, next(frames(workload.width, workload.height, 1)))
         else:
             _write_video(half, workload.width, workload.height, round(workload.seconds * FPS))
         half.replace(face)
@@ -84,7 +84,7 @@ def with_comment(data: bytes, comment: bytes) -> bytes:
     return data + struct.pack(">I", 8 + len(comment)) + b"free" + comment
 
 
-def _frames(width: int, height: int, number: int) -> Iterator[Image]:
+def frames(width: int, height: int, number: int) -> Iterator[Image]:
     """Yield the sample face in front of a fixed rough gray wall; it moves, zooms and tilts like a speaker."""
     image = cv2.imread(str(SAMPLES / "face.png"))
     if image is None:
@@ -137,7 +137,7 @@ def _write_video(path: Path, width: int, height: int, number: int) -> None:
     )
     try:
         assert process.stdin  # noqa: S101 - for mypy; it is a pipe
-        for frame in _frames(width, height, number):
+        for frame in frames(width, height, number):
             process.stdin.write(frame.tobytes())
         process.stdin.close()
         if process.wait():

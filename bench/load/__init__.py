@@ -1,0 +1,1 @@
+"""Load the whole service with many forms at once."""
