@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .errors import AvatarError, ClientError
 from .faults import machine_fault
-from .inference.protocol import InferenceClient
+from .inference.protocol import InferenceClient, ModelInfo
 from .limits import LIMITS, Limits
 from .media.ffmpeg import FfmpegError
 from .options import DEFAULTS, Options
@@ -27,7 +27,10 @@ class RequestLogger(logging.LoggerAdapter[logging.Logger]):
 
 @dataclass(frozen=True)
 class JobContext:
-    """The models, the log, the options, the limits, the timer and the cache of one job; `cache` is None without one."""
+    """The models, the log, the options, the limits, the timer and the cache of one job; `cache` is None without one.
+
+    `model_info` says how the models are served: the sizes of the job's calls follow from it.
+    """
 
     models: InferenceClient
     log: RequestLogger
@@ -35,11 +38,16 @@ class JobContext:
     limits: Limits = LIMITS
     timer: StageTimer = field(default_factory=StageTimer)
     cache: Cache | None = None
+    model_info: ModelInfo = field(default_factory=ModelInfo)
 
     @classmethod
     def of(cls, request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> JobContext:
         """Return the context of the job that `request` asks for."""
         return cls(models, RequestLogger(request.id), request.options, request.limits, cache=cache)
+
+    def served_as(self, model_info: ModelInfo) -> JobContext:
+        """Return the same job, with this information about the models."""
+        return replace(self, model_info=model_info)
 
     @contextmanager
     def failure_logged(self) -> Iterator[None]:

@@ -46,6 +46,7 @@ async def render(request: AvatarRequest, models: InferenceClient, cache: Cache |
     with job.failure_logged(), pcm_file(request.folder) as pcm_path:
         speech = await decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
         source = await load_source(request, job)
+        job = job.served_as(source.model_info)
         clip = Clip.plan(source, speech, job)
         yield Progress("speech", clip.frame_count, clip.frame_count)
 

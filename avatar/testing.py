@@ -9,14 +9,13 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 
-from lipsync.arrays import Boxes, Floats, Image, Images, Labels
+from lipsync.arrays import Array, Floats, Image, Images, Labels
 from lipsync.errors import InvalidInput
-from lipsync.face_crop import crop
 from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
-from lipsync.tensors import FACES, PERSON, S3FD_BATCH, WAV2LIP_BATCH
+from lipsync.tensors import FACES, PERSON
 
-from .inference.protocol import Frames, ModelInfo
+from .inference.protocol import ModelInfo, ServedNet
 from .options import Generator
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -36,9 +35,9 @@ class FakeInference:
         calls: number of calls of each method.
         running, max_running: calls of each method in progress, now and at most.
         frame_count: images passed to `detect_faces`.
-        generators: generators that `lipsync` was called with.
-        window_count: windows passed to `lipsync`.
-        bytes_sent: bytes of images passed to `lipsync`.
+        generators: generators that `wav2lip` was called with.
+        window_count: windows passed to `wav2lip`.
+        info: what `model_info` returns; by default, the networks are served as on a CPU.
         gates: the event that calls of a method wait for, by its name.
         failures: the error that calls of a method raise, by its name.
     """
@@ -61,15 +60,15 @@ class FakeInference:
             failures: the error that calls of a method raise, by its name.
             export: identifies the models, for caches.
         """
-        self._export = export
-        self._face, self._darken, self._stand_ins = face, darken, tuple(stand_ins)
+        self._face, self._darken = face, darken
+        self.info = ModelInfo(tuple(stand_ins), export, export)
         self.failures = dict(failures or {})
         self.gates: dict[str, asyncio.Event] = {}
         self.calls: Counter[str] = Counter()
         self.running: Counter[str] = Counter()
         self.max_running: Counter[str] = Counter()
         self.generators: set[Generator] = set()
-        self.frame_count = self.window_count = self.bytes_sent = 0
+        self.frame_count = self.window_count = 0
         self.closed = False
 
     async def check_ready(self) -> None:
@@ -80,7 +79,7 @@ class FakeInference:
     async def model_info(self, generator: Generator) -> ModelInfo:
         """As in `InferenceClient`."""
         async with self._call("model_info"):
-            return ModelInfo(self._stand_ins, self._export, self._export)
+            return self.info
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As in `InferenceClient`, with the real arithmetic."""
@@ -91,8 +90,7 @@ class FakeInference:
         """As in `InferenceClient`; each image has one face at most, the one that `face` returns."""
         self.frame_count += len(frames)
         async with self._call("detect_faces"):
-            if len(frames) > S3FD_BATCH:
-                raise InvalidInput(f"frames: at most {S3FD_BATCH}")
+            _check_rows("frames", frames, self.info.detector_net)
             boxes = np.zeros((len(frames), FACES, 4), np.float32)
             scores = np.zeros((len(frames), FACES), np.float32)
             for n, frame in enumerate(frames):
@@ -100,17 +98,13 @@ class FakeInference:
                     boxes[n, 0], scores[n, 0] = face, 0.99
             return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
-        """As in `InferenceClient`; a mouth is the crop itself, or darkened."""
-        frames = np.asarray(frames)
+    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
+        """As in `InferenceClient`; a mouth is the face itself, or darkened."""
         self.generators.add(generator)
         self.window_count += len(windows)
-        self.bytes_sent += frames.nbytes
-        async with self._call("lipsync"):
-            if len(windows) > WAV2LIP_BATCH:
-                raise InvalidInput(f"mel: at most {WAV2LIP_BATCH} windows")
-            mouths = await asyncio.to_thread(crop, frames, boxes, len(windows))
-            return darkened(mouths, windows) if self._darken else mouths
+        async with self._call("wav2lip"):
+            _check_rows("mel", windows, self.info.generator_net)
+            return darkened(faces, windows) if self._darken else faces.copy()
 
     async def segment(self, image: Images) -> Labels:
         """As in `InferenceClient`; red pixels are a person, as for the stand-in checkpoint."""
@@ -136,6 +130,11 @@ class FakeInference:
             yield
         finally:
             self.running[name] -= 1
+
+
+def _check_rows(name: str, rows: Array, net: ServedNet) -> None:
+    if len(rows) > net.max_batch:
+        raise InvalidInput(f"{name}: at most {net.max_batch} expected, got {len(rows)}")
 
 
 def darkened(mouths: Images, windows: Floats) -> Images:

@@ -10,18 +10,20 @@ import cv2
 import numpy as np
 
 from lipsync.arrays import Floats, Image, Images
-from lipsync.tensors import S3FD_BATCH
 
 from .. import limits
 from ..context import JobContext
+from ..inference.protocol import ServedNet
 from ..streams import map_concurrent
 
 Detections: TypeAlias = tuple[Floats, Floats]  # of one frame: boxes [16,4] and scores [16], best first; 0 pads
 
-# What one detection call holds: four frames of 640×480, a single frame from there on. More per call would only cost
-# the server memory (see S3FD_BATCH).
-BATCH_PIXELS = S3FD_BATCH * 640 * 480
+# What one detection call holds: the detector's largest batch of frames of this size, or fewer larger ones. On a CPU
+# these are four frames of 640×480 or one of 720p, on a GPU sixteen or five. More would only cost the server memory: the
+# first layer alone takes 512 bytes per pixel.
+FRAME_PIXELS = 640 * 480
 CONCURRENCY = 2  # detection calls in flight: one is computed while the frames of the next one are sent
+GPU_CONCURRENCY = 3  # on a GPU: it is served by two instances
 # A whole frame is first scaled down to this. S3FD's finest cells are 4 pixels, so a face of a twelfth of the frame's
 # height is still found; if there is none, the frame is searched at its own size.
 SEARCH_PIXELS = 640 * 480
@@ -36,13 +38,18 @@ MIN_SIDE = 32  # pixels; S3FD has no output for less
 ROI_PIXELS = 1_000_000  # a larger region is scaled down to this
 
 
-def batch_frames(width: int, height: int) -> int:
-    """Return how many frames of this size one detection call takes, 1 to S3FD_BATCH."""
-    return min(S3FD_BATCH, max(1, BATCH_PIXELS // (width * height)))
+def batch_frames(width: int, height: int, net: ServedNet) -> int:
+    """Return how many frames of this size one call of a detector that is served in this way takes; at least 1."""
+    return min(net.max_batch, max(1, net.max_batch * FRAME_PIXELS // (width * height)))
+
+
+def calls_in_flight(net: ServedNet) -> int:
+    """Return how many detection calls a job makes at the same time."""
+    return GPU_CONCURRENCY if net.on_gpu else CONCURRENCY
 
 
 async def detect_batch(frames: Images, job: JobContext) -> list[Detections]:
-    """Detect the faces in whole frames UINT8 [n,H,W,3], n at most S3FD_BATCH."""
+    """Detect the faces in whole frames UINT8 [n,H,W,3]; n is at most `batch_frames`."""
     if not len(frames):
         return []
     padding = [max(0, MIN_SIDE - side) for side in frames.shape[1:3]]
@@ -56,7 +63,7 @@ async def detect_batch(frames: Images, job: JobContext) -> list[Detections]:
 async def detect_every_frame(
     chunks: AsyncGenerator[Images], known: dict[int, Detections], job: JobContext
 ) -> AsyncGenerator[tuple[Image, Detections]]:
-    """Yield each frame of `chunks` (UINT8 [n,H,W,3] each, n at most S3FD_BATCH) with the faces in it.
+    """Yield each frame of `chunks` (UINT8 [n,H,W,3] each, n at most `batch_frames`) with the faces in it.
 
     Frames whose detections are in `known`, by their index, are not detected again; their entries are removed.
     """
@@ -74,7 +81,8 @@ async def detect_every_frame(
         detected = iter(await detect_batch(frames[new] if len(new) < len(frames) else frames, job))
         return frames, [known.pop(first + n) if first + n in known else next(detected) for n in range(len(frames))]
 
-    async with aclosing(map_concurrent(numbered(), detect, CONCURRENCY)) as detected:
+    concurrency = calls_in_flight(job.model_info.detector_net)
+    async with aclosing(map_concurrent(numbered(), detect, concurrency)) as detected:
         async for frames, detections in detected:
             for frame, found in zip(frames, detections, strict=True):
                 yield frame, found

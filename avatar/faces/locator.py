@@ -91,7 +91,7 @@ class FaceLocator:
 
     def reader(self, video: Video) -> FrameReader:
         """Return the reader of the video's frames, in chunks that a detection call takes."""
-        chunk_frames = detection.batch_frames(video.width, video.height)
+        chunk_frames = detection.batch_frames(video.width, video.height, self._job.model_info.detector_net)
         return FrameReader(video, chunk_frames, self._job.timer, self._job.log)
 
     async def locate_image(self, image: Image) -> LocatedFrame:

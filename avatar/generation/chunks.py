@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipsync.arrays import Box, Boxes, Floats, Image
-from lipsync.tensors import WAV2LIP_BATCH
+from lipsync.arrays import Box, Boxes, Floats, Image, Images
+from lipsync.face_crop import crop
 
 from ..faces.locator import LocatedFrame
+from ..inference.protocol import ServedNet
 from .mel import MelWindows
 
-# Half a batch of the network: two chunks in flight fill one batch, and the first frames are finished sooner.
-CHUNK_FRAMES = WAV2LIP_BATCH // 2
-# A chunk of a video keeps its frames until its mouths are generated: 16 frames of 720p, 7 of 1080p, 2 of 4K.
+# A chunk has half of the network's largest batch, so that two chunks in flight fill one batch and the first frames are
+# finished sooner. It has no more than this however large the batch is: beyond it, a call costs less than its frames.
+MAX_CHUNK_FRAMES = 64
+# A chunk of a video keeps its frames until its mouths are generated: 17 frames of 720p, 7 of 1080p, 2 of 4K. So the
+# memory of a job does not grow with the network's batch.
 CHUNK_PIXELS = 16_000_000
 
 
@@ -34,13 +37,15 @@ class LipSyncChunk:
     boxes: Boxes | None
     windows: Floats
 
-    @property
-    def is_still(self) -> bool:
-        """Whether all frames are the same image."""
-        return all(image is self.images[0] for image in self.images)
+
+def max_chunk_frames(net: ServedNet) -> int:
+    """Return how many frames a chunk has at most for a generator that is served in this way."""
+    return max(1, min(MAX_CHUNK_FRAMES, net.max_batch // 2))
 
 
-async def chunk_frames(frames: AsyncGenerator[LocatedFrame], windows: MelWindows) -> AsyncGenerator[LipSyncChunk]:
+async def chunk_frames(
+    frames: AsyncGenerator[LocatedFrame], windows: MelWindows, max_frames: int
+) -> AsyncGenerator[LipSyncChunk]:
     """Yield the frames in chunks, each frame with its mel window; frames without a face form chunks of their own."""
     images: list[Image] = []
     boxes: list[Box | None] = []
@@ -60,35 +65,35 @@ async def chunk_frames(frames: AsyncGenerator[LocatedFrame], windows: MelWindows
                 yield await chunk()
             images.append(image)
             boxes.append(box)
-            if len(images) == _max_frames(images):
+            if len(images) >= _max_frames(images, max_frames):
                 yield await chunk()
     if images:
         yield await chunk()
 
 
-def crop_to_boxes(images: list[Image], boxes: Boxes, *, still: bool) -> tuple[list[Image], Boxes]:
-    """Return the smallest rectangle that contains all boxes, cropped from each image, and the boxes relative to it.
+class FaceCropper:
+    """Crops the faces of chunks for the generator, as `lipsync.face_crop.crop`; of a still only once."""
 
-    The faces that the model crops from it are the same as those from whole frames, for a twentieth of the bytes.
+    def __init__(self) -> None:
+        self._last: tuple[Image, Box, Images] | None = None
 
-    Args:
-        images: UINT8 [H,W,3] each; for a still only the first is used.
-        boxes: INT32 [n,4].
-
-    Returns:
-        n views UINT8 [h,w,3] and INT32 [n,4]; n is 1 for a still. Nothing is copied; the inference client does that.
-    """
-    left, top = boxes[:, :2].min(axis=0)
-    right, bottom = boxes[:, 2:].max(axis=0)
-    count = 1 if still else len(images)
-    crops = [image[top:bottom, left:right] for image in images[:count]]
-    moved = (boxes - (left, top, left, top)).astype(np.int32)
-    return crops, moved[:count]
+    def crop(self, images: list[Image], boxes: Boxes) -> Images:
+        """Return the faces UINT8 [n,96,96,3]; if they are all the same, a view of one."""
+        if len({id(image) for image in images}) > 1 or (boxes != boxes[0]).any():
+            return np.concatenate([_face(image, box) for image, box in zip(images, boxes, strict=True)])
+        last = self._last
+        if last is None or last[0] is not images[0] or not np.array_equal(last[1], boxes[0]):
+            last = self._last = images[0], boxes[0], _face(images[0], boxes[0])
+        return np.broadcast_to(last[2], (len(images), *last[2].shape[1:]))
 
 
-def _max_frames(images: list[Image]) -> int:
+def _face(image: Image, box: Box) -> Images:
+    return crop(image[None], box[None])
+
+
+def _max_frames(images: list[Image], most: int) -> int:
     """Return how many frames the chunk that starts with these images may have; those of a still are one in memory."""
     if len(images) > 1 and images[0] is images[-1]:
-        return CHUNK_FRAMES
+        return most
     height, width = images[0].shape[:2]
-    return min(CHUNK_FRAMES, max(2, CHUNK_PIXELS // (width * height)))
+    return min(most, max(2, CHUNK_PIXELS // (width * height)))

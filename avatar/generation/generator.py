@@ -16,7 +16,7 @@ from ..context import JobContext
 from ..faces.locator import LocatedFrame
 from ..options import Blend
 from ..streams import map_concurrent
-from .chunks import LipSyncChunk, chunk_frames, crop_to_boxes
+from .chunks import FaceCropper, LipSyncChunk, chunk_frames, max_chunk_frames
 from .mel import MelWindows
 
 # Chunks in flight: one in the network, one that waits for its turn there, one on its way back. So the frames of a video
@@ -28,20 +28,22 @@ CONCURRENCY = 3
 def lip_sync(frames: AsyncGenerator[LocatedFrame], windows: MelWindows, job: JobContext) -> AsyncGenerator[Image]:
     """Yield each frame with its generated mouth, UINT8 [H,W,3] BGR, H and W even; frames without a box are unchanged.
 
-    Raises as `InferenceClient.lipsync` and `MelWindows.read`.
+    Raises as `InferenceClient.wav2lip` and `MelWindows.read`.
     """
-    return generate(chunk_frames(frames, windows), job)
+    max_frames = max_chunk_frames(job.model_info.generator_net)
+    return generate(chunk_frames(frames, windows, max_frames), job)
 
 
 async def generate(chunks: AsyncGenerator[LipSyncChunk], job: JobContext) -> AsyncGenerator[Image]:
     """Yield the frames of the chunks, in order, as `lip_sync`."""
+    cropper = FaceCropper()
 
     async def infer(chunk: LipSyncChunk) -> tuple[LipSyncChunk, Images | None]:
         if chunk.boxes is None:
             return chunk, None
         with job.timer.stage("generation"):
-            crops, boxes = crop_to_boxes(chunk.images, chunk.boxes, still=chunk.is_still)
-            return chunk, await job.models.lipsync(crops, boxes, chunk.windows, job.options.model)
+            faces = await asyncio.to_thread(cropper.crop, chunk.images, chunk.boxes)
+            return chunk, await job.models.wav2lip(faces, chunk.windows, job.options.model)
 
     blend = _feathered if job.options.blend is Blend.FEATHER else _pasted
     async with aclosing(map_concurrent(chunks, infer, CONCURRENCY)) as generated:

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from lipsync import tensors
-from lipsync.arrays import Array, Boxes, Floats, Images, Labels
+from lipsync.arrays import Array, Floats, Images, Labels
 from lipsync.errors import InvalidInput
-from lipsync.tensors import S3FD_BATCH, WAV2LIP_BATCH, Model
+from lipsync.tensors import Model
 from lipsync.triton.pb_utils import PbUtils, TritonError
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
-from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .protocol import GENERATORS, ModelInfo, ServedNet
 from .readiness import fault_of
-from .shm_layout import TensorInput, stacked, validated
+from .shm_layout import check_inputs
 
 # Calls in flight; one job has at most five. Further calls wait here instead of in Triton.
 THREADS = 32
@@ -38,6 +38,7 @@ TIMEOUT_SECONDS = 120.0
 CALL_SECONDS = 0.2
 MIN_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
 
+_MAX_BATCH_PATTERN, _GPU_PATTERN = r"^max_batch_size:\s*(\d+)", r"^\s*kind:\s*KIND_GPU\b"
 _PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
 
 
@@ -56,8 +57,9 @@ class BlsInferenceClient:
         # not asyncio's own threads: there, calls that wait for the networks would delay pasting and reading
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bls")
         self._lost: set[Future[list[Array]]] = set()  # calls that were given up, but still have their thread
-        self._windows = _AdaptiveBatch(MIN_WINDOWS, WAV2LIP_BATCH)
-        self._images = _AdaptiveBatch(1, S3FD_BATCH)
+        self._windows = _AdaptiveBatch(MIN_WINDOWS)
+        self._images = _AdaptiveBatch(1)
+        self._max_batch = {model.name: model.max_batch_size for model in (tensors.S3FD, *GENERATORS.values())}
 
     async def check_ready(self) -> None:
         """As `InferenceClient`, without tiny calls: each job calls the models at once, and its errors say the same."""
@@ -65,7 +67,10 @@ class BlsInferenceClient:
 
     async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; read from the files of the models' configurations, because BLS has no call for them."""
-        return await asyncio.to_thread(self._read_info, generator)
+        info = await asyncio.to_thread(self._read_info, generator)
+        self._max_batch[GENERATORS[generator].name] = info.generator_net.max_batch
+        self._max_batch[tensors.S3FD.name] = info.detector_net.max_batch
+        return info
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `InferenceClient`."""
@@ -78,27 +83,17 @@ class BlsInferenceClient:
         async def call(rows: slice) -> list[Array]:
             return await self._infer(tensors.DETECT_FACES, frames[rows])
 
-        boxes, scores = await self._images.run(len(frames), call)
+        boxes, scores = await self._images.run(len(frames), self._max_batch[tensors.S3FD.name], call)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
-        """As `InferenceClient`."""
-
-        async def call(rows: slice) -> list[Array]:
-            shown = frames if len(frames) == 1 else frames[rows]
-            placed = boxes if len(boxes) == 1 else boxes[rows]
-            return await self._infer(LIPSYNC[generator], shown, placed, windows[rows])
-
-        (mouths,) = await self._windows.run(len(windows), call)
-        return mouths
-
     async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
-        """Return generated faces UINT8 [n,96,96,3] for faces that are cut out already, and windows FP32 [n,80,16]."""
+        """As `InferenceClient`, for any number of faces."""
+        model = GENERATORS[generator]
 
         async def call(rows: slice) -> list[Array]:
-            return await self._infer(GENERATORS[generator], faces[rows], windows[rows])
+            return await self._infer(model, faces[rows], windows[rows])
 
-        (mouths,) = await self._windows.run(len(windows), call)
+        (mouths,) = await self._windows.run(len(windows), self._max_batch[model.name], call)
         return mouths
 
     async def segment(self, image: Images) -> Labels:
@@ -110,7 +105,7 @@ class BlsInferenceClient:
         """As `InferenceClient`; calls in flight continue, and their results are discarded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def _infer(self, model: Model, *inputs: TensorInput) -> list[Array]:
+    async def _infer(self, model: Model, *inputs: Array) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors."""
         self._check_threads()
         call = self._threads.submit(self._send, model, inputs)
@@ -128,13 +123,14 @@ class BlsInferenceClient:
         if len(self._lost) >= MAX_LOST:
             raise Unavailable("the models do not answer")
 
-    def _send(self, model: Model, inputs: tuple[TensorInput, ...]) -> list[Array]:
+    def _send(self, model: Model, inputs: tuple[Array, ...]) -> list[Array]:
         pb = self._pb
+        check_inputs(model, inputs)
         pairs = zip(model.inputs, inputs, strict=True)
         request = pb.InferenceRequest(
             model_name=model.name,
             requested_output_names=[tensor.name for tensor in model.outputs],
-            inputs=[pb.Tensor(tensor.name, _array(tensor, each, model)) for tensor, each in pairs],
+            inputs=[pb.Tensor(tensor.name, np.ascontiguousarray(array)) for tensor, array in pairs],
             preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
         )
         try:
@@ -148,11 +144,17 @@ class BlsInferenceClient:
         return [array.copy() for array in outputs]  # their memory is freed with the response
 
     def _read_info(self, generator: Generator) -> ModelInfo:
-        models = (tensors.S3FD, GENERATORS[generator], tensors.SEGMENTATION)
+        net = GENERATORS[generator]
+        models = (tensors.S3FD, net, tensors.SEGMENTATION)
         configs = {model.name: self._config(model) for model in models}
         stand_ins = tuple(name for name, text in configs.items() if _parameter(text, "checkpoint") == "stand-in")
-        exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
-        return ModelInfo(stand_ins, *exports)
+        return ModelInfo(
+            stand_ins,
+            detector=_parameter(configs[tensors.S3FD.name], "export"),
+            segmenter=_parameter(configs[tensors.SEGMENTATION.name], "export"),
+            generator_net=_served(configs[net.name], net),
+            detector_net=_served(configs[tensors.S3FD.name], tensors.S3FD),
+        )
 
     def _config(self, model: Model) -> str:
         try:
@@ -164,35 +166,25 @@ class BlsInferenceClient:
 class _AdaptiveBatch:
     """Splits rows into calls of a size that adapts to how long the last calls took."""
 
-    def __init__(self, min_rows: int, max_rows: int) -> None:
-        self._min_rows, self._max_rows = min_rows, max_rows
-        self._rows = min_rows
+    def __init__(self, min_rows: int) -> None:
+        self._min_rows = self._rows = min_rows
 
-    async def run(self, count: int, call: Callable[[slice], Awaitable[list[Array]]]) -> list[Array]:
-        """Call for `count` rows, one part after the other; return the outputs of all parts, joined."""
+    async def run(self, count: int, max_rows: int, call: Callable[[slice], Awaitable[list[Array]]]) -> list[Array]:
+        """Call for `count` rows, at most `max_rows` at once, one part after the other; return their joined outputs."""
         parts: list[list[Array]] = []
         start = 0
         while start < count:
-            rows = slice(start, min(count, start + self._rows))
+            rows = slice(start, min(count, start + min(self._rows, max_rows)))
             begin = time.monotonic()
             parts.append(await call(rows))
-            self._adapt(rows.stop - rows.start, time.monotonic() - begin)
+            self._adapt(rows.stop - rows.start, max_rows, time.monotonic() - begin)
             start = rows.stop
         return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _adapt(self, rows: int, seconds: float) -> None:
+    def _adapt(self, rows: int, max_rows: int, seconds: float) -> None:
         fitting = int(CALL_SECONDS * rows / max(seconds, 1e-6))
         # at most twice as many: one quick call says little
-        self._rows = max(self._min_rows, min(self._max_rows, fitting, 2 * self._rows))
-
-
-def _array(tensor: tensors.Tensor, value: TensorInput, model: Model) -> Array:
-    """Return an input as one array in C order, checked against its tensor."""
-    if model.max_batch_size and isinstance(value, np.ndarray):
-        tensor.check(value, batched=True)
-    else:
-        validated(tensor, value)
-    return np.ascontiguousarray(stacked(value))
+        self._rows = max(self._min_rows, min(max_rows, fitting, 2 * self._rows))
 
 
 def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
@@ -213,3 +205,9 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
 def _parameter(config: str, parameter: str) -> str:
     found = re.search(_PARAMETER_PATTERN.format(parameter), config)
     return found[1] if found else ""
+
+
+def _served(config: str, model: Model) -> ServedNet:
+    found = re.search(_MAX_BATCH_PATTERN, config, re.M)
+    on_gpu = bool(re.search(_GPU_PATTERN, config, re.M))
+    return ServedNet((int(found[1]) if found else 0) or model.max_batch_size, on_gpu)

@@ -11,22 +11,22 @@ from typing import TypeVar
 import numpy as np
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient, InferRequestedOutput
-from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.grpc.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from tritonclient.utils import InferenceServerException
 
 from avatar_client.access import Token
 from avatar_client.region_pool import NewRegion, Region, Registration
 from lipsync import tensors
-from lipsync.arrays import Array, Boxes, Floats, Images, Labels
+from lipsync.arrays import Array, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import FACE_SIZE, Model, Tensor
 
 from ..errors import AvatarError, Unavailable
 from ..options import Generator
-from .protocol import GENERATORS, LIPSYNC, Frames, ModelInfo
+from .protocol import GENERATORS, ModelInfo, ServedNet
 from .readiness import CALL_SECONDS, Readiness, fault_of, tiny_inputs
 from .shared_memory import SharedMemoryPool
-from .shm_layout import Layout, TensorInput, plan_layout, stacked, validated, write
+from .shm_layout import Layout, plan_layout
 
 T = TypeVar("T")
 
@@ -36,9 +36,7 @@ REQUIRED_MODELS = (
     tensors.S3FD,
     tensors.FACE_NMS,
     tensors.DETECT_FACES,
-    tensors.FACE_CROP,
     tensors.WAV2LIP,
-    tensors.LIPSYNC,
     tensors.SEGMENTATION,
 )
 
@@ -105,29 +103,35 @@ class GrpcInferenceClient:
 
     async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; asked each time, because the server may have been replaced."""
-        models = (tensors.S3FD, GENERATORS[generator], tensors.SEGMENTATION)
+        net = GENERATORS[generator]
+        models = (tensors.S3FD, net, tensors.SEGMENTATION)
         calls = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in models]
         responses = await _result(_all(calls), "the models")
         configs = {model.name: response.config for model, response in zip(models, responses, strict=True)}
         stand_ins = tuple(name for name, config in configs.items() if _parameter(config, "checkpoint") == "stand-in")
-        exports = [_parameter(configs[model.name], "export") for model in (tensors.S3FD, tensors.SEGMENTATION)]
-        return ModelInfo(stand_ins, *exports)
+        return ModelInfo(
+            stand_ins,
+            detector=_parameter(configs[tensors.S3FD.name], "export"),
+            segmenter=_parameter(configs[tensors.SEGMENTATION.name], "export"),
+            generator_net=_served(configs[net.name], net),
+            detector_net=_served(configs[tensors.S3FD.name], tensors.S3FD),
+        )
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `InferenceClient`."""
         (windows,) = await self._infer(tensors.MEL_SPECTROGRAM, audio, np.array([fps]))
         return windows
 
-    async def detect_faces(self, frames: Frames) -> tuple[Floats, Floats]:
+    async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """As `InferenceClient`."""
         boxes, scores = await self._infer(tensors.DETECT_FACES, frames)
         return boxes, scores
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
+    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
         """As `InferenceClient`."""
         self._generators.add(GENERATORS[generator])
         shape = (len(windows), FACE_SIZE, FACE_SIZE, 3)
-        (mouths,) = await self._infer(LIPSYNC[generator], frames, boxes, windows, output_shape=shape)
+        (mouths,) = await self._infer(GENERATORS[generator], faces, windows, output_shape=shape)
         return mouths
 
     async def segment(self, image: Images) -> Labels:
@@ -151,9 +155,7 @@ class GrpcInferenceClient:
             self._connection = _connect(self._address)
         return self._connection
 
-    async def _infer(
-        self, model: Model, *inputs: TensorInput, output_shape: tuple[int, ...] | None = None
-    ) -> list[Array]:
+    async def _infer(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors.
 
         `output_shape` is the shape of the only output, where it is known in advance: then it can be written to shared
@@ -167,7 +169,7 @@ class GrpcInferenceClient:
         self._readiness.answered(model)
         return outputs
 
-    async def _infer_once(self, model: Model, layout: Layout, inputs: Sequence[TensorInput]) -> list[Array]:
+    async def _infer_once(self, model: Model, layout: Layout, inputs: Sequence[Array]) -> list[Array]:
         if self._shared_memory and layout.size and self._pool is None:
             self._pool = SharedMemoryPool(_Registry(self._address, self._token), self._timeout)
         pool = self._pool
@@ -195,7 +197,7 @@ class GrpcInferenceClient:
         await _result(self._client.infer(model.name, sent, client_timeout=2 * CALL_SECONDS), model.name)
 
     async def _send(
-        self, model: Model, inputs: Sequence[TensorInput], layout: Layout, region: Region | None = None
+        self, model: Model, inputs: Sequence[Array], layout: Layout, region: Region | None = None
     ) -> list[Array]:
         sent = await asyncio.to_thread(_inputs, model, inputs, layout, region)  # copies the frames
         outputs = [InferRequestedOutput(tensor.name) for tensor in model.outputs]
@@ -210,16 +212,15 @@ class GrpcInferenceClient:
         return [result.as_numpy(tensor.name) for tensor in model.outputs]
 
 
-def _inputs(model: Model, values: Sequence[TensorInput], layout: Layout, region: Region | None) -> list[InferInput]:
+def _inputs(model: Model, arrays: Sequence[Array], layout: Layout, region: Region | None) -> list[InferInput]:
     inputs = []
-    for tensor, each, span in zip(model.inputs, values, layout.inputs, strict=True):
-        shape = validated(tensor, each).shape
+    for tensor, array, span in zip(model.inputs, arrays, layout.inputs, strict=True):
         if region and span:
-            sent = InferInput(tensor.name, list(shape), tensor.dtype)
-            write(each, region.array(span.offset, shape, tensor.numpy))
+            sent = InferInput(tensor.name, list(array.shape), tensor.dtype)
+            np.copyto(region.array(span.offset, array.shape, tensor.numpy), array)
             sent.set_shared_memory(region.name, span.nbytes, span.offset)
         else:
-            sent = _message(tensor, stacked(each))
+            sent = _message(tensor, array)
         inputs.append(sent)
     return inputs
 
@@ -314,3 +315,9 @@ def _may_have_forgotten(error: Exception) -> bool:
 
 def _parameter(config: ModelConfig, parameter: str) -> str:
     return str(config.parameters[parameter].string_value) if parameter in config.parameters else ""
+
+
+def _served(config: ModelConfig, model: Model) -> ServedNet:
+    groups = config.instance_group
+    on_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in groups)
+    return ServedNet(config.max_batch_size or model.max_batch_size, on_gpu)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from lipsync import tensors
-from lipsync.arrays import Boxes, Floats, Images, Labels
+from lipsync.arrays import Floats, Images, Labels
 
 from ..options import Generator
 
-Frames = Images | Sequence[Images]  # [n,H,W,3], or n images [H,W,3] of one size, which are gathered when they are sent
-
 GENERATORS = {Generator.WAV2LIP: tensors.WAV2LIP, Generator.WAV2LIP_GAN: tensors.WAV2LIP_GAN}
-LIPSYNC = {Generator.WAV2LIP: tensors.LIPSYNC, Generator.WAV2LIP_GAN: tensors.LIPSYNC_GAN}
+
+
+@dataclass(frozen=True)
+class ServedNet:
+    """How a network is served.
+
+    Attributes:
+        max_batch: largest number of rows of one call.
+        on_gpu: whether it runs on a GPU.
+    """
+
+    max_batch: int
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,14 @@ class ModelInfo:
     Attributes:
         stand_ins: names of the models whose checkpoint is a stand-in; empty with real weights.
         detector, segmenter: names of the exports; another export has another name. Empty where it is not known.
+        generator_net, detector_net: how these networks are served; where it is not known, as on a CPU.
     """
 
     stand_ins: tuple[str, ...] = ()
     detector: str = ""
     segmenter: str = ""
+    generator_net: ServedNet = ServedNet(tensors.WAV2LIP_BATCH)
+    detector_net: ServedNet = ServedNet(tensors.S3FD_BATCH)
 
 
 class InferenceClient(Protocol):
@@ -48,12 +60,12 @@ class InferenceClient(Protocol):
         """Return the mel windows FP32 [frames,80,16] of speech FP32 [n] at 16 kHz."""
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
-        """Images UINT8 [n,H,W,3] BGR, n ≤ `lipsync.tensors.S3FD_BATCH`, to boxes [n,16,4] and scores [n,16]."""
+        """Images UINT8 [n,H,W,3] BGR to boxes [n,16,4] and scores [n,16]; n is at most `detector_net.max_batch`."""
 
-    async def lipsync(self, frames: Frames, boxes: Boxes, windows: Floats, generator: Generator) -> Images:
-        """Return generated faces UINT8 [n,96,96,3] for frames (1 or n), boxes (1 or n) and n windows.
+    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
+        """Return generated faces UINT8 [n,96,96,3] for cropped faces UINT8 [n,96,96,3] and windows FP32 [n,80,16].
 
-        n is at most `lipsync.tensors.WAV2LIP_BATCH`.
+        n is at most `generator_net.max_batch`. `faces` may be a view that repeats one face.
         """
 
     async def segment(self, image: Images) -> Labels:

@@ -30,16 +30,11 @@ NEEDED = (
     tensors.MEL_SPECTROGRAM,
     tensors.S3FD,
     tensors.FACE_NMS,
-    tensors.FACE_CROP,
     tensors.WAV2LIP,
     tensors.SEGMENTATION,
 )
 # Models that have worked when an ensemble has answered.
-PARTS = {
-    tensors.DETECT_FACES.name: (tensors.S3FD, tensors.FACE_NMS),
-    tensors.LIPSYNC.name: (tensors.FACE_CROP, tensors.WAV2LIP),
-    tensors.LIPSYNC_GAN.name: (tensors.FACE_CROP, tensors.WAV2LIP_GAN),
-}
+PARTS = {tensors.DETECT_FACES.name: (tensors.S3FD, tensors.FACE_NMS)}
 
 _SIDE = 64  # pixels of the tiny image
 _TINY_SHAPES = {"audio": (3200,), "frames": (1, _SIDE, _SIDE, 3), "image": (_SIDE, _SIDE, 3)}

@@ -9,14 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from lipsync.arrays import Array
-from lipsync.tensors import Model, Tensor
+from lipsync.tensors import Model
 
 # Tensors of this size and more use shared memory; smaller ones are as fast in the message.
 SHARED_BYTES = 64 << 10
 ALIGNMENT = 64  # bytes; a cache line
-
-# What is sent as one tensor: an array, or arrays of one shape and type, which are stacked when they are sent.
-TensorInput = Array | Sequence[Array]
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Layout:
     size: int
 
 
-def plan_layout(model: Model, inputs: Sequence[TensorInput], output_shape: tuple[int, ...] | None) -> Layout:
+def plan_layout(model: Model, inputs: Sequence[Array], output_shape: tuple[int, ...] | None) -> Layout:
     """Place inputs, in the model's order, and the model's only output, where its shape is known in advance.
 
     Raises:
@@ -56,32 +53,13 @@ def plan_layout(model: Model, inputs: Sequence[TensorInput], output_shape: tuple
         size += -(-nbytes // ALIGNMENT) * ALIGNMENT
         return Span(offset, nbytes)
 
-    spans = tuple(span(validated(*pair).nbytes) for pair in zip(model.inputs, inputs, strict=True))
+    check_inputs(model, inputs)
+    spans = tuple(span(array.nbytes) for array in inputs)
     output_bytes = math.prod(output_shape) * np.dtype(model.outputs[0].numpy).itemsize if output_shape else 0
     return Layout(spans, span(output_bytes), size)
 
 
-def validated(tensor: Tensor, value: TensorInput) -> Array:
-    """Return an array of the shape and type that is sent. For arrays to be stacked, its values are not theirs.
-
-    Raises:
-        InvalidInput: the shape or type is not the tensor's.
-    """
-    array = value if isinstance(value, np.ndarray) else np.empty(0)
-    if not isinstance(value, np.ndarray) and len({(each.shape, each.dtype) for each in value}) == 1:
-        array = np.broadcast_to(value[0], (len(value), *value[0].shape))
-    tensor.check(array)
-    return array
-
-
-def write(value: TensorInput, target: Array) -> None:
-    """Write an input to `target`, with one copy."""
-    if isinstance(value, np.ndarray):
-        np.copyto(target, value)
-    else:
-        np.stack(value, out=target)
-
-
-def stacked(value: TensorInput) -> Array:
-    """Return an input as one array, stacked only if it is several."""
-    return value if isinstance(value, np.ndarray) else np.stack(value)
+def check_inputs(model: Model, inputs: Sequence[Array]) -> None:
+    """Raise InvalidInput if the shape or type of an input is not that of its tensor."""
+    for tensor, array in zip(model.inputs, inputs, strict=True):
+        tensor.check(array, batched=bool(model.max_batch_size))

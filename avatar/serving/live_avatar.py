@@ -99,6 +99,7 @@ async def prepare(
         AvatarError: as `pipeline.render`, or from `reserve`.
     """
     loaded = await load_source(request, job)
+    job = job.served_as(loaded.model_info)
     source = loaded.media
     count = 1 if isinstance(source, StillImage) else source.frame_count
     reserve(count * 3 * (source.width * source.height + tensors.FACE_SIZE**2))

@@ -188,6 +188,6 @@ async def test_a_background_is_changed_to_the_requested_color(post: Post, tmp_pa
 
 
 async def test_models_that_fail_during_a_job_result_in_a_503_and_no_file_is_left(post: Post) -> None:
-    response = await post(models=FakeInference(failures={"lipsync": Unavailable("Triton has stopped")}))
+    response = await post(models=FakeInference(failures={"wav2lip": Unavailable("Triton has stopped")}))
     assert (response.status_code, response.json()) == (503, {"detail": "Triton has stopped"})
     assert int(response.headers["retry-after"]) > 0

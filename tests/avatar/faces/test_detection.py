@@ -6,6 +6,7 @@ import pytest
 
 from avatar.context import JobContext, RequestLogger
 from avatar.faces import detection
+from avatar.inference.protocol import ServedNet
 from avatar.testing import FakeInference
 from tests.support.media import Frames, find_square
 
@@ -85,3 +86,11 @@ def test_a_region_is_inside_the_image_and_starts_on_the_grid(box: tuple[int, ...
         assert 0 <= one.start < one.stop <= size
         assert one.start % detection.GRID == 0
         assert one.stop % detection.GRID == 0 or one.stop == size
+
+
+def test_the_frames_of_a_call_follow_the_batch_of_the_detector() -> None:
+    cpu, gpu = ServedNet(4), ServedNet(16, on_gpu=True)
+    sizes = [(160, 120), (640, 480), (1280, 720), (3840, 2160)]
+    assert [detection.batch_frames(*size, cpu) for size in sizes] == [4, 4, 1, 1]
+    assert [detection.batch_frames(*size, gpu) for size in sizes] == [16, 16, 5, 1]
+    assert detection.calls_in_flight(gpu) > detection.calls_in_flight(cpu)

@@ -30,7 +30,7 @@ async def test_a_long_stretch_without_a_face_is_found_before_the_other_frames_ar
         await locate(path, 400, Options(), models)
     assert error.value.seconds == Fraction(first, 25)
     assert models.frame_count < 40 or first == 399
-    assert models.calls["lipsync"] == 0
+    assert models.calls["wav2lip"] == 0
 
 
 async def test_sampled_frames_are_not_detected_again(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from avatar.faces.locator import LocatedFrame
-from avatar.generation.chunks import CHUNK_FRAMES, CHUNK_PIXELS, LipSyncChunk, chunk_frames, crop_to_boxes
+from avatar.generation.chunks import CHUNK_PIXELS, FaceCropper, LipSyncChunk, chunk_frames, max_chunk_frames
 from avatar.generation.mel import MelWindows
+from avatar.inference.protocol import ServedNet
 from lipsync.arrays import Box, Floats, Image
 from lipsync.face_crop import crop
+from lipsync.tensors import WAV2LIP_BATCH
 from tests.support.media import moving_square
 
+CHUNK_FRAMES = max_chunk_frames(ServedNet(WAV2LIP_BATCH))
 BOX: Box = np.array([10, 20, 50, 60], np.int32)
 
 
@@ -30,7 +33,7 @@ async def chunked(images: Iterable[Image], boxes: Iterable[Box | None]) -> list[
         for image, box in zip(images, boxes, strict=True):
             yield LocatedFrame(image, box, box is not None)
 
-    return [chunk async for chunk in chunk_frames(frames(), CountingWindows())]
+    return [chunk async for chunk in chunk_frames(frames(), CountingWindows(), CHUNK_FRAMES)]
 
 
 def lengths(chunks: list[LipSyncChunk]) -> list[int]:
@@ -66,22 +69,29 @@ async def test_frames_without_a_face_form_chunks_of_their_own() -> None:
 async def test_chunks_of_large_frames_are_short_but_those_of_a_still_are_not() -> None:
     large = np.zeros((CHUNK_PIXELS // 4000 // 4, 4000, 3), np.uint8)  # four of them are one chunk
     assert lengths(await chunked([large.copy() for _ in range(9)], [BOX] * 9)) == [4, 4, 1]
-    (still,) = await chunked([large] * CHUNK_FRAMES, [BOX] * CHUNK_FRAMES)
-    assert still.is_still
+    assert lengths(await chunked([large] * CHUNK_FRAMES, [BOX] * CHUNK_FRAMES)) == [CHUNK_FRAMES]
 
 
-def test_the_crop_gives_the_same_faces_as_the_whole_frames() -> None:
+def test_the_size_of_a_chunk_follows_the_batch_of_the_generator_up_to_a_limit() -> None:
+    nets = [ServedNet(1), ServedNet(8), ServedNet(32), ServedNet(64, on_gpu=True), ServedNet(512, on_gpu=True)]
+    assert [max_chunk_frames(net) for net in nets] == [1, 4, 16, 32, 64]
+
+
+def test_the_faces_are_those_of_the_library() -> None:
     images = list(moving_square(5))
     boxes = np.array([(10 + 3 * n, 20, 60 + n, 70 + 2 * n) for n in range(5)], np.int32)
-    crops, moved = crop_to_boxes(images, boxes, still=False)
-    assert len(crops) == 5
-    assert crops[0].shape == (58, 54, 3)
-    assert all(np.shares_memory(cropped, image) for cropped, image in zip(crops, images, strict=True))
-    np.testing.assert_array_equal(crop(np.stack(crops), moved), crop(np.stack(images), boxes))
+    np.testing.assert_array_equal(FaceCropper().crop(images, boxes), crop(np.stack(images), boxes))
+    moving = np.stack([BOX, BOX, BOX + 1, BOX, BOX])
+    expected = crop(np.stack([images[0]] * 5), moving)
+    np.testing.assert_array_equal(FaceCropper().crop([images[0]] * 5, moving), expected)
 
 
-def test_of_a_still_one_crop_and_one_box_are_sent() -> None:
-    (image,) = moving_square(1)
-    crops, moved = crop_to_boxes([image] * 4, np.stack([BOX] * 4), still=True)
-    assert [cropped.shape for cropped in crops] == [(40, 40, 3)]
-    np.testing.assert_array_equal(moved, [[0, 0, 40, 40]])
+def test_the_face_of_a_still_is_cropped_once() -> None:
+    first, second = moving_square(2)
+    cropper, boxes = FaceCropper(), np.stack([BOX] * 4)
+    faces = [cropper.crop([first] * 4, boxes), cropper.crop([first] * 3, boxes[:3])]
+    assert [len(each) for each in faces] == [4, 3]
+    assert np.shares_memory(faces[0][0], faces[1][2])
+    np.testing.assert_array_equal(faces[0], crop(first[None], BOX[None], 4))
+    for image, box in ((second, BOX), (second, BOX + 2), (first, BOX)):
+        np.testing.assert_array_equal(cropper.crop([image] * 2, np.stack([box] * 2)), crop(image[None], box[None], 2))

@@ -44,7 +44,7 @@ async def test_frames_without_a_box_are_unchanged_and_not_sent() -> None:
     images, models = moving_square(3), FakeInference()
     frames = await generated(LipSyncChunk(list(images), None, WINDOWS), models, Options())
     np.testing.assert_array_equal(frames, images)
-    assert models.calls["lipsync"] == 0
+    assert models.calls["wav2lip"] == 0
 
 
 async def test_the_generator_of_the_options_is_used() -> None:

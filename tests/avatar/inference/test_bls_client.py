@@ -15,8 +15,12 @@ import pytest
 from avatar.errors import AvatarError, ResourceFault, ShuttingDown, Unavailable
 from avatar.inference import bls_client
 from avatar.inference.bls_client import BlsInferenceClient
+from avatar.inference.protocol import ServedNet
+from avatar.options import Generator
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
+CPU_CONFIG = 'name: "wav2lip"\nmax_batch_size: 8\ninstance_group {\n  count: 1\n  kind: KIND_CPU\n}\n'
+GPU_CONFIG = CPU_CONFIG.replace("8", "64").replace("CPU", "GPU")
 
 
 class Triton:
@@ -30,22 +34,26 @@ class Triton:
         self.gate = threading.Event()
         self.gate.set()
         self.sent = 0
+        self.rows: list[int] = []  # of each call
         codes = ("INVALID_ARG", "UNAVAILABLE", "NOT_FOUND", "CANCELLED", "INTERNAL")
         self.TritonError = SimpleNamespace(**{code: code for code in codes})
         self.PreferredMemory = lambda memory, device: None
         self.Tensor = lambda name, array: array
 
     def InferenceRequest(self, **given: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(exec=self._execute)
+        return SimpleNamespace(exec=lambda: self._execute(given["inputs"]))
 
     def get_output_tensor_by_name(self, response: Any, name: str) -> Any:
+        if name == "mouth":
+            return SimpleNamespace(as_numpy=lambda: response.inputs[0])  # the face
         return SimpleNamespace(as_numpy=lambda: np.full((4, 6), 15, np.int32))
 
-    def _execute(self) -> Any:
+    def _execute(self, inputs: list[Any]) -> Any:
         self.sent += 1
+        self.rows.append(len(inputs[0]))
         assert self.gate.wait(60)
         error = SimpleNamespace(code=lambda: "INTERNAL", message=lambda: self.error)
-        return SimpleNamespace(has_error=lambda: bool(self.error), error=lambda: error)
+        return SimpleNamespace(has_error=lambda: bool(self.error), error=lambda: error, inputs=inputs)
 
 
 @pytest.fixture
@@ -114,3 +122,26 @@ async def test_errors_of_triton(triton: Triton, message: str, error: type[Except
     with pytest.raises(error, match=text) as raised:
         await _client(triton).segment(IMAGE)
     assert type(raised.value) is error
+
+
+async def test_the_sizes_of_calls_are_those_of_the_served_configuration(triton: Triton, tmp_path: Path) -> None:
+    for name, config in (("wav2lip", CPU_CONFIG), ("wav2lip_gan", GPU_CONFIG), ("s3fd", GPU_CONFIG)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    client = BlsInferenceClient(triton, tmp_path)  # type: ignore[arg-type]
+    for generator, served in ((Generator.WAV2LIP, ServedNet(8)), (Generator.WAV2LIP_GAN, ServedNet(64, on_gpu=True))):
+        info = await client.model_info(generator)
+        assert (info.generator_net, info.detector_net) == (served, ServedNet(64, on_gpu=True))
+        faces = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(96, 1).repeat(96, 2).repeat(3, 3)
+        windows = np.zeros((200, 80, 16), np.float32)
+        for _ in range(2):
+            triton.rows.clear()
+            np.testing.assert_array_equal(await client.wav2lip(faces, windows, generator), faces)
+        assert sum(triton.rows) == 200
+        assert max(triton.rows) <= served.max_batch
+    assert max(triton.rows) > 8
+
+
+async def test_without_a_configuration_the_sizes_are_those_of_the_table(triton: Triton, tmp_path: Path) -> None:
+    info = await BlsInferenceClient(triton, tmp_path).model_info(Generator.WAV2LIP)  # type: ignore[arg-type]
+    assert (info.generator_net, info.detector_net) == (ServedNet(32), ServedNet(4))

@@ -11,10 +11,12 @@ import grpc
 import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.inference import readiness
 from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
+from avatar.inference.protocol import ServedNet
 from avatar.inference.readiness import NEEDED
 from avatar.options import Generator
 from avatar.testing import FakeInference
@@ -22,8 +24,11 @@ from avatar_client.region_file import FOLDER
 from embedded.server import Triton
 from lipsync import tensors
 from lipsync.errors import InvalidInput
+from lipsync.face_crop import crop
+from tests.support.triton_calls import caller
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
+FACE = np.zeros((1, 96, 96, 3), np.uint8)
 INSIDE = "in ensemble 'x', /opt/secret/model.py line 7"
 
 
@@ -38,6 +43,7 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.dead: set[str] = set()
         self.silent: set[str] = set()
         self.stand_ins: set[str] = set()
+        self.gpu_batches: dict[str, int] = {}  # of the models that run on a GPU
         self.requests: list[Any] = []
         self.shares = False  # whether it has access to our /dev/shm
         self.regions: dict[str, mmap.mmap] = {}
@@ -60,6 +66,9 @@ class Server(service_pb2_grpc.GRPCInferenceServiceServicer):
             return response  # like a repository that the exporter has not written
         mark = "stand-in" if request.name in self.stand_ins else "real"
         response.config.parameters["checkpoint"].string_value = mark
+        if request.name in self.gpu_batches:
+            response.config.max_batch_size = self.gpu_batches[request.name]
+            response.config.instance_group.add(kind=ModelInstanceGroup.KIND_GPU)
         return response
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -212,7 +221,7 @@ async def test_every_call_has_a_deadline() -> None:
         await models.mel_windows(np.zeros(3200, np.float32), 25.0)
         await models.detect_faces(IMAGE[None])
         windows = np.zeros((1, 80, 16), np.float32)
-        await models.lipsync(IMAGE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP)
+        await models.wav2lip(FACE, windows, Generator.WAV2LIP)
         await models.segment(IMAGE)
     received = {call for call, _ in server.calls}
     assert received == {
@@ -222,10 +231,8 @@ async def test_every_call_has_a_deadline() -> None:
         "mel_spectrogram",
         "s3fd",
         "face_nms",
-        "face_crop",
         "wav2lip",
         "detect_faces",
-        "lipsync",
         "segmentation",
     }
     assert [call for call, seconds in server.calls if seconds is None or seconds > 51] == []
@@ -242,6 +249,8 @@ async def test_input_that_does_not_fit_the_table_is_not_sent() -> None:
     async with serving() as (server, models):
         with pytest.raises(InvalidInput, match="image: UINT8"):
             await models.segment(IMAGE.astype(np.float32))
+        with pytest.raises(InvalidInput, match="face: UINT8"):
+            await models.wav2lip(IMAGE[None], np.zeros((1, 80, 16), np.float32), Generator.WAV2LIP)
         assert not server.requests
 
 
@@ -311,11 +320,11 @@ async def test_concurrent_checks_share_their_calls_and_the_answer_of_a_model_is_
 
 async def test_the_second_generator_is_checked_once_a_job_has_used_it() -> None:
     async with serving() as (server, models):
-        server.dead = {"wav2lip_gan", "lipsync_gan"}
+        server.dead = {"wav2lip_gan"}
         await models.check_ready()
         windows = np.zeros((1, 80, 16), np.float32)
         with pytest.raises(Unavailable):
-            await models.lipsync(IMAGE[None], np.array([[0, 0, 8, 8]], np.int32), windows, Generator.WAV2LIP_GAN)
+            await models.wav2lip(FACE, windows, Generator.WAV2LIP_GAN)
         with pytest.raises(Unavailable, match="not ready: wav2lip_gan"):
             await models.check_ready()
 
@@ -352,6 +361,15 @@ async def test_stand_ins_are_named_until_the_server_has_real_weights() -> None:
         assert (await models.model_info(Generator.WAV2LIP)).stand_ins == ("wav2lip",)
         server.stand_ins = set()
         assert (await models.model_info(Generator.WAV2LIP)).stand_ins == ()
+
+
+async def test_the_sizes_of_calls_are_those_of_the_served_configuration() -> None:
+    async with serving() as (server, models):
+        info = await models.model_info(Generator.WAV2LIP)
+        assert (info.generator_net, info.detector_net) == (ServedNet(32), ServedNet(4))  # the table's
+        server.gpu_batches = {"wav2lip_gan": 256, "s3fd": 16}
+        info = await models.model_info(Generator.WAV2LIP_GAN)
+        assert (info.generator_net, info.detector_net) == (ServedNet(256, on_gpu=True), ServedNet(16, on_gpu=True))
 
 
 async def test_a_closed_client_can_be_used_again() -> None:
@@ -396,16 +414,14 @@ async def test_a_live_triton_gives_the_results_of_the_library(triton: Triton) ->
         frames = random.randint(0, 256, (3, 120, 160, 3)).astype(np.uint8)
         boxes, scores = await models.detect_faces(frames)
         assert (boxes.shape, scores.shape) == ((3, tensors.FACES, 4), (3, tensors.FACES))
-        box = np.array([[10, 20, 90, 100]], np.int32)
-        assert (await models.lipsync(frames[:1], box, windows[:5], Generator.WAV2LIP)).shape == (5, 96, 96, 3)
-        assert (await models.lipsync(frames, box.repeat(3, axis=0), windows[:3], Generator.WAV2LIP_GAN)).shape == (
-            3,
-            96,
-            96,
-            3,
-        )
+        found = np.array([[10, 20, 90, 100], [0, 0, 33, 47], [61, 2, 160, 118]], np.int32)
+        for generator, ensemble in ((Generator.WAV2LIP, "lipsync"), (Generator.WAV2LIP_GAN, "lipsync_gan")):
+            mouths = await models.wav2lip(crop(frames, found), windows[:3], generator)
+            with caller(triton.grpc_address) as call:
+                same = call(ensemble, {"frames": frames, "boxes": found, "mel": windows[:3]})
+            np.testing.assert_array_equal(mouths, same["mouths"])
         np.testing.assert_array_equal(await models.segment(frames[0]), await fake.segment(frames[0]))
         with pytest.raises(InvalidInput):
-            await models.lipsync(frames[:1], box + 500, windows[:1], Generator.WAV2LIP)
+            await models.detect_faces(np.concatenate([frames, frames]))
     finally:
         await models.close()

@@ -55,7 +55,7 @@ async def test_an_answer_is_remembered_for_seconds_only(models: Models) -> None:
 
 
 async def test_calls_of_jobs_count_as_answers_also_those_of_ensembles(models: Models) -> None:
-    for model in (tensors.MEL_SPECTROGRAM, tensors.DETECT_FACES, tensors.LIPSYNC):
+    for model in (tensors.MEL_SPECTROGRAM, tensors.DETECT_FACES, tensors.WAV2LIP):
         models.readiness.answered(model)
     await models.check()
     assert models.calls == ["segmentation"]

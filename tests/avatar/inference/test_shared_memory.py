@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 RANDOM = np.random.RandomState(0)
 FRAMES = RANDOM.randint(0, 256, (3, 160, 200, 3)).astype(np.uint8)
+FACES = RANDOM.randint(0, 256, (16, 96, 96, 3)).astype(np.uint8)
 WINDOWS = RANDOM.standard_normal((16, 80, 16)).astype(np.float32)
 
 
@@ -109,14 +110,12 @@ def mapped_files() -> list[str]:
 
 async def test_both_transports_give_the_same_results_and_no_region_is_left(triton: Triton) -> None:
     inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
-    boxes = np.tile(np.array([[10, 20, 90, 100]], np.int32), (16, 1))
-    frames = np.concatenate([FRAMES] * 6)[:16]
     async with reaching(triton) as (models, regions):
         before = await regions.names()
         requests: list[Callable[[GrpcInferenceClient], Awaitable[Any]]] = [
             lambda client: client.detect_faces(FRAMES),
-            lambda client: client.lipsync(frames, boxes, WINDOWS, Generator.WAV2LIP),
-            lambda client: client.lipsync(frames[:1], boxes[:1], WINDOWS[:3], Generator.WAV2LIP_GAN),
+            lambda client: client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP),
+            lambda client: client.wav2lip(FACES[:3], WINDOWS[:3], Generator.WAV2LIP_GAN),
             lambda client: client.segment(FRAMES[0]),
         ]
         for send in requests:
@@ -130,16 +129,13 @@ async def test_both_transports_give_the_same_results_and_no_region_is_left(trito
     await inline.close()
 
 
-async def test_both_transports_accept_frames_as_separate_arrays(triton: Triton) -> None:
-    boxes = np.array([[0, 0, 80, 80]], np.int32).repeat(3, axis=0)
-    cut = [frame[20:110, 30:150] for frame in FRAMES]
+async def test_both_transports_accept_a_view_that_repeats_one_face(triton: Triton) -> None:
+    repeated = np.broadcast_to(FACES[:1], FACES.shape)
     async with reaching(triton) as (models, _):
         inline = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
-        expected = await inline.lipsync(np.stack(cut), boxes, WINDOWS[:3], Generator.WAV2LIP)
+        expected = await inline.wav2lip(repeated.copy(), WINDOWS, Generator.WAV2LIP)
         for each in (inline, models):
-            np.testing.assert_array_equal(await each.lipsync(cut, boxes, WINDOWS[:3], Generator.WAV2LIP), expected)
-        with pytest.raises(InvalidInput, match="frames"):
-            await models.lipsync([*cut, FRAMES[0]], boxes, WINDOWS[:3], Generator.WAV2LIP)
+            np.testing.assert_array_equal(await each.wav2lip(repeated, WINDOWS, Generator.WAV2LIP), expected)
         await inline.close()
 
 
@@ -192,11 +188,11 @@ async def test_no_call_fails_when_the_server_has_lost_its_regions(triton: Triton
 
 
 async def test_invalid_input_is_still_rejected(triton: Triton) -> None:
-    outside = np.array([[600, 600, 700, 700]], np.int32)
+    too_many = np.concatenate([FRAMES] * 2)
     async with reaching(triton) as (models, regions):
         before = await regions.names()
         with pytest.raises(InvalidInput):
-            await models.lipsync(FRAMES[:1], outside, WINDOWS[:1], Generator.WAV2LIP)
+            await models.detect_faces(too_many)
         await models.segment(FRAMES[0])
         assert await regions.names() - before
 

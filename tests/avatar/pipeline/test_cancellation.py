@@ -16,13 +16,13 @@ from avatar.events import Progress, RenderResult
 from avatar.faces import detection
 from avatar.faces.sampling import MIN_STEP
 from avatar.generation import generator
-from avatar.generation.chunks import CHUNK_FRAMES
+from avatar.generation.chunks import max_chunk_frames
+from avatar.inference.protocol import ModelInfo
 from avatar.options import Detection, Options
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
 from avatar.testing import FakeInference
 from lipsync.boxes import SMOOTHING
-from lipsync.tensors import S3FD_BATCH
 from tests.support.media import (
     children,
     file_of,
@@ -40,7 +40,9 @@ from tests.support.media import (
 )
 
 CHUNKS = generator.CONCURRENCY
-CALLS = ["mel_windows", "model_info", "segment", "detect_faces", "lipsync"]
+NETS = ModelInfo()
+CHUNK_FRAMES = max_chunk_frames(NETS.generator_net)
+CALLS = ["mel_windows", "model_info", "segment", "detect_faces", "wav2lip"]
 
 
 @pytest.fixture
@@ -101,18 +103,23 @@ async def test_a_job_closed_half_way_leaves_nothing(jobs: dict[str, AvatarReques
 
 async def test_the_frames_in_memory_are_bounded_if_the_model_is_slow(jobs: dict[str, AvatarRequest]) -> None:
     models = FakeInference(find_square)
-    models.gates["lipsync"] = asyncio.Event()
+    models.gates["wav2lip"] = asyncio.Event()
     exact = replace(jobs["video"], options=Options(detection=Detection.EXACT))  # so that detection counts all frames
     task = asyncio.create_task(run(exact, models))
-    await until(lambda: models.running["lipsync"] == CHUNKS)
+    await until(lambda: models.running["wav2lip"] == CHUNKS)
     seen = -1
     while models.frame_count > seen:
         seen = models.frame_count
         await asyncio.sleep(0.2)
-    bound = (CHUNKS + 2) * CHUNK_FRAMES + SMOOTHING + (detection.CONCURRENCY + 1) * S3FD_BATCH + 300 // MIN_STEP
+    bound = (
+        (CHUNKS + 2) * CHUNK_FRAMES
+        + SMOOTHING
+        + (detection.CONCURRENCY + 1) * NETS.detector_net.max_batch
+        + 300 // MIN_STEP
+    )
     assert CHUNKS * CHUNK_FRAMES <= seen <= bound < 300
-    assert models.max_running["lipsync"] == CHUNKS
-    models.gates["lipsync"].set()
+    assert models.max_running["wav2lip"] == CHUNKS
+    models.gates["wav2lip"].set()
     rendered = await task
     assert models.frame_count == rendered.frames == 300
     file_of(rendered).unlink()
@@ -132,11 +139,11 @@ async def test_the_first_frame_is_encoded_before_the_last_one_is_decoded(jobs: d
 
 async def test_a_killed_encoder_is_a_fault_of_the_machine(jobs: dict[str, AvatarRequest]) -> None:
     models = FakeInference(find_square)
-    models.gates["lipsync"] = asyncio.Event()
+    models.gates["wav2lip"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
-    await until(lambda: bool(models.running["lipsync"]))
+    await until(lambda: bool(models.running["wav2lip"]))
     signal_child(b"libx264", signal.SIGKILL)
-    models.gates["lipsync"].set()
+    models.gates["wav2lip"].set()
     with pytest.raises(AvatarError) as error:
         await task
     assert not isinstance(error.value, ClientError)
@@ -146,17 +153,17 @@ async def test_a_killed_encoder_is_a_fault_of_the_machine(jobs: dict[str, Avatar
 
 async def test_a_killed_decoder_is_a_fault_of_the_machine(jobs: dict[str, AvatarRequest]) -> None:
     models = FakeInference(find_square)
-    models.gates["lipsync"] = asyncio.Event()
+    models.gates["wav2lip"] = asyncio.Event()
     task = asyncio.create_task(run(jobs["video"], models))
-    await until(lambda: bool(models.running["lipsync"]))
+    await until(lambda: bool(models.running["wav2lip"]))
     signal_child(b"rawvideo\0-pix_fmt", signal.SIGKILL)
-    models.gates["lipsync"].set()
+    models.gates["wav2lip"].set()
     with pytest.raises(AvatarError) as error:
         await task
     assert error.value.status == 503
 
 
-@pytest.mark.parametrize(("argument", "call"), [(b"libx264", "lipsync"), (b"rawvideo\0-pix_fmt", "lipsync")])
+@pytest.mark.parametrize(("argument", "call"), [(b"libx264", "wav2lip"), (b"rawvideo\0-pix_fmt", "wav2lip")])
 async def test_a_stopped_ffmpeg_does_not_block_the_event_loop(
     jobs: dict[str, AvatarRequest], argument: bytes, call: str
 ) -> None:
@@ -196,7 +203,7 @@ async def test_log_lines_of_a_job_have_its_request_id(
     caplog.set_level("INFO", "avatar")
     file_of(await run(jobs["still"], FakeInference())).unlink()
     with pytest.raises(Unavailable):
-        await run(jobs["video"], FakeInference(failures={"lipsync": Unavailable("gone")}))
+        await run(jobs["video"], FakeInference(failures={"wav2lip": Unavailable("gone")}))
     requests = [vars(record)["request_id"] for record in caplog.records if record.name == "avatar"]
     assert len(requests) >= 2
     assert set(requests) == {"test"}

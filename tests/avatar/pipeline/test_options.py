@@ -1,6 +1,5 @@
 """The effect of the options on the result."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +11,7 @@ from avatar.errors import InvalidField
 from avatar.events import RenderResult
 from avatar.options import Blend, ExtendMode, Generator, NoFace, Options, Quality, TrimMode
 from avatar.testing import FakeInference
-from lipsync.arrays import Boxes, Floats, Image, Images
+from lipsync.arrays import Floats, Images
 from tests.support.media import (
     RATE,
     Frames,
@@ -102,12 +101,8 @@ async def test_a_feathered_mouth_leaves_the_upper_face_unchanged(tmp_path: Path)
     class Speaking(FakeInference):
         """A darker face with an open mouth."""
 
-        async def lipsync(
-            self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, generator: Generator
-        ) -> Images:
-            mouths = await super().lipsync(frames, boxes, windows, generator) - np.minimum(
-                30, np.min(np.asarray(frames))
-            )
+        async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
+            mouths = await super().wav2lip(faces, windows, generator) - np.minimum(30, faces.min())
             mouths[:, 62:80, 32:64] = 0
             return mouths
 

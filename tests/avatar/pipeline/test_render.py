@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -11,12 +10,13 @@ from numpy.typing import NDArray
 
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.events import RenderResult
-from avatar.generation.chunks import CHUNK_FRAMES
+from avatar.generation.chunks import max_chunk_frames
+from avatar.inference.protocol import ModelInfo
 from avatar.limits import Limits
 from avatar.options import Generator
 from avatar.request import Background
 from avatar.testing import Box, FaceFinder, FakeInference, darkened, face_in_the_middle
-from lipsync.arrays import Boxes, Floats, Image, Images
+from lipsync.arrays import Floats, Image, Images
 from lipsync.boxes import pad, smooth
 from lipsync.face_crop import crop, paste
 from lipsync.mel import mel_spectrogram
@@ -41,20 +41,19 @@ from tests.support.media import (
     write_wav,
 )
 
+CHUNK_FRAMES = max_chunk_frames(ModelInfo().generator_net)
 ODD = 16_213  # samples; 1.0133125 s, a whole number of frames at no rate
 
 
 class Recorder(FakeInference):
-    """Records the windows and the mouths of each call of `lipsync`."""
+    """Records the windows and the mouths of each call of `wav2lip`."""
 
     def __init__(self, face: FaceFinder = face_in_the_middle, *, darken: bool = False) -> None:
         super().__init__(face, darken=darken)
         self.recorded: list[tuple[Floats, Frames]] = []
 
-    async def lipsync(
-        self, frames: Images | Sequence[Image], boxes: Boxes, windows: Floats, generator: Generator
-    ) -> Images:
-        mouths = await super().lipsync(frames, boxes, windows, generator)
+    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
+        mouths = await super().wav2lip(faces, windows, generator)
         self.recorded.append((windows, mouths))
         return mouths
 
@@ -142,12 +141,11 @@ async def test_the_result_is_in_the_folder_of_the_request(tmp_path: Path) -> Non
     assert names(tmp_path) == {"face.png", "speech.wav", file_of(result).name}
 
 
-async def test_a_still_is_detected_once_and_sent_once_per_chunk(tmp_path: Path) -> None:
+async def test_a_still_is_detected_once(tmp_path: Path) -> None:
     models = FakeInference()
     result = await still(tmp_path, models, 3 * RATE)
     assert models.frame_count == 1
     assert models.window_count == result.frames == 75
-    assert models.bytes_sent == models.calls["lipsync"] * 80 * 70 * 3  # the box, padded by ten rows
 
 
 async def test_a_video_shorter_than_the_speech_is_looped(tmp_path: Path) -> None:
@@ -208,13 +206,6 @@ async def test_the_last_window_is_repeated_to_the_end(tmp_path: Path) -> None:
     held = np.concatenate((rule, np.repeat(rule[-1:], 50 - len(rule), axis=0)))
     assert len(rule) < 50 == models.window_count
     assert len(models.in_order(held)) == 50
-
-
-async def test_only_the_rectangle_around_the_faces_is_sent(tmp_path: Path) -> None:
-    models = FakeInference(find_square)
-    frames = moving_square(26, 320, 240)
-    await video(tmp_path, models, frames)
-    assert models.bytes_sent < frames.nbytes / 6
 
 
 async def test_mouths_are_pasted_in_their_boxes_and_the_rest_is_unchanged(tmp_path: Path) -> None:
