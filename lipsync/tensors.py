@@ -6,7 +6,8 @@ batch dimension in front of each shape here; for the others the leading `-1` is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -175,6 +176,12 @@ def _wav2lip(name: str, description: str) -> Model:
 
 WAV2LIP = _wav2lip("wav2lip", "lip generation, the checkpoint wav2lip.pth")
 WAV2LIP_GAN = _wav2lip("wav2lip_gan", "lip generation, the checkpoint wav2lip_gan.pth")
+# The same files again, with a queue of their own, so that the batches of `live` do not wait for those of whole videos.
+# They are no public models: only `live` calls them, and repositories for a CPU do not have them (docs/adr/0034).
+LIVE_NETWORKS: Mapping[str, Model] = {
+    net.name: replace(net, name=f"{net.name}_live", description=f"{net.name} with a queue of its own for `live`")
+    for net in (WAV2LIP, WAV2LIP_GAN)
+}
 
 
 def _lipsync(name: str, net: Model) -> Model:

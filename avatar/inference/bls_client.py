@@ -7,6 +7,7 @@ tritonclient, which NVIDIA's image lacks.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,8 @@ from .protocol import GENERATORS, ModelInfo, ServedNet
 from .readiness import fault_of
 from .shm_layout import check_inputs
 
+logger = logging.getLogger("avatar")
+
 # Calls in flight; one job has at most five. Further calls wait here instead of in Triton.
 THREADS = 32
 # BLS has no deadline: a call that is given up keeps its thread until Triton answers it. As long as this many threads
@@ -42,16 +45,23 @@ _MAX_BATCH_PATTERN, _GPU_PATTERN = r"^max_batch_size:\s*(\d+)", r"^\s*kind:\s*KI
 _PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
 
 
+class ModelNotServed(Unavailable):
+    """Triton does not serve the model at this moment."""
+
+
 class BlsInferenceClient:
     """Implements `InferenceClient` inside a Triton Python model. For one event loop."""
 
-    def __init__(self, pb_utils: PbUtils, repository: Path, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self, pb_utils: PbUtils, repository: Path, timeout: float = TIMEOUT_SECONDS, *, live: bool = False
+    ) -> None:
         """Make a client.
 
         Args:
             pb_utils: Triton's module for Python models.
             repository: the folder that contains the folders of all models.
             timeout: seconds for one call, including its wait for a thread and in Triton's queues.
+            live: whether to call the networks that are served for `live` alone, where there are such.
         """
         self._pb, self._repository, self._timeout = pb_utils, repository, timeout
         # not asyncio's own threads: there, calls that wait for the networks would delay pasting and reading
@@ -59,7 +69,9 @@ class BlsInferenceClient:
         self._lost: set[Future[list[Array]]] = set()  # calls that were given up, but still have their thread
         self._windows = _AdaptiveBatch(MIN_WINDOWS)
         self._images = _AdaptiveBatch(1)
-        self._max_batch = {model.name: model.max_batch_size for model in (tensors.S3FD, *GENERATORS.values())}
+        self._generators = {each: _for_live(model, repository) if live else model for each, model in GENERATORS.items()}
+        models = (tensors.S3FD, *GENERATORS.values(), *self._generators.values())
+        self._max_batch = {model.name: model.max_batch_size for model in models}
 
     async def check_ready(self) -> None:
         """As `InferenceClient`, without tiny calls: each job calls the models at once, and its errors say the same."""
@@ -88,12 +100,19 @@ class BlsInferenceClient:
 
     async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
         """As `InferenceClient`, for any number of faces."""
-        model = GENERATORS[generator]
+        model = self._generators[generator]
 
         async def call(rows: slice) -> list[Array]:
             return await self._infer(model, faces[rows], windows[rows])
 
-        (mouths,) = await self._windows.run(len(windows), self._max_batch[model.name], call)
+        try:
+            (mouths,) = await self._windows.run(len(windows), self._max_batch[model.name], call)
+        except ModelNotServed as reason:
+            if model is GENERATORS[generator]:
+                raise
+            logger.warning("%s; from now on the network of all callers is used", reason)
+            self._generators[generator] = GENERATORS[generator]
+            return await self.wav2lip(faces, windows, generator)
         return mouths
 
     async def segment(self, image: Images) -> Labels:
@@ -137,7 +156,7 @@ class BlsInferenceClient:
             # not async_exec: before Triton 26.07 it may free its response too early (python_backend, pull request 439)
             response = request.exec()
         except pb.TritonModelException as error:  # the request did not reach the model
-            raise Unavailable(f"{model.name} cannot be reached") from error
+            raise ModelNotServed(f"{model.name} cannot be reached") from error
         if response.has_error():
             raise _to_exception(pb, model, response.error())
         outputs = [pb.get_output_tensor_by_name(response, tensor.name).as_numpy() for tensor in model.outputs]
@@ -196,10 +215,16 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
     if fault := fault_of(str(error.message())):
         return fault
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
-        return Unavailable(f"{model.name} cannot be reached")
+        return ModelNotServed(f"{model.name} cannot be reached")
     failed = AvatarError(f"{model.name} failed")
     failed.__cause__ = RuntimeError(str(error.message()))
     return failed
+
+
+def _for_live(model: Model, repository: Path) -> Model:
+    """Return the network with the same weights that is served for `live` alone, or `model` where there is none."""
+    network = tensors.LIVE_NETWORKS[model.name]
+    return network if (repository / network.name / "config.pbtxt").is_file() else model
 
 
 def _parameter(config: str, parameter: str) -> str:

@@ -63,7 +63,7 @@ class LiveModel:
         self._table = SequenceTable(pb_utils)
         self._runner = RequestRunner(pb_utils, tensors.LIVE, CANCEL_POLL_SECONDS)
         repository = Path(args["model_repository"]).parent
-        self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
+        self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout, live=True)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
         self._files = ExitStack()
         self._files.callback(self._workspace.close)

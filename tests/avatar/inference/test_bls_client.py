@@ -35,21 +35,26 @@ class Triton:
         self.gate.set()
         self.sent = 0
         self.rows: list[int] = []  # of each call
+        self.called: list[str] = []  # the models
+        self.missing: set[str] = set()  # models that are not served
         codes = ("INVALID_ARG", "UNAVAILABLE", "NOT_FOUND", "CANCELLED", "INTERNAL")
         self.TritonError = SimpleNamespace(**{code: code for code in codes})
         self.PreferredMemory = lambda memory, device: None
         self.Tensor = lambda name, array: array
 
     def InferenceRequest(self, **given: Any) -> Any:  # noqa: N802
-        return SimpleNamespace(exec=lambda: self._execute(given["inputs"]))
+        return SimpleNamespace(exec=lambda: self._execute(given["model_name"], given["inputs"]))
 
     def get_output_tensor_by_name(self, response: Any, name: str) -> Any:
         if name == "mouth":
             return SimpleNamespace(as_numpy=lambda: response.inputs[0])  # the face
         return SimpleNamespace(as_numpy=lambda: np.full((4, 6), 15, np.int32))
 
-    def _execute(self, inputs: list[Any]) -> Any:
+    def _execute(self, model: str, inputs: list[Any]) -> Any:
         self.sent += 1
+        self.called.append(model)
+        if model in self.missing:
+            raise RuntimeError(f"Model {model} is not ready")
         self.rows.append(len(inputs[0]))
         assert self.gate.wait(60)
         error = SimpleNamespace(code=lambda: "INTERNAL", message=lambda: self.error)
@@ -145,3 +150,44 @@ async def test_the_sizes_of_calls_are_those_of_the_served_configuration(triton: 
 async def test_without_a_configuration_the_sizes_are_those_of_the_table(triton: Triton, tmp_path: Path) -> None:
     info = await BlsInferenceClient(triton, tmp_path).model_info(Generator.WAV2LIP)  # type: ignore[arg-type]
     assert (info.generator_net, info.detector_net) == (ServedNet(32), ServedNet(4))
+
+
+FACES, WINDOWS = np.zeros((3, 96, 96, 3), np.uint8), np.zeros((3, 80, 16), np.float32)
+
+
+def _live_client(triton: Triton, repository: Path) -> BlsInferenceClient:
+    for name in ("wav2lip", "wav2lip_gan", "wav2lip_live"):
+        (repository / name).mkdir()
+        (repository / name / "config.pbtxt").write_text(GPU_CONFIG)
+    client: BlsInferenceClient = BlsInferenceClient(triton, repository, live=True)  # type: ignore[arg-type]
+    return client
+
+
+async def test_live_calls_the_network_of_its_own_where_there_is_one(triton: Triton, tmp_path: Path) -> None:
+    client = _live_client(triton, tmp_path)
+    await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
+    await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP_GAN)
+    assert dict.fromkeys(triton.called) == dict.fromkeys(["wav2lip_live", "wav2lip_gan"])
+    triton.called.clear()
+    job: BlsInferenceClient = BlsInferenceClient(triton, tmp_path)  # type: ignore[arg-type]
+    await job.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
+    assert {*triton.called} == {"wav2lip"}
+
+
+async def test_live_falls_back_to_the_network_of_all_callers(triton: Triton, tmp_path: Path) -> None:
+    client = _live_client(triton, tmp_path)
+    triton.missing.add("wav2lip_live")
+    for _ in range(2):
+        np.testing.assert_array_equal(await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP), FACES)
+    assert triton.called.count("wav2lip_live") == 1
+    triton.missing.add("wav2lip")
+    with pytest.raises(Unavailable, match="wav2lip cannot be reached"):
+        await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
+
+
+async def test_an_error_of_the_network_for_live_is_no_reason_to_use_the_other(triton: Triton, tmp_path: Path) -> None:
+    client = _live_client(triton, tmp_path)
+    triton.error = "out of memory"
+    with pytest.raises(AvatarError, match="wav2lip_live failed"):
+        await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
+    assert {*triton.called} == {"wav2lip_live"}
