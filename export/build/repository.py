@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipsync import tensors
+from lipsync.tensors import Model
 
 from ..checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from ..errors import ExportError
@@ -22,7 +23,7 @@ from ..files import ProgressCallback, atomic_write, exclusive_lock
 from ..triton_config import model_config
 from ..validation.sample_media import Media
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
-from . import versions
+from . import live_networks, versions
 from .exported_models import EXPORTED_MODELS, ExportedModel, ExportInputs
 from .versions import REPORT_FILE, Version
 
@@ -97,7 +98,8 @@ def build_repository(
         for exported in EXPORTED_MODELS:
             newest = update.bring_up_to_date(exported)
             if not is_own:
-                _write_config(exported, newest, repository, options)
+                _write_config(exported.model, newest, repository, options)
+                update.serve_for_live(exported.model, newest)
         _report_unknown_models(repository, on_progress)
     on_progress(f"{repository}: complete, {len(tensors.MODELS)} models")
 
@@ -111,8 +113,8 @@ def prune(repository: Path, keep: int, on_progress: ProgressCallback = print) ->
     if not repository.is_dir():
         raise ExportError(f"{repository}: no such folder")
     with exclusive_lock(repository, on_progress), _staging(repository) as staging:
-        for exported in EXPORTED_MODELS:
-            _prune_model(repository / exported.model.name, keep, staging, on_progress)
+        for model in (*(exported.model for exported in EXPORTED_MODELS), *tensors.LIVE_NETWORKS.values()):
+            _prune_model(repository / model.name, keep, staging, on_progress)
 
 
 class _Update:
@@ -149,6 +151,17 @@ class _Update:
             versions.publish(staged, model)
         _prune_model(model, self._options.keep, self._staging, self._on_progress)
         return versions.list_versions(model)[-1]
+
+    def serve_for_live(self, model: Model, newest: Version) -> None:
+        """Serve a generator's newest version for `live` as well, where the profile wants that; else no longer."""
+        live = live_networks.counterpart(model, self._options.profile)
+        if live is None:
+            if live_networks.remove(model, self._repository, self._staging):
+                self._on_progress(f"{model.name}: no longer served a second time for `live`")
+            return
+        version = live_networks.follow(live, newest, self._repository, self._staging)
+        _prune_model(self._repository / live.name, self._options.keep, self._staging, self._on_progress)
+        _write_config(live, version, self._repository, self._options)
 
     def _export(self, exported: ExportedModel, inputs: Mapping[str, object], staged: Path) -> None:
         name, provenance = exported.model.name, self._inputs.provenances[exported.checkpoint]
@@ -188,7 +201,7 @@ def _prune_model(model: Path, keep: int, staging: Path, on_progress: ProgressCal
         on_progress(f"{model.name}: removed version {removed.number}, keeping {keep} older")
 
 
-def _write_config(exported: ExportedModel, version: Version, repository: Path, options: BuildOptions) -> None:
+def _write_config(model: Model, version: Version, repository: Path, options: BuildOptions) -> None:
     record = version.record
     variant = Variant(Format(str(record["format"])), Precision(str(record["precision"])))
     parameters = {
@@ -197,7 +210,7 @@ def _write_config(exported: ExportedModel, version: Version, repository: Path, o
         "export": version.export,
         "precision": str(record["precision"]),
     }
-    model_config.write_one(exported.model, repository, parameters, variant=variant, profile=options.profile)
+    model_config.write_one(model, repository, parameters, variant=variant, profile=options.profile)
 
 
 def _copy_models(source: Path, repository: Path, profile: Profile) -> None:
@@ -216,7 +229,7 @@ def _copy_models(source: Path, repository: Path, profile: Profile) -> None:
 
 
 def _report_unknown_models(repository: Path, on_progress: ProgressCallback) -> None:
-    known = {model.name for model in tensors.MODELS}
+    known = {model.name for model in (*tensors.MODELS, *tensors.LIVE_NETWORKS.values())}
     names = sorted(path.parent.name for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
     for name in [name for name in names if name not in known]:
         on_progress(f"{name}: not one of this project's models, not touched; Triton will load it too")

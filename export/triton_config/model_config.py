@@ -15,21 +15,30 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from lipsync import tensors
 from lipsync.tensors import Model, Tensor
+from lipsync.triton.cpu import usable_cores
 
 from ..errors import ExportError
 from ..files import atomic_write
 from ..variants import ONNX_FP32, Format, Profile, Variant
-from .profiles import ENGINE_CACHE, PROFILES, ServingProfile, Size, TensorRT
+from . import plan_config
+from .profiles import PROFILES, ServingProfile
 from .runtimes import RUNTIMES, Ensemble, NetworkRuntime, PythonRuntime, Step
 
 CONFIG_FILE = "config.pbtxt"
 _HEADER = "# Generated from lipsync/tensors.py by `python -m export configs`. Change it there, not here.\n"
 
 
-# NVIDIA's native openvino backend runs only full batches, unless it may pad them (docs/adr/0010). Its default of many
-# streams would split the cores among copies of the network.
-_BACKEND_PARAMETERS: Mapping[Format, Mapping[str, str]] = {
+# What a backend is told on any machine. NVIDIA's native openvino backend runs only full batches, unless it may pad them
+# (docs/adr/0010). Its default of many streams would split the cores among copies of the network.
+_PARAMETERS: Mapping[Format, Mapping[str, str]] = {
     Format.OPENVINO: {"ENABLE_BATCH_PADDING": "YES", "NUM_STREAMS": "1"},
+}
+# What it is told on a GPU (docs/adr/0034). onnxruntime: choose kernels by a rule ("1"), not by a trial of all for every
+# new shape, and take as much memory as is needed ("1"), not the next power of two. pytorch: instances share one copy of
+# the weights.
+_GPU_PARAMETERS: Mapping[Format, Mapping[str, str]] = {
+    Format.ONNX: {"cudnn_conv_algo_search": "1", "arena_extend_strategy": "1"},
+    Format.TORCHSCRIPT: {"ENABLE_WEIGHT_SHARING": "true"},
 }
 
 
@@ -54,14 +63,16 @@ def config(
     *,
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
+    cores: int | None = None,
 ) -> pb.ModelConfig:
     """Return the Triton configuration of a model of the table.
 
     Args:
-        model: one of `lipsync.tensors.MODELS`.
+        model: one of `lipsync.tensors.MODELS`, or of `LIVE_NETWORKS`.
         parameters: strings to add to the configuration's `parameters`.
         variant: the exported variant, for networks only. All variants have the same tensors.
         profile: the kind of machine that serves the model.
+        cores: of that machine; by default those that this process may use. On a CPU nothing depends on it.
 
     Raises:
         KeyError: the model has no entry in `RUNTIMES`.
@@ -75,7 +86,7 @@ def config(
         case NetworkRuntime():
             _set_network(result, model, variant, PROFILES[profile][model.name])
         case PythonRuntime() as runtime:
-            _set_python(result, model, runtime, profile)
+            _set_python(result, model, runtime, runtime.instances(profile, cores or usable_cores()))
         case Ensemble(steps):
             _set_ensemble(result, steps)
     result.parameters[tensors.API_VERSION_PARAMETER].string_value = tensors.API_VERSION
@@ -137,21 +148,33 @@ def _set_network(result: pb.ModelConfig, model: Model, variant: Variant, serving
     if model.max_batch_size and serving.max_batch_size:
         result.max_batch_size = max(model.max_batch_size, serving.max_batch_size)
     kind = pb.ModelInstanceGroup.Kind.Value(serving.kind)
-    result.instance_group.add(kind=kind, count=serving.instances)
+    result.instance_group.add(kind=kind, count=1 if variant.format is Format.TORCHSCRIPT else serving.instances)
     if serving.queue_delay_us is not None:
+        # No preferred sizes: a batch of such a size is run at once, although a larger one is a moment away.
+        result.dynamic_batching.SetInParent()
         result.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
-        result.dynamic_batching.preferred_batch_size.extend(serving.preferred)
-    for key, value in _BACKEND_PARAMETERS.get(variant.format, {}).items():
+    for key, value in _backend_parameters(variant.format, serving).items():
         result.parameters[key].string_value = value
-    if serving.tensorrt:
-        _accelerate(result, serving.tensorrt)
     _add_warm_up(result, model, serving)
+    if variant.format is Format.TENSORRT:
+        plan_config.complete(result, model)
+
+
+def _backend_parameters(format: Format, serving: ServingProfile) -> dict[str, str]:
+    parameters = dict(_PARAMETERS.get(format, {}))
+    if serving.kind == "KIND_GPU":
+        parameters |= _GPU_PARAMETERS.get(format, {})
+        if format is Format.ONNX and serving.memory_limit is not None:
+            parameters["gpu_mem_limit"] = str(serving.memory_limit)
+    return parameters
 
 
 def _add_warm_up(result: pb.ModelConfig, model: Model, serving: ServingProfile) -> None:
     """Add runs on zeros, which Triton makes before the model is ready."""
     for batch in serving.warm_up:
         sample = result.model_warmup.add(name=f"batch of {batch}", batch_size=batch)
+        if serving.warm_up_runs > 1:
+            sample.count = serving.warm_up_runs
         for tensor in model.inputs:
             shape = serving.sizes.get(tensor.name, tensor.shape)
             sample.inputs[tensor.name].CopyFrom(
@@ -159,9 +182,8 @@ def _add_warm_up(result: pb.ModelConfig, model: Model, serving: ServingProfile) 
             )
 
 
-def _set_python(result: pb.ModelConfig, model: Model, runtime: PythonRuntime, profile: Profile) -> None:
+def _set_python(result: pb.ModelConfig, model: Model, runtime: PythonRuntime, count: int) -> None:
     result.backend = "python"
-    count = 1 if profile is Profile.CPU else runtime.instances_with_gpu
     result.instance_group.add(kind=pb.ModelInstanceGroup.KIND_CPU, count=count)
     if model.streams:
         result.model_transaction_policy.decoupled = True
@@ -178,28 +200,6 @@ def _set_ensemble(result: pb.ModelConfig, steps: Sequence[Step]) -> None:
         )
         for step in steps
     )
-
-
-def _accelerate(result: pb.ModelConfig, tensorrt: TensorRT) -> None:
-    accelerator = result.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
-    accelerator.parameters.update(
-        {
-            "precision_mode": "FP16",
-            "max_workspace_size_bytes": str(tensorrt.workspace_bytes),
-            "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": ENGINE_CACHE,
-            "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": ENGINE_CACHE,
-            "trt_profile_min_shapes": _shapes(tensorrt.smallest),
-            "trt_profile_opt_shapes": _shapes(tensorrt.usual),
-            "trt_profile_max_shapes": _shapes(tensorrt.largest),
-        }
-    )
-
-
-def _shapes(sizes: Mapping[str, Size]) -> str:
-    """Return shapes in onnxruntime's notation: `face:1x96x96x3,mel:1x80x16`."""
-    return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in sizes.items())
 
 
 def _type(tensor: Tensor) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from lipsync import tensors
 from lipsync.tensors import Model
 
+from ..variants import Profile
+
 
 @dataclass(frozen=True)
 class NetworkRuntime:
@@ -21,12 +23,18 @@ class PythonRuntime:
     Attributes:
         idle_seconds: for a model with sequences, seconds without a request after which Triton forgets a session.
         sessions: how many sessions Triton admits per instance; the model itself rejects earlier, with a reason.
-        instances_with_gpu: instances if a GPU runs the networks; then Python's lock limits the remaining work.
+        with_gpu: least and most instances if a GPU runs the networks, within that half the cores of the machine:
+            Python's lock limits the remaining work of one process.
     """
 
     idle_seconds: int = 0
     sessions: int = 0
-    instances_with_gpu: int = 1
+    with_gpu: tuple[int, int] = (1, 1)
+
+    def instances(self, profile: Profile, cores: int) -> int:
+        """Return the number of instances on a machine with this many cores."""
+        least, most = self.with_gpu
+        return 1 if profile is Profile.CPU else min(most, max(least, cores // 2))
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class Ensemble:
 
 Runtime = NetworkRuntime | PythonRuntime | Ensemble
 
+# A step of an ensemble takes about 4 ms for 16 frames: one process would limit all callers together to what a tenth of
+# the card can do.
+_STEP = PythonRuntime(with_gpu=(4, 8))
 _CROP = Step(tensors.FACE_CROP, {"frames": "frames", "boxes": "boxes", "mel": "mel"}, {"faces": "faces"})
 
 
@@ -55,9 +66,9 @@ def _wav2lip(network: Model) -> Step:
 
 
 RUNTIMES: Mapping[str, Runtime] = {
-    "mel_spectrogram": PythonRuntime(),
+    "mel_spectrogram": _STEP,
     "s3fd": NetworkRuntime(),
-    "face_nms": PythonRuntime(),
+    "face_nms": _STEP,
     "detect_faces": Ensemble(
         (
             Step(tensors.S3FD, {"image": "frames"}, {"boxes": "candidates", "scores": "candidate_scores"}),
@@ -68,12 +79,12 @@ RUNTIMES: Mapping[str, Runtime] = {
             ),
         )
     ),
-    "face_crop": PythonRuntime(),
+    "face_crop": _STEP,
     "wav2lip": NetworkRuntime(),
     "wav2lip_gan": NetworkRuntime(),
     "lipsync": Ensemble((_CROP, _wav2lip(tensors.WAV2LIP))),
     "lipsync_gan": Ensemble((_CROP, _wav2lip(tensors.WAV2LIP_GAN))),
-    "face_paste": PythonRuntime(),
+    "face_paste": _STEP,
     "lipsync_clip": Ensemble(
         (
             Step(tensors.MEL_SPECTROGRAM, {"audio": "audio", "fps": "fps"}, {"mel": "mel"}),
@@ -87,8 +98,9 @@ RUNTIMES: Mapping[str, Runtime] = {
         )
     ),
     "segmentation": NetworkRuntime(),
+    **{net.name: NetworkRuntime() for net in tensors.LIVE_NETWORKS.values()},
     "avatar": PythonRuntime(),
     # The model itself decides how long a session may be silent, and keeps it in Triton's table twice a second. Triton
     # waits for what is in that table when it is stopped.
-    "live": PythonRuntime(idle_seconds=3, sessions=16384, instances_with_gpu=4),
+    "live": PythonRuntime(idle_seconds=3, sessions=16384, with_gpu=(2, 32)),
 }

@@ -9,13 +9,18 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from export.errors import ExportError
-from export.triton_config import model_config, profiles
-from export.variants import Format, Precision, Profile, Variant, resolve
+from export.triton_config import model_config
+from export.triton_config.profiles import PLAN_PROFILES
+from export.variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
 from lipsync import tensors
-from lipsync.tensors import MODELS, Model
+from lipsync.tensors import LIVE_NETWORKS, MODELS, WAV2LIP_BATCH, Model
+from lipsync.triton.buckets import buckets_up_to
 
 COMMITTED = Path(__file__).parents[3] / "model_repository"
 NETS = ("s3fd", "wav2lip", "wav2lip_gan", "segmentation")
+GPU_NETS = (*NETS, "wav2lip_live", "wav2lip_gan_live")
+TABLE = {model.name: model for model in (*MODELS, *LIVE_NETWORKS.values())}
+FP16 = Precision.FP16
 ENSEMBLES = ("detect_faces", "lipsync", "lipsync_gan", "lipsync_clip")
 
 every_model = pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -26,7 +31,11 @@ def parse(text: str) -> pb.ModelConfig:
 
 
 def parsed(name: str) -> pb.ModelConfig:
-    return parse(model_config.render(next(model for model in MODELS if model.name == name)))
+    return parse(model_config.render(TABLE[name]))
+
+
+def on_gpu(name: str, format: Format = Format.TORCHSCRIPT) -> pb.ModelConfig:
+    return parse(model_config.render(TABLE[name], variant=Variant(format, FP16), profile=Profile.GPU))
 
 
 @every_model
@@ -94,14 +103,16 @@ every_variant = pytest.mark.parametrize(("profile", "variant"), variants(), ids=
 def test_every_variant_of_a_net_has_the_same_tensors_and_is_warm_before_it_is_ready(
     name: str, profile: Profile, variant: Variant
 ) -> None:
-    model = next(model for model in MODELS if model.name == name)
+    model = TABLE[name]
+    if model is tensors.SEGMENTATION:
+        variant = ONNX_FP32  # its only one
     config = parse(model_config.render(model, {"checkpoint": "real"}, variant=variant, profile=profile))
     plain = parsed(name)
     assert (config.name, list(config.input), list(config.output)) == (name, list(plain.input), list(plain.output))
-    backend = {"onnx": "onnxruntime", "torchscript": "pytorch", "openvino": "openvino"}[variant.format]
+    backend = {"onnx": "onnxruntime", "torchscript": "pytorch"}.get(variant.format, variant.format.value)
     assert (config.backend, config.default_model_filename) == (backend, variant.format.file)
     assert config.max_batch_size >= model.max_batch_size  # callers rely on the table's value
-    assert all(size <= config.max_batch_size for size in config.dynamic_batching.preferred_batch_size)
+    assert not config.dynamic_batching.preferred_batch_size  # such a batch would be run although a larger one is near
     (group,) = config.instance_group
     assert pb.ModelInstanceGroup.Kind.Name(group.kind) == ("KIND_CPU" if profile is Profile.CPU else "KIND_GPU")
     assert config.parameters["checkpoint"].string_value == "real"
@@ -115,37 +126,100 @@ def test_every_variant_of_a_net_has_the_same_tensors_and_is_warm_before_it_is_re
     assert all(sample.batch_size <= max(1, config.max_batch_size) for sample in config.model_warmup)
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_tensorrt_builds_fp16_engines_once_for_the_batches_that_are_served(name: str) -> None:
-    model = next(model for model in MODELS if model.name == name)
-    config = parse(model_config.render(model, profile=Profile.TENSORRT))
-    accelerators = config.optimization.execution_accelerators.gpu_execution_accelerator
-    if name == "segmentation":
-        assert not accelerators
-        return
-    (accelerator,) = accelerators
-    assert accelerator.name == "tensorrt"
-    said = accelerator.parameters
-    assert (said["precision_mode"], said["trt_engine_cache_enable"]) == ("FP16", "1")
-    assert said["trt_engine_cache_path"] == profiles.ENGINE_CACHE
-    for bound in ("min", "opt", "max"):
-        shapes = dict(entry.split(":") for entry in said[f"trt_profile_{bound}_shapes"].split(","))
-        assert set(shapes) == {tensor.name for tensor in model.inputs}
-        for tensor in model.inputs:
-            batch, *sizes = map(int, shapes[tensor.name].split("x"))
-            assert batch == {"min": 1, "max": config.max_batch_size}.get(bound, batch)
-            assert all(expected in (-1, actual) for expected, actual in zip(tensor.shape, sizes, strict=True))
-    largest = dict(entry.split(":") for entry in said["trt_profile_max_shapes"].split(","))
-    for sample in config.model_warmup:  # otherwise the first request would build an engine
-        for tensor, value in sample.inputs.items():
-            bounds = list(map(int, largest[tensor].split("x")))
-            assert all(have <= most for have, most in zip((sample.batch_size, *value.dims), bounds, strict=True))
+@pytest.mark.parametrize("format", [Format.ONNX, Format.TORCHSCRIPT, Format.TENSORRT])
+@pytest.mark.parametrize("name", GPU_NETS)
+def test_a_gpu_is_warm_in_every_batch_size_before_it_is_ready(name: str, format: Format) -> None:
+    config = on_gpu(name, format) if name != "segmentation" else on_gpu(name, Format.ONNX)
+    sizes = buckets_up_to(max(1, config.max_batch_size))
+    assert [(sample.batch_size, sample.count) for sample in config.model_warmup] == [(size, 3) for size in sizes]
 
 
-def test_only_a_tensorrt_profile_has_an_accelerator() -> None:
-    for profile in (Profile.CPU, Profile.GPU):
-        config = parse(model_config.render(tensors.WAV2LIP, profile=profile))
-        assert not config.HasField("optimization")
+def test_a_gpu_waits_for_full_batches_but_not_for_live_sessions() -> None:
+    bulk, live = on_gpu("wav2lip"), on_gpu("wav2lip_live")
+    assert (bulk.max_batch_size, bulk.dynamic_batching.max_queue_delay_microseconds) == (256, 2500)
+    assert (live.max_batch_size, live.dynamic_batching.max_queue_delay_microseconds) == (WAV2LIP_BATCH, 0)
+    assert live.HasField("dynamic_batching")
+    assert on_gpu("wav2lip_gan_live").dynamic_batching == live.dynamic_batching
+
+
+@pytest.mark.parametrize("net", LIVE_NETWORKS.values(), ids=lambda net: net.name)
+def test_the_network_for_live_has_the_tensors_of_its_generator_and_is_not_public(net: Model) -> None:
+    generator = TABLE[net.name.removesuffix("_live")]
+    assert (net.inputs, net.outputs, net.max_batch_size) == (generator.inputs, generator.outputs, WAV2LIP_BATCH)
+    assert net not in MODELS
+    with pytest.raises(KeyError):  # a second copy would take memory, and the same cores
+        model_config.render(net, profile=Profile.CPU)
+
+
+def test_no_queue_refuses_requests_because_an_ensemble_would_then_hang() -> None:
+    for name in GPU_NETS:
+        batching = on_gpu(name).dynamic_batching
+        assert not batching.HasField("default_queue_policy")
+        assert batching.priority_levels == 0
+
+
+def test_onnxruntime_on_a_gpu_searches_no_kernels_for_new_shapes_and_leaves_memory_to_others() -> None:
+    for name in GPU_NETS:
+        parameters = {key: value.string_value for key, value in on_gpu(name, Format.ONNX).parameters.items()}
+        assert (parameters["cudnn_conv_algo_search"], parameters["arena_extend_strategy"]) == ("1", "1")
+        assert ("gpu_mem_limit" in parameters) == (name == "segmentation")
+    assert set(parsed("s3fd").parameters) == {"api_version"}  # nothing of it on a CPU
+
+
+def test_torchscript_on_a_gpu_has_one_process_that_copies_while_it_computes() -> None:
+    for name in ("s3fd", "wav2lip"):
+        assert on_gpu(name).instance_group[0].count == 1
+        assert on_gpu(name, Format.ONNX).instance_group[0].count == 2
+    assert on_gpu("wav2lip", Format.TENSORRT).instance_group[0].count == 2
+    assert on_gpu("wav2lip").parameters["ENABLE_WEIGHT_SHARING"].string_value == "true"
+
+
+def plan_batches(config: pb.ModelConfig) -> set[int]:
+    """Return the batch sizes that an optimization profile of the configuration allows, for inputs of one size."""
+    (group,) = config.instance_group
+    chosen = [PLAN_PROFILES[config.name][int(index)] for index in group.profile]
+    first = config.input[0].name
+    return {n for each in chosen for n in range(each.smallest[first][0], each.largest[first][0] + 1)}
+
+
+@pytest.mark.parametrize("name", ["wav2lip", "wav2lip_gan", "wav2lip_live", "wav2lip_gan_live"])
+def test_a_plan_of_wav2lip_has_a_profile_and_a_graph_for_every_batch(name: str) -> None:
+    config = on_gpu(name, Format.TENSORRT)
+    assert (config.backend, config.default_model_filename) == ("tensorrt", "model.plan")
+    every = set(range(1, config.max_batch_size + 1))
+    assert every <= plan_batches(config)
+    cuda = config.optimization.cuda
+    assert cuda.graphs and cuda.busy_wait_events and cuda.output_copy_stream and config.optimization.eager_batching
+    filled: list[int] = []
+    for graph in cuda.graph_spec:
+        assert graph.batch_size <= config.max_batch_size
+        filled += range(graph.graph_lower_bound.batch_size, graph.batch_size + 1)
+        for shapes in (graph.input, graph.graph_lower_bound.input):
+            assert {key: tuple(shape.dim) for key, shape in shapes.items()} == {
+                tensor.name: tensor.shape for tensor in TABLE[name].inputs
+            }
+        # all batches that are filled up to this size are in one profile, so the context that has the graph runs them
+        profiles = [
+            index
+            for index, each in enumerate(PLAN_PROFILES[name])
+            if each.smallest["face"][0] <= graph.graph_lower_bound.batch_size
+            and graph.batch_size <= each.largest["face"][0]
+        ]
+        assert len(profiles) == 1
+    assert sorted(filled) == sorted(every)
+
+
+def test_a_plan_of_s3fd_merges_no_requests_and_takes_every_image_of_the_job() -> None:
+    config = on_gpu("s3fd", Format.TENSORRT)
+    assert not config.HasField("dynamic_batching")  # two images of 4K in one batch would fit no profile
+    assert not config.optimization.cuda.graphs
+    assert config.parameters["execution_context_allocation_strategy"].string_value == "ON_PROFILE_CHANGE"
+    (group,) = config.instance_group
+    assert (group.count, list(group.profile)) == (1, ["0", "1", "2"])
+    ranges = [(each.smallest["image"], each.largest["image"]) for each in PLAN_PROFILES["s3fd"]]
+    for image in ((16, 480, 640), (4, 1080, 1920), (4, 1920, 1080), (1, 2160, 3840), (1, 3840, 2160), (1, 32, 32)):
+        shape = (*image, 3)
+        assert any(all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True)) for low, high in ranges), image
 
 
 def test_nvidias_openvino_backend_may_pad_batches() -> None:
@@ -170,10 +244,24 @@ def test_the_other_models_are_python_on_the_cpu() -> None:
 
 def test_live_sessions_have_several_processes_with_a_gpu() -> None:
     """One Python process is enough for networks on two CPU cores, but not for a GPU, which is 100 times faster."""
-    counts = {
-        profile: model_config.config(tensors.LIVE, profile=profile).instance_group[0].count for profile in Profile
-    }
-    assert counts == {Profile.CPU: 1, Profile.GPU: 4, Profile.TENSORRT: 4}
+    for cores, expected in ((2, 2), (16, 8), (256, 32)):
+        assert instances(tensors.LIVE, Profile.GPU, cores) == expected
+        assert instances(tensors.LIVE, Profile.CPU, cores) == 1
+
+
+@pytest.mark.parametrize("model", [tensors.FACE_CROP, tensors.FACE_PASTE, tensors.FACE_NMS, tensors.MEL_SPECTROGRAM])
+def test_the_steps_of_ensembles_have_four_to_eight_processes_with_a_gpu(model: Model) -> None:
+    assert [instances(model, Profile.GPU, cores) for cores in (2, 12, 64)] == [4, 6, 8]
+    assert instances(model, Profile.CPU, 64) == 1
+
+
+def test_the_whole_job_has_one_process_because_it_has_one_queue() -> None:
+    assert instances(tensors.AVATAR, Profile.GPU, 64) == 1
+
+
+def instances(model: Model, profile: Profile, cores: int) -> int:
+    (group,) = model_config.config(model, profile=profile, cores=cores).instance_group
+    return int(group.count)
 
 
 def test_parameters_are_added_to_a_config() -> None:
