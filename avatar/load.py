@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+# What a job takes: always, and for each pixel of its frames (most of it in the encoder, and in the decoder of a video).
+# Measured with `python -m bench load`.
+STILL_BYTES, STILL_PIXEL_BYTES = 40 << 20, 120
+VIDEO_BYTES, VIDEO_PIXEL_BYTES = 200 << 20, 200
+
 _CGROUPS = Path("/sys/fs/cgroup")
 _LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")  # of version 2 and of version 1
 
@@ -84,6 +89,18 @@ class MemoryBudget:
             size, turn = self._queue.popleft()
             self._free -= size
             turn.set()
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> None:
+    """Return when the event is set or the time is over."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def job_memory(pixels: int, *, is_video: bool) -> int:
+    """Return about how many bytes a job with frames of this size takes, with its ffmpegs, where many jobs run."""
+    return (VIDEO_BYTES + VIDEO_PIXEL_BYTES * pixels) if is_video else (STILL_BYTES + STILL_PIXEL_BYTES * pixels)
 
 
 def usable_memory(cgroups: Path = _CGROUPS) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from .faces.locator import LocatedFrame, locate_faces
 from .generation.generator import lip_sync, to_even
 from .generation.mel import MelWindows
 from .inference.protocol import InferenceClient
+from .load import LOAD, MemoryBudget, job_memory, wait_for
 from .media.audio import Speech, decode_audio, pcm_file
 from .media.encoder import VideoEncoder
 from .media.ffmpeg_args import VideoFormat
@@ -26,12 +27,19 @@ from .streams import prefetch
 
 RESULT_NAME = "avatar"  # in the request's folder, with the suffix of the container
 PREFETCHED_FRAMES = 2  # finished frames that wait for the encoder
+WAIT_SECONDS = 5.0  # between two events that say that the job waits for memory
 
 
-async def render(request: AvatarRequest, models: InferenceClient, cache: Cache | None = None) -> AsyncGenerator[Event]:
+async def render(
+    request: AvatarRequest,
+    models: InferenceClient,
+    cache: Cache | None = None,
+    memory: MemoryBudget | None = None,
+) -> AsyncGenerator[Event]:
     """Do the job: yield progress, the chunks of a streamed result, and at the end the result.
 
-    `cache`, if there is one, stores what was computed for an avatar for later jobs with the same avatar.
+    `cache`, if there is one, stores what was computed for an avatar for later jobs with the same avatar. `memory`, if
+    it is given, is shared with other jobs: the job waits for its part.
 
     To stop the job, close the generator (`contextlib.aclosing`) or cancel the task that iterates over it: no process,
     task or unfinished file is left.
@@ -43,12 +51,19 @@ async def render(request: AvatarRequest, models: InferenceClient, cache: Cache |
         AvatarError: a defect of this service; the log has the details.
     """
     job = JobContext.of(request, models, cache)
-    with job.failure_logged(), pcm_file(request.folder) as pcm_path:
+    with job.failure_logged(), pcm_file(request.folder) as pcm_path, ExitStack() as held:
         speech = await decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
         source = await load_source(request, job)
         job = job.served_as(source.model_info)
         clip = Clip.plan(source, speech, job)
         yield Progress("speech", clip.frame_count, clip.frame_count)
+        if memory:
+            turn = held.enter_context(memory.reserve(clip.memory))
+            while not turn.is_set():
+                with job.timer.stage("memory"):
+                    await wait_for(turn, WAIT_SECONDS)
+                yield Progress("memory", 0)
+        held.enter_context(LOAD.job())
 
         missing = MissingFaces()
         windows = MelWindows(clip.speech, clip.format.fps, job)
@@ -76,6 +91,7 @@ class Clip:
         frame_count: number of frames, `ceil(duration · fps)`.
         format: of the video track.
         speech: the audio, followed by silence if the video is shown to its end.
+        memory: bytes that its frames and its ffmpegs take, about.
         stand_ins: names of the models that run on stand-in checkpoints.
         notes: what was done with unusual files.
     """
@@ -83,6 +99,7 @@ class Clip:
     frame_count: int
     format: VideoFormat
     speech: Speech
+    memory: int
     stand_ins: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -96,7 +113,9 @@ class Clip:
         job.limits.check_frame_count(frame_count)
         size = to_even(media.width), to_even(media.height)
         video = VideoFormat(*size, media.fps, media.aspect, source.has_alpha)
-        return cls(frame_count, video, speech, source.model_info.stand_ins, (*source.notes, *speech.notes))
+        memory = job_memory(media.width * media.height, is_video=isinstance(media, Video))
+        notes = (*source.notes, *speech.notes)
+        return cls(frame_count, video, speech, memory, source.model_info.stand_ins, notes)
 
     def result(self, encoder: VideoEncoder, without_face: int, job: JobContext) -> RenderResult:
         """Return the finished job, and log how long its stages took."""

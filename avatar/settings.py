@@ -20,9 +20,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from lipsync.triton.cpu import usable_cores
 
 from .limits import Limits
+from .load import usable_memory
 
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024
+MIN_JOBS = 16  # jobs at the same time, by default, on a machine with few cores
+MIN_JOBS_MEMORY_MIB = 1024
 # Earlier names of variables, accepted for one release. If both are set, the new name counts.
 OLD_NAMES: Mapping[str, str] = {
     "AVATAR_TRITON": "AVATAR_TRITON_URL",
@@ -44,9 +47,13 @@ def _writable_folder(path: Path) -> Path:
 
 
 def _default_max_jobs() -> int:
-    # A job waits for Triton most of the time, and two concurrent jobs are enough for their frames to share a batch;
-    # more jobs than cores only slow each other down.
-    return max(2, usable_cores())
+    # Two jobs keep two cores busy. More of them are for their callers: running jobs progress at the same pace, so a
+    # short one does not wait for long ones, and of many that arrive together none waits much longer than the others.
+    return max(MIN_JOBS, usable_cores())
+
+
+def _default_jobs_memory_mib() -> int:
+    return max(MIN_JOBS_MEMORY_MIB, usable_memory() // 4 // MIB)
 
 
 class JobSettings(BaseSettings):
@@ -85,8 +92,15 @@ class JobSettings(BaseSettings):
     max_jobs: int = Field(
         default_factory=_default_max_jobs,
         ge=1,
-        description="Jobs that run at the same time; others wait in order.",
-        json_schema_extra={"shown": "the number of cores, at least 2"},
+        description="Jobs that run at the same time and share the machine; others wait in order.",
+        json_schema_extra={"shown": f"the number of cores, at least {MIN_JOBS}"},
+    )
+    jobs_memory_mib: int = Field(
+        default_factory=_default_jobs_memory_mib,
+        ge=1,
+        description="Memory that the frames and the ffmpegs of all running jobs may take together, in MiB. A job whose "
+        "image or video needs more than is free waits for its turn; one that needs more than all of it runs alone.",
+        json_schema_extra={"shown": f"a quarter of the memory, at least {MIN_JOBS_MEMORY_MIB}"},
     )
     triton_timeout: float = Field(
         120.0,

@@ -14,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import InferenceClient
+from avatar.load import MemoryBudget
 from avatar.media.self_test import SELF_TEST
 from avatar.pipeline import render as render_avatar
 from avatar.resources.admission import Admission
@@ -112,7 +113,7 @@ async def _service(
         token=settings.triton_token.get_secret_value(),
         token_file=settings.triton_token_file,
     )
-    job = render or partial(render_avatar, cache=await asyncio.to_thread(_open_cache, settings, metrics))
+    job = await asyncio.to_thread(_real_job, settings, metrics) if render is None else render
     machine = Machine(workspace, None if render else SELF_TEST)
     jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
@@ -124,6 +125,12 @@ async def _service(
         if models is None:
             await client.close()
         await asyncio.to_thread(workspace.close)
+
+
+def _real_job(settings: Settings, metrics: Metrics) -> Render:
+    """Return the real job, with the cache and the memory of the settings."""
+    cache = _open_cache(settings, metrics)
+    return partial(render_avatar, cache=cache, memory=MemoryBudget(settings.jobs_memory_mib * MIB))
 
 
 def _open_cache(settings: Settings, metrics: Metrics) -> Cache | None:

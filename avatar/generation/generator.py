@@ -14,6 +14,7 @@ from lipsync.face_crop import paste
 
 from ..context import JobContext
 from ..faces.locator import LocatedFrame
+from ..load import LOAD
 from ..options import Blend
 from ..streams import map_concurrent
 from .chunks import FaceCropper, LipSyncChunk, chunk_frames, max_chunk_frames
@@ -23,6 +24,13 @@ from .mel import MelWindows
 # that are in memory at the same time are at most those of CONCURRENCY chunks, of one that waits to be sent and one that
 # is being pasted, and the few that detection, smoothing and the encoder hold.
 CONCURRENCY = 3
+# Chunks in flight of all jobs of this process: where many run, one chunk of each is enough to keep the network busy.
+TOTAL_CONCURRENCY = 4 * CONCURRENCY
+
+
+def chunks_in_flight() -> int:
+    """Return how many chunks of one job may be in flight at this moment."""
+    return min(CONCURRENCY, LOAD.share(TOTAL_CONCURRENCY))
 
 
 def lip_sync(frames: AsyncGenerator[LocatedFrame], windows: MelWindows, job: JobContext) -> AsyncGenerator[Image]:
@@ -46,7 +54,7 @@ async def generate(chunks: AsyncGenerator[LipSyncChunk], job: JobContext) -> Asy
             return chunk, await job.models.wav2lip(faces, chunk.windows, job.options.model)
 
     blend = _feathered if job.options.blend is Blend.FEATHER else _pasted
-    async with aclosing(map_concurrent(chunks, infer, CONCURRENCY)) as generated:
+    async with aclosing(map_concurrent(chunks, infer, chunks_in_flight)) as generated:
         async for chunk, mouths in generated:
             if chunk.boxes is None or mouths is None:
                 for image in chunk.images:

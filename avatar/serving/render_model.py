@@ -6,8 +6,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,13 @@ import numpy as np
 from lipsync.tensors import AVATAR
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
-from ..events import Chunk, Progress, RenderResult
+from ..events import Chunk, Event, Progress, RenderResult
 from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
-from ..inference.protocol import InferenceClient
+from ..load import MemoryBudget
 from ..pipeline import render
-from ..request import AvatarRequest
 from ..resources.admission import Admission
-from ..resources.cache import Cache, open_cache
+from ..resources.cache import open_cache
 from ..resources.workspace import Workspace
 from ..settings import MIB, StreamSettings, load, warn_of_old_names
 from ..streams import cancel_and_wait
@@ -55,7 +55,9 @@ class RenderModel:
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
         self._admission = Admission(self._settings.max_jobs, self._settings.max_queued)
-        self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
+        cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
+        memory = MemoryBudget(self._settings.jobs_memory_mib * MIB)
+        self._render = partial(render, cache=cache, memory=memory)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> None:
         """Start the jobs of the requests; each sends its responses as it progresses."""
@@ -75,7 +77,7 @@ class RenderModel:
                 avatar_request = parse(form, folder, request.id, self._settings.limits, streamed=True)
                 async with self._slot(request):
                     limit = UnreadLimit(self._settings.unread_mib * MIB)
-                    result = await stream(request, avatar_request, self._models, self._cache, limit)
+                    result = await stream(request, self._render(avatar_request, self._models), limit)
         stages = " ".join(f"{stage}={spent:.3f}" for stage, spent in result.seconds.items())
         seconds = time.monotonic() - start
         logger.info("200 %d frames in %.3f s %s", result.frames, seconds, stages, extra={"request_id": request.id})
@@ -94,13 +96,11 @@ class RenderModel:
 
 async def stream(
     request: StreamRequest,
-    avatar_request: AvatarRequest,
-    models: InferenceClient,
-    cache: Cache | None,
+    job: AsyncGenerator[Event],
     limit: UnreadLimit,
     clock: Callable[[], float] = time.monotonic,
 ) -> RenderResult:
-    """Do the job and send its progress, the chunks of its video, and at the end the summary.
+    """Do the job (see `pipeline.render`) and send its progress, the chunks of its video, and at the end the summary.
 
     Raises:
         AvatarError: as `pipeline.render`.
@@ -109,7 +109,7 @@ async def stream(
     result: RenderResult | None = None
     sent = 0
     last_sent: dict[str, float] = {}
-    async with aclosing(render(avatar_request, models, cache)) as events:
+    async with aclosing(job) as events:
         async for event in events:
             if isinstance(event, Chunk):
                 await request.send(video=np.frombuffer(event.data, np.uint8))

@@ -8,6 +8,7 @@ import pytest
 
 from avatar.errors import Busy, ShuttingDown
 from avatar.resources.admission import Admission
+from avatar.settings import MIN_JOBS
 from tests.support.gateway_fakes import FakeRender, Serve, eventually, form, leftovers, service_of
 
 
@@ -41,6 +42,16 @@ async def test_at_most_the_allowed_number_of_jobs_run_and_the_others_wait(serve:
         await asyncio.gather(*posts)
     assert render.most_running == 2
     assert len(render.requests) == 7
+
+
+async def test_by_default_a_short_form_does_not_wait_for_many_long_ones(serve: Serve, render: FakeRender) -> None:
+    render.gate.clear()
+    async with serve(max_jobs_per_client=0) as client:
+        posts = [asyncio.create_task(post(client, b"face")) for _ in range(MIN_JOBS)]
+        await render.reached(MIN_JOBS)
+        assert queued(client) == 0
+        render.gate.set()
+        await asyncio.gather(*posts)
 
 
 async def test_a_request_over_the_limit_is_rejected_until_another_ends(serve: Serve, render: FakeRender) -> None:

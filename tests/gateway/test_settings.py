@@ -21,7 +21,8 @@ def test_the_defaults_are_the_original_port_and_the_grpc_port_of_triton() -> Non
     settings = load()
     assert (settings.host, settings.port, settings.triton_url) == ("0.0.0.0", 16000, "127.0.0.1:8001")  # noqa: S104
     assert settings.max_upload_bytes == 512 * 1024 * 1024
-    assert settings.max_jobs >= 2
+    assert settings.max_jobs >= 16
+    assert settings.jobs_memory_mib >= 1024
     assert settings.work_dir.is_dir()
 
 
@@ -62,6 +63,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("work_dir", "/no/such/folder"),
         ("max_upload_bytes", "0"),
         ("max_jobs", "0"),
+        ("jobs_memory_mib", "0"),
         ("max_queued", "-1"),
         ("shutdown_grace", "-1"),
         ("upload_timeout", "soon"),

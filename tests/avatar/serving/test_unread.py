@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from avatar.pipeline import render
 from avatar.serving.live_access import UnreadFrames
 from avatar.serving.render_model import stream
 from avatar.serving.request import NotRead, StreamRequest
@@ -96,7 +97,7 @@ async def test_a_video_that_nobody_reads_is_ended_with_an_error(tmp_path: Path, 
     still, speech = write_still(tmp_path / "face.png"), write_wav(tmp_path / "speech.wav", tone(4))
     job = replace(request(tmp_path, still, speech, still=True), streamed=True)
     sent = Sent()
-    running = stream(cast("StreamRequest", sent), job, FakeInference(), None, Exceeded(limit))
+    running = stream(cast("StreamRequest", sent), render(job, FakeInference()), Exceeded(limit))
     if limit == 1:
         with pytest.raises(NotRead, match="read the responses while they are sent"):
             await running
