@@ -7,7 +7,7 @@ all of them: no task outlives the generator that started it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -91,6 +91,21 @@ async def _fill(queue: asyncio.Queue[T | _End], source: AsyncGenerator[T]) -> No
 
 async def _run(work: Callable[[T], Awaitable[U]], item: T) -> U:
     return await work(item)
+
+
+async def both(first: Coroutine[object, object, T], second: Coroutine[object, object, U]) -> tuple[T, U]:
+    """Return the results of two coroutines that run at the same time.
+
+    If `first` fails, `second` is cancelled. If `second` fails, its error is raised after the end of `first`, and only
+    if that does not fail: so the error is the same as if they had run one after the other. Both have ended when this
+    returns or raises.
+    """
+    one, other = asyncio.ensure_future(first), asyncio.ensure_future(second)
+    try:
+        return await one, await other
+    finally:
+        await cancel_and_wait(one, other)
+        del one, other  # an error's traceback refers to this frame: holding the error here would make a cycle
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[T]) -> None:

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-
-import numpy as np
+from typing import NamedTuple
 
 from lipsync.arrays import Floats
 from lipsync.mel import SAMPLE_RATE
@@ -25,11 +24,13 @@ from ..errors import InvalidField
 from ..limits import Limits, check_not_empty
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
-from .diagnosis import rule_out_machine, run_on
+from .diagnosis import rule_out_machine, run_on, watched
 from .ffmpeg_args import AudioInput
 from .ffmpeg_output import AudioFormat
 from .recordings import MAX_RECORDINGS, find_recordings
+from .wav import PcmFile, read_wav
 
+TOO_SLOW = "decoding the audio takes too long"
 FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
 MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
 PCM_NAME = "speech.f32"  # in the request's folder
@@ -51,7 +52,7 @@ class Speech:
 
     Attributes:
         path: the caller's file, for the audio track of the result.
-        pcm_path: the decoded samples, a file of FP32, 16 kHz mono.
+        pcm_path: where the decoded samples are, FP32, 16 kHz mono; nowhere if they are `plain`.
         samples: number of samples, including the silence that follows; at least 0.2 s.
         is_finite: whether the codec cannot store NaN or infinities; if it can, `ffmpeg_args.SANITIZE` is the first
             filter.
@@ -59,6 +60,7 @@ class Speech:
         mix: ffmpeg filters that make the track of the result mono or stereo; empty if it is already.
         is_joined: whether the track of the result is the joined one, next to `pcm_path`.
         notes: sentences that say what was done with an unusual file.
+        plain: the samples in the caller's file, if they can be read from there; otherwise None.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class Speech:
     mix: str = ""
     is_joined: bool = False
     notes: tuple[str, ...] = ()
+    plain: PcmFile | None = None
 
     @property
     def duration(self) -> Fraction:
@@ -90,10 +93,7 @@ class Speech:
 
     def read(self, first: int, end: int) -> Floats:
         """Return the samples from `first` up to, not including, `end`, FP32 [n]; zeros after the end of the audio."""
-        with self.pcm_path.open("rb") as file:
-            file.seek(first * SAMPLE_BYTES)
-            samples = np.fromfile(file, "<f4", end - first)
-        return np.pad(samples, (0, end - first - len(samples)))
+        return (self.plain or PcmFile(self.pcm_path, self.samples)).read(first, end)
 
 
 @contextmanager
@@ -120,27 +120,78 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
-    codec, probed, notes = await _probe(path, limits)
+    plain = await asyncio.to_thread(read_wav, path)
+    if plain and plain.rate == SAMPLE_RATE:
+        samples = _checked_length(plain.samples, limits)
+        return Speech(path, pcm_path, samples, plain.is_finite, plain.rate, plain=plain)
     recordings = await asyncio.to_thread(find_recordings, path)
-    if len(recordings) > MAX_RECORDINGS:
-        raise InvalidField(SPEECH_FILE, f"at most {MAX_RECORDINGS} recordings in a row are allowed; join them first")
-    is_finite, mix, is_joined = not codec.startswith(FLOAT_CODECS), "", len(recordings) > 1
-    if not is_joined:
-        # a damaged file can cause so many messages that the formats are no longer among them
-        formats = await _decode(path, pcm_path, is_finite, limits) or [probed]
-        is_joined = len(set(formats)) > 1
-        mix = _mix(formats)
+    decoded = None
+    if len(recordings) == 1:
+        decoded = await _decode_at_once(path, pcm_path, plain is None or plain.is_finite, limits)
+    if decoded is None:
+        decoded = await _decode_in_steps(path, pcm_path, recordings, limits)
+    (_, probed, notes), formats, is_finite = decoded
+    mix, is_joined = "", len(set(formats)) != 1
     if is_joined:
         notes += await _join(path, recordings, pcm_path, limits)
-        is_finite, mix = True, ""
+        is_finite = True
+    else:
+        mix = _mix(formats)
     samples = await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES
     if not samples:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
+    rate = ffmpeg_args.JOINED_RATE if is_joined else probed.rate
+    return Speech(path, pcm_path, _checked_length(samples, limits), is_finite, rate, mix, is_joined, notes)
+
+
+def _checked_length(samples: int, limits: Limits) -> int:
+    """Return the number of samples with the silence that follows. Raises InvalidField if they are too many."""
     if samples > limits.max_audio_seconds * SAMPLE_RATE:
         raise InvalidField(SPEECH_FILE, limits.too_long)
-    rate = ffmpeg_args.JOINED_RATE if is_joined else probed.rate
-    return Speech(path, pcm_path, max(samples, MIN_SAMPLES), is_finite, rate, mix, is_joined, notes)
+    return max(samples, MIN_SAMPLES)
+
+
+class _Decoded(NamedTuple):
+    """What is known after decoding: `formats` of the audio, one after the other; none of several recordings."""
+
+    probe: _Probe
+    formats: list[AudioFormat]
+    is_finite: bool
+
+
+async def _decode_at_once(path: Path, pcm_path: Path, is_finite: bool, limits: Limits) -> _Decoded | None:
+    """Probe and decode the file with one run of ffmpeg.
+
+    Returns:
+        None if that fails: then two runs say what is wrong. None also if the samples are not `is_finite`, but were
+        decoded as such.
+    """
+    args = _decode_args(path, pcm_path, is_finite, limits, described=True)
+    try:
+        text, stderr = await watched(ffmpeg.run(args))
+    except ffmpeg.FfmpegTimeout as error:  # two runs would take at least as long
+        await rule_out_machine(path)
+        raise InvalidField(SPEECH_FILE, TOO_SLOW) from error
+    except ffmpeg.FfmpegError:
+        return None
+    probe = await asyncio.to_thread(_described, text.decode(errors="replace"))
+    if probe is None or (is_finite and probe.codec.startswith(FLOAT_CODECS)):
+        return None
+    # a damaged file can cause so many messages that the formats are no longer among them
+    return _Decoded(probe, ffmpeg_output.parse_formats(stderr) or [probe.format], is_finite)
+
+
+async def _decode_in_steps(path: Path, pcm_path: Path, recordings: list[range], limits: Limits) -> _Decoded:
+    """Probe the file, and decode it if it holds one recording."""
+    probe = await _probe(path, limits)
+    if len(recordings) > MAX_RECORDINGS:
+        raise InvalidField(SPEECH_FILE, f"at most {MAX_RECORDINGS} recordings in a row are allowed; join them first")
+    is_finite = not probe.codec.startswith(FLOAT_CODECS)
+    formats = []
+    if len(recordings) == 1:
+        formats = await _decode(path, pcm_path, is_finite, limits) or [probe.format]
+    return _Decoded(probe, formats, is_finite)
 
 
 def _mix(formats: Sequence[AudioFormat]) -> str:
@@ -152,16 +203,21 @@ def _mix(formats: Sequence[AudioFormat]) -> str:
 
 async def _decode(path: Path, pcm_path: Path, is_finite: bool, limits: Limits) -> list[AudioFormat]:
     """Decode the file; return the formats of the audio, one after the other."""
-    # one second more than allowed, to detect audio that is too long
-    seconds = limits.max_audio_seconds + 1
-    args = ffmpeg_args.decode_audio_args(path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds)
     try:
-        _, stderr = await run_on(path, args)
+        _, stderr = await run_on(path, _decode_args(path, pcm_path, is_finite, limits))
     except ffmpeg.FfmpegError as error:
         is_slow = isinstance(error, ffmpeg.FfmpegTimeout)
-        reason = "decoding the audio takes too long" if is_slow else "the audio cannot be decoded"
+        reason = TOO_SLOW if is_slow else "the audio cannot be decoded"
         raise InvalidField(SPEECH_FILE, reason) from error
     return ffmpeg_output.parse_formats(stderr)
+
+
+def _decode_args(path: Path, pcm_path: Path, is_finite: bool, limits: Limits, *, described: bool = False) -> list[str]:
+    # one second more than allowed, to detect audio that is too long
+    seconds = limits.max_audio_seconds + 1
+    return ffmpeg_args.decode_audio_args(
+        path, limits.max_pixels, pcm_path, is_finite=is_finite, seconds=seconds, described=described
+    )
 
 
 async def _join(path: Path, recordings: list[range], pcm_path: Path, limits: Limits) -> tuple[str, ...]:
@@ -216,20 +272,34 @@ def _file_size(file: Path) -> int:
         return 0
 
 
-async def _probe(path: Path, limits: Limits) -> tuple[str, AudioFormat, tuple[str, ...]]:
-    """Return the first audio stream's codec, by ffmpeg's name, its format as far as it is known, and notes."""
+class _Probe(NamedTuple):
+    """The first audio stream: its codec, by ffmpeg's name, its format as far as it is known, and notes."""
+
+    codec: str
+    format: AudioFormat
+    notes: tuple[str, ...]
+
+
+async def _probe(path: Path, limits: Limits) -> _Probe:
     try:
         text, _ = await run_on(path, ffmpeg_args.probe_audio_args(path, limits.max_pixels))
     except ffmpeg.FfmpegError as error:
         has_no_audio = ffmpeg_output.NO_SUCH_STREAM in error.stderr_tail
         reason = "the file contains no audio" if has_no_audio else "not an audio file that can be read"
         raise InvalidField(SPEECH_FILE, reason) from error
-    packets = text.decode(errors="replace")
-    properties = ffmpeg_output.parse_probe(packets)
-    if "tb" not in properties:
+    probe = await asyncio.to_thread(_described, text.decode(errors="replace"))
+    if probe is None:
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
-    pauses = await asyncio.to_thread(ffmpeg_output.parse_pauses, packets, SHORTEST_PAUSE)
+    return probe
+
+
+def _described(packets: str) -> _Probe | None:
+    """Return what a list of packets says; None for one without a packet."""
+    properties = ffmpeg_output.parse_probe(packets)
+    if "tb" not in properties:
+        return None
+    pauses = ffmpeg_output.parse_pauses(packets, SHORTEST_PAUSE)
     notes = (f"audio_file: {float(pauses):.1f} s of gaps in its clock were closed",) if pauses else ()
     layout = ffmpeg_output.named_layout(properties.get("channel_layout_name", ""))
-    return properties.get("codec_id", ""), AudioFormat(0, layout, int(properties.get("sample_rate", 0))), notes
+    return _Probe(properties.get("codec_id", ""), AudioFormat(0, layout, int(properties.get("sample_rate", 0))), notes)

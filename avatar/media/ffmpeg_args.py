@@ -43,6 +43,7 @@ NO_TIME = "asetpts=NAN"
 # ms, and not of 128.
 JOINED_RATE, MIN_STREAMED_RATE = 48_000, 16_000
 MAX_AUDIO_PACKETS = 160_000  # whose times are listed: an hour of AAC or MP3, and 9 MB of text
+_AUDIO_PACKETS = ("-map", "0:a:0", "-c", "copy", "-frames:a", str(MAX_AUDIO_PACKETS), "-f", "framecrc", "pipe:1")
 
 # Preset and constant rate factor of x264. `standard` keeps the texture of a face, at a preset that takes less time than
 # the models on any machine.
@@ -118,8 +119,7 @@ def probe_video_args(video: Path, max_pixels: int) -> list[str]:
 
 def probe_audio_args(audio: Path, max_pixels: int) -> list[str]:
     """Describe the first audio stream and list the times of its packets; see `parse_probe` and `parse_pauses`."""
-    packets = ["-map", "0:a:0", "-c", "copy", "-frames:a", str(MAX_AUDIO_PACKETS), "-f", "framecrc", "pipe:1"]
-    return [*QUIET_ARGS, *untrusted_input(audio, max_pixels), *packets]
+    return [*QUIET_ARGS, *untrusted_input(audio, max_pixels), *_AUDIO_PACKETS]
 
 
 def packet_times_args(video: Path, max_pixels: int, max_packets: int) -> list[str]:
@@ -154,14 +154,19 @@ def decode_video_args(
     return [*QUIET_ARGS, *choices, *untrusted_input(video, max_pixels), *frames, *raw]
 
 
-def decode_audio_args(audio: Path, max_pixels: int, out: Path, *, is_finite: bool, seconds: int) -> list[str]:
+def decode_audio_args(
+    audio: Path, max_pixels: int, out: Path, *, is_finite: bool, seconds: int, described: bool = False
+) -> list[str]:
     """Decode at most `seconds` of audio to raw 32-bit floats, 16 kHz mono, in `out`; see `parse_formats` for stderr.
 
-    Audio that may hold NaN (not `is_finite`) passes `SANITIZE` first.
+    Audio that may hold NaN (not `is_finite`) passes `SANITIZE` first. `described`: the same run also writes what
+    `probe_audio_args` asks for to stdout.
     """
+    packets = _AUDIO_PACKETS if described else ()
     filters = f"{'' if is_finite else SANITIZE + ','}{LOG_CHANGES}{_mono(SAMPLE_RATE)}"
     loud = [*COMMON_ARGS, "-nostats", "-loglevel", "info"]
-    return [*loud, *untrusted_input(audio, max_pixels), *_raw_audio(filters, "f32le", seconds * SAMPLE_RATE * 4, out)]
+    raw = _raw_audio(filters, "f32le", seconds * SAMPLE_RATE * 4, out)
+    return [*loud, *untrusted_input(audio, max_pixels), *packets, *raw]
 
 
 def join_audio_args(

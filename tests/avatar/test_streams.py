@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from avatar.streams import map_concurrent, prefetch
+from avatar.streams import both, map_concurrent, prefetch
 from avatar.timing import StageTimer
 from tests.support.media import other_tasks
 
@@ -167,3 +167,59 @@ async def test_overlapping_calls_of_a_stage_count_once() -> None:
     whole = time.monotonic() - start
     assert list(timer.seconds) == ["first", "second"]
     assert 0 < timer.seconds["second"] <= timer.seconds["first"] <= whole
+
+
+async def fail_after(seconds: float, message: str) -> int:
+    await asyncio.sleep(seconds)
+    raise ValueError(message)
+
+
+async def test_two_coroutines_run_at_the_same_time() -> None:
+    arrived = asyncio.Event()
+
+    async def first() -> str:
+        await arrived.wait()
+        return "one"
+
+    async def second() -> str:
+        arrived.set()
+        return "other"
+
+    assert await both(first(), second()) == ("one", "other")
+    assert not other_tasks()
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0.02), (0.02, 0)])
+async def test_of_two_that_fail_the_error_is_that_of_the_first_whichever_was_earlier(
+    first: float, second: float
+) -> None:
+    with pytest.raises(ValueError, match="one"):
+        await both(fail_after(first, "one"), fail_after(second, "other"))
+    assert not other_tasks()
+
+
+async def test_the_error_of_the_second_is_raised_once_the_first_has_succeeded() -> None:
+    with pytest.raises(ValueError, match="other"):
+        await both(double(1), fail_after(0, "other"))
+    assert not other_tasks()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_neither_of_two_is_left_when_the_first_fails_or_both_are_cancelled(cancelled: bool) -> None:
+    ended = []
+
+    async def endless(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)  # it is waited for
+            ended.append(name)
+
+    task = asyncio.create_task(both(endless("one") if cancelled else fail_after(0.01, "one"), endless("other")))
+    await settle()
+    if cancelled:
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError if cancelled else ValueError):
+        await task
+    assert ended == (["one", "other"] if cancelled else ["other"])
+    assert not other_tasks()

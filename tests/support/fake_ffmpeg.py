@@ -21,6 +21,7 @@ FAULTS = {
 _SCRIPT = """#!/bin/sh
 arguments="$*"
 case "$arguments" in *"-h long"*) echo "-fps_mode"; exit 0;; esac
+echo "$arguments" >> "{folder}/started"
 read -r fault times matching < "{folder}/fault"
 matches=$([ -n "$matching" ] || echo yes)
 IFS=@
@@ -52,6 +53,15 @@ class FakeFfmpeg:
     @property
     def program(self) -> Path:
         return self.folder / "ffmpeg"
+
+    def started(self) -> list[str]:
+        """Return the arguments of each run since the last call."""
+        log = self.folder / "started"
+        if not log.exists():
+            return []
+        runs = log.read_text().splitlines()
+        log.unlink()
+        return runs
 
     def fail(self, fault: str, *matching: str, times: int | None = None) -> None:
         """Fail in this way from now on where the arguments contain one of `matching`, for a number of `times` only."""

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from avatar.errors import InvalidField
 from avatar.limits import LIMITS, Limits
 from avatar.media.audio import Speech, decode_audio, pcm_file
+from avatar.media.ffmpeg_args import decode_audio_args
+from avatar.media.wav import read_wav
 from avatar.timing import StageTimer
+from tests.support.fake_ffmpeg import FakeFfmpeg
 from tests.support.media import ffmpeg, moving_square, read_sound, tone, write_video, write_wav
 
 
@@ -78,6 +81,62 @@ async def test_nan_and_infinities_count_as_0_before_resampling(tmp_path: Path, r
 async def test_audio_of_nan_only_is_silence(tmp_path: Path) -> None:
     speech = await decode(write_wav(tmp_path / "a.wav", np.full(8000, np.nan, np.float32)))
     np.testing.assert_array_equal(speech.samples, np.zeros(8000, np.float32))
+
+
+def _as_ffmpeg_decodes(path: Path, *, is_finite: bool = False) -> NDArray[np.float32]:
+    pcm = path.with_suffix(".f32")
+    ffmpeg(*decode_audio_args(path, LIMITS.max_pixels, pcm, is_finite=is_finite, seconds=60))
+    return np.fromfile(pcm, "<f4")
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_f32le"])
+async def test_plain_wav_gives_the_same_samples_as_ffmpeg_to_the_bit(
+    tmp_path: Path, codec: str, channels: int, fake: FakeFfmpeg
+) -> None:
+    noise = np.random.RandomState(0).standard_normal((5000, channels)).astype(np.float32)
+    noise[7], noise[11] = np.nan, 12.5
+    wav = write_wav(tmp_path / "source.wav", noise)
+    ffmpeg("-i", str(wav), "-c:a", codec, "-metadata", "title=odd", "-y", str(tmp_path / "a.wav"))
+    expected = _as_ffmpeg_decodes(tmp_path / "a.wav")
+    fake.started()
+    np.testing.assert_array_equal((await decode(tmp_path / "a.wav")).samples, expected)
+    assert not fake.started()
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+async def test_other_audio_takes_one_run_of_ffmpeg(tmp_path: Path, rate: int, fake: FakeFfmpeg) -> None:
+    wav = write_wav(tmp_path / "a.wav", tone(1.0, rate), rate)
+    ffmpeg("-i", str(wav), "-y", str(tmp_path / "a.flac"))
+    for path in [tmp_path / "a.flac", *([wav] if rate != 16_000 else [])]:
+        expected = _as_ffmpeg_decodes(path, is_finite=path != wav)
+        fake.started()
+        np.testing.assert_array_equal((await decode(path)).samples, expected)
+        assert len(fake.started()) == 1
+
+
+def _streamed(wav: bytes) -> bytes:
+    return wav[:4] + b"\xff" * 4 + wav[8:40] + b"\xff" * 4 + wav[44:]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _streamed,
+        lambda wav: wav[:-1001],
+        lambda wav: wav + b"LIST",
+        lambda wav: wav[:36] + b"what\4\0\0\0what" + wav[36:],
+        lambda wav: wav[:22] + b"\3" + wav[23:],
+    ],
+    ids=["streamed", "cut short", "more at its end", "an unknown chunk", "three channels"],
+)
+async def test_ffmpeg_judges_a_wav_file_that_is_not_plain(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = write_wav(tmp_path / "a.wav", tone(1.0))
+    assert read_wav(path)
+    path.write_bytes(change(path.read_bytes()))
+    assert read_wav(path) is None
+    expected = _as_ffmpeg_decodes(path)
+    np.testing.assert_array_equal((await decode(path)).samples[: len(expected)], expected)
 
 
 async def test_audio_shorter_than_a_window_is_padded_with_silence(tmp_path: Path) -> None:
