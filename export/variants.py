@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -73,7 +74,7 @@ _FILES = {
 }
 
 ONNX_FP32 = Variant(Format.ONNX, Precision.FP32)  # every other variant is made from it or compared with it
-# The candidates on a CPU. Which of them is the fastest is measured on the machine at hand.
+# The candidates on a CPU and on a GPU. Which of them is the fastest is measured on the machine at hand.
 CPU_CANDIDATES = (
     Variant(Format.OPENVINO, Precision.INT8),
     Variant(Format.OPENVINO, Precision.FP32),
@@ -81,23 +82,38 @@ CPU_CANDIDATES = (
 )
 
 
-def resolve(profile: Profile, format: Format | None, precision: Precision | None) -> tuple[Variant, ...]:
+GPU_CANDIDATES = (Variant(Format.TORCHSCRIPT, Precision.FP16), Variant(Format.ONNX, Precision.FP16))
+
+
+def resolve(
+    profile: Profile, format: Format | None, precision: Precision | None, on_gpu: Collection[Format] = ()
+) -> tuple[Variant, ...]:
     """Return the candidate variants: one if the caller or the profile decides, otherwise several to measure.
 
     On a CPU without a given format and precision the candidates are `CPU_CANDIDATES`. int8 without a format means
-    OpenVINO, which runs int8 three times faster than onnxruntime. The default on a GPU is ONNX in FP16.
+    OpenVINO, which runs int8 three times faster than onnxruntime. For a GPU they are those of `GPU_CANDIDATES` that can
+    be run on a GPU here (`on_gpu`), and without one TorchScript, whose convolutions need no transposed copies.
 
     Raises:
         ExportError: the format, the precision and the profile cannot be combined; the message says why.
     """
-    if profile is Profile.CPU and format is None and precision is None:
-        return CPU_CANDIDATES
+    if format is None and precision is None:
+        if profile is Profile.CPU:
+            return CPU_CANDIDATES
+        if profile is Profile.GPU:
+            return tuple(each for each in GPU_CANDIDATES if each.format in on_gpu) or GPU_CANDIDATES[:1]
     if precision is None:
         precision = Precision.FP32 if profile is Profile.CPU else Precision.FP16
     if format is None:
-        format = Format.OPENVINO if precision is Precision.INT8 and profile is Profile.CPU else Format.ONNX
+        format = _default_format(profile, precision)
     _check(profile, format, precision)
     return (Variant(format, precision),)
+
+
+def _default_format(profile: Profile, precision: Precision) -> Format:
+    if profile is Profile.GPU and precision is not Precision.INT8:
+        return Format.TORCHSCRIPT
+    return Format.OPENVINO if precision is Precision.INT8 and profile is Profile.CPU else Format.ONNX
 
 
 def _check(profile: Profile, format: Format, precision: Precision) -> None:

@@ -57,10 +57,11 @@ class ExportInputs:
         checkpoints: the checkpoints.
         media: the files to calibrate int8 with.
         candidates: the variants to choose from.
+        gpu: name of the GPU that runs them, empty without one.
     """
 
-    def __init__(self, checkpoints: CheckpointSet, media: Media, candidates: Sequence[Variant]) -> None:
-        self._checkpoints, self._media, self._candidates = checkpoints, media, candidates
+    def __init__(self, checkpoints: CheckpointSet, media: Media, candidates: Sequence[Variant], gpu: str = "") -> None:
+        self._checkpoints, self._media, self._candidates, self._gpu = checkpoints, media, candidates, gpu
         self.provenances = {
             name: Provenance(sha256(path), checkpoints.stand_ins) for name, path in checkpoints.paths.items()
         }
@@ -83,7 +84,7 @@ class ExportInputs:
         if len(self._candidates) > 1:
             from ..validation import timing
 
-            inputs["machine"] = timing.machine()  # the fastest candidate is measured on it
+            inputs["machine"] = timing.machine(self._gpu)  # the fastest candidate is measured on it
         return inputs
 
     @cached_property

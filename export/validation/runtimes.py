@@ -1,4 +1,4 @@
-"""Run exported files on this machine's CPU, as the server's backends do."""
+"""Run exported files on this machine, as the server's backends do."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from lipsync.arrays import Array, Batch
 from lipsync.tensors import Model
+from lipsync.triton.onnx_providers import GpuRun
 
 from ..errors import ExportError
 from ..formats import onnx_model, torchscript
@@ -19,30 +20,35 @@ from ..formats import onnx_model, torchscript
 Run = Callable[[Batch], list[Array]]  # from a batch of inputs to a batch of outputs, both in the table's order
 
 
-def pytorch(graph: nn.Module) -> Run:
-    """Return a run of the network itself in PyTorch, the reference for every export."""
+def pytorch(graph: nn.Module, device: str = "cpu") -> Run:
+    """Return a run of the network itself in PyTorch, on the CPU the reference for every export."""
 
     def run(batch: Batch) -> list[Array]:
         with torch.inference_mode(), _flush_denormals():
-            outputs = graph(*(torch.from_numpy(array) for array in batch))
-        return [output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+            outputs = graph(*(torch.from_numpy(array).to(device) for array in batch))
+        return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
-    graph.eval()
+    graph.to(device).eval()
     return run
 
 
-def load(model: Model, path: Path) -> Run:
+def load(model: Model, path: Path, gpu: GpuRun | None = None) -> Run:
     """Load an exported file by its suffix: `.onnx`, `.pt` or `.xml`.
+
+    Args:
+        model: the table's entry.
+        path: the file.
+        gpu: how it is run on a GPU; None runs it on the CPU.
 
     Raises:
         ExportError: the runtime cannot load the file, or its tensors differ from the table.
     """
     try:
         if path.suffix == ".onnx":
-            session = onnx_model.session(path)
+            session = onnx_model.session(path, gpu)
             return lambda batch: onnx_model.run(session, model, batch)
         if path.suffix == ".pt":
-            return pytorch(torchscript.load(path)[0])
+            return pytorch(torchscript.load(path)[0], f"cuda:{gpu.device}" if gpu else "cpu")
         return openvino_run(model, path)
     except ExportError:
         raise

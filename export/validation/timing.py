@@ -14,13 +14,17 @@ from .runtimes import Run
 
 BATCHES = (1, 8, 32)
 _ROUNDS, _BUDGET_SECONDS = 3, 1.0  # timed runs per batch size, fewer once this time is spent
+# Where kernels are compiled or chosen in the first runs of a batch size: TorchScript compiles at the second one.
+GPU_WARM_UP = 3
 _SLOW_SECONDS = 10.0  # a run this slow (FP16 on a CPU without instructions for it) is not repeated
 _CPU = Path("/proc/cpuinfo")
 # instructions that make int8 fast, by the kernel's names
 _VNNI, _AMX = ("avx512_vnni", "avx_vnni"), ("amx_int8",)
 
 
-def time_runs(model: Model, runs: Mapping[str, Run], batches: Sequence[int] = BATCHES) -> dict[str, list[float]]:
+def time_runs(
+    model: Model, runs: Mapping[str, Run], batches: Sequence[int] = BATCHES, warm_up: int = 1
+) -> dict[str, list[float]]:
     """Return milliseconds per frame of each run at each of the batch sizes.
 
     The runs take turns at each batch size, so that changes of the machine's speed affect all of them.
@@ -28,17 +32,18 @@ def time_runs(model: Model, runs: Mapping[str, Run], batches: Sequence[int] = BA
     best: dict[str, list[float]] = {name: [] for name in runs}
     for size in batches:
         batch = samples.timing(model, size)
-        times = {name: seconds(run, batch) for name, run in runs.items()}
+        times = {name: seconds(run, batch, warm_up) for name, run in runs.items()}
         for name, value in times.items():
             best[name].append(1000 * value / size)
     return best
 
 
-def seconds(run: Run, batch: Batch) -> float:
-    """Return the shortest time of a few runs after a warm-up, or the warm-up's time if it is very slow."""
-    begin = time.perf_counter()
-    run(batch)
-    shortest = time.perf_counter() - begin
+def seconds(run: Run, batch: Batch, warm_up: int = 1) -> float:
+    """Return the shortest time of a few runs after `warm_up` others, or a warm-up's time if it is very slow."""
+    for _ in range(warm_up):
+        begin = time.perf_counter()
+        run(batch)
+        shortest = time.perf_counter() - begin
     if shortest > _SLOW_SECONDS:
         return shortest
     for turn in range(_ROUNDS):
@@ -51,10 +56,11 @@ def seconds(run: Run, batch: Batch) -> float:
     return shortest
 
 
-def machine() -> str:
-    """Return the name and the int8 instructions of this processor."""
+def machine(gpu: str = "") -> str:
+    """Return the name and the int8 instructions of this processor, and the name of the GPU if there is one."""
     names = (line.partition(":")[2].strip() for line in _cpu_info() if line.startswith("model name"))
-    return f"{next(names, 'unknown CPU')} ({', '.join(int8_instructions()) or 'no VNNI'})"
+    processor = f"{next(names, 'unknown CPU')} ({', '.join(int8_instructions()) or 'no VNNI'})"
+    return f"{gpu}, {processor}" if gpu else processor
 
 
 def int8_instructions() -> list[str]:

@@ -3,12 +3,22 @@ from __future__ import annotations
 import pytest
 
 from export.errors import ExportError
-from export.variants import CPU_CANDIDATES, ONNX_FP32, Format, Precision, Profile, Variant, resolve
+from export.variants import CPU_CANDIDATES, GPU_CANDIDATES, ONNX_FP32, Format, Precision, Profile, Variant, resolve
 
 
 def test_a_cpu_has_several_candidates_by_default() -> None:
     assert resolve(Profile.CPU, None, None) == CPU_CANDIDATES
     assert ONNX_FP32 in CPU_CANDIDATES
+
+
+def test_a_gpu_has_the_candidates_that_can_be_run_on_one_here() -> None:
+    def formats(*on_gpu: Format) -> list[Format]:
+        return [variant.format for variant in resolve(Profile.GPU, None, None, on_gpu)]
+
+    assert formats(Format.ONNX, Format.TORCHSCRIPT) == [Format.TORCHSCRIPT, Format.ONNX]
+    assert formats(Format.TORCHSCRIPT) == [Format.TORCHSCRIPT]
+    assert all(variant.precision is Precision.FP16 for variant in GPU_CANDIDATES)
+    assert resolve(Profile.GPU, Format.ONNX, None, [Format.TORCHSCRIPT]) == (Variant(Format.ONNX, Precision.FP16),)
 
 
 @pytest.mark.parametrize(
@@ -18,11 +28,12 @@ def test_a_cpu_has_several_candidates_by_default() -> None:
         (Profile.CPU, Format.ONNX, Precision.INT8, Variant(Format.ONNX, Precision.INT8)),
         (Profile.CPU, None, Precision.INT8, Variant(Format.OPENVINO, Precision.INT8)),
         (Profile.CPU, None, Precision.FP16, Variant(Format.ONNX, Precision.FP16)),
-        (Profile.GPU, None, None, Variant(Format.ONNX, Precision.FP16)),
+        (Profile.GPU, None, None, Variant(Format.TORCHSCRIPT, Precision.FP16)),  # no GPU to race on
         (Profile.GPU, Format.TORCHSCRIPT, None, Variant(Format.TORCHSCRIPT, Precision.FP16)),
         (Profile.GPU, Format.TENSORRT, None, Variant(Format.TENSORRT, Precision.FP16)),
         (Profile.GPU, Format.TENSORRT, Precision.FP32, Variant(Format.TENSORRT, Precision.FP32)),
-        (Profile.GPU, None, Precision.FP32, ONNX_FP32),
+        (Profile.GPU, Format.ONNX, None, Variant(Format.ONNX, Precision.FP16)),
+        (Profile.GPU, None, Precision.FP32, Variant(Format.TORCHSCRIPT, Precision.FP32)),
         (Profile.TENSORRT, None, None, Variant(Format.ONNX, Precision.FP16)),
     ],
 )
