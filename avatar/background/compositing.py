@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipsync.arrays import Image
+from lipsync.yuv import Planes
 
 from ..options import EdgeMode
 from ..request import RGB
@@ -57,14 +58,17 @@ def solid_color(color: RGB, width: int, height: int) -> Image:
     return np.full((height, width, 3), color[::-1], np.uint8)
 
 
-async def with_alpha(frames: AsyncGenerator[Image], matte: Matte) -> AsyncGenerator[Image]:
-    """Yield frames [H,W,3] with the same alpha channel each, as [H,W,4]; its edge is repeated for larger frames."""
+async def with_alpha(frames: AsyncGenerator[Planes], matte: Matte) -> AsyncGenerator[Planes]:
+    """Yield planes [3/2 · H, W] with the same alpha channel each, as [5/2 · H, W].
+
+    The edge of the alpha channel is repeated for larger frames.
+    """
     async with aclosing(frames):
-        async for frame in frames:
-            yield np.dstack((frame, pad_matte(matte, frame)))
+        async for planes in frames:
+            height, width = planes.shape[0] * 2 // 3, planes.shape[1]
+            yield np.vstack((planes, pad_matte(matte, width, height)))
 
 
-def pad_matte(matte: Matte, frame: Image) -> Matte:
-    """Return an alpha channel in the size of a frame that is larger: its edge is repeated."""
-    height, width = frame.shape[:2]
+def pad_matte(matte: Matte, width: int, height: int) -> Matte:
+    """Return an alpha channel in a size that is larger: its edge is repeated."""
     return np.pad(matte, ((0, height - matte.shape[0]), (0, width - matte.shape[1])), mode="edge")

@@ -12,6 +12,7 @@ import numpy as np
 
 from lipsync.arrays import Image
 from lipsync.tensors import BACKGROUND_FILE
+from lipsync.yuv import Planes, to_yuv420
 
 from ..context import JobContext
 from ..errors import InvalidField
@@ -30,13 +31,17 @@ ALPHA_FRAMES = 4  # of a video's own alpha channel, read at once
 
 
 def replace_background(
-    frames: AsyncGenerator[Image], replacer: BackgroundReplacer | None, alpha: Matte | None, frame_count: int = 0
-) -> AsyncGenerator[Image]:
-    """Yield finished frames [H,W,3] with the background that the result has.
+    frames: AsyncGenerator[Planes | Image],
+    replacer: BackgroundReplacer | None,
+    alpha: Matte | None,
+    frame_count: int = 0,
+) -> AsyncGenerator[Planes]:
+    """Yield finished frames with the background that the result has, as planes (`lipsync.yuv`).
 
     Args:
+        frames: UINT8 [H,W,3] BGR if there is a replacer, otherwise planes.
         replacer: replaces it in each frame; None if the frames already have their background.
-        alpha: the alpha channel UINT8 [H,W] of a still, which every frame gets: [H,W,4].
+        alpha: the alpha channel UINT8 [H,W] of a still, which every frame gets.
         frame_count: how many frames there are.
     """
     if alpha is not None:
@@ -94,23 +99,21 @@ class BackgroundReplacer:
             return (file_digest(self._file), self._job.options.edge)
         return (self.color, self.is_transparent, self._job.options.edge if self.enabled else None)
 
-    async def replace_frames(self, frames: AsyncGenerator[Image], frame_count: int = 0) -> AsyncGenerator[Image]:
-        """Yield a video's finished frames with their background replaced: [H,W,3], or [H,W,4] with an alpha channel.
+    async def replace_frames(self, frames: AsyncGenerator[Image], frame_count: int = 0) -> AsyncGenerator[Planes]:
+        """Yield a video's finished frames [H,W,3] with their background replaced, or an alpha channel, as planes.
 
         `frame_count`: how many there are; needed after `use_alpha_of`. Raises as `replace_still`.
         """
         background: Image | None = None
 
-        async def replace(framed: tuple[Image, Matte | None]) -> Image:
+        async def replace(framed: tuple[Image, Matte | None]) -> Planes:
             nonlocal background
             frame, own = framed
             with self._job.timer.stage("background"):
                 if background is None:
                     background = await asyncio.to_thread(self._image, frame.shape[1], frame.shape[0])
-                matte = await self._matte(frame) if own is None else pad_matte(own, frame)
-                if background is None:
-                    return np.dstack((frame, matte))
-                return await asyncio.to_thread(composite, frame, matte, background)
+                matte = await self._matte(frame) if own is None else pad_matte(own, *frame.shape[1::-1])
+                return await asyncio.to_thread(_finished, frame, matte, background)
 
         framed = self._with_own_alpha(frames, frame_count)
         async with aclosing(map_concurrent(framed, replace, CONCURRENCY)) as replaced:
@@ -163,3 +166,10 @@ class BackgroundReplacer:
             except InvalidField as error:
                 raise InvalidField(BACKGROUND_FILE, error.reason) from error
         return solid_color(self.color, width, height) if self.color else None
+
+
+def _finished(frame: Image, matte: Matte, background: Image | None) -> Planes:
+    """Return a frame over its background, or with an alpha channel, as planes."""
+    if background is None:
+        return np.vstack((to_yuv420(frame), matte))
+    return to_yuv420(composite(frame, matte, background))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
-from lipsync.arrays import Image
+from lipsync.yuv import Planes
 
 from ..errors import FfmpegFault
 from ..options import Quality
 from ..timing import StageTimer
 from . import ffmpeg
-from .diagnosis import rule_out_machine, watched
+from .codecs import Codec
+from .diagnosis import rule_out_machine
+from .encoder_process import EncoderProcess
 from .ffmpeg_args import AudioInput, VideoFormat, encode_args
+from .hardware import HARDWARE
 from .mp4_fragments import Fragments
 
 NO_VIDEO = "ffmpeg wrote no video"
@@ -45,9 +49,14 @@ class VideoEncoder:
         self._timer = timer
         self._is_finished = False
         self._is_empty = True  # so far: of a result that is streamed
-        args = encode_args(video, audio, path, quality, comment)
-        self._process = ffmpeg.FfmpegProcess(args, stdin=True, stdout=path is None)
+        args = partial(encode_args, video, audio, path, quality, comment)
+        self._process = EncoderProcess(HARDWARE.codec(video), args, stdout=path is None)
         self._fragments = Fragments(video.container)
+
+    @property
+    def codec(self) -> Codec:
+        """Return the codec that is in use."""
+        return self._process.codec
 
     async def __aenter__(self) -> VideoEncoder:
         await self._process.__aenter__()
@@ -62,8 +71,8 @@ class VideoEncoder:
             if self.path and not self._is_finished:
                 self.path.unlink(missing_ok=True)
 
-    async def write(self, frame: Image) -> None:
-        """Encode one frame, UINT8 [H,W,3] BGR or [H,W,4] BGRA, of the size of the format.
+    async def write(self, frame: Planes) -> None:
+        """Encode one frame: planes UINT8 [3/2 · H, W] of the size of the format, [5/2 · H, W] with opacity.
 
         Raises:
             MachineFault: the machine fails or is too slow.
@@ -71,7 +80,7 @@ class VideoEncoder:
         """
         with self._timer.stage("encode"):
             try:
-                await watched(self._process.write(frame.reshape(-1).data))
+                await self._process.write(frame)
             except ffmpeg.FfmpegError as error:
                 await self._rule_out_machine(error)
                 raise
@@ -81,7 +90,7 @@ class VideoEncoder:
         """Wait until the result is complete. Raises as `write`."""
         with self._timer.stage("encode"):
             try:
-                await watched(self._process.finish())
+                await self._process.finish()
             except ffmpeg.FfmpegError as error:
                 await self._rule_out_machine(error)
                 raise

@@ -110,6 +110,7 @@ class FfmpegProcess:
         self._args = args
         self._has_stdin, self._has_stdout = stdin, stdout
         self._stdout: deque[bytes] = deque()
+        self._stderr_tail = b""
 
     async def __aenter__(self) -> FfmpegProcess:
         program = await asyncio.to_thread(executable)
@@ -175,6 +176,10 @@ class FfmpegProcess:
     def read_available(self) -> bytes:
         """Return what was collected from stdout since the last call; after `finish`, all that remains."""
         return b"".join(self._stdout.popleft() for _ in range(len(self._stdout)))
+
+    def has_logged(self, text: bytes) -> bool:
+        """Return whether the end of stderr, as far as it was read, contains `text`."""
+        return text in self._stderr_tail
 
     async def finish(self, seconds: float = END_TIMEOUT) -> str:
         """Close stdin, wait for the end of the process, and return the end of its stderr. Raises as `run`."""
@@ -249,11 +254,10 @@ class FfmpegProcess:
 
     def _watch(self) -> tuple[int, str]:
         """Read stderr and keep its end, then reap the process; runs in a thread for as long as the process."""
-        tail = b""
         with cast(FileIO, self._process.stderr) as pipe:
             while data := pipe.read(STDERR_TAIL_BYTES):
-                tail = (tail + data)[-STDERR_TAIL_BYTES:]
-        return self._process.wait(), tail.decode(errors="replace").strip()
+                self._stderr_tail = (self._stderr_tail + data)[-STDERR_TAIL_BYTES:]
+        return self._process.wait(), self._stderr_tail.decode(errors="replace").strip()
 
 
 def _fill(pipe: FileIO, buffer: memoryview) -> int:

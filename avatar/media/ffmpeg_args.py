@@ -8,9 +8,10 @@ from fractions import Fraction
 from pathlib import Path
 
 from lipsync.mel import SAMPLE_RATE
-from lipsync.triton.cpu import usable_cores
 
 from ..options import Quality
+from .codecs import Codec, codec_args
+from .threads import PROBE_THREADS, decoder_threads
 
 COMMON_ARGS = ("-nostdin", "-hide_banner")
 QUIET_ARGS = (*COMMON_ARGS, "-loglevel", "error")
@@ -45,21 +46,6 @@ JOINED_RATE, MIN_STREAMED_RATE = 48_000, 16_000
 MAX_AUDIO_PACKETS = 160_000  # whose times are listed: an hour of AAC or MP3, and 9 MB of text
 _AUDIO_PACKETS = ("-map", "0:a:0", "-c", "copy", "-frames:a", str(MAX_AUDIO_PACKETS), "-f", "framecrc", "pipe:1")
 
-# Preset and constant rate factor of x264. `standard` keeps the texture of a face, at a preset that takes less time than
-# the models on any machine.
-H264_LEVELS = {
-    Quality.DRAFT: ("ultrafast", 26),
-    Quality.STANDARD: ("veryfast", 18),
-    Quality.HIGH: ("medium", 14),
-    Quality.SMALL: ("slow", 24),
-}
-# Speed and constant quality of VP9.
-VP9_LEVELS = {
-    Quality.DRAFT: (8, 40),
-    Quality.STANDARD: (6, 26),
-    Quality.HIGH: (4, 16),
-    Quality.SMALL: (4, 36),
-}
 # An MP4 that can be played while it is written: its header is written with the first fragment (not before, since the
 # delay of the audio is unknown until then), and a fragment follows every FRAGMENT_MICROSECONDS. Fragments start at any
 # frame, not only at key frames, so the frames are the same as those of a file.
@@ -78,17 +64,10 @@ HDR_TRANSFERS = ("smpte2084", "arib-std-b67")  # PQ and HLG, by ffmpeg's names
 HD_WIDTH, HD_HEIGHT = 1280, 720
 AS_BT709 = "setparams=colorspace=bt709"
 
-# Exact rounding: the fast path shifts gray levels by up to 5. The matrix is BT.601 at every size: OpenCV and others
-# always decode with it, whatever the tags of the file say, and players that read the tags show any matrix correctly.
-TO_YUV = (
-    "scale=flags=bicubic+accurate_rnd:out_color_matrix=smpte170m:out_range=tv,format=yuv420p,"
-    "setparams=range=tv:colorspace=smpte170m:color_primaries=bt709:color_trc=bt709"
-)
-
-
-def encoder_threads() -> int:
-    """Return a quarter of the cores, at least 1: decoding, blending and above all the models run at the same time."""
-    return max(1, usable_cores() // 4)
+# The frames of a result are BT.601 at every size: OpenCV and others always decode with it, whatever the tags of the
+# file say, and players that read the tags show any matrix correctly. This filter tags the frames and changes none.
+COLOR_TAGS = "setparams=range=tv:colorspace=smpte170m:color_primaries=bt709:color_trc=bt709"
+HARDWARE_DECODER = ("-hwaccel", "cuda")
 
 
 def untrusted_input(path: Path, max_pixels: int, part: range | None = None) -> list[str]:
@@ -114,7 +93,8 @@ def probe_video_args(video: Path, max_pixels: int) -> list[str]:
     """
     one = ["-map", "0:V:0", "-vf", "showinfo", "-frames:v", "1", "-fps_mode", "cfr"]
     raw = ["-c:v", "rawvideo", "-pix_fmt", "bgr24", "-f", "framecrc", "pipe:1"]
-    return [*COMMON_ARGS, "-loglevel", "info", *untrusted_input(video, max_pixels), *one, *raw]
+    threads = ["-threads", str(PROBE_THREADS)]
+    return [*COMMON_ARGS, "-loglevel", "info", *threads, *untrusted_input(video, max_pixels), *one, *raw]
 
 
 def probe_audio_args(audio: Path, max_pixels: int) -> list[str]:
@@ -136,6 +116,7 @@ def decode_video_args(
     decoder: str = "",
     alpha: bool = False,
     keeps_filters: bool = False,
+    on_gpu: bool = False,
 ) -> list[str]:
     """Decode a video's frames, upright, through `filters`, as raw 8-bit BGR on stdout.
 
@@ -147,11 +128,14 @@ def decode_video_args(
         alpha: give BGRA instead.
         keeps_filters: keep the filters when the size of the frames changes on the way, instead of setting them up
             again, so that they continue to count. The first filter has to accept every size.
+        on_gpu: decode on the GPU; the frames are copied to main memory before the filters.
     """
+    threads = str(decoder_threads())
     choices = [*(("-reinit_filter", "0") if keeps_filters else ()), *(("-c:v", decoder) if decoder else ())]
+    choices += ["-threads", threads, *(HARDWARE_DECODER if on_gpu else ())]
     frames = ["-map", "0:V:0", *(("-vf", ",".join(filters)) if filters else ()), "-fps_mode", "passthrough"]
     raw = ["-f", "rawvideo", "-pix_fmt", "bgra" if alpha else "bgr24", "pipe:1"]
-    return [*QUIET_ARGS, *choices, *untrusted_input(video, max_pixels), *frames, *raw]
+    return [*QUIET_ARGS, "-filter_threads", threads, *choices, *untrusted_input(video, max_pixels), *frames, *raw]
 
 
 def decode_audio_args(
@@ -192,7 +176,7 @@ def _raw_audio(filters: str, sample_format: str, max_bytes: int, out: Path) -> l
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """The video track of a result. Its frames are raw BGR, or BGRA with `alpha`, of an even size.
+    """The video track of a result. Its frames are planes of YUV 4:2:0 (`lipsync.yuv`), of an even size.
 
     Attributes:
         width, height: size of the frames in pixels.
@@ -250,25 +234,30 @@ class AudioInput:
 
 
 def encode_args(
-    video: VideoFormat, audio: AudioInput, out: Path | None, quality: Quality, comment: str = ""
+    video: VideoFormat,
+    audio: AudioInput,
+    out: Path | None,
+    quality: Quality,
+    comment: str = "",
+    codec: Codec = Codec.X264,
 ) -> list[str]:
     """Encode raw frames from stdin and the whole audio into the file `out`, or to stdout if `out` is None.
 
     The result is an MP4 (H.264 yuv420p, AAC, index first; in fragments on stdout), or, with an alpha channel, a WebM
-    (VP9 yuva420p, Opus). Gaps in the timestamps of the audio are removed, as for the mel spectrogram.
+    (VP9 yuva420p, Opus). Gaps in the timestamps of the audio are removed, as for the mel spectrogram. With NVENC,
+    ffmpeg logs when its encoders are open, see `ffmpeg_output.OUTPUT_OPEN`.
     """
-    pixels = "bgra" if video.alpha else "bgr24"
+    pixels = "yuva420p" if video.alpha else "yuv420p"
     raw = ["-pixel_format", pixels, "-video_size", f"{video.width}x{video.height}"]
     rate = f"{video.fps.numerator}/{video.fps.denominator}"
-    filters = TO_YUV.replace("yuv420p", "yuva420p") if video.alpha else TO_YUV
-    filters += f",setsar={video.aspect.replace(':', '/')}" if video.aspect else ""
+    filters = COLOR_TAGS + (f",setsar={video.aspect.replace(':', '/')}" if video.aspect else "")
     is_slow = out is None and not video.alpha and 0 < audio.rate < MIN_STREAMED_RATE
     return [
-        *QUIET_ARGS,
+        *((*COMMON_ARGS, "-loglevel", "info", "-nostats") if codec is Codec.NVENC else QUIET_ARGS),
         *("-f", "rawvideo", *raw, "-framerate", rate, "-i", "pipe:0"),
         *audio.input_args,
         *("-map", "0:v:0", "-map", "1:a:0", "-map_metadata", "-1"),
-        *("-vf", filters, *(_vp9(quality) if video.alpha else _h264(quality)), "-fps_mode", "passthrough"),
+        *("-vf", filters, *codec_args(Codec.VP9 if video.alpha else codec, quality), "-fps_mode", "passthrough"),
         *("-af", audio.filters, *(("-ar", str(JOINED_RATE)) if is_slow else ())),
         *("-c:a", "libopus" if video.alpha else "aac", "-b:a", AUDIO_BITRATE),
         *(("-metadata", f"comment={comment}") if comment else ()),
@@ -279,14 +268,3 @@ def encode_args(
             else ("-frag_duration", str(FRAGMENT_MICROSECONDS), "-flush_packets", "1", "pipe:1")
         ),
     ]
-
-
-def _h264(quality: Quality) -> list[str]:
-    preset, factor = H264_LEVELS[quality]
-    return ["-c:v", "libx264", "-preset", preset, "-crf", str(factor), "-threads", str(encoder_threads())]
-
-
-def _vp9(quality: Quality) -> list[str]:
-    speed, factor = VP9_LEVELS[quality]
-    fast = ["-deadline", "realtime", "-cpu-used", str(speed), "-row-mt", "1", "-auto-alt-ref", "0"]
-    return ["-c:v", "libvpx-vp9", "-crf", str(factor), "-b:v", "0", *fast, "-threads", str(encoder_threads())]

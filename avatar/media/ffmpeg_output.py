@@ -10,6 +10,7 @@ from typing import NamedTuple
 # In ffmpeg's messages if an image has more pixels than `-max_pixels`, or if a stream that was asked for is missing.
 OVER_MAX_PIXELS = "exceeds specified max pixel count"
 NO_SUCH_STREAM = "matches no streams"
+OUTPUT_OPEN = b"\nOutput #0, "  # logged at level `info` once all encoders are open and the header is written
 NO_TIME = -(1 << 63)  # ffmpeg's number for a packet without a time
 DISCARD = 4  # flag of a packet that is decoded but not shown: an edit list hides it
 
@@ -61,6 +62,12 @@ def parse_showinfo(stderr: str) -> dict[str, str]:
 def is_rotated(stderr: str) -> bool:
     """Return whether ffmpeg logs that the video has a display matrix: it then rotates or flips the frames."""
     return bool(re.search("display ?matrix", stderr, re.I))
+
+
+def video_codec(stderr: str) -> str:
+    """Return ffmpeg's name of the codec of the first video stream that it logs; empty if it logs none."""
+    codec = re.search(r"Stream #0.*: Video: (\w+)", stderr)
+    return codec[1] if codec else ""
 
 
 def alpha_codec(stderr: str) -> str:

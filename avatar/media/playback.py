@@ -12,7 +12,8 @@ from lipsync.arrays import Image, Images
 from ..errors import AvatarError
 from ..options import ExtendMode
 from ..timing import StageTimer
-from .video import Logger, Video, read_frames
+from .decoding import read_frames
+from .video import Logger, Video
 
 # A video that fits is kept decoded instead of being decoded again for each repetition: for a video of one frame under
 # a minute of speech, ffmpeg would be started 1500 times.

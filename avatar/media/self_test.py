@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import time
 import wave
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from lipsync.mel import SAMPLE_RATE
+from lipsync.yuv import to_yuv420
 
 from ..errors import FfmpegFault, MachineFault
 from ..faults import machine_fault
 from ..options import Quality
 from . import ffmpeg, ffmpeg_args
+from .memory_file import memory_file
 
 TEST_SECONDS = 10.0  # deadline of the test, which takes a third of a second on an idle machine
 PASS_SECONDS = 60.0  # a test that passed counts for so long, unless the caller asks for a later one
@@ -115,7 +115,7 @@ async def failure_at_start() -> str:
 
 
 async def _encode_and_decode() -> None:
-    with _memory_file(_tone()) as tone, _memory_file() as clip, _memory_file() as samples:
+    with memory_file(_tone()) as tone, memory_file() as clip, memory_file() as samples:
         clip.write_bytes(await _encode(tone))
         # both tracks by one process: starting it takes most of the time
         pixels, _ = await ffmpeg.run(
@@ -136,7 +136,8 @@ async def _encode(tone: Path) -> bytes:
     audio = ffmpeg_args.AudioInput(tone, True, Fraction(SAMPLES, SAMPLE_RATE), MAX_PIXELS)
     args = ffmpeg_args.encode_args(FORMAT, audio, None, Quality.DRAFT)
     async with ffmpeg.FfmpegProcess(args, stdin=True, stdout=True) as process:
-        await process.write(np.full(FRAMES * HEIGHT * WIDTH * 3, GRAY, np.uint8).data)
+        frame = to_yuv420(np.full((HEIGHT, WIDTH, 3), GRAY, np.uint8))
+        await process.write(np.tile(frame, (FRAMES, 1)).reshape(-1).data)
         await process.finish()
         return process.read_available()
 
@@ -151,18 +152,6 @@ def _tone() -> bytes:
         file.setframerate(SAMPLE_RATE)
         file.writeframes((wave_form * 32767).astype("<i2").tobytes())
     return buffer.getvalue()
-
-
-@contextmanager
-def _memory_file(content: bytes = b"") -> Iterator[Path]:
-    """Give the path of a file in memory, which other processes of this user can open: the disk may be full."""
-    descriptor = os.memfd_create("self-test")
-    try:
-        path = Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-        path.write_bytes(content)
-        yield path
-    finally:
-        os.close(descriptor)
 
 
 def copy_of(fault: MachineFault) -> MachineFault:

@@ -1,11 +1,11 @@
-"""Probe videos and decode their frames, at a constant frame rate."""
+"""Probe videos: their size, exact frame rate, number of frames, and the filters that they need."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
@@ -19,9 +19,9 @@ from lipsync.tensors import FACE_FILE
 from ..errors import InvalidField
 from ..limits import Limits, check_not_empty, fit_within
 from ..options import Options
-from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
-from .diagnosis import rule_out_machine, run_on, watched
+from .diagnosis import rule_out_machine, run_on
+from .hardware import HARDWARE, HardwareDecoding
 from .transform import FrameTransform
 from .transparency import flatten, has_alpha
 
@@ -61,6 +61,7 @@ class Video:
         decoder: ffmpeg's name of the decoder that reads the alpha channel; empty for its own choice.
         pin: the filters before `filters`, which give frames that change on the way the size and format of the first
             one; other frames pass them unchanged. Empty if ffmpeg has to set up the filters again instead.
+        hardware: whether it is still decoded on the GPU; None if the CPU decodes it.
     """
 
     path: Path
@@ -76,6 +77,12 @@ class Video:
     only_alpha: bool = False
     decoder: str = ""
     pin: tuple[str, ...] = ()
+    hardware: HardwareDecoding | None = field(default=None, compare=False)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether the video is decoded on the GPU."""
+        return self.hardware is not None and self.hardware.works
 
     @property
     def width(self) -> int:
@@ -105,10 +112,11 @@ class Video:
             decoder=self.decoder if alpha else "",
             alpha=alpha,
             keeps_filters=bool(self.pin),
+            on_gpu=self.on_gpu,
         )
 
     def finish(self, frames: NDArray[np.uint8]) -> Images:
-        """Return decoded frames UINT8 [n,H,W,channels] as the caller gets them: see `read_frames`."""
+        """Return decoded frames UINT8 [n,H,W,channels] as the caller gets them: see `decoding.read_frames`."""
         if self.only_alpha:
             return self.transform(frames[..., 3])
         return self.transform(flatten(frames, self.matte) if self.channels == 4 and self.matte else frames)
@@ -152,8 +160,18 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         aspect,
         has_alpha=bool(decoder) or has_alpha(first_frame.get("fmt", "")),
         decoder=decoder,
+        hardware=_hardware(stderr, first_frame.get("fmt", ""), width, height, filters),
         pin=() if ffmpeg_output.is_rotated(stderr) else _pin(first_frame.get("fmt", ""), width, height, decoder),
     )
+
+
+def _hardware(
+    stderr: str, pixel_format: str, width: int, height: int, filters: Sequence[str]
+) -> HardwareDecoding | None:
+    """Return the state of decoding on the GPU; None for a video that the CPU decodes, such as interlaced and HDR."""
+    if ffmpeg_args.DEINTERLACE in filters or ffmpeg_args.TO_SDR in filters:
+        return None
+    return HARDWARE.decoding(ffmpeg_output.video_codec(stderr), pixel_format, width, height)
 
 
 def _check_rate(fps: Fraction, limits: Limits) -> None:
@@ -237,66 +255,3 @@ def is_constant_rate(times: Sequence[Fraction], fps: Fraction, tolerance: float 
     """Return whether each time (seconds) is less than `tolerance` frames from its place at the constant rate `fps`."""
     offsets = np.array([float(time - times[0]) for time in times]) * float(fps)
     return bool((np.abs(offsets - np.arange(len(offsets))) < tolerance).all())
-
-
-async def read_frames(
-    video: Video,
-    chunk_frames: int,
-    timer: StageTimer,
-    log: Logger,
-    *,
-    first: int = 0,
-    max_frames: int,
-    step: int = 1,
-) -> AsyncGenerator[Images]:
-    """Decode up to `max_frames` frames of the video and yield them in chunks.
-
-    Args:
-        video: what `probe_video` returned.
-        chunk_frames: frames per chunk, at most.
-        timer: measures the stage `decode`.
-        log: gets a warning if the video is damaged and ends early.
-        first: index of the first frame.
-        max_frames: number of frames; fewer are yielded if the video ends.
-        step: every `step`-th frame from `first` on is decoded.
-
-    Yields:
-        UINT8 [n,H,W,3] BGR, transformed; of a video with `only_alpha` UINT8 [n,H,W].
-
-    Raises:
-        InvalidField: the video has no frame at all, or decoding takes too long.
-        MachineFault: the machine fails, and not the file.
-    """
-    frame_count = 0
-    width, height = video.size
-    channels = video.channels
-    async with ffmpeg.FfmpegProcess(video.decode_args(first, step)) as process:
-        while frame_count < max_frames:
-            buffer = np.empty((min(chunk_frames, max_frames - frame_count), height, width, channels), np.uint8)
-            with timer.stage("decode"):
-                try:
-                    complete = await watched(process.read_into(buffer.reshape(-1).data)) // (width * height * channels)
-                except ffmpeg.FfmpegTimeout as error:
-                    await rule_out_machine(video.path)
-                    raise InvalidField(FACE_FILE, TOO_SLOW) from error
-            frame_count += complete
-            if complete:
-                yield video.finish(buffer[:complete])
-            if complete < len(buffer):
-                await _check_end(video.path, process, first, frame_count, log)
-                return
-
-
-async def _check_end(path: Path, process: ffmpeg.FfmpegProcess, first: int, frame_count: int, log: Logger) -> None:
-    """Judge the end of the video after `frame_count` frames from `first` on."""
-    failure: ffmpeg.FfmpegError | None = None
-    try:
-        await process.finish(ffmpeg.STALL_TIMEOUT)
-    except ffmpeg.FfmpegError as error:
-        failure = error
-    if failure or not first + frame_count:
-        await rule_out_machine(path)
-    if not first + frame_count:
-        raise InvalidField(FACE_FILE, NOT_A_VIDEO) from failure
-    if failure:
-        log.warning("the video is damaged after %d frames: %s", first + frame_count, failure.stderr_tail)

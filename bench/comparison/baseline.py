@@ -23,6 +23,7 @@ from export.validation.runtimes import Run
 from export.variants import Format
 from lipsync.arrays import Array, Batch, Image
 from lipsync.tensors import FACE_SIZE, MEL_BANDS, S3FD, WAV2LIP, WAV2LIP_BATCH, WINDOW_COLUMNS, Model
+from lipsync.yuv import Planes, to_yuv420
 
 from .workloads import FPS
 
@@ -96,20 +97,24 @@ class Encoder:
     def __init__(self, video: Path, speech: Path) -> None:
         capture = cv2.VideoCapture(str(video))
         self._count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self._frames: list[Image] = []
+        self._frames: list[Planes] = []
+        first: Image | None = None
         try:
             while (read := capture.read())[0] and len(self._frames) * read[1].nbytes < MAX_FRAME_BYTES:
-                self._frames.append(read[1].astype(np.uint8, copy=False))
+                frame = read[1].astype(np.uint8, copy=False)
+                first = frame if first is None else first
+                self._frames.append(to_yuv420(frame))
         finally:
             capture.release()
-        if not self._frames:
+        if first is None:
             raise ValueError(f"{video}: not a video")
+        self._first = first
         self._speech = speech
 
     @property
     def first(self) -> Image:
         """The first frame."""
-        return self._frames[0]
+        return self._first
 
     @property
     def sampled(self) -> tuple[int, int]:

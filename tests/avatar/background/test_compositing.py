@@ -7,7 +7,7 @@ import pytest
 
 from avatar.background.compositing import alpha_matte, composite, resize_to_cover, solid_color, with_alpha
 from avatar.options import EdgeMode
-from lipsync.arrays import Image
+from lipsync.yuv import Planes, to_yuv420
 
 
 def test_a_matte_is_opaque_inside_and_transparent_outside() -> None:
@@ -37,9 +37,10 @@ def test_a_background_covers_any_size_in_its_own_proportions(width: int, height:
 
 
 async def test_the_alpha_channel_of_a_larger_frame_is_repeated_at_its_edge() -> None:
-    async def frames() -> AsyncGenerator[Image]:
-        yield np.zeros((2, 4, 3), np.uint8)
+    async def frames() -> AsyncGenerator[Planes]:
+        yield to_yuv420(np.zeros((2, 4, 3), np.uint8))
 
     matte = np.array([[1, 2, 3]], np.uint8)
     (frame,) = [frame async for frame in with_alpha(frames(), matte)]
-    np.testing.assert_array_equal(frame[:, :, 3], [(1, 2, 3, 3), (1, 2, 3, 3)])
+    np.testing.assert_array_equal(frame[3:], [(1, 2, 3, 3), (1, 2, 3, 3)])
+    np.testing.assert_array_equal(frame[:3], to_yuv420(np.zeros((2, 4, 3), np.uint8)))

@@ -13,9 +13,10 @@ from avatar.errors import FfmpegFault, InvalidField, MachineFault, StorageFault
 from avatar.limits import LIMITS
 from avatar.media import diagnosis, ffmpeg, self_test
 from avatar.media.audio import decode_audio, pcm_file
+from avatar.media.decoding import read_frames
 from avatar.media.encoder import VideoEncoder
 from avatar.media.ffmpeg_args import AudioInput, VideoFormat
-from avatar.media.video import probe_video, read_frames
+from avatar.media.video import probe_video
 from avatar.options import Options, Quality
 from avatar.timing import StageTimer
 from tests.support.fake_ffmpeg import FAULTS, FakeFfmpeg
@@ -67,7 +68,7 @@ async def encode(speech: Path, out: Path | None) -> AsyncIterator[bytes]:
     audio = AudioInput(speech, True, Fraction(1, 2), LIMITS.max_pixels)
     async with VideoEncoder(out, VideoFormat(640, 480, Fraction(25)), audio, Quality.DRAFT, StageTimer()) as encoder:
         for _ in range(12):
-            await encoder.write(np.zeros((480, 640, 3), np.uint8))
+            await encoder.write(np.zeros((720, 640), np.uint8))
         await encoder.finish()
         for chunk in encoder.ready_chunks():
             yield chunk
@@ -166,7 +167,7 @@ async def test_a_full_disk_under_the_encoder_is_the_machines_fault(speech: Path,
     with pytest.raises(StorageFault, match="no space left"):
         async with encoder:
             for _ in range(12):
-                await encoder.write(np.zeros((48, 64, 4 if format_.alpha else 3), np.uint8))
+                await encoder.write(np.zeros((120 if format_.alpha else 72, 64), np.uint8))
             await encoder.finish()
 
 

@@ -1,7 +1,8 @@
 from fractions import Fraction
 from pathlib import Path
 
-from avatar.media import ffmpeg_args, ffmpeg_output
+from avatar.media import codecs, ffmpeg_args, ffmpeg_output
+from avatar.media.codecs import Codec
 from avatar.options import Quality
 
 FILE = Path("/somewhere/-i; rm x.mp4")
@@ -10,10 +11,16 @@ MAX_PIXELS = 1_000_000
 
 
 def encode_args(
-    fps: Fraction = Fraction(25), *, is_finite: bool = True, comment: str = "", aspect: str = ""
+    fps: Fraction = Fraction(25),
+    *,
+    is_finite: bool = True,
+    comment: str = "",
+    aspect: str = "",
+    codec: Codec = Codec.X264,
 ) -> list[str]:
     sound = ffmpeg_args.AudioInput(FILE, is_finite, Fraction(2), MAX_PIXELS)
-    return ffmpeg_args.encode_args(ffmpeg_args.VideoFormat(64, 48, fps, aspect), sound, OUT, Quality.STANDARD, comment)
+    video = ffmpeg_args.VideoFormat(64, 48, fps, aspect)
+    return ffmpeg_args.encode_args(video, sound, OUT, Quality.STANDARD, comment, codec)
 
 
 INPUTS = (
@@ -77,10 +84,6 @@ def test_only_audio_that_may_hold_nan_is_sanitized() -> None:
         speech = ffmpeg_args.decode_audio_args(FILE, MAX_PIXELS, OUT, is_finite=is_finite, seconds=60)
         result = encode_args(is_finite=is_finite)
         assert [value(args, "-af").startswith(ffmpeg_args.SANITIZE) for args in (speech, result)] == [not is_finite] * 2
-
-
-def test_the_encoder_uses_at_least_one_thread() -> None:
-    assert ffmpeg_args.encoder_threads() >= 1
 
 
 def test_a_comment_is_written_only_if_there_is_one() -> None:
@@ -155,6 +158,41 @@ def test_the_aspect_of_pixels_that_are_not_square_is_written() -> None:
 
 
 def test_every_quality_has_its_own_level() -> None:
-    levels = {ffmpeg_args.H264_LEVELS[quality] for quality in Quality}
-    assert len(levels) == len(Quality)
-    assert ffmpeg_args.H264_LEVELS[Quality.STANDARD] == ("veryfast", 18)
+    for levels in (codecs.H264_LEVELS, codecs.NVENC_LEVELS, codecs.VP9_LEVELS):
+        assert len({levels[quality] for quality in Quality}) == len(Quality)
+    assert codecs.H264_LEVELS[Quality.STANDARD] == ("veryfast", 18)
+
+
+def test_frames_go_to_the_encoder_without_a_conversion() -> None:
+    for codec in (Codec.X264, Codec.NVENC):
+        args = encode_args(codec=codec)
+        assert value(args, "-pixel_format") == "yuv420p"
+        assert value(args, "-vf") == ffmpeg_args.COLOR_TAGS
+        assert "-pix_fmt" not in args
+
+
+def test_only_an_encoder_on_a_gpu_logs_that_it_is_open() -> None:
+    assert value(encode_args(), "-loglevel") == "error"
+    args = encode_args(codec=Codec.NVENC)
+    assert (value(args, "-loglevel"), value(args, "-c:v"), value(args, "-cq")) == ("info", "h264_nvenc", "21")
+    assert "-nostats" in args
+
+
+def test_a_video_with_opacity_is_always_encoded_as_vp9() -> None:
+    sound = ffmpeg_args.AudioInput(FILE, True, Fraction(2), MAX_PIXELS)
+    video = ffmpeg_args.VideoFormat(64, 48, Fraction(25), alpha=True)
+    args = ffmpeg_args.encode_args(video, sound, OUT, Quality.STANDARD, codec=Codec.NVENC)
+    assert (value(args, "-c:v"), value(args, "-pixel_format")) == ("libvpx-vp9", "yuva420p")
+
+
+def test_a_gpu_decodes_only_where_that_is_chosen() -> None:
+    assert "-hwaccel" not in ffmpeg_args.decode_video_args(FILE, MAX_PIXELS, [])
+    args = ffmpeg_args.decode_video_args(FILE, MAX_PIXELS, [], on_gpu=True)
+    assert args.index("-hwaccel") < args.index("-i")
+    assert value(args, "-hwaccel") == "cuda"
+
+
+def test_the_codec_of_a_video_is_read_from_the_log() -> None:
+    line = "  Stream #0:0[0x1](und): Video: h264 (High) (avc1 / 0x31637661), yuv420p, 64x48, 25 fps"
+    assert ffmpeg_output.video_codec(f"Input #0\n{line}\n") == "h264"
+    assert ffmpeg_output.video_codec("Input #0\n  Stream #0:0: Audio: aac\n") == ""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from avatar.limits import LIMITS
+from avatar.media.decoding import read_frames
 from avatar.media.playback import KeptFrames
-from avatar.media.video import Video, probe_video, read_frames
+from avatar.media.video import Video, probe_video
 from avatar.options import DEFAULTS, Options
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer

@@ -1,0 +1,31 @@
+"""The one place that decides how many threads the work around the models gets: encoder, decoders, filters, OpenCV.
+
+Programs count the cores of the machine. In a container with a quota, or with several jobs at once, that many threads
+only take time slices from each other. So every number here is a share: of the cores that this process may use, and
+among the jobs that run when an ffmpeg starts.
+"""
+
+from __future__ import annotations
+
+import cv2
+
+from lipsync.triton.cpu import usable_cores
+
+from ..load import LOAD
+
+PROBE_THREADS = 1  # one frame is decoded: with more threads, ffmpeg decodes as many frames before it returns the first
+
+
+def encoder_threads() -> int:
+    """Return a job's share of a quarter of the cores: decoding, blending and above all the models run meanwhile."""
+    return LOAD.share(usable_cores() // 4)
+
+
+def decoder_threads() -> int:
+    """Return a job's share of half of the cores, for a decoder and the filters after it: it works only at times."""
+    return LOAD.share(usable_cores() // 2)
+
+
+def limit_opencv() -> None:
+    """Limit OpenCV in this process to a quarter of the cores; by itself it takes all that it sees, for each call."""
+    cv2.setNumThreads(max(1, usable_cores() // 4))
