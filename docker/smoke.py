@@ -28,13 +28,13 @@ from lipsync.mel import SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from lipsync.tensors import BACKGROUND, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-# of `avatar`: the gRPC client, and the memory that it shares with a server
-NOT_IN_TRITON = {"grpc_client", "shared_memory"}
+# of `avatar`: the gRPC client, and the memory that it shares with a server; of `lipsync`: the folder for PyTorch
+NOT_IN_TRITON = {"grpc_client", "shared_memory", "pytorch"}
 
 for package in (lipsync, avatar):
     folder = Path(package.__path__[0])
     for module in folder.rglob("*.py"):
-        if module.stem not in NOT_IN_TRITON:
+        if not {module.stem, module.parent.name} & NOT_IN_TRITON:
             name = ".".join((package.__name__, *module.relative_to(folder).with_suffix("").parts))
             import_module(name.removesuffix(".__init__"))
 

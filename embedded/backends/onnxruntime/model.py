@@ -15,9 +15,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
+from lipsync.triton.backend_config import BackendConfig
 from lipsync.triton.cpu import threads_per_model
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
-from lipsync.triton.python_backend import BackendConfig, BatchExecutor
+from lipsync.triton.python_backend import BatchExecutor, check_names
 
 Provider = str | tuple[str, dict[str, str]]
 
@@ -49,7 +50,7 @@ class TritonPythonModel:
         config = BackendConfig(args)
         try:
             session = Session(config, _provider(args))
-            config.check(session)
+            check_names(config, session)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._executor = BatchExecutor(pb_utils, config, session)

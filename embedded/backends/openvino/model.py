@@ -20,9 +20,10 @@ import triton_python_backend_utils as pb_utils
 
 from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
+from lipsync.triton.backend_config import BackendConfig
 from lipsync.triton.cpu import threads_per_model
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
-from lipsync.triton.python_backend import BackendConfig, BatchExecutor
+from lipsync.triton.python_backend import BatchExecutor, check_names
 
 
 class Compiled:
@@ -59,7 +60,7 @@ class TritonPythonModel:
         config = BackendConfig(args)
         try:
             compiled = Compiled(config)
-            config.check(compiled)
+            check_names(config, compiled)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
         self._executor = BatchExecutor(pb_utils, config, compiled)

@@ -18,8 +18,8 @@ from bench.triton.bare_model import BareModel
 from bench.triton.overhead import Overhead, OverheadPlan
 from embedded.server import Triton
 from lipsync.tensors import WAV2LIP
+from lipsync.triton.backend_config import BackendConfig
 from lipsync.triton.cpu import THREADS_VARIABLE
-from lipsync.triton.python_backend import BackendConfig
 from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,0 +1,1 @@
+"""What the `pytorch` backend runs networks with. Only this folder of `lipsync` imports PyTorch."""
