@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,8 +50,22 @@ def save(model: Model, graph: nn.Module, sample: Sequence[Array], path: Path, pr
         # PyTorch deprecates TorchScript. Since 26.03 NVIDIA's pytorch backend reads AOTInductor packages, too, but
         # those fix the names of the tensors, and Triton 24.10 does not know them.
         warnings.simplefilter("ignore", DeprecationWarning)
-        traced = torch.jit.trace(folded, inputs, check_trace=False)  # type: ignore[no-untyped-call]
+        with _cudnn_flags(model):
+            traced = torch.jit.trace(folded, inputs, check_trace=False)  # type: ignore[no-untyped-call]
         torch.jit.save(traced, path, _extra_files={NOTES: json.dumps(notes)})
+
+
+@contextmanager
+def _cudnn_flags(model: Model) -> Iterator[None]:
+    """Set what a trace records in each convolution: whether cuDNN measures its kernels for each new shape.
+
+    The recorded flags count, not those of the process that runs the archive. A measurement pays off for rows of a fixed
+    size, whose batches come in a few sizes; for images of any size it would stop the GPU again and again.
+    """
+    fixed = all(size > 0 for tensor in model.inputs for size in tensor.shape)
+    # `enabled` is False by default here, and the trace would record that, too: convolutions without cuDNN
+    with torch.backends.cudnn.flags(enabled=True, benchmark=fixed):
+        yield
 
 
 def load(path: Path) -> tuple[nn.Module, dict[str, str]]:

@@ -73,6 +73,17 @@ def test_a_torchscript_archive_keeps_no_device(model: Model, archive: Callable[[
 
 
 @nets
+def test_cudnn_measures_its_kernels_only_for_rows_of_a_fixed_size(
+    model: Model, archive: Callable[[Model, bool], Path]
+) -> None:
+    module, _ = torchscript.load(archive(model, False))
+    convolutions = [node for node in nodes(module) if node.kind() == "aten::_convolution"]  # type: ignore[arg-type]
+    flags = {tuple(flag.toIValue() for flag in list(node.inputs())[-4:]) for node in convolutions}
+    # benchmark, deterministic, cudnn_enabled, allow_tf32
+    assert flags == {(model is tensors.WAV2LIP, False, True, True)}
+
+
+@nets
 def test_an_ir_has_one_name_per_port_and_is_old_enough_to_be_read(
     model: Model, tmp_path: Path, provenance: Provenance, request: pytest.FixtureRequest
 ) -> None:
