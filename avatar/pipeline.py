@@ -11,7 +11,8 @@ from .background.replacement import replace_background
 from .context import JobContext
 from .events import Chunk, Event, Progress, RenderResult
 from .faces.locator import LocatedFrame, locate_faces
-from .generation.generator import lip_sync, to_even
+from .generation.finishing import to_even
+from .generation.generator import lip_sync
 from .generation.mel import MelWindows
 from .inference.protocol import InferenceClient
 from .load import LOAD, MemoryBudget, job_memory, wait_for
@@ -68,7 +69,7 @@ async def render(
         missing = MissingFaces()
         windows = MelWindows(clip.speech, clip.format.fps, job)
         located = missing.counted(locate_faces(source.media, clip.frame_count, job, source.face_boxes))
-        frames = lip_sync(located, windows, job)
+        frames = lip_sync(located, windows, job, keep_bgr=source.replacer is not None)
         frames = replace_background(frames, source.replacer, source.alpha, clip.frame_count)
         frames = prefetch(frames, PREFETCHED_FRAMES)
         async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job) as encoder:
