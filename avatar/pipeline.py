@@ -24,7 +24,7 @@ from .options import TrimMode
 from .request import AvatarRequest
 from .resources.cache import Cache
 from .source import Source, load_source
-from .streams import prefetch
+from .streams import both, prefetch
 
 RESULT_NAME = "avatar"  # in the request's folder, with the suffix of the container
 PREFETCHED_FRAMES = 2  # finished frames that wait for the encoder
@@ -53,8 +53,8 @@ async def render(
     """
     job = JobContext.of(request, models, cache)
     with job.failure_logged(), pcm_file(request.folder) as pcm_path, ExitStack() as held:
-        speech = await decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
-        source = await load_source(request, job)
+        decoding = decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
+        speech, source = await both(decoding, load_source(request, job))
         job = job.served_as(source.model_info)
         clip = Clip.plan(source, speech, job)
         yield Progress("speech", clip.frame_count, clip.frame_count)
@@ -73,6 +73,7 @@ async def render(
         frames = replace_background(frames, source.replacer, source.alpha, clip.frame_count)
         frames = prefetch(frames, PREFETCHED_FRAMES)
         async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job) as encoder:
+            windows.start()
             async for frame in frames:
                 await encoder.write(frame)
                 yield Progress("encode", encoder.frame_count, clip.frame_count)

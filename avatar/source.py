@@ -21,6 +21,7 @@ from .media.transform import FrameTransform
 from .media.video import NOT_A_VIDEO, Video, probe_video
 from .request import AvatarRequest, UnknownBackground
 from .resources.avatar_cache import BackgroundCache, FaceBoxCache, cache_key, file_digest, transform_key
+from .streams import both
 
 TRANSPARENT_VIDEO = "background: Transparent applies to images; for a video, send background_video=true too"
 _LAID_OVER = "its transparent parts are laid over the background color, or white"
@@ -55,9 +56,8 @@ class Source:
 async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     """Load the request's image or video, and replace the background of an image. Raises as `pipeline.render`."""
     replacer = BackgroundReplacer(request, job)
-    model_info = await job.models.model_info(job.options.model)
-    face_boxes, backgrounds = await asyncio.to_thread(_cached, request, replacer, model_info, job)
-    media = await _open(request, replacer, job)
+    known, media = await both(_look_up(request, replacer, job), _open(request, replacer, job))
+    model_info, face_boxes, backgrounds = known
     if isinstance(media, Video):
         return _video_source(media, request, replacer, face_boxes, model_info)
     image, alpha = await replacer.replace_still(media, backgrounds)
@@ -82,6 +82,14 @@ def _video_source(
         return Source(video, None, replacer, face_boxes, model_info, notes)
     matted = replace(video, matte=replacer.color or WHITE)
     return Source(matted, None, None, face_boxes, model_info, (*notes, f"face_file: {_LAID_OVER}"))
+
+
+async def _look_up(
+    request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext
+) -> tuple[ModelInfo, FaceBoxCache, BackgroundCache]:
+    """Return how the models are served, and the cache entries of this avatar with them."""
+    model_info = await job.models.model_info(job.options.model)
+    return model_info, *await asyncio.to_thread(_cached, request, replacer, model_info, job)
 
 
 def _cached(

@@ -16,6 +16,7 @@ from lipsync.tensors import MEL_BANDS, WINDOW_COLUMNS
 from ..context import JobContext
 from ..errors import AvatarError
 from ..media.audio import Speech
+from ..streams import cancel_and_wait
 
 # Columns of the mel spectrogram per request: half a minute. A multiple of a window's width, so that adjacent windows
 # are the spectrogram itself.
@@ -27,7 +28,7 @@ ADJACENT_WINDOWS_PER_SECOND = float(SAMPLE_RATE / HOP_LENGTH / WINDOW_COLUMNS)  
 
 
 class MelWindows:
-    """The mel windows of an audio track, computed in chunks, in order, as they are requested.
+    """The mel windows of an audio track, computed in chunks, in order, at most one chunk before it is requested.
 
     They equal the windows of the whole track: each column is computed from all samples that it depends on.
     """
@@ -37,8 +38,14 @@ class MelWindows:
         self._columns = speech.samples // HOP_LENGTH + 1
         self._starts = window_starts(self._columns, float(fps))
         self._chunks = self._compute()
+        self._next: asyncio.Task[Floats] | None = None
         self._buffer = np.empty((MEL_BANDS, 0), np.float32)  # columns from `_first` on
         self._first = 0
+
+    def start(self) -> None:
+        """Start to compute the next windows. Their errors are raised when they are read."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._advance())
 
     async def read(self, first: int, count: int) -> Floats:
         """Return the windows of `count` frames from `first` on, FP32 [count,80,16].
@@ -48,14 +55,29 @@ class MelWindows:
         frames = np.minimum(np.arange(first, first + count), len(self._starts) - 1)
         starts = self._starts[frames]
         while self._first + self._buffer.shape[1] < starts[-1] + WINDOW_COLUMNS:
-            self._buffer = np.concatenate((self._buffer, await anext(self._chunks)), axis=1)
+            self.start()
+            self._buffer = np.concatenate((self._buffer, await self._take()), axis=1)
+            if self._first + self._buffer.shape[1] < self._columns:
+                self.start()
         self._buffer, self._first = self._buffer[:, starts[0] - self._first :], int(starts[0])
         columns = (starts - self._first)[:, None] + np.arange(WINDOW_COLUMNS)
         return np.ascontiguousarray(self._buffer[:, columns].transpose(1, 0, 2))
 
     async def aclose(self) -> None:
         """Stop the computation of further windows."""
+        if self._next:
+            await cancel_and_wait(self._take())
         await self._chunks.aclose()
+
+    async def _advance(self) -> Floats:
+        return await anext(self._chunks)
+
+    def _take(self) -> asyncio.Task[Floats]:
+        """Return the task of the next windows. It is no longer held here: it may hold an error, and that this frame."""
+        task, self._next = self._next, None
+        if task is None:
+            raise RuntimeError("no windows are being computed")
+        return task
 
     async def _compute(self) -> AsyncGenerator[Floats]:
         for first in range(0, self._columns, CHUNK_COLUMNS):

@@ -19,6 +19,7 @@ from lipsync.tensors import FACE_FILE
 from ..errors import InvalidField
 from ..limits import Limits, check_not_empty, fit_within
 from ..options import Options
+from ..streams import both
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
 from .diagnosis import rule_out_machine, run_on
 from .hardware import HARDWARE, HardwareDecoding
@@ -132,17 +133,16 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         InvalidField: `face_file` is empty, not a video, has no frames, is too large, or has an invalid frame rate.
     """
     check_not_empty(FACE_FILE, path)
-    stream, stderr = await _probe_first_frame(path, limits)
+    (stream, stderr), packets = await both(_probe_first_frame(path, limits), _list_packets(path, limits))
     first_frame = ffmpeg_output.parse_showinfo(stderr)
     decoder = _ALPHA_DECODERS.get(ffmpeg_output.alpha_codec(stderr), "")
-    width, height = map(int, stream["dimensions"].split("x"))
-    limits.check_image_size(FACE_FILE, width, height)
+    width, height = _size(stream)
     size = fit_within(width, height, limits.max_work_pixels)
     filters = _filters(first_frame, width, height)
     if size != (width, height):
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
 
-    fps, frame_count, is_constant = await _frame_timing(path, 1 / Fraction(stream["tb"]), limits)
+    fps, frame_count, is_constant = await asyncio.to_thread(_frame_timing, packets, 1 / Fraction(stream["tb"]))
     _check_rate(fps, limits)
     if not is_constant:
         filters.append(f"fps={fps.numerator}/{fps.denominator}")
@@ -223,11 +223,18 @@ async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str]
     if not {"dimensions", "tb"} <= stream.keys():
         await rule_out_machine(path)
         raise InvalidField(FACE_FILE, NOT_A_VIDEO)
+    limits.check_image_size(FACE_FILE, *_size(stream))
     return stream, stderr
 
 
-async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[Fraction, int, bool]:
-    """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
+def _size(stream: dict[str, str]) -> tuple[int, int]:
+    """Return the width and height of the upright frames."""
+    width, height = stream["dimensions"].split("x")
+    return int(width), int(height)
+
+
+async def _list_packets(path: Path, limits: Limits) -> str:
+    """Return the list of the video's packets with their times; empty for a video that is damaged."""
     try:
         text, _ = await run_on(path, ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames))
         if b"#tb 0: " not in text:  # not even the header of the list
@@ -235,9 +242,13 @@ async def _frame_timing(path: Path, claimed: Fraction, limits: Limits) -> tuple[
     except ffmpeg.FfmpegError as error:
         if isinstance(error, ffmpeg.FfmpegTimeout):
             raise InvalidField(FACE_FILE, TOO_SLOW) from error
-        text = b""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
-    packets = text.decode(errors="replace")
-    found = await asyncio.to_thread(ffmpeg_output.parse_packet_times, packets)
+        return ""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
+    return text.decode(errors="replace")
+
+
+def _frame_timing(packets: str, claimed: Fraction) -> tuple[Fraction, int, bool]:
+    """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
+    found = ffmpeg_output.parse_packet_times(packets)
     if not found or len(found.seconds) < 2:
         return claimed, max(1, len(ffmpeg_output.shown_packets(packets))), True
     times = found.seconds

@@ -31,6 +31,7 @@ from tests.support.media import (
     frame_rate,
     moving_square,
     names,
+    other_tasks,
     read_sound,
     read_video,
     request,
@@ -358,6 +359,17 @@ async def test_an_invalid_audio_file_is_rejected_with_its_field(tmp_path: Path) 
     text.write_text("no sound")
     with pytest.raises(InvalidField, match="audio_file: not a"):
         await run(request(tmp_path, write_still(tmp_path / "face.png"), text, still=True), FakeInference())
+
+
+@pytest.mark.parametrize("kind", [True, False], ids=["still", "video"])
+async def test_of_two_invalid_files_the_audio_is_named_whichever_is_found_first(tmp_path: Path, kind: bool) -> None:
+    face, text = tmp_path / "face", tmp_path / "speech"
+    face.write_text("not an image")
+    text.write_text("no sound")  # which takes ffmpeg to find out, and an image that does not
+    for _ in range(2):
+        with pytest.raises(InvalidField, match="audio_file: not an audio file that can be read"):
+            await run(request(tmp_path, face, text, still=kind), FakeInference())
+        assert not other_tasks()
 
 
 async def test_concurrent_jobs_have_the_same_results_as_single_ones(tmp_path: Path) -> None:
