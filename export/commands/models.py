@@ -37,7 +37,8 @@ def _add_variant(group: argparse._ArgumentGroup) -> None:
         "--format",
         type=Format,
         choices=list(Format),
-        help="file format, which also decides the backend (default: on a CPU the fastest on this machine; else onnx)",
+        help="file format, which also decides the backend (default: the fastest on this machine's CPU, or on its GPU "
+        "with --profile gpu; torchscript where it finds no GPU)",
     )
     group.add_argument(
         "--precision",
