@@ -10,7 +10,7 @@ from pathlib import Path
 
 from . import access
 from .errors import EmbeddedError
-from .server import Triton
+from .server import START_SECONDS, Triton
 
 EPILOG = (
     "Exit status: 0 stopped by Ctrl-C or SIGTERM, 1 the start failed, 2 wrong usage, 3 the process of a model died, "
@@ -53,6 +53,7 @@ def _serve(args: argparse.Namespace) -> None:
         canaries=True,
         token=os.environ.get(access.TOKEN_VARIABLE) or None,
         on_progress=_print_line,
+        start_timeout=args.start_timeout,
     )
     _print_line(f"starting Triton with {args.repository}, log in {args.log}")
     with triton:
@@ -113,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="check the repository for changes every SECONDS and load them, such as the version of a new export "
         "(default: load once, at the start)",
+    )
+    parser.add_argument(
+        "--start-timeout",
+        type=_positive_int,
+        default=int(START_SECONDS),
+        metavar="SECONDS",
+        help=f"time for all models to load (default: {START_SECONDS:.0f}). Networks that are compiled at their first "
+        "start (docs/guide/gpu.md) take minutes",
     )
     return parser
 

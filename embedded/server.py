@@ -23,7 +23,8 @@ from .process import ServerProcess
 from .ready_check import is_ready
 from .startup_log import StartupLog
 
-START_SECONDS = 300.0  # the models load in a few seconds, but a cold disk can be slow
+# The models load in a few seconds, but a cold disk can be slow. A network that is compiled takes minutes.
+START_SECONDS = 300.0
 # The server waits this long for requests in flight and for its models. 2.51 then hangs in its exit if a stream is open.
 STOP_SECONDS = command_line.EXIT_SECONDS + 2.0
 _POLL_SECONDS = 0.05

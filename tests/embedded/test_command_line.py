@@ -114,6 +114,7 @@ def test_the_command_exits_with_1_if_a_model_does_not_load(models: Path) -> None
         ["--repository", "x", "--http-port", "70000"],
         ["--repository", "x", "--grpc-port", "none"],
         ["--repository", "x", "--threads", "0"],
+        ["--repository", "x", "--start-timeout", "0"],
         ["--repository", "x", "--no-such-flag"],
     ],
 )
@@ -137,9 +138,18 @@ def test_help_lists_every_flag_with_its_default_once(capsys: pytest.CaptureFixtu
         main(["--help"])
     assert ended.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for flag in ("--repository", "--http-port", "--grpc-port", "--metrics-port", "--log", "--threads", "--poll"):
+    for flag in (
+        "--repository",
+        "--http-port",
+        "--grpc-port",
+        "--metrics-port",
+        "--log",
+        "--threads",
+        "--poll",
+        "--start-timeout",
+    ):
         assert flag in text
     for default in ("HTTP is off", "8001", "8002", "build/triton.log", "build/triton.token"):
         assert f"default: {default}" in text
-    assert text.count("(default:") == 7
+    assert text.count("(default:") == 8
     assert "default: None" not in text
