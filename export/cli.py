@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from .commands import configs, models, prune, stand_ins, weights
+from .commands import configs, models, plans, prune, stand_ins, weights
 from .commands import list as list_
 from .errors import ExportError
 
@@ -34,6 +34,7 @@ COMMANDS: dict[str, _Command] = {
     "weights": weights,
     "stand-ins": stand_ins,
     "models": models,
+    "plans": plans,
     "list": list_,
     "prune": prune,
     "configs": configs,
