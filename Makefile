@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images test-containers sbom dist bench perf stand-ins lock clean
+.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images test-containers sbom dist bench bench-gpu pack-gpu perf stand-ins lock clean
 
 PYTHON ?=
 VENV := .venv
@@ -99,6 +99,12 @@ dist: $(STAMP)  ## wheels and source distributions of the service and of the cli
 	@rm -rf dist
 	@$(PY) -m build --no-isolation --outdir dist .
 	@$(PY) -m build --no-isolation --outdir dist client
+
+bench-gpu: $(STAMP)  ## every figure of this machine's GPU in at most 25 minutes; URL=host:port for a running server; GPU="--device cpu --quick"
+	@$(PY) -m bench gpu $(if $(URL),--url $(URL)) $(GPU)
+
+pack-gpu: $(STAMP)  ## what that needs on a bare machine with a GPU and no network, in one archive under 60 MB
+	@$(PY) -m scripts.pack_gpu
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench

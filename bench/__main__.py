@@ -16,18 +16,15 @@ COMMANDS = {
         "comparison.cli",
         "compare this service with the original algorithm, the bare networks and the encoder",
     ),
+    "gpu": ("gpu.cli", "take every figure of a machine with a GPU in one run of at most 25 minutes"),
     "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),
     "load": ("load.cli", "post many forms at once and one after another: total, waits, memory and processor time"),
     "overhead": ("triton.overhead", "compare wav2lip through gRPC with the same file in its bare runtime"),
     "perf": ("triton.sweep", "run perf_analyzer on every public model over gRPC, with and without shared memory"),
     "perf-inputs": ("triton.request_data", "write or check the request data of perf_analyzer (bench/perf)"),
-    "throughput": (
-        "triton.throughput",
-        "load wav2lip through gRPC with many requests, and count frames per second; made for GPUs",
-    ),
 }
 DEFAULT = "compare"
-OLD_NAMES = {"gpu": "throughput", "serving": "overhead"}  # accepted for one more release
+OLD_NAMES = {"serving": "overhead"}  # accepted for one more release
 
 
 def main(argv: Sequence[str] | None = None) -> int:

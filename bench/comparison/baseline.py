@@ -8,6 +8,7 @@ import time
 import warnings
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -33,6 +34,32 @@ DETECTED_FRAMES, GENERATED_FRAMES = (
 )  # number of frames that are really processed; times are scaled, since each frame costs the same
 MAX_FRAME_BYTES = 1 << 30  # raw frames to encode at most; the time is scaled to the rest
 RUNTIMES = {Format.ONNX: "onnxruntime", Format.TORCHSCRIPT: "PyTorch", Format.OPENVINO: "OpenVINO"}
+
+
+class Networks(Protocol):
+    """The bare networks, as a run needs them: see `BareRuntime`."""
+
+    served: str
+    variant: str
+
+    def warm_up(self, frame: Image) -> None:
+        """Run each network once."""
+
+    def measure(self, frame: Image, detected: int, generated: int) -> dict[str, dict[str, float]]:
+        """Return the seconds by runtime and stage."""
+
+
+class NoNetworks:
+    """In place of the bare networks, where they are not measured."""
+
+    served = variant = ""
+
+    def warm_up(self, frame: Image) -> None:
+        """Do nothing."""
+
+    def measure(self, frame: Image, detected: int, generated: int) -> dict[str, dict[str, float]]:
+        """Return nothing."""
+        return {}
 
 
 class BareRuntime:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import cv2
-import librosa
 import numpy as np
+import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -179,7 +179,7 @@ def clip(
 
     Args:
         face: an image, according to its suffix as in the original, or else a video.
-        speech: audio that ffmpeg decodes.
+        speech: a WAV file, 16 kHz mono.
         out: the result; with a sample, the generated frames are repeated.
         detector: a file, because the original loads its detector for each request (the generator only once).
         generator: the loaded network; its device is used for both networks.
@@ -194,7 +194,9 @@ def clip(
     with stages.timed("decode"):
         frames, fps = _read(face)
     with stages.timed("speech"):
-        audio, _ = librosa.load(speech, sr=SAMPLE_RATE)
+        audio, rate = soundfile.read(speech, dtype="float32")
+        if rate != SAMPLE_RATE:  # librosa.load, which the original uses, would only then do more than this
+            raise ValueError(f"{speech}: {rate} Hz instead of {SAMPLE_RATE}")
         windows = mel_windows(mel_spectrogram(audio), fps)
     frames = frames[: len(windows)]
     with stages.timed("detection"):

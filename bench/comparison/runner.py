@@ -22,7 +22,7 @@ from export.variants import Precision, Profile
 from ..cli import FAILURES
 from ..weights import timing_weights
 from . import generated_media
-from .baseline import DETECTED_FRAMES, BareRuntime, Encoder
+from .baseline import DETECTED_FRAMES, BareRuntime, Encoder, Networks
 from .baseline import GENERATED_FRAMES as BARE_GENERATED_FRAMES
 from .memory_monitor import MemoryMonitor
 from .original import MEMORY, Sample, detection_batch
@@ -78,7 +78,7 @@ class _Round:
     copies: generated_media.UniqueCopies
     original: OriginalProcess | None
     sample: Sample
-    networks: BareRuntime
+    networks: Networks
     encoder: Encoder
     folder: Path
     result: WorkloadResult
@@ -124,7 +124,7 @@ class Runner:
                     yield result
 
     def _serve_and_measure(
-        self, result: WorkloadResult, networks: BareRuntime, original: OriginalProcess | None, repository: Path
+        self, result: WorkloadResult, networks: Networks, original: OriginalProcess | None, repository: Path
     ) -> None:
         """Measure with a new stack for the workload, so that its first request runs cold."""
         logs = self._args.work / "logs" / result.workload.name
@@ -135,7 +135,7 @@ class Runner:
                 self.measure_one(result, networks, original, Service(stack.url, pids))
 
     def measure_one(
-        self, result: WorkloadResult, networks: BareRuntime, original: OriginalProcess | None, service: Service
+        self, result: WorkloadResult, networks: Networks, original: OriginalProcess | None, service: Service
     ) -> None:
         """Measure one workload against a running service, all its rounds.
 
@@ -183,7 +183,7 @@ class Runner:
         detected = 1 if result.workload.kind is Kind.STILL else frames
         for runtime, parts in each.networks.measure(each.encoder.first, detected, frames).items():
             _add(result, Timing(bare_networks(runtime), number, sum(parts.values()), parts))
-        result.scaled |= _scaled_networks(detected, frames)
+            result.scaled |= _scaled_networks(detected, frames)
         _add(result, Timing(ENCODER, number, each.encoder.seconds(each.folder / "encoded.mp4")))
         part, whole = each.encoder.sampled
         result.scaled |= {"the encoder": (part, whole)} if part < whole else {}

@@ -1,1 +1,1 @@
-"""Measure the models behind Triton: throughput, latency, and the overhead of serving."""
+"""Measure the models behind Triton: latency, and the overhead of serving."""

@@ -45,7 +45,7 @@ class LatencyStats:
         sessions: number of concurrent sessions.
         frames: number of counted frames, of all sessions.
         frames_per_second: counted frames ÷ time from the earliest possible first frame to the last arrival.
-        median_ms, p95_ms, worst_ms: of the latency.
+        median_ms, p95_ms, p99_ms, worst_ms: of the latency.
         late_percent: percentage of frames with a latency over `LATE_MS`.
         end_p95_ms: p95 of the latency in the last second.
     """
@@ -55,6 +55,7 @@ class LatencyStats:
     frames_per_second: float
     median_ms: float
     p95_ms: float
+    p99_ms: float
     worst_ms: float
     late_percent: float
     end_p95_ms: float
@@ -145,13 +146,14 @@ def latency_stats(traces: Sequence[SessionTrace], seconds: float) -> LatencyStat
             last = max(last, frame.seconds)
             if earliest > seconds - 1:
                 end_latencies.append(latencies[-1])
-    median, p95, worst = np.percentile(latencies, (50, 95, 100)).tolist()
+    median, p95, p99, worst = np.percentile(latencies, (50, 95, 99, 100)).tolist()
     return LatencyStats(
         sessions=len(traces),
         frames=len(latencies),
         frames_per_second=len(latencies) / (last - LATENCY),
         median_ms=median,
         p95_ms=p95,
+        p99_ms=p99,
         worst_ms=worst,
         late_percent=100 * float(np.mean(np.array(latencies) > LATE_MS)),
         end_p95_ms=float(np.percentile(end_latencies, 95)),

@@ -85,7 +85,10 @@ def test_the_list_shows_workloads_and_goals_and_marks_those_to_measure(
         (("perf", "--url", "8001"), "8001: not a gRPC address HOST:PORT"),
         (("perf", "--batch", "many"), "many: not an integer of at least 1"),
         (("overhead", "--rounds", "-1"), "--rounds: -1: not an integer of at least 1"),
-        (("throughput", "--batch", "0"), "--batch: 0: not an integer of at least 1"),
+        (("gpu", "--minutes", "0"), "0: not a number of minutes up to 600"),
+        (("gpu", "--url", "8001"), "8001: not a gRPC address HOST:PORT"),
+        (("gpu", "--url", "localhost:8001", "--repository", "models"), "--url and --repository are both given"),
+        (("gpu", "--steps", "machine,speed"), "no step is named 'speed'; choose from machine, "),
     ],
     ids=" ".join,
 )

@@ -16,9 +16,6 @@ from export.networks.wav2lip import Wav2Lip
 from export.variants import Precision
 from tests.support.golden_weights import golden_state
 
-# librosa.load, which the original uses, imports deprecated modules of the standard library
-pytestmark = pytest.mark.filterwarnings("ignore:.*slated for removal:DeprecationWarning")
-
 
 @pytest.fixture(scope="module")
 def networks(golden: Path) -> tuple[S3FD, Wav2Lip]:

@@ -32,7 +32,7 @@ def trace(latencies: list[float]) -> SessionTrace:
 
 
 def stats(sessions: int, end_p95_ms: float) -> LatencyStats:
-    return LatencyStats(sessions, 245, 24.9, 40.0, 1234.5, 2000.0, 12.5, end_p95_ms)
+    return LatencyStats(sessions, 245, 24.9, 40.0, 1234.5, 1500.0, 2000.0, 12.5, end_p95_ms)
 
 
 def test_latency_is_counted_from_the_earliest_possible_time() -> None:

@@ -1,0 +1,73 @@
+"""Whole clips over HTTP: against the original algorithm on the same device, and many at once against x264 alone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+
+from ..cli import FAILURES
+from ..comparison.baseline import NoNetworks
+from ..comparison.original_process import OriginalProcess
+from ..comparison.results import ORIGINAL, WorkloadResult
+from ..comparison.runner import Runner
+from ..comparison.workloads import Workload
+from ..weights import timing_networks
+from .card import CardMonitor
+from .rows import Row
+from .serving import served, service
+from .settings import Settings
+
+SAMPLED = 0.5  # megapixels in which the original detects faces on a CPU; on a GPU it processes the whole clip
+
+
+def video(settings: Settings) -> Iterator[Row]:
+    """Measure clips one at a time, and the original algorithm on the same clip."""
+    yield from _measure(settings, settings.scale.video)
+
+
+def many(settings: Settings) -> Iterator[Row]:
+    """Measure many clips at once, and x264 alone."""
+    yield from _measure(settings, settings.scale.many)
+
+
+def _measure(settings: Settings, workload: Workload) -> Iterator[Row]:
+    """Yield what was measured, also if a part of it fails."""
+    result = WorkloadResult(workload)
+    means: Row = {}
+    failure: Exception | None = None
+    try:
+        with ExitStack() as parts:
+            server = parts.enter_context(served(settings, settings.formats[0]))
+            running = parts.enter_context(service(settings, server))
+            original = None
+            if workload.forms == 1:
+                weights = timing_networks(settings.weights)
+                original = parts.enter_context(OriginalProcess(weights, settings.device))
+            card = parts.enter_context(CardMonitor(settings.device, server.metrics))
+            Runner(_arguments(settings), {}).measure_one(result, NoNetworks(), original, running)
+            means = dict(card.means)
+    except FAILURES as error:
+        failure = error
+    yield from _rows(result, means)
+    if failure:
+        raise failure
+
+
+def _arguments(settings: Settings) -> argparse.Namespace:
+    sample = 0.0 if settings.device == "cuda" else SAMPLED
+    return argparse.Namespace(
+        work=settings.work, rounds=settings.scale.rounds, sample=sample, no_original=False, profile=settings.profile
+    )
+
+
+def _rows(result: WorkloadResult, means: Row) -> Iterator[Row]:
+    name = result.workload.description
+    for subject in result.subjects:
+        if took := result.seconds(subject):
+            ratio = result.ratio(ORIGINAL, subject) if subject != ORIGINAL else None
+            row: Row = {"table": "clips", "workload": name, "subject": subject, **asdict(took)}
+            yield row | {"times_original": ratio.median if ratio else None, "stages": result.stages(subject)} | means
+    for verdict in result.verdicts():
+        yield {"table": "verdicts", "workload": name, **asdict(verdict)}

@@ -1,0 +1,74 @@
+"""`make pack-gpu`: what goes into the archive."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import _cffi_backend  # type: ignore[import-untyped]
+import pytest
+
+from scripts import elf_sections, pack_gpu
+
+
+def test_a_library_without_symbols_still_loads(tmp_path: Path) -> None:
+    library = tmp_path / Path(_cffi_backend.__file__).name
+    shutil.copyfile(_cffi_backend.__file__, library)
+    size = library.stat().st_size
+    elf_sections.shrink(library)
+    after = library.read_bytes()
+    assert len(after) == size
+    emptied = [each for each in elf_sections.sections(after) if not each.mapped and each.name != ".shstrtab"]
+    assert emptied
+    assert all(not any(after[each.offset : each.offset + each.size]) for each in emptied)
+    code = "import _cffi_backend; print(_cffi_backend.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{library}\n"
+
+
+def test_a_file_that_is_no_library_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_text("#!/bin/sh\n")
+    elf_sections.shrink(path)
+    assert path.read_text() == "#!/bin/sh\n"
+
+
+def test_a_wheel_is_unpacked_without_what_nothing_uses(tmp_path: Path) -> None:
+    wheel = tmp_path / "a-1-py3-none-any.whl"
+    stubs = "pytriton/tritonserver/python_backend_stubs"
+    names = {
+        "a/__init__.py": True,
+        "a/tests/test_a.py": False,
+        "b-1.data/purelib/b/__init__.py": True,
+        "b-1.data/data/bin/perf_analyzer": False,
+        f"{stubs}/3.11/triton_python_backend_stub": False,
+        f"{stubs}/3.12/triton_python_backend_stub": True,
+        "pytriton/__init__.py": True,
+        "pytriton/client/client.py": False,
+        "pytriton/tritonserver/backends/python/triton_python_backend_utils.py": True,
+        "nvidia_pytriton.libs/libpython3-419a3a08.13.so.1.0": False,
+    }
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    pack_gpu.unpack(wheel, tmp_path / "site")
+    found = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*") if path.is_file()}
+    assert found == {name.replace("b-1.data/purelib/", "") for name, used in names.items() if used}
+
+
+def test_the_sources_in_the_archive_are_all_that_a_run_imports(tmp_path: Path) -> None:
+    pack_gpu.copy_sources(tmp_path)
+    packages = ("avatar", "bench", "client/avatar_client", "demo", "embedded", "export", "gateway", "lipsync")
+    assert all((tmp_path / package / "__init__.py").is_file() for package in packages)
+    assert (tmp_path / "tests" / "golden" / "wav2lip.npz").is_file()
+    assert (tmp_path / "samples" / "speech.wav").is_file()
+    assert not (tmp_path / "bench" / "perf").exists()
+
+
+@pytest.mark.parametrize("name", pack_gpu.LOCKED)
+def test_every_package_in_the_archive_has_a_locked_version(name: str) -> None:
+    lock = (pack_gpu.ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    assert any(line.startswith(f"{name}==") for line in lock)
