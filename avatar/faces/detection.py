@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TypeAlias
@@ -17,13 +18,15 @@ from ..inference.protocol import ServedNet
 from ..streams import map_concurrent
 
 Detections: TypeAlias = tuple[Floats, Floats]  # of one frame: boxes [16,4] and scores [16], best first; 0 pads
+Known: TypeAlias = "dict[int, asyncio.Future[Detections | None]]"  # by frame index; None: not detected after all
 
 # What one detection call holds: the detector's largest batch of frames of this size, or fewer larger ones. On a CPU
-# these are four frames of 640×480 or one of 720p, on a GPU sixteen or five. More would only cost the server memory: the
+# these are four frames of 640×480 or one of 720p, on a GPU sixteen or four. More would only cost the server memory: the
 # first layer alone takes 512 bytes per pixel.
 FRAME_PIXELS = 640 * 480
 CONCURRENCY = 2  # detection calls in flight: one is computed while the frames of the next one are sent
 GPU_CONCURRENCY = 3  # on a GPU: it is served by two instances
+GPU_FRAMES = ((1024, 4), (1920, 1))  # a longer side, and the frames of such a call that a TensorRT plan takes
 # A whole frame is first scaled down to this. S3FD's finest cells are 4 pixels, so a face of a twelfth of the frame's
 # height is still found; if there is none, the frame is searched at its own size.
 SEARCH_PIXELS = 640 * 480
@@ -40,7 +43,10 @@ ROI_PIXELS = 1_000_000  # a larger region is scaled down to this
 
 def batch_frames(width: int, height: int, net: ServedNet) -> int:
     """Return how many frames of this size one call of a detector that is served in this way takes; at least 1."""
-    return min(net.max_batch, max(1, net.max_batch * FRAME_PIXELS // (width * height)))
+    most = net.max_batch
+    if net.on_gpu:
+        most = min([most, *(frames for side, frames in GPU_FRAMES if max(width, height) > side)])
+    return min(most, max(1, net.max_batch * FRAME_PIXELS // (width * height)))
 
 
 def calls_in_flight(net: ServedNet) -> int:
@@ -61,7 +67,7 @@ async def detect_batch(frames: Images, job: JobContext) -> list[Detections]:
 
 
 async def detect_every_frame(
-    chunks: AsyncGenerator[Images], known: dict[int, Detections], job: JobContext
+    chunks: AsyncGenerator[Images], known: Known, job: JobContext
 ) -> AsyncGenerator[tuple[Image, Detections]]:
     """Yield each frame of `chunks` (UINT8 [n,H,W,3] each, n at most `batch_frames`) with the faces in it.
 
@@ -79,7 +85,12 @@ async def detect_every_frame(
         first, frames = chunk
         new = [n for n in range(len(frames)) if first + n not in known]
         detected = iter(await detect_batch(frames[new] if len(new) < len(frames) else frames, job))
-        return frames, [known.pop(first + n) if first + n in known else next(detected) for n in range(len(frames))]
+        found = {n: next(detected) for n in new}
+        for n in range(len(frames)):
+            if n not in found:
+                given = await known.pop(first + n)
+                found[n] = given or (await detect_batch(frames[n : n + 1], job))[0]
+        return frames, [found[n] for n in range(len(frames))]
 
     concurrency = calls_in_flight(job.model_info.detector_net)
     async with aclosing(map_concurrent(numbered(), detect, concurrency)) as detected:

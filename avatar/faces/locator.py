@@ -25,7 +25,7 @@ from ..streams import prefetch
 from . import detection
 from .cuts import is_cut
 from .interpolation import fill_gaps
-from .sampling import sample_faces
+from .sampling import FaceSamples
 from .selection import FaceSelector
 from .tracking import FaceTracker, TrackedFrame, detect_face
 
@@ -88,6 +88,7 @@ class FaceLocator:
     def __init__(self, source: StillImage | Video, frame_count: int, job: JobContext, cache: FaceBoxCache) -> None:
         self._source, self._frame_count, self._job, self._cache = source, frame_count, job, cache
         self._selector = FaceSelector(job.options.face)
+        self._samples: FaceSamples | None = None
 
     def reader(self, video: Video) -> FrameReader:
         """Return the reader of the video's frames, in chunks that a detection call takes."""
@@ -99,7 +100,7 @@ class FaceLocator:
         box = self._given_box()
         if box is None:
             face = await self._detected_in_image(image)
-            box = self._padded(face) if self._job.options.no_face is NoFace.KEEP else self._required(face, 0)
+            box = self._padded(face) if self._job.options.no_face is NoFace.KEEP else await self._required(face, 0)
         return LocatedFrame(image, box, box is not None)
 
     async def _detected_in_image(self, image: Image) -> Box | None:
@@ -133,7 +134,7 @@ class FaceLocator:
         waiting, count = deque[Image](), 0
         async with aclosing(self._faces(video)) as faces:
             async for image, face in faces:
-                box = self._required(face, count)[None]
+                box = (await self._required(face, count))[None]
                 count += 1
                 waiting.append(image)
                 for smoothed in smoother.feed(box) if smooth else box:
@@ -188,13 +189,15 @@ class FaceLocator:
     async def _detected(self, video: Video) -> AsyncGenerator[TrackedFrame]:
         """Return the generator of frames with the face that is detected or tracked in each."""
         reader, job, count = self.reader(video), self._job, self._frame_count
-        known: dict[int, detection.Detections] = {}
         if job.options.no_face is NoFace.FAIL:
-            known = await sample_faces(reader, min(video.frame_count, count), job)
+            self._samples = FaceSamples(reader, min(video.frame_count, count), job)
         if job.options.detection is Detection.EXACT:
-            return self._selected(detection.detect_every_frame(reader.read(max_frames=count), known, job))
-        chunks = prefetch(reader.read(max_frames=count), detection.CONCURRENCY)
-        return FaceTracker(self._selector, job).track(chunks)
+            known = self._samples.known if self._samples else {}
+            found = self._selected(detection.detect_every_frame(reader.read(max_frames=count), known, job))
+        else:
+            chunks = prefetch(reader.read(max_frames=count), detection.CONCURRENCY)
+            found = FaceTracker(self._selector, job).track(chunks)
+        return self._samples.check_during(found) if self._samples else found
 
     async def _selected(
         self, detected: AsyncGenerator[tuple[Image, detection.Detections]]
@@ -216,10 +219,12 @@ class FaceLocator:
         padded: Box = pad(face[None], self._source.width, self._source.height, self._job.options.pads)[0]
         return padded if (padded[:2] < padded[2:]).all() else None
 
-    def _required(self, face: Box | None, index: int) -> Box:
+    async def _required(self, face: Box | None, index: int) -> Box:
         """Return the padded box of frame `index`. Raises FaceNotFound if there is none."""
         box = self._padded(face)
         if box is None:
+            if self._samples:  # they may find another frame: callers get the same error each time
+                await self._samples.finished()
             raise FaceNotFound(index / self._source.fps)
         return box
 

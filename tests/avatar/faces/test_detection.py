@@ -92,5 +92,5 @@ def test_the_frames_of_a_call_follow_the_batch_of_the_detector() -> None:
     cpu, gpu = ServedNet(4), ServedNet(16, on_gpu=True)
     sizes = [(160, 120), (640, 480), (1280, 720), (3840, 2160)]
     assert [detection.batch_frames(*size, cpu) for size in sizes] == [4, 4, 1, 1]
-    assert [detection.batch_frames(*size, gpu) for size in sizes] == [16, 16, 5, 1]
+    assert [detection.batch_frames(*size, gpu) for size in sizes] == [16, 16, 4, 1]
     assert detection.calls_in_flight(gpu) > detection.calls_in_flight(cpu)
