@@ -86,7 +86,7 @@ def _nets(pb_utils: PbUtils, config: BackendConfig, module: Module, device: torc
     if mode == NO_COMPILER:
         exact = device.type == "cpu" and not config.parameter("BUCKETS")
         return dict.fromkeys(range(1, config.max_batch_size + 1) if exact else buckets, module.net)
-    compiled.use_cache(_compiler_cache(config))
+    compiled.set_up_compiler(_compiler_cache(config))
     specs = {spec.name: spec for spec in config.input_specs}
     inputs = [specs[name] for name in module.inputs]
     warn = pb_utils.Logger.log_warn

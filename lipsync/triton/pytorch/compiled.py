@@ -20,16 +20,19 @@ from ..backend_config import TensorSpec
 from .slots import Net
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"  # PyTorch's own
+THREADS_VARIABLE = "TORCHINDUCTOR_COMPILE_THREADS"
 # Against the TorchScript module on the same device. A fused FP16 network rounds differently: 50 dB and more. A wrong
 # one is far below, so the exporter's bars, which the module has passed, hold for the compiled one as well.
 MIN_PSNR_DB = 40.0
 _SEED = 0
 
 
-def use_cache(folder: Path) -> None:
+def set_up_compiler(folder: Path) -> None:
     """Make the compiler keep its results in this folder; call it before the first compilation."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[CACHE_VARIABLE] = str(folder)
+    # more would be processes of `sys.executable`, which in a model's process is not always Python
+    os.environ.setdefault(THREADS_VARIABLE, "1")
 
 
 def compile_buckets(

@@ -192,6 +192,11 @@ def test_a_compiled_network_gives_the_same_for_every_bucket(
     bench.executor.close()
 
 
+def _restore_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (compiled.CACHE_VARIABLE, compiled.THREADS_VARIABLE):
+        monkeypatch.setenv(variable, "1")  # so that it is removed after the test
+
+
 def _count_compilations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Leave out the machine code: on a CPU the compiler needs a minute of g++. Return the compiled batch sizes."""
     sizes: list[int] = []
@@ -203,7 +208,7 @@ def _count_compilations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return graph
 
     monkeypatch.setattr(torch, "compile", compile_without_code)
-    monkeypatch.setenv(compiled.CACHE_VARIABLE, "")
+    _restore_environment(monkeypatch)
     return sizes
 
 
@@ -218,7 +223,7 @@ def test_a_network_that_does_not_compile_runs_as_it_is(
         return lambda face, mel: (255 - face, mel.mean((1, 2)).unsqueeze(1))
 
     monkeypatch.setattr(torch, "compile", compile_badly)
-    monkeypatch.setenv(compiled.CACHE_VARIABLE, "")
+    _restore_environment(monkeypatch)
     bench = Bench(repository, device, PIPELINE="yes", COMPILE="default", COMPILE_CACHE=str(tmp_path))
     (line,) = bench.pb.log
     assert line.startswith("warn: net: torch.compile failed, TorchScript runs instead: ")
