@@ -20,7 +20,9 @@ from lipsync.tensors import Model
 from ..checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from ..errors import ExportError
 from ..files import ProgressCallback, atomic_write, exclusive_lock
-from ..triton_config import model_config
+from ..triton_config import alternatives, model_config
+from ..validation.gpu import NO_GPU, Gpu
+from ..validation.gpu import find as find_gpu
 from ..validation.sample_media import Media
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
 from . import live_networks, versions
@@ -77,7 +79,8 @@ def build_repository(
             of that model stays in place, and so do networks that were exported before the failure.
     """
     options = options or BuildOptions()
-    candidates = resolve(options.profile, options.format, options.precision)
+    gpu = NO_GPU if options.profile is Profile.CPU else find_gpu()
+    candidates = resolve(options.profile, options.format, options.precision, gpu.formats)
     source = model_config.committed()
     is_own = repository.resolve() == source.resolve()
     if is_own and (options.profile is not Profile.CPU or candidates != (ONNX_FP32,)):
@@ -92,7 +95,7 @@ def build_repository(
         )
     repository.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(repository, on_progress), _staging(repository) as staging:
-        update = _Update(checkpoints, repository, staging, options, candidates, on_progress)
+        update = _Update(checkpoints, repository, staging, options, candidates, gpu, on_progress)
         if not is_own:
             _copy_models(source, repository, options.profile)
         for exported in EXPORTED_MODELS:
@@ -127,11 +130,12 @@ class _Update:
         staging: Path,
         options: BuildOptions,
         candidates: tuple[Variant, ...],
+        gpu: Gpu,
         on_progress: ProgressCallback,
     ) -> None:
         self._checkpoints, self._repository, self._staging = checkpoints, repository, staging
-        self._options, self._candidates, self._on_progress = options, candidates, on_progress
-        self._inputs = ExportInputs(checkpoints, options.media, candidates)
+        self._options, self._candidates, self._gpu, self._on_progress = options, candidates, gpu, on_progress
+        self._inputs = ExportInputs(checkpoints, options.media, candidates, gpu.name)
 
     def bring_up_to_date(self, exported: ExportedModel) -> Version:
         """Export the network unless that is done already, prune its older versions, and return the newest."""
@@ -189,7 +193,8 @@ class _Update:
         # imported here: if everything is up to date, nothing of it is needed
         from .selection import VariantSelector
 
-        return VariantSelector(self._checkpoints, self._options.media, self._staging, self._on_progress)
+        media, folder = self._options.media, self._staging
+        return VariantSelector(self._checkpoints, media, folder, self._on_progress, gpu=self._gpu)
 
 
 def _describe(version: Version) -> str:
@@ -210,6 +215,15 @@ def _write_config(model: Model, version: Version, repository: Path, options: Bui
         "export": version.export,
         "precision": str(record["precision"]),
     }
+    if variant.format is Format.TENSORRT:
+
+        def render(format: Format) -> str:
+            served = Variant(format, variant.precision)
+            return model_config.render(model, parameters, variant=served, profile=options.profile)
+
+        alternatives.write(repository / model.name, version.folder, render)
+        return
+    alternatives.remove(repository / model.name)
     model_config.write_one(model, repository, parameters, variant=variant, profile=options.profile)
 
 

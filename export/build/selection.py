@@ -19,14 +19,18 @@ from ..networks import random_weights
 from ..networks.inference import S3FDGraph, Wav2LipGraph
 from ..validation import accuracy, samples, timing
 from ..validation.accuracy import AccuracyError, Result
+from ..validation.gpu import NO_GPU, Gpu
 from ..validation.report import Report
 from ..validation.sample_media import Media
 from ..validation.samples import Samples
-from ..variants import ONNX_FP32, Variant
+from ..validation.stored_samples import SAMPLES_FILE
+from ..variants import ONNX_FP32, Format, Variant
 from .variant_builder import NETWORK, VariantBuilder
 
 RANDOM = "seeded random"
-_RANKING_BATCH = 8  # the batch size at which the candidates are timed
+# Batch sizes at which the candidates are timed: on a GPU those that several callers make together.
+_RANKING_BATCH = 8
+_GPU_RANKING_BATCHES = {tensors.S3FD.name: 4, tensors.WAV2LIP.name: 64}
 
 
 class VariantSelector:
@@ -43,6 +47,7 @@ class VariantSelector:
         on_progress: takes one line of progress at a time.
         builder: builds the variants of a network.
         batches: the batch sizes at which the chosen variant is timed.
+        gpu: runs what it can; the network itself, with which everything is compared, runs on the CPU.
     """
 
     def __init__(
@@ -54,9 +59,11 @@ class VariantSelector:
         *,
         builder: type[VariantBuilder] = VariantBuilder,
         batches: Sequence[int] = timing.BATCHES,
+        gpu: Gpu = NO_GPU,
     ) -> None:
         self._checkpoints, self._media, self._folder, self._on_progress = checkpoints, media, folder, on_progress
-        self._builder_type, self._batches = builder, batches
+        self._builder_type, self._batches, self._gpu = builder, batches, gpu
+        self._warm_up = timing.GPU_WARM_UP if gpu.name else 1
         self._twin_results: dict[tuple[str, Variant], list[Result]] = {}
         self._twins: dict[str, VariantBuilder] = {}
         self._rankings: dict[str, list[Variant]] = {}
@@ -78,12 +85,15 @@ class VariantSelector:
         builder = self._builder(model, self._graph(model), provenance, provenance.kind)
         try:
             chosen, results = self._choose(model, builder, candidates)
-            times = self._time(model, builder, chosen) if timed else {}
+            is_plan = chosen.format is Format.TENSORRT  # which is timed where it is built, if at all
+            times = self._time(model, builder, chosen) if timed and not is_plan else {}
             size = sum(file.stat().st_size for file in builder.build(chosen).iterdir())
+            if is_plan:
+                builder.save_samples(builder.build(chosen) / SAMPLES_FILE)
             builder.build(chosen).rename(target)
         finally:
             shutil.rmtree(self._folder / f"{model.name}-{provenance.kind}", ignore_errors=True)
-        return Report(model, chosen, results, times, size, timing.machine(), self._batches)
+        return Report(model, chosen, results, times, size, timing.machine(self._gpu.name), self._batches)
 
     def _choose(
         self, model: Model, builder: VariantBuilder, candidates: Sequence[Variant]
@@ -117,22 +127,24 @@ class VariantSelector:
         network = _network(model)
         if network.name not in self._rankings:
             self._on_progress(f"{model.name}: building {', '.join(map(str, candidates))} to compare their speed")
-            timed, batch = self._timed_builder(model, builder), samples.timing(model, _RANKING_BATCH)
-            times = {variant: timing.seconds(timed.run(variant), batch) for variant in candidates}
+            size = _GPU_RANKING_BATCHES[network.name] if self._gpu.name else _RANKING_BATCH
+            timed, batch = self._timed_builder(model, builder), samples.timing(model, size)
+            times = {variant: timing.seconds(timed.run(variant), batch, self._warm_up) for variant in candidates}
             ranking = sorted(candidates, key=lambda variant: times[variant])
             self._rankings[network.name] = ranking
-            numbers = ", ".join(f"{variant} {1000 * times[variant] / _RANKING_BATCH:.1f}" for variant in ranking)
-            self._on_progress(f"{model.name}: ms per frame in batches of {_RANKING_BATCH}: {numbers}")
+            numbers = ", ".join(f"{variant} {1000 * times[variant] / size:.3g}" for variant in ranking)
+            self._on_progress(f"{model.name}: ms per frame in batches of {size}: {numbers}")
         return self._rankings[network.name]
 
     def _time(self, model: Model, builder: VariantBuilder, chosen: Variant) -> dict[str, list[float]]:
         network = _network(model)
         if (network.name, chosen) not in self._times:
             timed = self._timed_builder(model, builder)
-            runs = {NETWORK: timed.network(), "onnxruntime fp32": timed.run(ONNX_FP32)}
+            reference = f"{NETWORK} on the CPU" if self._gpu.name else NETWORK
+            runs = {reference: timed.network(), "onnxruntime fp32": timed.run(ONNX_FP32)}
             if chosen != ONNX_FP32:
                 runs[str(chosen)] = timed.run(chosen)
-            self._times[network.name, chosen] = timing.time_runs(model, runs, self._batches)
+            self._times[network.name, chosen] = timing.time_runs(model, runs, self._batches, self._warm_up)
         return self._times[network.name, chosen]
 
     def _timed_builder(self, model: Model, builder: VariantBuilder) -> VariantBuilder:
@@ -158,6 +170,7 @@ class VariantSelector:
             calibration=lambda: self._samples.calibration(model),
             evaluation=self._samples.evaluation(model),
             folder=self._folder / f"{model.name}-{weights}",
+            gpu=self._gpu,
         )
 
     def _graph(self, model: Model) -> Wav2LipGraph | S3FDGraph:

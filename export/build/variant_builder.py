@@ -12,8 +12,9 @@ from lipsync.tensors import Model
 from ..checkpoints.provenance import Provenance
 from ..formats import onnx_export
 from ..networks.inference import S3FDGraph, Wav2LipGraph, to_half
-from ..validation import accuracy, runtimes, samples
+from ..validation import accuracy, runtimes, samples, stored_samples
 from ..validation.accuracy import Result
+from ..validation.gpu import NO_GPU, Gpu
 from ..validation.runtimes import Run
 from ..variants import ONNX_FP32, Format, Precision, Variant
 
@@ -31,6 +32,7 @@ class VariantBuilder:
         calibration: returns batches to calibrate int8 with; called only for int8.
         evaluation: the sets of samples for the evaluation.
         folder: an empty folder to work in.
+        gpu: runs the variants that it can, so that they are judged and timed where they will be served.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class VariantBuilder:
         calibration: Callable[[], Sequence[Batch]],
         evaluation: Sets,
         folder: Path,
+        gpu: Gpu = NO_GPU,
     ) -> None:
         self._model, self._graph, self._provenance, self._weights = model, graph, provenance, weights
         self._calibration, self._sets, self._folder = calibration, evaluation, folder
+        self._gpu = gpu
         self._built: dict[Variant, Path] = {}
 
     def build(self, variant: Variant) -> Path:
@@ -63,7 +67,8 @@ class VariantBuilder:
 
     def run(self, variant: Variant) -> Run:
         """Return a run of the variant."""
-        return runtimes.load(self._model, self.build(variant) / variant.format.exported_file)
+        file = self.build(variant) / variant.format.exported_file
+        return runtimes.load(self._model, file, self._gpu.run_of(variant, self._model))
 
     def network(self) -> Run:
         """Return a run of the network itself."""
@@ -72,6 +77,10 @@ class VariantBuilder:
     def evaluate(self, variant: Variant) -> list[Result]:
         """Compare the variant with the network."""
         return self._references.compare(self.run(variant), variant.precision)
+
+    def save_samples(self, path: Path) -> None:
+        """Write the samples and the network's outputs for them to `path`, to judge a plan where it is built."""
+        stored_samples.save(self._references, path)
 
     @cached_property
     def _references(self) -> accuracy.ReferenceOutputs:

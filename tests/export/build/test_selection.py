@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,10 +12,12 @@ from export.build.selection import VariantSelector
 from export.build.variant_builder import VariantBuilder
 from export.checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from export.checkpoints.provenance import Provenance
+from export.validation import gpu as gpus
 from export.validation.accuracy import AccuracyError, Result
+from export.validation.gpu import NO_GPU, Gpu
 from export.validation.runtimes import Run
 from export.validation.sample_media import Media
-from export.variants import ONNX_FP32, Format, Precision, Variant
+from export.variants import GPU_CANDIDATES, ONNX_FP32, Format, Precision, Variant
 from lipsync import tensors
 from lipsync.arrays import Array, Batch
 
@@ -35,6 +38,9 @@ class FakeBuilder(VariantBuilder):
             return [*batch]
 
         return run
+
+    def save_samples(self, path: Path) -> None:
+        path.touch()
 
     def evaluate(self, variant: Variant) -> list[Result]:
         score = 20.0 if variant.precision is Precision.INT8 else 60.0
@@ -106,8 +112,73 @@ def test_without_an_accurate_variant_nothing_is_written(selector: VariantSelecto
     assert not (tmp_path / "export").exists()
 
 
+def test_a_network_for_a_plan_is_its_onnx_file_with_samples_to_judge_the_plan_and_no_times(
+    selector: VariantSelector, tmp_path: Path
+) -> None:
+    plan = Variant(Format.TENSORRT, Precision.FP16)
+    report = selector.export(tensors.WAV2LIP, REAL, (plan,), tmp_path / "export", timed=True)
+    assert {file.name for file in (tmp_path / "export").iterdir()} == {"model.onnx", "evaluation.npz"}
+    assert (report.variant, report.milliseconds) == (plan, {})
+
+
 def test_the_two_wav2lip_models_are_ranked_once(selector: VariantSelector, tmp_path: Path, lines: list[str]) -> None:
     for model in (tensors.WAV2LIP, tensors.WAV2LIP_GAN):
         report = selector.export(model, REAL, (OPENVINO_FP32, ONNX_FP32), tmp_path / model.name, timed=False)
         assert report.variant == OPENVINO_FP32
     assert len([line for line in lines if "to compare their speed" in line]) == 1
+
+
+TORCHSCRIPT_FP16, ONNX_FP16 = GPU_CANDIDATES
+
+
+class GpuBuilder(FakeBuilder):
+    """Counts runs by batch size. On the GPU, ONNX is slow in its first runs and the fastest after them."""
+
+    runs: ClassVar[dict[Variant, list[int]]] = {}
+
+    def run(self, variant: Variant) -> Run:
+        sizes = self.runs.setdefault(variant, [])
+
+        def run(batch: Batch) -> list[Array]:
+            sizes.append(len(batch[0]))
+            slow = variant != ONNX_FP16 or len(sizes) < 3
+            time.sleep(0.02 if slow else 0.001)
+            return [*batch]
+
+        return run
+
+
+def test_on_a_gpu_the_candidates_race_warm_and_in_large_batches(
+    stand_in_weights: Path, tmp_path: Path, lines: list[str]
+) -> None:
+    GpuBuilder.runs = {}
+    gpu = Gpu("Card 9000", {Format.TORCHSCRIPT, Format.ONNX})
+    checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
+    selector = VariantSelector(
+        checkpoints, Media.shipped(), tmp_path, lines.append, builder=GpuBuilder, batches=(1,), gpu=gpu
+    )
+    report = selector.export(tensors.WAV2LIP, REAL, GPU_CANDIDATES, tmp_path / "export", timed=True)
+    assert report.variant == ONNX_FP16
+    assert all(sizes[:6] == [64] * 6 for sizes in (GpuBuilder.runs[each] for each in GPU_CANDIDATES))
+    assert report.machine.startswith("Card 9000, ")
+    assert list(report.milliseconds) == ["PyTorch fp32 on the CPU", "onnxruntime fp32", "onnx fp16"]
+    (ranking,) = [line for line in lines if line.startswith("wav2lip: ms per frame")]
+    assert "in batches of 64: onnx fp16" in ranking
+
+
+def test_a_variant_is_run_on_the_gpu_that_can_run_it() -> None:
+    gpu = Gpu("Card 9000", {Format.TORCHSCRIPT})
+    assert gpu.run_of(ONNX_FP16, tensors.WAV2LIP) is None
+    run = gpu.run_of(TORCHSCRIPT_FP16, tensors.WAV2LIP)
+    assert run is not None
+    assert run.half
+    assert run.shapes == {"face": (96, 96, 3), "mel": (80, 16)}
+    images = gpu.run_of(Variant(Format.TORCHSCRIPT, Precision.FP32), tensors.S3FD)
+    assert images is not None
+    assert (images.shapes, images.half) == (None, False)  # no engine for one size
+
+
+def test_without_a_gpu_nothing_is_run_on_one() -> None:
+    found = gpus.find()
+    assert bool(found.name) == bool(found.formats)
+    assert NO_GPU.run_of(ONNX_FP16, tensors.S3FD) is None
