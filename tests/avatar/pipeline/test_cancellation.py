@@ -61,8 +61,9 @@ def jobs(tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
 
 
 def signal_child(argument: bytes, number: int) -> None:
-    """Send a signal to the child process that was started with this argument."""
-    (pid,) = [pid for pid in children() if argument in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """Send a signal to the child process that was started with this argument, and does not read samples."""
+    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children()}
+    (pid,) = [pid for pid, command in commands.items() if argument in command and b"select=" not in command]
     os.kill(pid, number)
 
 
