@@ -105,7 +105,7 @@ class CudaDevice:
     Args:
         index: the GPU.
         graphs: whether programs are captured as CUDA graphs, which one call starts.
-        on_refusal: takes the reason if a program cannot be captured; it runs kernel by kernel then.
+        on_refusal: takes the reason if a program cannot be captured. It then runs kernel by kernel, as do all others.
     """
 
     def __init__(self, index: int, *, graphs: bool, on_refusal: Callable[[str], None]) -> None:
@@ -132,7 +132,11 @@ class CudaDevice:
 
         if not self._graphs:
             return cuda_graph.eager(step, self._stream)
-        return cuda_graph.captured(step, self._stream, self._pool, self._on_refusal)
+        return cuda_graph.captured(step, self._stream, self._pool, self._refuse)
+
+    def _refuse(self, reason: str) -> None:
+        self._graphs = False
+        self._on_refusal(reason)
 
 
 class _CpuProgram:
