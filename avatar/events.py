@@ -37,6 +37,8 @@ class RenderResult:
         seconds: time of each stage; stages overlap, so the sum may exceed the total.
         stand_ins: names of the models that ran on stand-in checkpoints; empty with real weights.
         without_face: number of frames in which no face was found.
+        encoder: what encoded the video: `x264`, `nvenc` or `vp9`.
+        decoder: what decoded the video of the avatar: `cpu` or `cuda`; empty for an image.
         notes: sentences in ASCII that say what was done with unusual files, such as `audio_file: 2.0 s of gaps in its
             clock were closed`.
     """
@@ -50,6 +52,8 @@ class RenderResult:
     stand_ins: tuple[str, ...] = ()
     without_face: int = 0
     notes: tuple[str, ...] = ()
+    encoder: str = ""
+    decoder: str = ""
 
 
 Event = Progress | Chunk | RenderResult

@@ -19,6 +19,7 @@ from .load import LOAD, MemoryBudget, job_memory, wait_for
 from .media.audio import Speech, decode_audio, pcm_file
 from .media.encoder import VideoEncoder
 from .media.ffmpeg_args import VideoFormat
+from .media.image import StillImage
 from .media.video import Video
 from .options import TrimMode
 from .request import AvatarRequest
@@ -82,7 +83,7 @@ async def render(
             await encoder.finish()
             for data in encoder.ready_chunks():
                 yield Chunk(data)
-        yield clip.result(encoder, missing.count, job)
+        yield clip.result(source.media, encoder, missing.count, job)
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,9 @@ class Clip:
         notes = (*source.notes, *speech.notes)
         return cls(frame_count, video, speech, memory, source.model_info.stand_ins, notes)
 
-    def result(self, encoder: VideoEncoder, without_face: int, job: JobContext) -> RenderResult:
+    def result(
+        self, media: StillImage | Video, encoder: VideoEncoder, without_face: int, job: JobContext
+    ) -> RenderResult:
         """Return the finished job, and log how long its stages took."""
         seconds = job.timer.seconds
         rounded = {stage: round(took, 3) for stage, took in seconds.items()}
@@ -134,6 +137,8 @@ class Clip:
             stand_ins=self.stand_ins,
             without_face=without_face,
             notes=self.notes,
+            encoder=encoder.codec.value,
+            decoder=media.decoded_by if isinstance(media, Video) else "",
         )
 
 

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -36,6 +36,11 @@ OLD_NAMES: Mapping[str, str] = {
 
 class BadSetting(ValueError):
     """One or more settings are invalid. The message is one line that names each by its variable."""
+
+
+def lower(value: object) -> object:
+    """Return a text in lower case, for settings that are one of a few words."""
+    return value.lower() if isinstance(value, str) else value
 
 
 def _writable_folder(path: Path) -> Path:
@@ -109,6 +114,16 @@ class JobSettings(BaseSettings):
         description="Timeout of one call of a model, including its wait in Triton's queues, in seconds.",
     )
     max_queued: int = Field(32, ge=0, description="Requests that may wait; one more is rejected with 503.")
+    encoder: Annotated[Literal["auto", "x264", "nvenc"], BeforeValidator(lower)] = Field(
+        "auto",
+        description="`auto`: mp4s are encoded by the GPU (NVENC) if it encodes a frame at start, otherwise by x264. "
+        "`nvenc`: the process does not start without NVENC. With both, x264 replaces it where it fails.",
+    )
+    decoder: Annotated[Literal["auto", "cpu", "cuda"], BeforeValidator(lower)] = Field(
+        "auto",
+        description="`auto`: ordinary videos are decoded by the GPU (NVDEC) if it decodes a frame at start, otherwise "
+        "by the CPU. `cuda`: the process does not start without NVDEC. With both, the CPU replaces it where it fails.",
+    )
 
     @property
     def limits(self) -> Limits:

@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSetting as error:
         return _fail(str(error), 2)
     # here, because it loads the whole application: --help and usage errors need not wait
-    from avatar.media import self_test
+    from avatar.media.start import prepare
 
     from . import descriptors, server
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = descriptors.fit(settings)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
-    if failure := asyncio.run(self_test.failure_at_start()):
+    if failure := asyncio.run(prepare(settings.encoder, settings.decoder)):
         return _fail(failure, 1)
     try:
         listener = server.listen(settings.host, settings.port)

@@ -30,7 +30,7 @@ from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
 from .openapi import FORM_NAME, FORM_SCHEMA
 from .other_methods import head_and_options
-from .routes import FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
+from .routes import DECODER, ENCODER, FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
 
@@ -39,6 +39,8 @@ _DESCRIPTION = """Send an image or video of a face and a recording of speech; re
 NVIDIA Triton runs the models: S3FD detects the face, Wav2Lip moves its lips, PixelLib replaces an image's background.
 Every response has an `X-Request-ID`, the caller's own if it sends one; the body of every error is `{"detail": "..."}`.
 """
+
+_RESULT_HEADERS = (TIMING, FRAMES, WITHOUT_FACE, NOTES, STAND_INS, ENCODER, DECODER)
 
 
 class _App(FastAPI):
@@ -94,7 +96,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings) -> None:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=settings.cors_credentials,
-        expose_headers=[ID_HEADER, TIMING, FRAMES, WITHOUT_FACE, NOTES, FACE_MISSING_AT, STAND_INS, "Retry-After"],
+        expose_headers=[*_RESULT_HEADERS, ID_HEADER, FACE_MISSING_AT, "Retry-After"],
     )
     app.add_middleware(RequestContext, metrics=metrics)
 

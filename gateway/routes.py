@@ -23,6 +23,7 @@ MP4 = "application/mp4"  # as the original service sends it; the registered type
 WEBM = "video/webm"
 TIMING, FRAMES, STAND_INS = "Server-Timing", "X-Avatar-Frames", "X-Avatar-Stand-Ins"
 WITHOUT_FACE, NOTES = "X-Avatar-Frames-Without-Face", "X-Avatar-Notes"
+ENCODER, DECODER = "X-Avatar-Encoder", "X-Avatar-Decoder"
 _MISSING_AT = {
     FACE_MISSING_AT: {
         "description": "Where a frame shows no face: time of the first such frame in the video, in seconds.",
@@ -51,6 +52,14 @@ _VIDEO = {
         NOTES: {
             "description": "What was done with an unusual file, such as gaps in the clock of the audio that were "
             "closed; sentences, separated by semicolons. Absent for ordinary files.",
+            "schema": {"type": "string"},
+        },
+        ENCODER: {
+            "description": "What encoded the video: `x264`, `nvenc` (the GPU) or `vp9`.",
+            "schema": {"type": "string"},
+        },
+        DECODER: {
+            "description": "What decoded the caller's video: `cpu` or `cuda` (the GPU). Absent for an image.",
             "schema": {"type": "string"},
         },
         TIMING: {"description": "Milliseconds of each stage; stages overlap.", "schema": {"type": "string"}},
@@ -110,6 +119,10 @@ def _headers(rendered: RenderedForm) -> dict[str, str]:
         FRAMES: str(rendered.result.frames),
         WITHOUT_FACE: str(rendered.result.without_face),
     }
+    if rendered.result.encoder:
+        headers[ENCODER] = rendered.result.encoder
+    if rendered.result.decoder:
+        headers[DECODER] = rendered.result.decoder
     if rendered.result.notes:
         headers[NOTES] = "; ".join(rendered.result.notes)
     if rendered.result.stand_ins:

@@ -10,14 +10,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
 from pydantic_settings import NoDecode
 
-from avatar.settings import MIB, JobSettings, described
+from avatar.settings import MIB, JobSettings, described, lower
 from avatar.settings import load as load_settings
 
 Network = IPv4Network | IPv6Network
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def _items(value: object) -> object:
@@ -50,7 +46,7 @@ class Settings(JobSettings):
         pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
         description="gRPC address of Triton, host:port.",
     )
-    triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(_lower)] = Field(
+    triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(lower)] = Field(
         "auto",
         description="`auto`: frames are sent through shared memory if Triton runs on this machine and can open it, "
         "otherwise in gRPC messages. `off`: always in gRPC messages.",
@@ -131,7 +127,7 @@ class Settings(JobSettings):
     shutdown_grace: float = Field(
         20.0, ge=0, le=3600, description="Seconds that running jobs have to finish when the gateway is stopped."
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="Lowest level that is logged."
     )
     log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object per line.")

@@ -95,6 +95,7 @@ class EncoderProcess:
         if self.codec is not Codec.NVENC:
             raise error
         HARDWARE.encoder_failed()
+        self._release()
         if self._held is None:
             raise FfmpegFault("the hardware encoder failed") from error
         reason = error.stderr_tail if isinstance(error, ffmpeg.FfmpegError) else str(error)

@@ -22,7 +22,7 @@ from ..options import Options
 from ..streams import both
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
 from .diagnosis import rule_out_machine, run_on
-from .hardware import HARDWARE, HardwareDecoding
+from .hardware import CPU, CUDA, HARDWARE, HardwareDecoding
 from .transform import FrameTransform
 from .transparency import flatten, has_alpha
 
@@ -84,6 +84,11 @@ class Video:
     def on_gpu(self) -> bool:
         """Return whether the video is decoded on the GPU."""
         return self.hardware is not None and self.hardware.works
+
+    @property
+    def decoded_by(self) -> str:
+        """Return what decodes the video: `cuda` or `cpu`."""
+        return CUDA if self.on_gpu else CPU
 
     @property
     def width(self) -> int:
@@ -160,7 +165,7 @@ async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
         aspect,
         has_alpha=bool(decoder) or has_alpha(first_frame.get("fmt", "")),
         decoder=decoder,
-        hardware=_hardware(stderr, first_frame.get("fmt", ""), width, height, filters),
+        hardware=None if decoder else _hardware(stderr, first_frame.get("fmt", ""), width, height, filters),
         pin=() if ffmpeg_output.is_rotated(stderr) else _pin(first_frame.get("fmt", ""), width, height, decoder),
     )
 

@@ -9,7 +9,7 @@ from lipsync.tensors import BACKGROUND, FACE_TYPE
 
 from ..errors import TooLarge
 from ..form.parse import FILES, Form, Upload
-from ..media.self_test import failure_at_start
+from ..media.start import prepare
 from ..resources.workspace import Workspace
 from ..settings import JobSettings
 from .request import StreamRequest
@@ -44,9 +44,9 @@ async def open_workspace(settings: JobSettings) -> Workspace:
 
     Raises:
         OSError: the folder cannot be made.
-        RuntimeError: ffmpeg does not work on this machine.
+        RuntimeError: ffmpeg, or hardware that the settings require, does not work on this machine.
     """
-    if failure := await failure_at_start():
+    if failure := await prepare(settings.encoder, settings.decoder):
         raise RuntimeError(failure)
     workspace = Workspace(settings.work_dir)
     await asyncio.to_thread(workspace.open)

@@ -141,6 +141,8 @@ def summary(result: RenderResult) -> dict[str, object]:
         "stand_ins": list(result.stand_ins),
         "container": result.container,
         "notes": list(result.notes),
+        "encoder": result.encoder,
+        "decoder": result.decoder,
     }
 
 

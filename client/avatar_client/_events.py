@@ -45,6 +45,8 @@ class Summary:
         stand_ins: models that ran on stand-in checkpoints; empty with real weights.
         container: `mp4`, or `webm` for a video with an alpha channel.
         notes: what the server did with an unusual file, such as gaps in the clock of the audio that it closed.
+        encoder: what encoded the video: `x264`, `nvenc` or `vp9`; empty if the server does not say.
+        decoder: what decoded the caller's video: `cpu` or `cuda`; empty for an image.
     """
 
     frames: int
@@ -55,6 +57,8 @@ class Summary:
     stand_ins: tuple[str, ...]
     container: str
     notes: tuple[str, ...] = ()
+    encoder: str = ""
+    decoder: str = ""
 
     @classmethod
     def of(cls, data: JsonObject) -> Summary:
@@ -68,6 +72,8 @@ class Summary:
             stand_ins=tuple(data.get("stand_ins", ())),
             container=str(data.get("container", "mp4")),
             notes=tuple(map(str, data.get("notes", ()))),
+            encoder=str(data.get("encoder", "")),
+            decoder=str(data.get("decoder", "")),
         )
 
 

@@ -26,6 +26,17 @@ async def test_a_response_has_the_number_of_frames_and_the_time_of_each_stage(cl
     assert (timing["detect"], timing["lip-sync"]) == ("250.0", "1500.0")
 
 
+async def test_a_response_says_what_encoded_and_decoded_the_video(
+    client: httpx.AsyncClient, render: FakeRender
+) -> None:
+    still = await client.post("/", files=form())
+    assert still.headers["x-avatar-encoder"] == "x264"
+    assert "x-avatar-decoder" not in still.headers
+    render.encoder, render.decoder = "nvenc", "cuda"
+    video = await client.post("/", files=form())
+    assert (video.headers["x-avatar-encoder"], video.headers["x-avatar-decoder"]) == ("nvenc", "cuda")
+
+
 async def test_stand_ins_are_named_in_the_response_and_the_log(
     client: httpx.AsyncClient, render: FakeRender, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -159,6 +170,7 @@ async def test_a_browser_may_read_every_response(
     assert response.headers["access-control-allow-credentials"] == "true"
     exposed = response.headers["access-control-expose-headers"].lower().split(", ")
     assert {"x-request-id", "server-timing", "x-avatar-frames", "x-avatar-stand-ins", "retry-after"} <= set(exposed)
+    assert {"x-avatar-encoder", "x-avatar-decoder"} <= set(exposed)
 
 
 async def test_a_preflight_request_allows_any_header(client: httpx.AsyncClient) -> None:

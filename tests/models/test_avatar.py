@@ -92,6 +92,7 @@ def test_the_video_equals_that_of_the_gateway_frame_by_frame(
     assert responses.summary["frames"] == int(response.headers["X-Avatar-Frames"]) == len(ours)
     assert responses.summary["without_face"] == int(response.headers["X-Avatar-Frames-Without-Face"])
     assert ", ".join(responses.summary["stand_ins"]) == response.headers["X-Avatar-Stand-Ins"]
+    assert responses.summary["encoder"] == response.headers["X-Avatar-Encoder"]
 
 
 def test_progress_increases_to_the_total_and_the_summary_comes_last(served: Served, face: bytes, speech: bytes) -> None:

@@ -34,6 +34,7 @@ class FakeRender:
         self.error: Exception | None = None
         self.stand_ins: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.encoder, self.decoder = "x264", ""
 
     async def __call__(self, request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | RenderResult]:
         self.requests.append(request)
@@ -47,7 +48,18 @@ class FakeRender:
             video = request.folder / "video.mp4"
             video.write_bytes(request.face_path.read_bytes() + b"|" + request.audio_path.read_bytes())
             seconds = {"detect": 0.25, "lip sync": 1.5}
-            yield RenderResult(video, "mp4", 3, Fraction(25), 0.12, seconds, self.stand_ins, notes=self.notes)
+            yield RenderResult(
+                path=video,
+                container="mp4",
+                frames=3,
+                fps=Fraction(25),
+                duration=0.12,
+                seconds=seconds,
+                stand_ins=self.stand_ins,
+                notes=self.notes,
+                encoder=self.encoder,
+                decoder=self.decoder,
+            )
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
