@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ MIN_WIDTH, MIN_HEIGHT, MAX_SIDE = 160, 64, 4096
 # Codecs that define each bit of a decoded frame, so that a GPU and the CPU give the same
 DECODED_CODECS = frozenset({"h264", "hevc", "vp9", "av1"})
 DECODED_FORMAT = "yuv420p"  # of 8 bits; NVDEC takes more, but other formats differ between cards
+_LOGGED_BY = re.compile(r"^(\[[^]]* @ 0x[0-9a-f]+\] ?)*")  # the part of ffmpeg that logs a line
 
 
 @dataclass
@@ -101,10 +103,10 @@ async def _works(trial: Callable[[], Awaitable[None]], name: str, *, required: b
             await trial()
     except (TimeoutError, OSError, ffmpeg.FfmpegError, MachineFault) as error:
         cause = error.stderr_tail if isinstance(error, ffmpeg.FfmpegError) else str(error)
-        last_line = (cause.strip().splitlines() or ["no answer"])[-1]
+        reason = _LOGGED_BY.sub("", (cause.strip().splitlines() or ["no answer"])[0])
         if required:
-            raise FfmpegFault(f"{name} is required by the settings and does not work ({last_line})") from error
-        logger.info("%s is not used: %s", name, last_line)
+            raise FfmpegFault(f"{name} is required by the settings and does not work ({reason})") from error
+        logger.debug("%s is not used: %s", name, reason)
         return False
     logger.info("%s is used", name)
     return True
