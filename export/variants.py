@@ -46,7 +46,6 @@ class Profile(StrEnum):
 
     CPU = "cpu"
     GPU = "gpu"
-    TENSORRT = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -133,5 +132,3 @@ def _check(profile: Profile, format: Format, precision: Precision) -> None:
         )
     if format is Format.TENSORRT and profile is Profile.CPU:
         raise ExportError("tensorrt runs on GPUs only; use --profile gpu --format tensorrt")
-    if format is not Format.ONNX and profile is Profile.TENSORRT:
-        raise ExportError(f"--profile tensorrt is an accelerator of onnxruntime, not of {format}; use --format onnx")

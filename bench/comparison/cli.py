@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Profile,
         choices=list(Profile),
         default=Profile.CPU,
-        help="kind of machine, as in `python -m export models` (default: cpu). With gpu and tensorrt the workloads are "
-        "those in fp16, and the original algorithm runs on the GPU",
+        help="kind of machine, as in `python -m export models` (default: cpu). With gpu the workloads are those "
+        "in fp16, and the original algorithm runs on the GPU",
     )
     add_variant(exported)
     paths = parser.add_argument_group("paths")

@@ -224,7 +224,7 @@ class Runner:
         return Path(self._args.work / f"repository-{name}")
 
     def _export_args(self, precision: Precision) -> list[str]:
-        kind = self._args.format or ("onnx" if self._args.profile is Profile.TENSORRT else FORMATS[precision])
+        kind = self._args.format or FORMATS[precision]
         return ["--profile", self._args.profile, "--format", kind, "--precision", precision, "--no-timing"]
 
 

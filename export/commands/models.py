@@ -28,10 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_variant(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--profile",
-        type=Profile,
+        type=_profile,
         choices=list(Profile),
         default=Profile.CPU,
-        help="the machine that the configs are for: instances, batch sizes, delays, accelerators (default: cpu)",
+        help="the machine that the configs are for: instances, batch sizes, delays, warm-up (default: cpu)",
     )
     group.add_argument(
         "--format",
@@ -59,6 +59,15 @@ def _add_media(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--no-timing", action="store_true", help="do not time the exports for the reports; saves about a minute"
     )
+
+
+def _profile(text: str) -> Profile:
+    if text == Format.TENSORRT:
+        raise argparse.ArgumentTypeError("tensorrt is a format: use --profile gpu --format tensorrt")
+    try:
+        return Profile(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"choose from {', '.join(Profile)}") from None
 
 
 def run(args: argparse.Namespace) -> int:

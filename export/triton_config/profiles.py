@@ -15,8 +15,6 @@ from lipsync.triton.buckets import BUCKETS, buckets_up_to
 
 from ..variants import Profile
 
-# Where TensorRT caches what it builds.
-ENGINE_CACHE = "/var/cache/talking-avatar/tensorrt"
 # Runs per size before the model is ready: TorchScript compiles at the second run of a size, and uses it at the third.
 WARM_UP_RUNS = 3
 MIN_SIDE = 32  # pixels; S3FD has no output for less

@@ -37,6 +37,15 @@ def checkout(tmp_path: Path) -> Path:
     return root
 
 
+def test_the_former_profile_tensorrt_is_answered_with_what_has_taken_its_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["models", "--weights", "w", "--repository", "r", "--profile", "tensorrt"])
+    assert ended.value.code == 2
+    assert "tensorrt is a format: use --profile gpu --format tensorrt" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in COMMANDS)])
 def test_help_lists_the_exit_statuses(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -34,7 +34,6 @@ def test_a_gpu_has_the_candidates_that_can_be_run_on_one_here() -> None:
         (Profile.GPU, Format.TENSORRT, Precision.FP32, Variant(Format.TENSORRT, Precision.FP32)),
         (Profile.GPU, Format.ONNX, None, Variant(Format.ONNX, Precision.FP16)),
         (Profile.GPU, None, Precision.FP32, Variant(Format.TORCHSCRIPT, Precision.FP32)),
-        (Profile.TENSORRT, None, None, Variant(Format.ONNX, Precision.FP16)),
     ],
 )
 def test_a_missing_format_or_precision_follows_from_the_other_options(
@@ -50,9 +49,7 @@ def test_a_missing_format_or_precision_follows_from_the_other_options(
         (Profile.GPU, Format.OPENVINO, None, "openvino runs on CPUs only"),
         (Profile.CPU, Format.TENSORRT, None, "tensorrt runs on GPUs only; use --profile gpu"),
         (Profile.GPU, Format.TENSORRT, Precision.INT8, "int8 is calibrated for CPUs"),
-        (Profile.TENSORRT, Format.OPENVINO, None, "openvino runs on CPUs only"),
         (Profile.GPU, None, Precision.INT8, "int8 is calibrated for CPUs"),
-        (Profile.TENSORRT, Format.TORCHSCRIPT, None, "tensorrt is an accelerator of onnxruntime"),
     ],
 )
 def test_options_that_cannot_be_combined_are_rejected_with_the_reason(
