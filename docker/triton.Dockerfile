@@ -21,6 +21,8 @@ RUN PIP="python3 -m pip --no-cache-dir --disable-pip-version-check" \
 # The project's wheel, which changes with every commit, comes after them. NVIDIA's openvino backend fills every batch up to
 # the largest, and computes FP32 in bf16 where a CPU has that. Ours, on the Python backend, does neither: docs/adr/0010.
 COPY --from=wheel /wheels /opt/avatar/wheels
+# TensorRT plans are built where they run: `python3 -m export plans` needs no more than what is installed here
+COPY export export
 RUN PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --no-cache-dir --no-deps /opt/avatar/wheels/*.whl \
     && rm -rf /opt/avatar/wheels /opt/tritonserver/backends/openvino \
     && cp -r "$(python3 -c 'import embedded; print(embedded.__path__[0])')/backends/openvino" /opt/tritonserver/backends/ \
@@ -34,16 +36,17 @@ LABEL org.opencontainers.image.title="talking-avatar triton" \
       org.opencontainers.image.version="$AVATAR_VERSION" \
       org.opencontainers.image.revision="$AVATAR_REVISION" \
       org.opencontainers.image.base.name="nvcr.io/nvidia/tritonserver:26.11-py3"
-# CUDA caches compiled code: in the cache volume, so that a restart does not compile it again
+# CUDA and PyTorch cache compiled code: in the cache volume, so that a restart does not compile it again
 ENV HOME=/tmp \
     CUDA_CACHE_PATH=/var/lib/avatar/cache/cuda \
+    XDG_CACHE_HOME=/var/lib/avatar/cache \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     AVATAR_WORK_DIR=/var/lib/avatar/work \
     AVATAR_CACHE_DIR=/var/lib/avatar/cache
 # triton-server, made by NVIDIA's image
 USER 1000:1000
-RUN python3 /opt/avatar/smoke.py
+RUN python3 /opt/avatar/smoke.py && python3 -c "import export.cli, export.plans.builder"
 # gRPC, metrics. HTTP listens inside the container only, for the health check.
 EXPOSE 8001 8002
 # a tiny call of every kind of model

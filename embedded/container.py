@@ -30,10 +30,16 @@ EXIT_SECONDS = 30  # that the server waits for requests in flight when it is sto
 # The oldest release without published vulnerabilities that concern this design: docs/security.md.
 FLOOR = (26, 6)
 # Releases that introduced a flag; an older server does not start with it.
-RESPONSE_POOL, CLIENT_SHARED_MEMORY = (25, 3), (26, 4)
+RESPONSE_POOL, INFER_THREADS, CLIENT_SHARED_MEMORY = (25, 3), (25, 4), (26, 4)
 # Responses that a stream may have unread, the last barrier against callers who do not read: `avatar` and `live` end
 # their streams long before. A stream that reaches it blocks the threads that send for its model.
 MAX_UNREAD = 4096
+
+# With a GPU. Tensors between the models of an ensemble come from the pinned pool, inputs of networks from that of each
+# GPU: 16 images of 1080p are 100 MB. What does not fit is allocated and freed for each call, which stops the GPU.
+PINNED_POOL_BYTES, GPU_POOL_BYTES = 2 << 30, 1 << 30
+THREADS_WITH_GPU = 8  # that receive calls; the default of 2 is less than what a fast network serves
+STATES_WITH_GPU = 64  # of calls that are kept for the next ones
 
 LOCK_PREFIX, LOCK_SUFFIX = "avatar-triton-", ".lock"  # of a file in /dev/shm, around the name of its owner
 
@@ -44,7 +50,12 @@ def version_of(environ: Mapping[str, str]) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """Return the number of NVIDIA's GPUs in this container."""
+    return sum(re.fullmatch(r"nvidia\d+", path.name) is not None for path in devices.glob("nvidia*"))
+
+
+def arguments(environ: Mapping[str, str], token: str, prefix: str, gpus: int = 0) -> list[str]:
     """Return the server's command line; `prefix` begins the names of its regions in /dev/shm."""
     version = version_of(environ)
     host, _, port = HTTP.partition(":")
@@ -70,6 +81,12 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str) -> list[str]:
         argv.append(f"--grpc-max-response-pool-size={MAX_UNREAD}")
     if version >= CLIENT_SHARED_MEMORY and environ.get("AVATAR_TRITON_SHARED_MEMORY") == "auto":
         argv.append("--allow-client-shm=true")
+    if gpus:
+        argv.append(f"--pinned-memory-pool-byte-size={PINNED_POOL_BYTES}")
+        argv += [f"--cuda-memory-pool-byte-size={gpu}:{GPU_POOL_BYTES}" for gpu in range(gpus)]
+        argv.append(f"--grpc-infer-allocation-pool-size={STATES_WITH_GPU}")
+        if version >= INFER_THREADS:
+            argv.append(f"--grpc-infer-thread-count={THREADS_WITH_GPU}")
     return argv
 
 
@@ -113,8 +130,9 @@ def main() -> None:
         token = access.check_token(environ.pop(access.TOKEN_VARIABLE, "") or access.make_token())
     except ValueError as error:
         sys.exit(f"container: {error}")
+    argv = arguments(environ, token, claim_prefix(), count_gpus())
     guard = [sys.executable, "-m", "embedded.guard", "--http", HTTP, "--"]
-    os.execve(sys.executable, guard + arguments(environ, token, claim_prefix()), environ)  # noqa: S606
+    os.execve(sys.executable, guard + argv, environ)  # noqa: S606
 
 
 if __name__ == "__main__":

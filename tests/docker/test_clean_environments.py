@@ -210,6 +210,8 @@ def test_the_code_of_the_triton_image_needs_only_its_requirements(wheels: tuple[
     output = run(python, DOCKER / "smoke.py", cwd=tmp_path, **variables)
     assert output.split(maxsplit=2)[2].strip() == "(22, 80, 16) (22, 96, 96, 3) (22, 120, 160, 3) (1, 16, 4) ftyp 25"
     assert not list((tmp_path / "work").iterdir())
+    shutil.copytree(ROOT / "export", tmp_path / "image" / "export", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run(python, "-c", "import export.cli, export.plans.builder", cwd=tmp_path / "image") == ""
 
 
 def test_the_guard_of_the_triton_image_needs_only_the_standard_library(tmp_path: Path) -> None:

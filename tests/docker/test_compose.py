@@ -12,7 +12,7 @@ from jsonschema.validators import validator_for
 import lipsync
 from avatar.settings import OLD_NAMES, LiveSettings, variable_of
 from embedded import container
-from export.triton_config.profiles import ENGINE_CACHE
+from export.plans.cache import FOLDER
 from gateway.settings import SETTINGS, Settings
 from tests.support.dockerfiles import (
     DOCKERFILES,
@@ -59,22 +59,32 @@ def test_it_follows_the_compose_specification(raw: bool) -> None:
 
 def test_without_a_flag_the_gpu_services_start() -> None:
     assert dot_env()["COMPOSE_PROFILES"] == "gpu"
-    assert set(started("gpu")) == {"export", "triton", "gateway"}
+    assert set(started("gpu")) == {"export", "plans", "triton", "gateway"}
     assert not started()  # every service has a profile
 
 
-def test_the_cpu_profile_starts_the_same_services_without_a_gpu() -> None:
+def test_the_cpu_profile_starts_the_same_services_but_plans_without_a_gpu() -> None:
     services = started("cpu")
     assert set(services) == {"export-cpu", "triton-cpu", "gateway-cpu"}
     assert "nvidia" not in json.dumps(services)
     assert services["export-cpu"]["environment"]["EXPORT_PROFILE"] == "cpu"
 
 
-def test_only_triton_reserves_the_gpu() -> None:
-    devices = SERVICES["triton"]["deploy"]["resources"]["reservations"]["devices"]
-    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
-    assert TEXT.count("driver: nvidia") == 1
+def test_all_gpus_are_reserved_for_the_services_that_use_them_with_the_video_unit() -> None:
+    devices = [{"driver": "nvidia", "count": "all", "capabilities": ["gpu", "compute", "utility", "video"]}]
+    for name, service in SERVICES.items():
+        reserved = service["deploy"]["resources"].get("reservations")
+        assert reserved == ({"devices": devices} if name in {"plans", "triton", "gateway"} else None), name
     assert SERVICES["export"]["environment"]["EXPORT_PROFILE"] == "gpu"
+
+
+def test_plans_are_built_by_the_image_that_serves_them_and_kept_on_a_volume() -> None:
+    plans, triton = SERVICES["plans"], SERVICES["triton"]
+    assert plans["image"] == triton["image"]
+    assert plans["command"] == ["python3", "-m", "export", "plans", "--repository", container.REPOSITORY]
+    assert {"models:/models", f"engines:{FOLDER}"} == set(plans["volumes"])
+    assert not {"ports", "networks"} & set(plans)
+    assert plans["healthcheck"] == {"disable": True}  # it serves nothing
 
 
 @pytest.mark.parametrize("machine", ["gpu", "cpu"])
@@ -83,8 +93,10 @@ def test_export_ends_before_triton_starts_and_triton_is_healthy_before_the_gatew
     chain = {name: service.get("depends_on", {}) for name, service in services.items()}
     (triton,) = (name for name in services if name.startswith("triton"))
     (export,) = (name for name in services if name.startswith("export"))
+    before = "plans" if machine == "gpu" else export
     (gateway,) = (name for name in services if name.startswith("gateway"))
-    assert chain[triton] == {export: {"condition": "service_completed_successfully"}}
+    assert chain[triton] == {before: {"condition": "service_completed_successfully"}}
+    assert machine == "cpu" or chain["plans"] == {export: {"condition": "service_completed_successfully"}}
     assert chain[gateway] == {triton: {"condition": "service_healthy"}}
     # a dependency that is not required may fail, and `up` succeeds all the same
     assert "required" not in TEXT
@@ -109,7 +121,7 @@ def test_every_service_is_hardened_and_its_memory_processes_and_logs_are_limited
     assert service["init"] is True
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     assert {"memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
-    assert service["restart"] == ("no" if name.startswith("export") else "unless-stopped")
+    assert service["restart"] == ("no" if name.startswith(("export", "plans")) else "unless-stopped")
     assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service)
 
 
@@ -255,7 +267,3 @@ def test_triton_serves_the_folder_that_export_fills() -> None:
         (volume,) = (each.split(":")[0] for each in SERVICES[export]["volumes"] if each.endswith(":/models"))
         assert f"{volume}:/models:ro" in SERVICES[triton]["volumes"]
         assert repository.startswith("/models/")  # the exporter renames a folder to it, so it must not be a mount point
-
-
-def test_the_engines_of_tensorrt_are_on_a_volume() -> None:
-    assert f"engines:{ENGINE_CACHE}" in SERVICES["triton"]["volumes"]

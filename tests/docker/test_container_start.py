@@ -14,8 +14,8 @@ from embedded.installation import find_installation
 PREFIX = f"{watchdog.REGIONS}x"
 
 
-def flags(version: str, **environ: str) -> dict[str, str]:
-    argv = container.arguments({"NVIDIA_TRITON_SERVER_VERSION": version} | environ, "secret", PREFIX)
+def flags(version: str, gpus: int = 0, **environ: str) -> dict[str, str]:
+    argv = container.arguments({"NVIDIA_TRITON_SERVER_VERSION": version} | environ, "secret", PREFIX, gpus)
     assert argv[0] == "tritonserver"
     pairs = (flag.removeprefix("--").partition("=") for flag in argv[1:])
     return {name: value for name, _, value in pairs}
@@ -46,11 +46,27 @@ def test_clients_may_share_memory_only_where_it_is_asked_for() -> None:
     assert flags("26.11", AVATAR_TRITON_SHARED_MEMORY="auto")["allow-client-shm"] == "true"
 
 
+def test_with_a_gpu_the_pools_of_memory_and_the_threads_for_calls_are_larger(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    assert container.count_gpus(tmp_path) == 2
+    environ = {"NVIDIA_TRITON_SERVER_VERSION": "26.11"}
+    added = set(container.arguments(environ, "secret", PREFIX, 2)) - set(container.arguments(environ, "secret", PREFIX))
+    assert added == {
+        "--pinned-memory-pool-byte-size=2147483648",
+        "--cuda-memory-pool-byte-size=0:1073741824",
+        "--cuda-memory-pool-byte-size=1:1073741824",
+        "--grpc-infer-allocation-pool-size=64",
+        "--grpc-infer-thread-count=8",
+    }
+    assert "grpc-infer-thread-count" not in flags("25.03", gpus=1)
+
+
 def test_the_oldest_server_accepts_every_flag() -> None:
     parts = find_installation()
     libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
     done = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
-    for flag in flags("24.10", AVATAR_TRITON_SHARED_MEMORY="auto"):
+    for flag in flags("24.10", gpus=1, AVATAR_TRITON_SHARED_MEMORY="auto"):
         assert re.search(rf"^ +--{flag}\b", done.stdout + done.stderr, re.M), flag
 
 
