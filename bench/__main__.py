@@ -22,6 +22,7 @@ COMMANDS = {
     "overhead": ("triton.overhead", "compare wav2lip through gRPC with the same file in its bare runtime"),
     "perf": ("triton.sweep", "run perf_analyzer on every public model over gRPC, with and without shared memory"),
     "perf-inputs": ("triton.request_data", "write or check the request data of perf_analyzer (bench/perf)"),
+    "startup": ("startup.cli", "time jobs until their first frame, without networks, against another commit"),
 }
 DEFAULT = "compare"
 OLD_NAMES = {"serving": "overhead"}  # accepted for one more release
