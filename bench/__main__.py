@@ -16,6 +16,7 @@ COMMANDS = {
         "comparison.cli",
         "compare this service with the original algorithm, the bare networks and the encoder",
     ),
+    "encode": ("encoding.cli", "compare frames that the service converts with frames that ffmpeg converts"),
     "gpu": ("gpu.cli", "take every figure of a machine with a GPU in one run of at most 25 minutes"),
     "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),
     "load": ("load.cli", "post many forms at once and one after another: total, waits, memory and processor time"),

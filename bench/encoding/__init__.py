@@ -1,0 +1,1 @@
+"""Measure the encoder and the conversion of its frames, without networks."""
