@@ -32,11 +32,11 @@ SOURCES = (
 )
 NOT_NEEDED = ("bench/perf/",)  # requests of perf_analyzer
 SETUP = ROOT / "scripts" / "bench_gpu.sh"
-# Versions of requirements.lock. Triton's stub needs numpy 1, and tritonclient protobuf 5; the others are not there.
+# Versions of requirements.lock. Triton's stub needs numpy 1; the others are not there.
 LOCKED = (
-    *("annotated-doc", "annotated-types", "cffi", "fastapi", "numpy", "nvidia-pytriton", "protobuf", "pydantic"),
-    *("pydantic-settings", "pydantic_core", "python-dotenv", "python-multipart", "python-rapidjson", "soundfile"),
-    *("starlette", "threadpoolctl", "tritonclient", "typing-inspection", "typing_extensions", "uvicorn"),
+    *("annotated-doc", "annotated-types", "cffi", "fastapi", "numpy", "nvidia-pytriton", "opentelemetry-api"),
+    *("pydantic", "pydantic-settings", "pydantic_core", "python-dotenv", "python-multipart", "python-rapidjson"),
+    *("soundfile", "starlette", "threadpoolctl", "tritonclient", "typing-inspection", "typing_extensions", "uvicorn"),
 )
 FFMPEG = "imageio-ffmpeg==0.6.0"  # ffmpeg 7.0; the binary of newer wheels is twice as large
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 28, 27, 24, 17, 5)]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx
 from google.protobuf import text_format
 from onnx import TensorProto, helper
+from tritonclient.grpc import model_config_pb2 as pb
 
 from export.build import live_networks
 from export.build.variant_builder import VariantBuilder
@@ -56,6 +57,27 @@ def write(folder: Path, weights: Path, variant: Variant, profile: Profile) -> No
         _link(folder, model, folder / WAV2LIP.name / VERSION, variant, profile)
     _add(folder, S3FD, S3FDGraph(random_weights.s3fd()), variant, profile, name=GOLDEN_DETECTOR)
     done.touch()
+
+
+def write_compiled(folder: Path, source: Path, buckets: Sequence[int], cache: Path) -> None:
+    """Write a repository of `wav2lip` alone, which the `pytorch` backend compiles when it loads.
+
+    Args:
+        folder: the repository.
+        source: a repository of TorchScript.
+        buckets: the batch sizes to compile; each takes a while.
+        cache: folder of the compiler's results.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source / WAV2LIP.name, folder / WAV2LIP.name, copy_function=os.link)
+    path = folder / WAV2LIP.name / model_config.CONFIG_FILE
+    config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
+    for name, value in (("COMPILE", "default"), ("COMPILE_CACHE", str(cache))):
+        config.parameters[name].string_value = value
+    config.parameters["BUCKETS"].string_value = ",".join(map(str, buckets))
+    del config.model_warmup[:]  # the backend itself runs every bucket when it loads
+    path.unlink()  # a link
+    path.write_text(text_format.MessageToString(config), "utf-8")
 
 
 def _copy_model(model: Model, folder: Path, profile: Profile) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from avatar_client.access import Token
 from demo.stack import gateway_server
@@ -20,17 +21,22 @@ START_SECONDS = 240.0  # limit for the start of a server, which compiles and cap
 
 
 @contextmanager
-def served(settings: Settings, kind: str) -> Iterator[Server]:
-    """Yield the server at `--url`, or one that is started for the block."""
+def served(settings: Settings, kind: str, seconds: float = START_SECONDS) -> Iterator[Server]:
+    """Yield the server at `--url`, or one that is started for the block within these seconds."""
     if settings.url:
         yield Server(settings.url, settings.token, metrics=settings.metrics)
         return
     # twice as many, because a session that ends overlaps with the next one for a moment
     env = {"AVATAR_LIVE_SESSIONS": str(2 * max(settings.scale.sessions))}
-    log = settings.work / "logs" / f"triton-{kind}.log"
+    log = server_log(settings, kind)
     repository = settings.repository_of(kind)
-    with Triton(repository, log=log, on_progress=print, start_timeout=START_SECONDS, env=env) as triton:
+    with Triton(repository, log=log, on_progress=print, start_timeout=seconds, env=env) as triton:
         yield Server(triton.grpc_address, Token(triton.token), triton.metrics_address, triton.pid)
+
+
+def server_log(settings: Settings, kind: str) -> Path:
+    """Return the log of the server of a format."""
+    return settings.work / "logs" / f"triton-{kind}.log"
 
 
 @contextmanager

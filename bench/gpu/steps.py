@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,15 +13,18 @@ from lipsync.tensors import WAV2LIP
 
 from ..cli import FAILURES
 from ..triton import live_latency
+from ..triton.perf_analyzer import is_local
 from ..weights import timing_networks
 from . import bare, callers, clips, golden, machine, plan, repository
 from .callers import Load
 from .card import CardMonitor
 from .errors import LeftOut
 from .rows import Row
-from .serving import served
+from .serving import served, server_log
 from .settings import GIVEN, Settings
 from .transport import Memory, Server, connect
+
+COMPILE_SECONDS = 420.0  # for the start of a server that compiles
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,14 @@ def steps(settings: Settings) -> list[Step]:
         Step("video", f"one {settings.scale.video.description} against the original", 300, clips.video, exported),
         Step("live", "live sessions in real time", 180, live, exported),
         Step("many", f"{settings.scale.many.description}, against x264 alone", 300, clips.many, exported),
+        Step("grpc-compiled", "wav2lip compiled, through gRPC", 480, compiled, _exported(settings, _COMPILED)),
         *(step for kind in others for step in _format_steps(settings, kind)),
         Step("bare-tensorrt", "wav2lip as a TensorRT plan, by trtexec", 300, bare_plan, _exported(settings, _ONNX)),
         Step("sweep", "wav2lip through gRPC: more loads", 240, sweep, exported),
     ]
 
 
-_ONNX = Format.ONNX.value
+_ONNX, _COMPILED = Format.ONNX.value, Format.TORCHSCRIPT.value
 
 
 def _format_steps(settings: Settings, kind: str) -> Iterator[Step]:
@@ -120,11 +125,28 @@ def through_grpc(kind: str, settings: Settings) -> Iterator[Row]:
                 yield _load(settings, server, variant, largest, load)
 
 
+def compiled(settings: Settings) -> Iterator[Row]:
+    """Load `wav2lip` as the `pytorch` backend compiles it."""
+    if settings.formats == (GIVEN,):
+        raise LeftOut("only exports of this run are compiled (--url or --repository is given)")
+    folder, source = settings.repository_of("compiled"), settings.repository_of(_COMPILED)
+    repository.write_compiled(folder, source, settings.scale.batches, settings.work / "compiler")
+    memory = Memory.SYSTEM
+    with served(settings, "compiled", COMPILE_SECONDS) as server:
+        log = server_log(settings, "compiled").read_text("utf-8", "replace")
+        if failed := re.search(r"torch\.compile failed.*", log):
+            raise LeftOut(failed[0])
+        variant, largest = _served_variant(server)
+        yield golden.mouths(server, memory, settings.variant_of(_COMPILED).precision)
+        for load in settings.scale.loads(memory):
+            yield _load(settings, server, f"{variant}, compiled", largest, load)
+
+
 def sweep(settings: Settings) -> Iterator[Row]:
     """Load `wav2lip` with other numbers of callers and batches."""
     with served(settings, settings.formats[0]) as server:
         variant, largest = _served_variant(server)
-        for load in settings.scale.sweep_loads(_memories(settings)[-1]):
+        for load in settings.scale.sweep_loads(Memory.NONE if settings.url else Memory.SYSTEM):
             yield _load(settings, server, variant, largest, load)
 
 
@@ -142,6 +164,9 @@ def live(settings: Settings) -> Iterator[Row]:
 
 
 def _memories(settings: Settings) -> tuple[Memory, ...]:
+    """Return the ways to send tensors that can work: memory is shared on one machine only."""
+    if settings.url and not is_local(settings.url):
+        return (Memory.NONE,)
     return tuple(Memory) if settings.device == "cuda" else (Memory.NONE, Memory.SYSTEM)
 
 
