@@ -127,12 +127,20 @@ def _decode(stride: int, score: Tensor, regression: Tensor) -> tuple[Tensor, Ten
     """Return one map's boxes FP32 [N,h·w,4] and scores FP32 [N,h·w], from score [N,2,h,w] and regression [N,4,h,w]."""
     # softmax over two channels is the logistic function of their difference
     scores = torch.sigmoid(score[:, 1] - score[:, 0]).flatten(1)
-    # cumsum, not `arange`: tracing would record the current device
-    rows = (torch.ones_like(score[0, 0, :, 0]).cumsum(0) - 0.5) * stride
-    columns = (torch.ones_like(score[0, 0, 0]).cumsum(0) - 0.5) * stride
+    rows = _centers(score[0, 0, :, 0]) * stride
+    columns = _centers(score[0, 0, 0]) * stride
     side = float(face_detection.PRIOR_SIDE * stride)
     x = columns + face_detection.CENTER_VARIANCE * side * regression[:, 0]
     y = rows.unsqueeze(1) + face_detection.CENTER_VARIANCE * side * regression[:, 1]
     width, height = (side * torch.exp(face_detection.SIZE_VARIANCE * regression[:, 2:])).unbind(1)
     corners = torch.stack((x - width / 2, y - height / 2, x + width / 2, y + height / 2), dim=3)
     return corners.flatten(1, 2), scores
+
+
+def _centers(cells: Tensor) -> Tensor:
+    """Return the centers of a vector's cells, FP32: 0.5, 1.5, …"""
+    if torch.onnx.is_in_onnx_export():
+        # one operator in TensorRT, too, whose parser makes a loop of a cumulative sum (10.1; newer ones may not)
+        return torch.arange(cells.shape[0]).float() + 0.5
+    # cumsum, not `arange`: a TorchScript trace would record the current device
+    return torch.ones_like(cells).cumsum(0) - 0.5
