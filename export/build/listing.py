@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from ..errors import ExportError
 from ..triton_config import model_config
+from ..variants import Format
 from . import versions
 from .versions import Version
 
@@ -44,10 +45,17 @@ def _row(version: Version, *, newest: bool) -> tuple[object, ...]:
         number,
         record.get("checkpoint", ""),
         str(record.get("checkpoint_sha256", ""))[:12],
-        record.get("format", ""),
+        _format(version),
         record.get("precision", ""),
         record.get("weights", ""),
         f"{size / 1e6:.1f}",
         version.export,
         damage + str(record.get("created", "")),
     )
+
+
+def _format(version: Version) -> str:
+    """Return the format; for a plan that is still to be built, what is served until then."""
+    format = str(version.record.get("format", ""))
+    missing = format == Format.TENSORRT and not (version.folder / Format.TENSORRT.file).is_file()
+    return f"{format}, {Format.ONNX} until its plan is built" if missing else format

@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lipsync.arrays import Array, Batch
-from lipsync.tensors import Model
+from lipsync.tensors import Model, Tensor
 
 from ..errors import ExportError
 from ..files import ProgressCallback
@@ -131,13 +131,14 @@ def _outputs(model: Model, path: Path) -> list[Array]:
     """
     try:
         found = {str(each["name"]): each for each in json.loads(path.read_text("utf-8"))}
-        return [
-            np.array(found[tensor.name]["values"], tensor.numpy).reshape(
-                [int(size) for size in str(found[tensor.name]["dimensions"]).split("x")]
-            )
-            for tensor in model.outputs
-        ]
+        return [_array(found[tensor.name], tensor) for tensor in model.outputs]
     except KeyError as error:
         raise ExportError(f"{model.name}: the plan has no output {error}") from error
     except (OSError, ValueError, TypeError, OverflowError) as error:
         raise ExportError(f"{model.name}: the outputs of the plan cannot be read: {error}") from error
+
+
+def _array(written: Mapping[str, object], tensor: Tensor) -> Array:
+    """Return an output; its dimensions are written as `1x96x96x3`."""
+    shape = [int(size) for size in re.findall(r"\d+", str(written["dimensions"]))]
+    return np.array(written["values"], tensor.numpy).reshape(shape)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.build import versions
+from export.build import listing, versions
 from export.cli import main
 from export.errors import ExportError
 from export.plans.builder import PlanBuilder
@@ -109,6 +109,7 @@ def served(repository: Path, name: str) -> str:
 
 def test_until_a_plan_is_built_a_network_is_served_from_its_onnx_file(repository: Path) -> None:
     assert served(repository, "wav2lip") == "onnx"
+    assert "tensorrt, onnx until its plan is built" in listing.table(repository)
 
 
 def test_plans_are_built_judged_in_every_profile_and_served(repository: Path, fake: FakeTrtexec, build: Build) -> None:
@@ -125,6 +126,7 @@ def test_plans_are_built_judged_in_every_profile_and_served(repository: Path, fa
     assert len(fake.builds()) == 2  # the network for `live` is the same file, so it has the same plan
     assert lines[-1].endswith("3 plans for NVIDIA H100 80GB HBM3 (compute capability 9.0) are in place")
     assert not list(repository.rglob("*.part"))
+    assert "until its plan is built" not in listing.table(repository)
 
 
 def test_a_second_start_builds_nothing(fake: FakeTrtexec, build: Build) -> None:
