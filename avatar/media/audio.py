@@ -120,11 +120,10 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
-    plain = await asyncio.to_thread(read_wav, path)
+    plain, recordings = await asyncio.to_thread(lambda: (read_wav(path), find_recordings(path)))
     if plain and plain.rate == SAMPLE_RATE:
         samples = _checked_length(plain.samples, limits)
         return Speech(path, pcm_path, samples, plain.is_finite, plain.rate, plain=plain)
-    recordings = await asyncio.to_thread(find_recordings, path)
     decoded = None
     if len(recordings) == 1:
         decoded = await _decode_at_once(path, pcm_path, plain is None or plain.is_finite, limits)

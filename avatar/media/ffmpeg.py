@@ -46,6 +46,7 @@ END_TIMEOUT = 600.0  # seconds for the encoder to write what it holds, and an MP
 USAGE_TIMEOUT = 10.0  # seconds for ffmpeg to print its usage
 # A process that uses less of one processor than this before its deadline is stopped, starved or waits for a disk.
 BUSY_SHARE = 0.1
+REAP_SECONDS = 1.0  # for a killed process to end, where the wait for it was cancelled
 PIPE_BYTES = 1 << 20  # a frame then passes in a few writes instead of hundreds; Linux allows 1 MiB to every user
 READ_BYTES = 1 << 18  # per read if the length is unknown
 
@@ -145,7 +146,12 @@ class FfmpegProcess:
         ends: list[Future[tuple[int, str]] | Future[None]] = [self._ended, closed]
         if self._drained:
             ends.append(self._drained)
-        await asyncio.shield(asyncio.gather(*(asyncio.wrap_future(end) for end in ends)))
+        ended = asyncio.gather(*(asyncio.wrap_future(end) for end in ends))
+        try:
+            await asyncio.shield(ended)
+        except asyncio.CancelledError:  # a second time: a process that was killed has ended in milliseconds
+            await asyncio.wait((ended,), timeout=REAP_SECONDS)
+            raise
 
     async def read_into(self, buffer: memoryview, seconds: float = STALL_TIMEOUT) -> int:
         """Fill `buffer` (bytes) from stdout and return the number of bytes, fewer only at the end of stdout.

@@ -127,8 +127,9 @@ def workloads(folder: Path) -> list[Workload]:
     cd = _speech(folder / "speech-44100.wav", STILL_SECONDS, 44_100)
     mp3 = _converted(plain, folder / "speech.mp3")
     video = folder / "face.mp4"
-    source = f"testsrc2=s={WIDTH}x{HEIGHT}:r={FPS}:d={VIDEO_SECONDS}"
-    _ffmpeg("-f", "lavfi", "-i", source, "-pix_fmt", "yuv420p", "-preset", "veryfast", str(video))
+    swaying = f"scale={WIDTH + 40}:-2,crop={WIDTH}:{HEIGHT}:'20+12*sin(n/9)':'8+6*cos(n/7)'"
+    loop = ("-loop", "1", "-framerate", str(FPS), "-i", str(still), "-t", str(VIDEO_SECONDS))
+    _ffmpeg(*loop, "-vf", swaying, "-pix_fmt", "yuv420p", "-preset", "veryfast", str(video))
     long = _speech(folder / "long.wav", VIDEO_SECONDS, 16_000)
     return [
         Workload("still, WAV of 16 kHz", still, plain, still=True),

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,8 +62,12 @@ def jobs(tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
 
 def signal_child(argument: bytes, number: int) -> None:
     """Send a signal to the child process that was started with this argument, and does not read samples."""
-    commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children()}
-    (pid,) = [pid for pid, command in commands.items() if argument in command and b"select=" not in command]
+    found = []
+    for pid in children():
+        with suppress(OSError):  # it has ended
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            found += [pid] if argument in command and b"select=" not in command else []
+    (pid,) = found
     os.kill(pid, number)
 
 
