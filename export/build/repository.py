@@ -22,7 +22,6 @@ from ..errors import ExportError
 from ..files import ProgressCallback, atomic_write, exclusive_lock
 from ..triton_config import alternatives, model_config
 from ..validation.gpu import NO_GPU, Gpu
-from ..validation.gpu import find as find_gpu
 from ..validation.sample_media import Media
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
 from . import live_networks, versions
@@ -79,7 +78,7 @@ def build_repository(
             of that model stays in place, and so do networks that were exported before the failure.
     """
     options = options or BuildOptions()
-    gpu = NO_GPU if options.profile is Profile.CPU else find_gpu()
+    gpu = NO_GPU if options.profile is Profile.CPU else _find_gpu()
     candidates = resolve(options.profile, options.format, options.precision, gpu.formats)
     source = model_config.committed()
     is_own = repository.resolve() == source.resolve()
@@ -195,6 +194,12 @@ class _Update:
 
         media, folder = self._options.media, self._staging
         return VariantSelector(self._checkpoints, media, folder, self._on_progress, gpu=self._gpu)
+
+
+def _find_gpu() -> Gpu:
+    from ..validation import gpu_runs  # it needs the runtimes
+
+    return gpu_runs.find()
 
 
 def _describe(version: Version) -> str:

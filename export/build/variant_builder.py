@@ -68,7 +68,7 @@ class VariantBuilder:
     def run(self, variant: Variant) -> Run:
         """Return a run of the variant."""
         file = self.build(variant) / variant.format.exported_file
-        return runtimes.load(self._model, file, self._gpu.run_of(variant, self._model))
+        return self._gpu.load(self._model, file, variant) or runtimes.load(self._model, file)
 
     def network(self) -> Run:
         """Return a run of the network itself."""

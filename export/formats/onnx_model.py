@@ -13,8 +13,6 @@ from onnx import helper
 from lipsync import __version__
 from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
-from lipsync.triton import onnx_providers
-from lipsync.triton.onnx_providers import CPU, GpuRun, Installed
 
 from ..checkpoints.provenance import Provenance
 from ..errors import ExportError
@@ -75,24 +73,19 @@ def misplaced_uint8(proto: onnx.ModelProto) -> list[str]:
     return found
 
 
-def session(path: Path, gpu: GpuRun | None = None) -> onnxruntime.InferenceSession:
-    """Return an onnxruntime session that treats denormals as zero, like the server's; without `gpu` on the CPU.
+def session(
+    path: Path, providers: Sequence[str | tuple[str, dict[str, str]]] = ("CPUExecutionProvider",)
+) -> onnxruntime.InferenceSession:
+    """Return an onnxruntime session, by default on the CPU, that treats denormals as zero, like the server's.
 
     Raises:
-        ExportError: onnxruntime cannot load the file, or not on the GPU.
+        ExportError: onnxruntime cannot load the file.
     """
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     options.log_severity_level = 4  # fatal errors only; all errors are raised anyway
     with _as_export_error(f"{path}: onnxruntime cannot load it"):
-        if gpu is None:
-            return onnxruntime.InferenceSession(path, options, providers=[CPU])
-        installed = Installed.find(onnxruntime.get_available_providers())
-        providers = onnx_providers.gpu_providers(gpu, installed)
-        onnx_providers.load_libraries(providers)
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
-        onnx_providers.check_loaded(providers, session.get_providers(), installed)
-        return session
+        return onnxruntime.InferenceSession(path, options, providers=list(providers))
 
 
 def run(session: onnxruntime.InferenceSession, model: Model, inputs: Sequence[Array]) -> list[Array]:

@@ -1,14 +1,23 @@
-"""Which exports this process can run on a GPU of this machine, to judge and to time them where they will be served."""
+"""A GPU of this machine, on which exports are judged and timed where they will be served.
+
+`gpu_runs` finds it. This module knows nothing of the runtimes, because it belongs to the code that decides an export.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lipsync.tensors import Model
-from lipsync.triton.onnx_providers import CUDA, GpuRun
 
-from ..variants import Format, Precision, Variant
+from ..variants import Format, Variant
+
+if TYPE_CHECKING:
+    from .runtimes import Run
+
+Load = Callable[["Model", Path, "Variant"], "Run"]  # an exported file onto the GPU
 
 
 @dataclass(frozen=True)
@@ -17,32 +26,25 @@ class Gpu:
 
     Attributes:
         name: empty where there is none.
-        formats: those that can be run on it here.
+        loaders: for each format that can be run on it here, what loads a file.
     """
 
     name: str = ""
-    formats: Collection[Format] = ()
+    loaders: Mapping[Format, Load] = field(default_factory=dict)
 
-    def run_of(self, variant: Variant, model: Model) -> GpuRun | None:
-        """Return how a variant is run on this GPU, or None if it is run on the CPU."""
-        if variant.format not in self.formats:
-            return None
-        shapes = {tensor.name: tensor.shape for tensor in model.inputs}
-        fixed = model.max_batch_size > 0 and all(size > 0 for shape in shapes.values() for size in shape)
-        return GpuRun(shapes=shapes if fixed else None, half=variant.precision is Precision.FP16)
+    @property
+    def formats(self) -> Collection[Format]:
+        """The formats that can be run on it."""
+        return self.loaders.keys()
+
+    def load(self, model: Model, path: Path, variant: Variant) -> Run | None:
+        """Return a run of an exported file on this GPU, or None if the variant is run on the CPU.
+
+        Raises:
+            ExportError: its runtime cannot load it.
+        """
+        loader = self.loaders.get(variant.format)
+        return loader(model, path, variant) if loader else None
 
 
 NO_GPU = Gpu()
-
-
-def find() -> Gpu:
-    """Return this machine's first GPU, as far as PyTorch sees one: without PyTorch for CUDA nothing runs on it here."""
-    import onnxruntime
-    import torch
-
-    if not torch.cuda.is_available():
-        return NO_GPU
-    formats = {Format.TORCHSCRIPT}
-    if CUDA in onnxruntime.get_available_providers():
-        formats.add(Format.ONNX)
-    return Gpu(torch.cuda.get_device_name(0), frozenset(formats))

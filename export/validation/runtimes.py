@@ -1,4 +1,4 @@
-"""Run exported files on this machine, as the server's backends do."""
+"""Run exported files on this machine's CPU, as the server's backends do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 from lipsync.arrays import Array, Batch
 from lipsync.tensors import Model
-from lipsync.triton.onnx_providers import GpuRun
 
 from ..errors import ExportError
 from ..formats import onnx_model, torchscript
@@ -32,23 +31,18 @@ def pytorch(graph: nn.Module, device: str = "cpu") -> Run:
     return run
 
 
-def load(model: Model, path: Path, gpu: GpuRun | None = None) -> Run:
+def load(model: Model, path: Path) -> Run:
     """Load an exported file by its suffix: `.onnx`, `.pt` or `.xml`.
-
-    Args:
-        model: the table's entry.
-        path: the file.
-        gpu: how it is run on a GPU; None runs it on the CPU.
 
     Raises:
         ExportError: the runtime cannot load the file, or its tensors differ from the table.
     """
     try:
         if path.suffix == ".onnx":
-            session = onnx_model.session(path, gpu)
+            session = onnx_model.session(path)
             return lambda batch: onnx_model.run(session, model, batch)
         if path.suffix == ".pt":
-            return pytorch(torchscript.load(path)[0], f"cuda:{gpu.device}" if gpu else "cpu")
+            return pytorch(torchscript.load(path)[0])
         return openvino_run(model, path)
     except ExportError:
         raise

@@ -24,6 +24,9 @@ Provider = tuple[str, dict[str, str]]  # as `InferenceSession` takes it
 CHOICES = ("auto", "cuda", "tensorrt")  # of the parameter `execution_provider`
 # NVIDIA's onnxruntime backend has numbers for these words.
 _SEARCHES, _STRATEGIES = ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"), ("kNextPowerOfTwo", "kSameAsRequested")
+_VERSIONS = (
+    "install the package `tensorrt` of the version for which this onnxruntime was built, or use `cuda` or `auto`"
+)
 _USUAL_BATCH = 64  # for which TensorRT optimizes
 
 
@@ -110,10 +113,7 @@ def gpu_providers(run: GpuRun, installed: Installed) -> list[Provider]:
     providers = [_cuda(run)]
     available = TENSORRT in installed.providers and installed.tensorrt
     if run.choice == "tensorrt" and not available:
-        raise ValueError(
-            "execution_provider is `tensorrt`, but TensorRT is not installed; install the package `tensorrt` of the "
-            "version for which this onnxruntime was built, or use `cuda` or `auto`"
-        )
+        raise ValueError(f"execution_provider is `tensorrt`, but TensorRT is not installed; {_VERSIONS}")
     if run.choice == "tensorrt" and not run.shapes:
         raise ValueError("execution_provider is `tensorrt`, but the sizes of the inputs vary; use `cuda` or `auto`")
     if run.choice != "cuda" and available and run.shapes:
@@ -134,13 +134,13 @@ def load_libraries(providers: Sequence[Provider]) -> None:
             import_module("tensorrt")  # loads its libraries, where onnxruntime finds them
 
 
-def check_loaded(wanted: Sequence[Provider], loaded: Sequence[str], installed: Installed) -> str:
+def check_loaded(run: GpuRun, wanted: Sequence[Provider], loaded: Sequence[str], installed: Installed) -> str:
     """Return what is to be logged of the providers that a session has loaded, for instance `with TensorRT and CUDA`.
 
     onnxruntime itself goes on with fewer providers than it was asked for.
 
     Raises:
-        ValueError: CUDA is not among them, so the network would run on the CPU.
+        ValueError: CUDA is not among them, so the network would run on the CPU; or TensorRT is not and was asked for.
     """
     if CUDA not in loaded:
         both = f" {_reason(installed)}." if {CPU_PACKAGE, GPU_PACKAGE} <= {*installed.packages} else ""
@@ -149,6 +149,8 @@ def check_loaded(wanted: Sequence[Provider], loaded: Sequence[str], installed: I
             f"is too old, or the libraries of CUDA or cuDNN are missing.{both} Try nvidia-smi; then {INSTALL}"
         )
     lost = [name for name, _ in wanted if name not in loaded]
+    if lost and run.choice == "tensorrt":
+        raise ValueError(f"execution_provider is `tensorrt`, but its libraries cannot be loaded; {_VERSIONS}")
     text = " and ".join({CUDA: "CUDA", TENSORRT: "TensorRT"}[name] for name in loaded if name != CPU)
     return f"with {text}" + (", not with TensorRT, whose libraries cannot be loaded" if lost else "")
 

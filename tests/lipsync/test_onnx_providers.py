@@ -100,19 +100,22 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_an_error_that_says_what_to_install
         gpu_providers(GpuRun(), Installed((CPU,), packages))
 
 
-def test_what_was_loaded_is_told() -> None:
+def test_the_log_says_what_was_loaded() -> None:
     wanted: list[Provider] = [(TENSORRT, {}), (CUDA, {})]
-    assert check_loaded(wanted, ALL, WITH_TENSORRT) == "with TensorRT and CUDA"
-    assert check_loaded([(CUDA, {})], [CUDA, CPU], GPU_ONLY) == "with CUDA"
-    assert "not with TensorRT, whose libraries cannot be loaded" in check_loaded(wanted, [CUDA, CPU], WITH_TENSORRT)
+    assert check_loaded(GpuRun(), wanted, ALL, WITH_TENSORRT) == "with TensorRT and CUDA"
+    assert check_loaded(GpuRun(), [(CUDA, {})], [CUDA, CPU], GPU_ONLY) == "with CUDA"
+    with pytest.raises(ValueError, match="its libraries cannot be loaded; install the package `tensorrt`"):
+        check_loaded(GpuRun(choice="tensorrt"), wanted, [CUDA, CPU], WITH_TENSORRT)
+    text = check_loaded(GpuRun(), wanted, [CUDA, CPU], WITH_TENSORRT)
+    assert text == "with CUDA, not with TensorRT, whose libraries cannot be loaded"
 
 
 def test_a_network_never_falls_back_to_the_cpu_unnoticed() -> None:
     with pytest.raises(ValueError, match=r"cannot load its CUDA provider: there is no GPU here.*nvidia-smi") as raised:
-        check_loaded([(CUDA, {})], [CPU], GPU_ONLY)
+        check_loaded(GpuRun(), [(CUDA, {})], [CPU], GPU_ONLY)
     assert "both" not in str(raised.value)
     with pytest.raises(ValueError, match="are both installed"):
-        check_loaded([(CUDA, {})], [CPU], Installed(ALL, BOTH))
+        check_loaded(GpuRun(), [(CUDA, {})], [CPU], Installed(ALL, BOTH))
 
 
 def test_the_exported_configurations_say_what_a_network_needs() -> None:

@@ -1,8 +1,9 @@
 """Triton backend `onnxruntime`, run by the Python backend, because NVIDIA's wheel has no native one.
 
 It uses the names of the native backend, so that one repository works with both: the file (`model.onnx`, or
-`default_model_filename`) and the parameters `intra_op_thread_count` and `inter_op_thread_count`. On a GPU it uses
-onnxruntime's CUDA provider; the accelerators of `--profile tensorrt` work only in NVIDIA's container.
+`default_model_filename`) and the parameters `intra_op_thread_count`, `inter_op_thread_count`, `cudnn_conv_algo_search`,
+`arena_extend_strategy` and `gpu_mem_limit`. On a GPU it uses what is installed, CUDA or TensorRT
+(`lipsync.triton.onnx_providers`); the parameter `execution_provider` (`auto`, `cuda`, `tensorrt`) is its own.
 """
 
 from __future__ import annotations
@@ -15,56 +16,72 @@ from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
 
 from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
+from lipsync.triton import onnx_providers, sticky
 from lipsync.triton.backend_config import BackendConfig
 from lipsync.triton.cpu import threads_per_model
+from lipsync.triton.onnx_providers import CPU, GpuRun, Installed, Provider
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
 from lipsync.triton.python_backend import BatchExecutor, check_names
-
-Provider = str | tuple[str, dict[str, str]]
+from lipsync.triton.run_limits import CpuLimits, GpuLimits
 
 
 class Session:
     """An onnxruntime session."""
 
-    def __init__(self, config: BackendConfig, provider: Provider) -> None:
+    def __init__(self, config: BackendConfig, providers: Sequence[str | Provider]) -> None:
         path = config.path("model.onnx")
         if not path.is_file():
             raise ValueError(f"{path} is missing")
-        self._session = onnxruntime.InferenceSession(path, _options(config), providers=[provider])
+        self._name = config.name
+        self._session = onnxruntime.InferenceSession(path, _options(config), providers=list(providers))
         self._shrink_arena = onnxruntime.RunOptions()  # otherwise the session keeps its peak memory
-        device = "cpu:0" if isinstance(provider, str) else f"gpu:{provider[1]['device_id']}"
-        self._shrink_arena.add_run_config_entry("memory.enable_memory_arena_shrinkage", device)
+        self._shrink_arena.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self.inputs = [tensor.name for tensor in self._session.get_inputs()]
         self.outputs = [tensor.name for tensor in self._session.get_outputs()]
+
+    @property
+    def providers(self) -> list[str]:
+        """The providers that were loaded."""
+        loaded: list[str] = self._session.get_providers()
+        return loaded
 
     def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         try:
             outputs: list[Array] = self._session.run(requested, feeds, self._shrink_arena if large else None)
         except InvalidArgument as error:  # the graph does not accept these shapes
             raise InvalidInput(_sentence(error)) from None
+        except Exception as error:
+            if sticky.is_sticky(error):
+                sticky.end_process(self._name, error)
+            raise
         return outputs
 
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
         config = BackendConfig(args)
+        on_gpu = args["model_instance_kind"] == "GPU"
         try:
-            session = Session(config, _provider(args))
+            session = _on_gpu(config, int(args["model_instance_device_id"])) if on_gpu else Session(config, [CPU])
             check_names(config, session)
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._executor = BatchExecutor(pb_utils, config, session)
+        self._executor = BatchExecutor(pb_utils, config, session, GpuLimits(config) if on_gpu else CpuLimits())
 
     def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
         return self._executor.execute(requests)
 
 
-def _provider(args: Mapping[str, str]) -> Provider:
-    if args["model_instance_kind"] != "GPU":
-        return "CPUExecutionProvider"
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise ValueError("KIND_GPU is configured, but this onnxruntime supports only CPUs; install onnxruntime-gpu")
-    return ("CUDAExecutionProvider", {"device_id": args["model_instance_device_id"]})
+def _on_gpu(config: BackendConfig, device: int) -> Session:
+    """Return a session on this GPU. Raises ValueError if onnxruntime cannot use it."""
+    installed = Installed.find(onnxruntime.get_available_providers())
+    run = GpuRun.of(config, device)
+    providers = onnx_providers.gpu_providers(run, installed)
+    onnx_providers.load_libraries(providers)
+    session = Session(config, providers)
+    with_what = onnx_providers.check_loaded(run, providers, session.providers, installed)
+    pb_utils.Logger.log_info(f"{config.name}: onnxruntime {onnxruntime.__version__} on GPU {device} {with_what}")
+    return session
 
 
 def _options(config: BackendConfig) -> onnxruntime.SessionOptions:

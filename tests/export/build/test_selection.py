@@ -12,7 +12,7 @@ from export.build.selection import VariantSelector
 from export.build.variant_builder import VariantBuilder
 from export.checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from export.checkpoints.provenance import Provenance
-from export.validation import gpu as gpus
+from export.validation import gpu_runs
 from export.validation.accuracy import AccuracyError, Result
 from export.validation.gpu import NO_GPU, Gpu
 from export.validation.runtimes import Run
@@ -20,6 +20,7 @@ from export.validation.sample_media import Media
 from export.variants import GPU_CANDIDATES, ONNX_FP32, Format, Precision, Variant
 from lipsync import tensors
 from lipsync.arrays import Array, Batch
+from lipsync.tensors import Model
 
 OPENVINO_FP32 = Variant(Format.OPENVINO, Precision.FP32)
 OPENVINO_INT8 = Variant(Format.OPENVINO, Precision.INT8)
@@ -152,7 +153,7 @@ def test_on_a_gpu_the_candidates_race_warm_and_in_large_batches(
     stand_in_weights: Path, tmp_path: Path, lines: list[str]
 ) -> None:
     GpuBuilder.runs = {}
-    gpu = Gpu("Card 9000", {Format.TORCHSCRIPT, Format.ONNX})
+    gpu = Gpu("Card 9000")
     checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
     selector = VariantSelector(
         checkpoints, Media.shipped(), tmp_path, lines.append, builder=GpuBuilder, batches=(1,), gpu=gpu
@@ -166,19 +167,27 @@ def test_on_a_gpu_the_candidates_race_warm_and_in_large_batches(
     assert "in batches of 64: onnx fp16" in ranking
 
 
-def test_a_variant_is_run_on_the_gpu_that_can_run_it() -> None:
-    gpu = Gpu("Card 9000", {Format.TORCHSCRIPT})
-    assert gpu.run_of(ONNX_FP16, tensors.WAV2LIP) is None
-    run = gpu.run_of(TORCHSCRIPT_FP16, tensors.WAV2LIP)
-    assert run is not None
-    assert run.half
-    assert run.shapes == {"face": (96, 96, 3), "mel": (80, 16)}
-    images = gpu.run_of(Variant(Format.TORCHSCRIPT, Precision.FP32), tensors.S3FD)
-    assert images is not None
-    assert (images.shapes, images.half) == (None, False)  # no engine for one size
+def test_a_variant_is_run_on_the_gpu_that_can_run_it(tmp_path: Path) -> None:
+    loaded: list[Variant] = []
+
+    def load(model: Model, path: Path, variant: Variant) -> Run:
+        loaded.append(variant)
+        return lambda batch: [*batch]
+
+    gpu = Gpu("Card 9000", {Format.TORCHSCRIPT: load})
+    assert gpu.load(tensors.WAV2LIP, tmp_path, ONNX_FP16) is None
+    assert gpu.load(tensors.WAV2LIP, tmp_path, TORCHSCRIPT_FP16) is not None
+    assert loaded == [TORCHSCRIPT_FP16]
+    assert NO_GPU.load(tensors.WAV2LIP, tmp_path, TORCHSCRIPT_FP16) is None
 
 
-def test_without_a_gpu_nothing_is_run_on_one() -> None:
-    found = gpus.find()
+def test_onnxruntime_may_build_engines_for_inputs_of_one_size_only() -> None:
+    generator = gpu_runs.onnx_run(tensors.WAV2LIP, ONNX_FP16)
+    assert (generator.shapes, generator.half) == ({"face": (96, 96, 3), "mel": (80, 16)}, True)
+    detector = gpu_runs.onnx_run(tensors.S3FD, ONNX_FP32)
+    assert (detector.shapes, detector.half) == (None, False)
+
+
+def test_a_gpu_has_a_name_and_formats_or_neither() -> None:
+    found = gpu_runs.find()
     assert bool(found.name) == bool(found.formats)
-    assert NO_GPU.run_of(ONNX_FP16, tensors.S3FD) is None
