@@ -38,7 +38,7 @@ def fill(name: str, like: Tensor) -> Tensor:
     weights: 1 + 0.1·n; biases: 0.05·n.
     """
     if name.endswith("num_batches_tracked"):
-        return torch.zeros_like(like)
+        return torch.zeros(like.shape, dtype=like.dtype)  # with data: `like` may be on the device `meta`
     noise = np.asarray(np.random.RandomState(crc32(name.encode())).standard_normal(tuple(like.shape)))
     if name.endswith("running_var"):
         values = 1 + 0.1 * np.abs(noise)

@@ -27,9 +27,7 @@ def pytorch(graph: nn.Module, device: str = "cpu") -> Run:
             outputs = graph(*(torch.from_numpy(array).to(device) for array in batch))
         return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
-    graph.eval()
-    if device != "cpu":  # where it is anyway; and counters of batch norms may have no data, which cannot be moved
-        graph.to(device)
+    graph.to(device).eval()
     return run
 
 
