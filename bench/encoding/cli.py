@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -36,23 +35,21 @@ class Row:
 
     @property
     def cpu_ratio(self) -> float:
-        """Processor time of the service's way ÷ ffmpeg's way; the median of the rounds."""
-        return statistics.median(new.cpu / old.cpu for old, new in zip(self.by_ffmpeg, self.by_service, strict=True))
+        """Processor time of the service's way ÷ ffmpeg's way, in the best round of each: other programs only add."""
+        return min(cost.cpu for cost in self.by_service) / min(cost.cpu for cost in self.by_ffmpeg)
 
     @property
     def wall_ratio(self) -> float:
-        """Time of the service's way ÷ ffmpeg's way; the median of the rounds."""
-        return statistics.median(new.wall / old.wall for old, new in zip(self.by_ffmpeg, self.by_service, strict=True))
+        """Time of the service's way ÷ ffmpeg's way, in the best round of each."""
+        return min(cost.wall for cost in self.by_service) / min(cost.wall for cost in self.by_ffmpeg)
 
     @property
     def text(self) -> str:
         """The row as a line of the table."""
         cells: list[str] = [f"{self.kind} {SIZES[self.height]}×{self.height}"]
         for costs in (self.by_ffmpeg, self.by_service):
-            cells += [
-                f"{statistics.median(part):.2f}"
-                for part in zip(*((c.own, c.ffmpeg, c.wall) for c in costs), strict=True)
-            ]
+            best = min(costs, key=lambda cost: cost.cpu)
+            cells += [f"{best.own:.2f}", f"{best.ffmpeg:.2f}", f"{min(cost.wall for cost in costs):.2f}"]
         return f"| {' | '.join(cells)} | {self.cpu_ratio:.2f} | {self.wall_ratio:.2f} |"
 
 
