@@ -177,7 +177,7 @@ def _wav2lip(name: str, description: str) -> Model:
 WAV2LIP = _wav2lip("wav2lip", "lip generation, the checkpoint wav2lip.pth")
 WAV2LIP_GAN = _wav2lip("wav2lip_gan", "lip generation, the checkpoint wav2lip_gan.pth")
 # The same files again, with a queue of their own, so that the batches of `live` do not wait for those of whole videos.
-# They are no public models: only `live` calls them, and repositories for a CPU do not have them (docs/adr/0034).
+# They are no public models: only `live` calls them, and a repository need not have them (docs/adr/0034).
 LIVE_NETWORKS: Mapping[str, Model] = {
     net.name: replace(net, name=f"{net.name}_live", description=f"{net.name} with a queue of its own for `live`")
     for net in (WAV2LIP, WAV2LIP_GAN)

@@ -7,18 +7,8 @@ from pathlib import Path
 
 from lipsync.tensors import LIVE_NETWORKS, Model
 
-from ..variants import Profile
 from . import versions
 from .versions import Version
-
-
-def counterpart(model: Model, profile: Profile) -> Model | None:
-    """Return the model that serves the file of `model` for `live`, if machines of this profile have one.
-
-    On a CPU both would share the same cores, so a queue of its own would win little, and the process of a second copy
-    takes 0.3 GB.
-    """
-    return None if profile is Profile.CPU else LIVE_NETWORKS.get(model.name)
 
 
 def follow(live: Model, newest: Version, repository: Path, staging: Path) -> Version:
@@ -35,7 +25,7 @@ def follow(live: Model, newest: Version, repository: Path, staging: Path) -> Ver
 
 
 def remove(model: Model, repository: Path, staging: Path) -> bool:
-    """Remove the model for `live` that an export for another profile made; return whether there was one."""
+    """Remove the model for `live` that an export with other options made; return whether there was one."""
     live = LIVE_NETWORKS.get(model.name)
     if live is None or not (repository / live.name).is_dir():
         return False

@@ -46,6 +46,7 @@ class BuildOptions:
         media: the files to calibrate int8 and to evaluate every export with.
         keep: number of older versions of a network to keep.
         timing: whether exports are timed for their reports.
+        live_networks: whether the generators are served a second time, for `live` alone; by default on a GPU.
     """
 
     profile: Profile = Profile.CPU
@@ -54,6 +55,12 @@ class BuildOptions:
     media: Media = field(default_factory=Media.shipped)
     keep: int = KEEP
     timing: bool = True
+    live_networks: bool | None = None
+
+    @property
+    def has_live_networks(self) -> bool:
+        """Return whether the generators are served a second time."""
+        return self.profile is not Profile.CPU if self.live_networks is None else self.live_networks
 
 
 def build_repository(
@@ -156,9 +163,9 @@ class _Update:
         return versions.list_versions(model)[-1]
 
     def serve_for_live(self, model: Model, newest: Version) -> None:
-        """Serve a generator's newest version for `live` as well, where the profile wants that; else no longer."""
-        live = live_networks.counterpart(model, self._options.profile)
-        if live is None:
+        """Serve a generator's newest version for `live` as well, if that is wanted; else no longer."""
+        live = tensors.LIVE_NETWORKS.get(model.name)
+        if live is None or not self._options.has_live_networks:
             if live_networks.remove(model, self._repository, self._staging):
                 self._on_progress(f"{model.name}: no longer served a second time for `live`")
             return

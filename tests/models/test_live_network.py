@@ -1,4 +1,4 @@
-"""`live` with a network of its own, as repositories for a GPU have one; here the network is served on the CPU."""
+"""`live` with a network of its own."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-from tritonclient.grpc import model_config_pb2 as pb
 
 from embedded.server import Triton
 from export.triton_config import model_config
-from export.variants import ONNX_FP32, Profile
 from lipsync import tensors
 from tests.conftest import job_env
 from tests.support import tiny_models
@@ -25,9 +23,8 @@ SECONDS = 60.0
 
 
 def add_network(repository: Path) -> None:
-    config = model_config.config(NETWORK, variant=ONNX_FP32, profile=Profile.GPU)
-    config.instance_group[0].kind = pb.ModelInstanceGroup.KIND_CPU
-    shutil.copy(repository / "wav2lip" / "1" / "model.onnx", tiny_models.write(repository, config))
+    network = tiny_models.write(repository, model_config.config(NETWORK))
+    shutil.copy(repository / "wav2lip" / "1" / "model.onnx", network)
 
 
 def speak(triton: Triton, face: bytes, sequence: int) -> int:

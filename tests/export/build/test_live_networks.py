@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from export.build import live_networks, versions
+from export.build.repository import BuildOptions
 from export.build.versions import Version
 from export.variants import Profile
-from lipsync.tensors import LIVE_NETWORKS, MODELS, S3FD, WAV2LIP, WAV2LIP_GAN
+from lipsync.tensors import LIVE_NETWORKS, S3FD, WAV2LIP, WAV2LIP_GAN
 
 LIVE = LIVE_NETWORKS[WAV2LIP.name]
 
@@ -39,11 +40,12 @@ def export(repository: Path, staging: Path, content: str) -> Version:
     return versions.list_versions(repository / "wav2lip")[-1]
 
 
-def test_only_the_generators_on_a_gpu_have_a_network_for_live() -> None:
-    assert live_networks.counterpart(WAV2LIP, Profile.GPU) is LIVE
-    assert live_networks.counterpart(WAV2LIP_GAN, Profile.GPU) is LIVE_NETWORKS[WAV2LIP_GAN.name]
-    assert live_networks.counterpart(S3FD, Profile.GPU) is None
-    assert all(live_networks.counterpart(model, Profile.CPU) is None for model in MODELS)
+def test_the_generators_are_served_a_second_time_on_a_gpu_or_if_that_is_asked_for() -> None:
+    assert BuildOptions(profile=Profile.GPU).has_live_networks
+    assert not BuildOptions(profile=Profile.GPU, live_networks=False).has_live_networks
+    assert not BuildOptions(profile=Profile.CPU).has_live_networks
+    assert BuildOptions(profile=Profile.CPU, live_networks=True).has_live_networks
+    assert set(LIVE_NETWORKS) == {WAV2LIP.name, WAV2LIP_GAN.name}
 
 
 def test_it_has_the_files_of_its_generators_newest_version_and_they_take_no_space(
@@ -74,7 +76,7 @@ def test_a_damaged_copy_is_replaced(repository: Path, staging: Path) -> None:
     assert live_networks.follow(LIVE, newest, repository, staging).number == 2
 
 
-def test_it_is_removed_when_the_repository_is_for_a_cpu(repository: Path, staging: Path) -> None:
+def test_it_is_removed_when_it_is_no_longer_wanted(repository: Path, staging: Path) -> None:
     newest = export(repository, staging, "first")
     live_networks.follow(LIVE, newest, repository, staging)
     assert live_networks.remove(WAV2LIP, repository, staging)

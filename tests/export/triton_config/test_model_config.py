@@ -147,8 +147,9 @@ def test_the_network_for_live_has_the_tensors_of_its_generator_and_is_not_public
     generator = TABLE[net.name.removesuffix("_live")]
     assert (net.inputs, net.outputs, net.max_batch_size) == (generator.inputs, generator.outputs, WAV2LIP_BATCH)
     assert net not in MODELS
-    with pytest.raises(KeyError):  # a second copy would take memory, and the same cores
-        model_config.render(net, profile=Profile.CPU)
+    on_cpu = parsed(net.name)
+    assert on_cpu.dynamic_batching.max_queue_delay_microseconds == 0
+    assert on_cpu.instance_group[0].kind == pb.ModelInstanceGroup.KIND_CPU
 
 
 def test_no_queue_refuses_requests_because_an_ensemble_would_then_hang() -> None:
