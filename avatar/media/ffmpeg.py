@@ -114,7 +114,8 @@ class FfmpegProcess:
         self._stderr_tail = b""
 
     async def __aenter__(self) -> FfmpegProcess:
-        program = await asyncio.to_thread(executable)
+        # a thread only to find out: where others work, the way there and back takes milliseconds
+        program = executable() if executable.cache_info().currsize else await asyncio.to_thread(executable)
         try:
             self._process = self._start(program)
         except OSError as error:
