@@ -28,7 +28,7 @@ MAX_BYTES = 60_000_000
 PYTHON = "3.12"  # of the machine
 SOURCES = (
     *("avatar", "bench", "client/avatar_client", "demo", "embedded", "export", "gateway", "lipsync"),
-    *("model_repository", "samples", "tests/golden", "pyproject.toml", "LICENSE", "Makefile"),
+    *("model_repository", "samples", "tests/golden", "pyproject.toml", "LICENSE"),
 )
 NOT_NEEDED = ("bench/perf/",)  # requests of perf_analyzer
 SETUP = ROOT / "scripts" / "bench_gpu.sh"

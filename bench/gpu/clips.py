@@ -10,7 +10,7 @@ from dataclasses import asdict
 from ..cli import FAILURES
 from ..comparison.baseline import NoNetworks
 from ..comparison.original_process import OriginalProcess
-from ..comparison.results import ORIGINAL, WorkloadResult
+from ..comparison.results import CACHED_AVATAR, NEW_AVATAR, ORIGINAL, WorkloadResult
 from ..comparison.runner import Runner
 from ..comparison.workloads import Workload
 from ..weights import timing_networks
@@ -66,7 +66,7 @@ def _rows(result: WorkloadResult, means: Row) -> Iterator[Row]:
     name = result.workload.description
     for subject in result.subjects:
         if took := result.seconds(subject):
-            ratio = result.ratio(ORIGINAL, subject) if subject != ORIGINAL else None
+            ratio = result.ratio(ORIGINAL, subject) if subject in (NEW_AVATAR, CACHED_AVATAR) else None
             row: Row = {"table": "clips", "workload": name, "subject": subject, **asdict(took)}
             yield row | {"times_original": ratio.median if ratio else None, "stages": result.stages(subject)} | means
     for verdict in result.verdicts():

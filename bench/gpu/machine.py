@@ -17,8 +17,9 @@ from lipsync.triton.cpu import usable_cores
 
 from ..machine import processor_name
 from .errors import LeftOut
+from .goals import TINY
 from .rows import Row
-from .settings import Settings
+from .settings import QUICK, Settings
 
 _QUERY = "name,driver_version,memory.total,power.limit,clocks.max.sm,pcie.link.gen.max,pcie.link.width.max"
 _PACKAGES = ("numpy", "opencv-python-headless", "onnx", "onnxruntime", "tritonclient", "nvidia-pytriton", "tensorrt")
@@ -41,6 +42,8 @@ def describe(settings: Settings) -> Iterator[Row]:
     yield _row("ffmpeg's NVENC", "yes" if "h264_nvenc" in _output(executable(), "-hide_banner", "-encoders") else "no")
     if util.find_spec("triton"):
         yield _row("Triton, the compiler", _version("triton"))
+    if settings.scale is QUICK:
+        yield _row(TINY, "tiny (--quick): the figures say nothing")
     if settings.url:
         yield _row("server", settings.url)
     if shutil.which("nvidia-smi"):

@@ -17,7 +17,6 @@ from google.protobuf import text_format
 from onnx import TensorProto, helper
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.build import live_networks
 from export.build.variant_builder import VariantBuilder
 from export.build.versions import RECORD_FILE
 from export.checkpoints.load import load_s3fd, load_wav2lip
@@ -27,7 +26,7 @@ from export.networks import random_weights
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.triton_config import model_config
 from export.variants import ONNX_FP32, Profile, Variant
-from lipsync.tensors import MODELS, PERSON, S3FD, SEGMENTATION, WAV2LIP, WAV2LIP_GAN, Model
+from lipsync.tensors import LIVE_NETWORKS, MODELS, PERSON, S3FD, SEGMENTATION, WAV2LIP, WAV2LIP_GAN, Model
 
 GOLDEN_DETECTOR = "s3fd_golden"  # the detector with the weights of the golden data; `wav2lip` has those already
 VERSION = "1"
@@ -52,8 +51,8 @@ def write(folder: Path, weights: Path, variant: Variant, profile: Profile) -> No
     generator = Wav2LipGraph(load_wav2lip(weights / WAV2LIP_FILE))
     _add(folder, S3FD, detector, variant, profile)
     _add(folder, WAV2LIP, generator, variant, profile)
-    copies = (WAV2LIP_GAN, *filter(None, (live_networks.counterpart(net, profile) for net in (WAV2LIP, WAV2LIP_GAN))))
-    for model in copies:
+    # as the exporter does, on a GPU `live` has networks with a queue of their own
+    for model in (WAV2LIP_GAN, *(LIVE_NETWORKS.values() if profile is Profile.GPU else ())):
         _link(folder, model, folder / WAV2LIP.name / VERSION, variant, profile)
     _add(folder, S3FD, S3FDGraph(random_weights.s3fd()), variant, profile, name=GOLDEN_DETECTOR)
     done.touch()

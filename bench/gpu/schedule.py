@@ -58,6 +58,8 @@ def run(steps: Sequence[Step], command: Command, folder: Path, minutes: float) -
 
 def _outcome(step: Step, command: Command, folder: Path, left: float, states: dict[str, str]) -> Outcome:
     """Run a step, if it can run."""
+    if step.missing:
+        return Outcome(step, LEFT_OUT, step.missing)
     missing = [name for name in step.after if states.get(name, DONE) != DONE]
     if missing:
         return Outcome(step, LEFT_OUT, f"it needs the step {', '.join(missing)}")

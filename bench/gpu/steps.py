@@ -37,6 +37,7 @@ class Step:
         seconds: limit, if the whole run has that much time left.
         run: yields the rows.
         after: names of steps without whose success it cannot run.
+        missing: why it cannot run with these settings, or empty.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Step:
     seconds: float
     run: Callable[[Settings], Iterator[Row]]
     after: tuple[str, ...] = ()
+    missing: str = ""
 
 
 def steps(settings: Settings) -> list[Step]:
@@ -56,9 +58,23 @@ def steps(settings: Settings) -> list[Step]:
         Step("video", f"one {settings.scale.video.description} against the original", 300, clips.video, exported),
         Step("live", "live sessions in real time", 180, live, exported),
         Step("many", f"{settings.scale.many.description}, against x264 alone", 300, clips.many, exported),
-        Step("grpc-compiled", "wav2lip compiled, through gRPC", 480, compiled, _exported(settings, _COMPILED)),
+        Step(
+            "grpc-compiled",
+            "wav2lip compiled, through gRPC",
+            480,
+            compiled,
+            _exported(settings, _COMPILED),
+            "only exports of this run are compiled (--url or --repository is given)" if first == GIVEN else "",
+        ),
         *(step for kind in others for step in _format_steps(settings, kind)),
-        Step("bare-tensorrt", "wav2lip as a TensorRT plan, by trtexec", 300, bare_plan, _exported(settings, _ONNX)),
+        Step(
+            "bare-tensorrt",
+            "wav2lip as a TensorRT plan, by trtexec",
+            300,
+            bare_plan,
+            _exported(settings, _ONNX),
+            _no_files(settings) or ("TensorRT needs a GPU" if settings.device == "cpu" else ""),
+        ),
         Step("sweep", "wav2lip through gRPC: more loads", 240, sweep, exported),
     ]
 
@@ -70,13 +86,18 @@ def _format_steps(settings: Settings, kind: str) -> Iterator[Step]:
     exported = _exported(settings, kind)
     for name in exported:
         yield Step(name, f"write {settings.variant_of(kind)}", 240, partial(export, kind))
-    yield Step(f"bare-{kind}", f"wav2lip in its runtime, {kind}", 120, partial(bare_network, kind), exported)
+    run = partial(bare_network, kind)
+    yield Step(f"bare-{kind}", f"wav2lip in its runtime, {kind}", 120, run, exported, _no_files(settings))
     title = f"golden data, and wav2lip through gRPC, {kind}"
     yield Step(f"grpc-{kind}", title, 240, partial(through_grpc, kind), exported)
 
 
 def _exported(settings: Settings, kind: str) -> tuple[str, ...]:
     return (f"export-{kind}",) if kind in settings.formats and kind != GIVEN else ()
+
+
+def _no_files(settings: Settings) -> str:
+    return "the server's models are not on this machine (--url)" if settings.url else ""
 
 
 def export(kind: str, settings: Settings) -> Iterator[Row]:
@@ -89,8 +110,6 @@ def export(kind: str, settings: Settings) -> Iterator[Row]:
 
 def bare_network(kind: str, settings: Settings) -> Iterator[Row]:
     """Measure the network in its runtime."""
-    if settings.url:
-        raise LeftOut("the server's models are not on this machine (--url)")
     path, file_format = bare.exported(settings.repository_of(kind))
     for batch in settings.scale.batches:
         for path_name, run in bare.runs(path, file_format, settings.device, batch):
@@ -101,8 +120,6 @@ def bare_network(kind: str, settings: Settings) -> Iterator[Row]:
 
 def bare_plan(settings: Settings) -> Iterator[Row]:
     """Measure a TensorRT plan of the ONNX export."""
-    if settings.url or settings.device == "cpu":
-        raise LeftOut("the server's models are not on this machine (--url)" if settings.url else "TensorRT needs a GPU")
     onnx, _ = bare.exported(settings.repository_of(_ONNX if settings.repository is None else GIVEN))
     precision = settings.variant_of(_ONNX).precision
     for batch, speed in plan.measure(onnx, precision, settings.scale.batches, settings.scale.seconds):
@@ -127,8 +144,6 @@ def through_grpc(kind: str, settings: Settings) -> Iterator[Row]:
 
 def compiled(settings: Settings) -> Iterator[Row]:
     """Load `wav2lip` as the `pytorch` backend compiles it."""
-    if settings.formats == (GIVEN,):
-        raise LeftOut("only exports of this run are compiled (--url or --repository is given)")
     folder, source = settings.repository_of("compiled"), settings.repository_of(_COMPILED)
     repository.write_compiled(folder, source, settings.scale.batches, settings.work / "compiler")
     memory = Memory.SYSTEM

@@ -49,6 +49,12 @@ def test_a_goal_is_judged_by_its_own_rows_only() -> None:
     assert {each.text for each in goals.verdicts(ROWS[:2])} == {"not measured"}
 
 
+def test_tiny_loads_and_a_cpu_are_not_judged() -> None:
+    tiny: Row = {"table": "machine", "name": goals.TINY, "value": "tiny"}
+    for rows in (ROWS[1:], [*ROWS, tiny]):
+        assert {each.text for each in goals.verdicts(rows)} == {"not judged"}
+
+
 def test_a_report_has_the_card_the_goals_the_steps_and_every_table(tmp_path: Path) -> None:
     outcomes = [Outcome(step("all"), DONE, "", 12.0, ROWS), Outcome(step("plan"), LEFT_OUT, "no trtexec | here")]
     paths = report.write(outcomes, tmp_path / "out")
