@@ -1,10 +1,12 @@
 """Track one face through a video with few detections.
 
 Frames are processed in segments. Through a segment the box is propagated by the motion of the image (`lipsync.motion`);
-then the face is detected in the last frame of the segment. If both agree, the small difference is spread over the
-frames between; if not, the face is detected in the frame halfway, and so on, down to every frame. Segments get longer
-while the two agree, and shorter when they do not. Where the motion itself is unreliable (a cut, an object in front of
-the face), the segment ends, and the face is detected again.
+then the face is detected in the last frame of the segment. If both agree, the detection corrects the path in the frames
+around it (`CorrectedPath`); if not, the face is also detected in the frame halfway, and so on, down to every frame. The
+better the two agree, the longer the segments (`Cadence`).
+
+Where the motion itself is unreliable, the segment ends and the face is detected again. If it is where it was expected
+(it turned, or it moved fast), the path goes on; otherwise (a cut, an object in front of the face) a new path starts.
 """
 
 from __future__ import annotations
@@ -13,10 +15,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from itertools import pairwise
 from typing import TypeAlias
-
-import numpy as np
 
 from lipsync.arrays import Floats, Image, Images
 from lipsync.boxes import iou
@@ -24,11 +23,14 @@ from lipsync.motion import MotionTracker
 
 from ..context import JobContext
 from . import detection
+from .cadence import Cadence
+from .cuts import is_cut
+from .path import CorrectedPath
 from .selection import FaceSelector, match
 
-MIN_SEGMENT, MAX_SEGMENT = 4, 32  # frames
-SEGMENT_BYTES = 64 << 20  # of the frames that a segment holds: 32 of 640×480, 10 of 1080p
-ACCEPT_IOU, GROW_IOU = 0.8, 0.9  # overlap of the propagated box with the detected one
+SEGMENT_BYTES = 64 << 20  # of the frames that wait for their boxes: 72 of 640×480, 10 of 1080p
+ACCEPT_IOU = 0.8  # overlap of the detected box with the expected one from which they agree
+SAME_FACE_IOU = 0.5  # overlap of the two from which a path goes on though its motion is unreliable
 
 TrackedFrame: TypeAlias = tuple[Image, Floats | None]  # a frame, and the face's box FP32 [4] as if it were detected
 
@@ -38,8 +40,9 @@ class FaceTracker:
 
     def __init__(self, selector: FaceSelector, job: JobContext) -> None:
         self._selector, self._job = selector, job
-        self._length = MIN_SEGMENT
-        self._last: Floats | None = None  # where the face was in the previous frame
+        self._cadence = Cadence()
+        self._path: CorrectedPath | None = None  # of the present scene; None if the last frame shows no face
+        self._held: deque[Image] = deque()  # the path's frames whose boxes are not final
 
     async def track(self, chunks: AsyncGenerator[Images]) -> AsyncGenerator[TrackedFrame]:
         """Yield each frame of `chunks` (UINT8 [n,H,W,3] each), in order, with the face's box, or None without a face.
@@ -52,25 +55,23 @@ class FaceTracker:
         ended = False
         async with aclosing(chunks):
             while True:
-                while not ended and len(waiting) < self._segment_length(waiting):
+                length = self._segment_length(previous)
+                for frame in self._make_room(previous, length):
+                    yield frame
+                while not ended and len(waiting) < length:
                     frames = await anext(chunks, None)
                     ended = frames is None
                     waiting.extend(() if frames is None else frames)
                 if not waiting:
-                    return
-                if previous is None or self._last is None:
-                    previous = waiting.popleft()
-                    self._last = await self.detect(previous)
-                    yield previous, self._last
-                    continue
-                count = min(len(waiting), self._segment_length(waiting))
-                segment = [waiting.popleft() for _ in range(count)]
-                boxes = await self._track_segment(previous, self._last, segment)
-                for frame in reversed(segment[len(boxes) :]):
-                    waiting.appendleft(frame)
-                for frame, box in zip(segment, boxes, strict=False):
-                    yield frame, box
-                previous, self._last = segment[len(boxes) - 1], boxes[-1]
+                    break
+                segment = [waiting.popleft() for _ in range(min(len(waiting), length))]
+                used, tracked = await self._track_segment(previous, segment)
+                waiting.extendleft(reversed(segment[used:]))
+                for frame in tracked:
+                    yield frame
+                previous = segment[used - 1]
+        for frame in self._end_path():
+            yield frame
 
     async def detect(self, frame: Image) -> Floats | None:
         """Return the selected face, searched for in the whole frame, FP32 [4]. Raises as `FaceSelector.select`."""
@@ -81,53 +82,107 @@ class FaceTracker:
         refined = match(selected, *await detection.detect_in_roi(frame, selected, self._job))
         return selected if refined is None else refined
 
-    def _segment_length(self, waiting: deque[Image]) -> int:
+    def _segment_length(self, previous: Image | None) -> int:
         """Return how many frames the next segment has at most."""
-        if self._last is None or not waiting:
+        if self._path is None or previous is None:
             return 1
-        return max(1, min(self._length, SEGMENT_BYTES // waiting[0].nbytes))
+        return max(1, min(self._cadence.length, SEGMENT_BYTES // previous.nbytes))
 
-    async def _track_segment(self, previous: Image, last: Floats, segment: list[Image]) -> list[Floats | None]:
-        """Return boxes of the segment's frames; if the motion is unreliable in one, none of the frames after it."""
+    def _make_room(self, previous: Image | None, length: int) -> list[TrackedFrame]:
+        """Return the held frames, as no later detection corrects them, if they and the next segment are too large."""
+        if self._path is None or previous is None or (len(self._held) + length) * previous.nbytes <= SEGMENT_BYTES:
+            return []
+        return self._take(self._path.take_all())
+
+    async def _track_segment(self, previous: Image | None, segment: list[Image]) -> tuple[int, list[TrackedFrame]]:
+        """Track the face through the segment, up to the first frame in which the motion is unreliable.
+
+        Returns:
+            how many frames of the segment that were, and the frames (of earlier segments, too) whose boxes are final.
+        """
+        if previous is None or self._path is None:
+            return 1, self._start_path(segment[0], await self.detect(segment[0]))
+        start = self._path.expected()
         with self._job.timer.stage("following"):
-            propagated, reliable = await asyncio.to_thread(_propagate, previous, last, segment)
-        self._selector.update(last)
-        if reliable:
-            return await self._refine(last, segment, propagated)
-        self._length = MIN_SEGMENT
-        unreliable = segment[len(propagated) - 1]
-        # only this frame is detected again; the frames before it have the box that was propagated to them
-        return [*propagated[:-1], await self._redetect(unreliable, propagated[-1])]
+            boxes, reliable = await asyncio.to_thread(_propagate, previous, start, segment)
+        self._selector.update(start)
+        frames = segment[: len(boxes)]
+        found = await self._redetect(frames[-1], boxes[-1])
+        if reliable or await _is_same_face([previous, *frames][-2:], boxes[-1], found):
+            self._cadence.agreed(0.0 if found is None else _overlap(boxes[-1], found))
+            detected = await self._refine(start, frames, boxes, found)
+            return len(frames), self._correct(start, frames, boxes, detected)
+        self._cadence.restart()
+        self._path.extend(start, boxes[:-1])
+        self._held.extend(frames[:-1])
+        return len(frames), self._end_path() + self._start_path(frames[-1], found)
 
-    async def _refine(self, last: Floats, segment: list[Image], propagated: list[Floats]) -> list[Floats | None]:
-        """Return the segment's boxes: detected where that is necessary, and corrected accordingly between."""
-        paths = [last, *propagated]
-        detected: dict[int, Floats | None] = {0: last}
+    async def _refine(
+        self, start: Floats, frames: list[Image], boxes: list[Floats], found: Floats | None
+    ) -> dict[int, Floats | None]:
+        """Detect the face in as many frames as necessary.
 
-        async def detect_end(low: int, high: int) -> None:
-            detected[high] = await self._redetect(segment[high - 1], paths[high])
-            await bisect(low, high)
+        Args:
+            start: FP32 [4], where the face is expected in the frame before.
+            frames, boxes: the frames, and where the motion took `start` in each.
+            found: the box detected in the last frame.
+
+        Returns:
+            the detected boxes FP32 [4], by the index of the frame.
+        """
+        propagated = [start, *boxes]
+        detected: dict[int, Floats | None] = {0: start, len(frames): found}  # by index in `propagated`
 
         async def bisect(low: int, high: int) -> None:
-            start, end = detected[low], detected[high]
-            if high - low < 2 or (start is None and end is None):
+            before, after = detected[low], detected[high]
+            if high - low < 2 or (before is None and after is None):
                 return
-            if start is not None and end is not None and _overlap(paths[high] + start - paths[low], end) >= ACCEPT_IOU:
-                return
+            if before is not None and after is not None:
+                moved = propagated[high] + before - propagated[low]
+                if _overlap(moved, after) >= ACCEPT_IOU:
+                    return
             middle = (low + high) // 2
-            await detect_end(low, middle)
+            detected[middle] = await self._redetect(frames[middle - 1], propagated[middle])
+            await bisect(low, middle)
             await bisect(middle, high)
 
-        await detect_end(0, len(segment))
-        end = detected[len(segment)]
-        self._adapt_length(0.0 if end is None else _overlap(paths[-1], end))
-        return _interpolate(paths, detected)[1:]
+        await bisect(0, len(frames))
+        return {index - 1: box for index, box in sorted(detected.items()) if index}
 
-    def _adapt_length(self, agreement: float) -> None:
-        if agreement >= GROW_IOU:
-            self._length = min(MAX_SEGMENT, 2 * self._length)
-        elif agreement < ACCEPT_IOU:
-            self._length = max(2, self._length // 2)
+    def _correct(
+        self, start: Floats, frames: list[Image], boxes: list[Floats], detected: dict[int, Floats | None]
+    ) -> list[TrackedFrame]:
+        """Extend the path by the frames, and return those whose boxes are final; the arguments are as in `_refine`."""
+        tracked: list[TrackedFrame] = []
+        first = 0  # frame after the last detection
+        for index, box in detected.items():
+            if self._path is None or box is None:
+                tracked += self._end_path()
+                tracked += [(frame, None) for frame in frames[first:index]]
+                tracked += self._start_path(frames[index], box)
+            else:
+                before = boxes[first - 1] if first else start
+                self._path.extend(before, boxes[first : index + 1], box)
+                self._held.extend(frames[first : index + 1])
+            first = index + 1
+        return tracked + (self._take(self._path.take_final()) if self._path else [])
+
+    def _start_path(self, frame: Image, box: Floats | None) -> list[TrackedFrame]:
+        """Start a path with the box detected in the frame, or return the frame if there is none."""
+        if box is None:
+            return [(frame, None)]
+        self._path = CorrectedPath(box)
+        self._held.append(frame)
+        return []
+
+    def _end_path(self) -> list[TrackedFrame]:
+        """Return all frames of the path, if there is one."""
+        tracked = self._take(self._path.take_all()) if self._path else []
+        self._path = None
+        return tracked
+
+    def _take(self, boxes: list[Floats]) -> list[TrackedFrame]:
+        return [(self._held.popleft(), box) for box in boxes]
 
     async def _redetect(self, frame: Image, expected: Floats) -> Floats | None:
         """Return the face detected around the expected box; if there is none, the selected face of the whole frame."""
@@ -151,21 +206,11 @@ def _propagate(previous: Image, last: Floats, segment: list[Image]) -> tuple[lis
     return propagated, True
 
 
-def _interpolate(paths: list[Floats], detected: dict[int, Floats | None]) -> list[Floats | None]:
-    """Return the box of each frame: as propagated, corrected by the errors at the detections before and after it."""
-    boxes: list[Floats | None] = [None] * len(paths)
-    known = sorted(detected)
-    for index in known:
-        boxes[index] = detected[index]
-    for low, high in pairwise(known):
-        start, end = detected[low], detected[high]
-        if start is None or end is None:
-            continue
-        for index in range(low + 1, high):
-            share = (index - low) / (high - low)
-            error = (start - paths[low]) * (1 - share) + (end - paths[high]) * share
-            boxes[index] = (paths[index] + error).astype(np.float32)
-    return boxes
+async def _is_same_face(frames: list[Image], expected: Floats, found: Floats | None) -> bool:
+    """Return whether the face found in the last of two frames is the expected one, though the motion is unreliable."""
+    if found is None or _overlap(expected, found) < SAME_FACE_IOU:
+        return False
+    return not await asyncio.to_thread(is_cut, *frames)
 
 
 def _overlap(one: Floats, other: Floats) -> float:

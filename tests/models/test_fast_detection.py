@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from avatar.context import JobContext, RequestLogger
 from avatar.faces.locator import locate_faces
 from avatar.inference.grpc_client import GrpcInferenceClient
-from avatar.inference.protocol import Frames
 from avatar.media.ffmpeg import executable
 from avatar.media.video import probe_video
 from avatar.options import Detection, Options
 from embedded.server import Triton
-from lipsync.arrays import Floats
+from lipsync.arrays import Floats, Images
 from lipsync.boxes import iou
 
 FRAMES = 50
@@ -54,7 +53,7 @@ class CountingClient(GrpcInferenceClient):
 
     pixels = 0
 
-    async def detect_faces(self, frames: Frames) -> tuple[Floats, Floats]:
+    async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         self.pixels += sum(frame.size for frame in frames) // 3
         return await super().detect_faces(frames)
 

@@ -10,7 +10,7 @@ from avatar.context import JobContext, RequestLogger
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.faces.locator import locate_faces
 from avatar.media.image import StillImage
-from avatar.options import FaceOrder, NoFace, Options
+from avatar.options import Detection, FaceOrder, NoFace, Options
 from avatar.testing import FakeInference
 from lipsync.arrays import Floats, Images
 from lipsync.boxes import pad, smooth
@@ -18,15 +18,16 @@ from tests.support.faces import boxes_of, locate, without_face
 from tests.support.media import find_square, moving_square, read_video, write_video
 
 KEEP = Options(no_face=NoFace.KEEP)
+EXACT = Detection.EXACT
 
 
 async def test_boxes_are_padded_and_smoothed_as_the_options_say(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", moving_square(12))
     squares = np.array([find_square(frame) for frame in read_video(path)], np.int32)
     for options, expected in (
-        (Options(), smooth(pad(squares, 160, 120))),
-        (Options(smooth=False), pad(squares, 160, 120)),
-        (Options(pads=(5, 0, 3, 200)), smooth(pad(squares, 160, 120, (5, 0, 3, 200)))),
+        (Options(detection=EXACT), smooth(pad(squares, 160, 120))),
+        (Options(detection=EXACT, smooth=False), pad(squares, 160, 120)),
+        (Options(detection=EXACT, pads=(5, 0, 3, 200)), smooth(pad(squares, 160, 120, (5, 0, 3, 200)))),
     ):
         np.testing.assert_array_equal(boxes_of(await locate(path, 12, options)), expected)
 
