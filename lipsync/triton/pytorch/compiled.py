@@ -6,9 +6,11 @@ what it made in a folder, which makes the next start a matter of seconds.
 
 from __future__ import annotations
 
+import locale
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ THREADS_VARIABLE = "TORCHINDUCTOR_COMPILE_THREADS"
 # Against the TorchScript module on the same device. A fused FP16 network rounds differently: 50 dB and more. A wrong
 # one is far below, so the exporter's bars, which the module has passed, hold for the compiled one as well.
 MIN_PSNR_DB = 40.0
+MAX_REASON = 300  # letters of an error; the compiler's begin with a heading, and end with pages of hints
 _SEED = 0
 
 
@@ -33,6 +36,9 @@ def set_up_compiler(folder: Path) -> None:
     os.environ[CACHE_VARIABLE] = str(folder)
     # more would be processes of `sys.executable`, which in a model's process is not always Python
     os.environ.setdefault(THREADS_VARIABLE, "1")
+    # The Python of a model's process takes text files for ASCII, whatever the environment says. The compiler's are not.
+    with suppress(locale.Error):
+        locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def compile_buckets(
@@ -59,7 +65,7 @@ def compile_or_keep(
     try:
         return compile_buckets(net, mode, inputs, buckets, device)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = " ".join(str(error).split())[:MAX_REASON]
         log(f"torch.compile failed, TorchScript runs instead: {type(error).__name__}: {reason}")
         return dict.fromkeys(buckets, net)
 
