@@ -17,6 +17,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.grpc import model_config_pb2 as pb
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from embedded.errors import ModelDied
 from embedded.server import Triton
 from lipsync.tensors import WAV2LIP
 from tests.support import tiny_models
@@ -212,3 +213,22 @@ def test_a_stopped_server_answers_what_is_in_flight(tmp_path: Path) -> None:
                     np.testing.assert_array_equal(answer.result(SECONDS)["mouth"], [[i * 10]])
                 except InferenceServerException as error:  # it had not been taken yet
                     assert error.status() == "StatusCode.UNAVAILABLE", error
+
+
+def test_after_an_error_that_costs_the_gpu_the_server_ends_so_that_it_can_be_started_again(tmp_path: Path) -> None:
+    lost = (
+        "from lipsync.triton.sticky import end_process\n"
+        "class TritonPythonModel:\n"
+        "    def execute(self, requests):\n"
+        "        end_process('lost', RuntimeError('CUDA error: an illegal memory access was encountered'))\n"
+    )
+    repository, log = tmp_path / "models", tmp_path / "triton.log"
+    tiny_models.add_python(repository, "lost", lost)
+    with Triton(repository, log=log) as triton, caller(triton.grpc_address) as call:
+        with pytest.raises(InferenceServerException):
+            call("lost", {"x": np.zeros(1, np.float32)})
+        with pytest.raises(ModelDied, match="the process of the model lost died"):
+            triton.wait(timeout=SECONDS)
+    assert "lost: error: the GPU is lost for this process, which ends to be replaced: CUDA error: an illegal" in (
+        log.read_text()
+    )
