@@ -24,7 +24,7 @@ from .load import usable_memory
 
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024
-MIN_JOBS = 16  # jobs at the same time, by default, on a machine with few cores
+MIN_JOBS = 24  # jobs at the same time, by default, on a machine with few cores
 MIN_JOBS_MEMORY_MIB = 1024
 # Earlier names of variables, accepted for one release. If both are set, the new name counts.
 OLD_NAMES: Mapping[str, str] = {

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from avatar.settings import OLD_NAMES, BadSetting, LiveSettings, warn_of_old_names
+from avatar.settings import MIN_JOBS, OLD_NAMES, BadSetting, LiveSettings, warn_of_old_names
 from avatar.settings import load as load_settings
 from gateway.settings import SETTINGS, Settings, load
 
@@ -21,7 +21,7 @@ def test_the_defaults_are_the_original_port_and_the_grpc_port_of_triton() -> Non
     settings = load()
     assert (settings.host, settings.port, settings.triton_url) == ("0.0.0.0", 16000, "127.0.0.1:8001")  # noqa: S104
     assert settings.max_upload_bytes == 512 * 1024 * 1024
-    assert settings.max_jobs >= 16
+    assert settings.max_jobs >= MIN_JOBS
     assert settings.jobs_memory_mib >= 1024
     assert settings.work_dir.is_dir()
 
