@@ -31,11 +31,13 @@ _SEED = 0
 
 
 def set_up_compiler(folder: Path) -> None:
-    """Make the compiler keep its results in this folder; call it before the first compilation."""
+    """Make the compiler keep its results in this folder; call it once per process, before the first compilation."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ[CACHE_VARIABLE] = str(folder)
     # more would be processes of `sys.executable`, which in a model's process is not always Python
     os.environ.setdefault(THREADS_VARIABLE, "1")
+    # convolutions that the compiler leaves to cuDNN lose the flag of their archive
+    torch.backends.cudnn.benchmark = True
     # The Python of a model's process takes text files for ASCII, whatever the environment says. The compiler's are not.
     with suppress(locale.Error):
         locale.setlocale(locale.LC_CTYPE, "C.UTF-8")

@@ -195,6 +195,7 @@ def test_a_compiled_network_gives_the_same_for_every_bucket(
 def _restore_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in (compiled.CACHE_VARIABLE, compiled.THREADS_VARIABLE):
         monkeypatch.setenv(variable, "1")  # so that it is removed after the test
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
 
 
 def _count_compilations(monkeypatch: pytest.MonkeyPatch) -> list[int]:
