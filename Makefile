@@ -104,7 +104,7 @@ bench-gpu: $(STAMP)  ## every figure of this machine's GPU in at most 25 minutes
 	@$(PY) -m bench gpu $(if $(URL),--url $(URL)) $(GPU)
 
 pack-gpu: $(STAMP)  ## what that needs on a bare machine with a GPU and no network, in one archive under 60 MB
-	@$(PY) -m scripts.pack_gpu
+	@$(PY) -m scripts.pack_gpu $(PACK)
 
 bench: $(STAMP)  ## this service against the original algorithm, on this machine
 	@$(PY) -m bench

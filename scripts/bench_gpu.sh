@@ -1,9 +1,11 @@
 #!/bin/sh
 # In the archive of `make pack-gpu`: makes an environment of what is here and of the packages of this machine's Python
 # (PyTorch with CUDA among them), without a network, and runs `python -m bench gpu` with the given options.
+# In a checkout it does the same with the archive of `make pack-gpu PACK=--packages-only`, unpacked there.
 # PYTHON names the Python that has PyTorch (default: python3).
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
+if [ ! -d "$here/bench" ]; then here=$(dirname "$here"); fi  # in a checkout this file is in scripts/
 cd "$here"
 machine=${PYTHON:-python3}
 version=$("$machine" -c 'import sys; print("%d.%d" % sys.version_info[:2])')

@@ -44,7 +44,8 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
 # patterns of the parts of the wheels that nothing here uses, and of parts that are kept in spite of them
 UNUSED = (
     *("*/tests/*", "*.data/data/*", "*.data/scripts/*", "*.h", "*.a", "*.pyi", "*.pyx", "*.pxd", "numpy/f2py/*"),
-    *("numpy/distutils/*", "pytriton/*.py", "*/python_backend_stubs/*", "nvidia_pytriton.libs/libpython3-*"),
+    *("numpy/distutils/*", "numpy/core/_simd.*"),
+    *("pytriton/*.py", "*/python_backend_stubs/*", "nvidia_pytriton.libs/libpython3-*"),
 )
 KEPT = ("pytriton/__init__.py", "pytriton/tritonserver/backends/*", f"*/python_backend_stubs/{PYTHON}/*")
 EMPTIED = {"libicudata": ".rodata"}  # character sets of ICU, for a reader of archives that Triton never uses
@@ -63,11 +64,14 @@ def main() -> int:
     """Make the archive; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m scripts.pack_gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / f"{NAME}.tar.xz", help="the archive")
+    parser.add_argument(
+        "--packages-only", action="store_true", help="leave the sources out, for a machine that has a checkout"
+    )
     parser.add_argument("--preset", type=int, default=9, choices=range(10), help="of xz (default: 9, a minute or two)")
     args = parser.parse_args()
     work = ROOT / "build" / "pack-gpu"
     try:
-        size = pack(args.out, work, args.preset)
+        size = pack(args.out, work, args.preset, with_sources=not args.packages_only)
     except (PackError, OSError, subprocess.CalledProcessError) as error:
         print(f"pack-gpu: {error}", file=sys.stderr)
         return 1
@@ -77,18 +81,21 @@ def main() -> int:
     return 0
 
 
-def pack(out: Path, work: Path, preset: int) -> int:
+def pack(out: Path, work: Path, preset: int, *, with_sources: bool = True) -> int:
     """Make the archive `out` in the folder `work`; return its size in bytes.
+
+    Without the sources, the packages are at the root of the archive.
 
     Raises:
         PackError: it is larger than `MAX_BYTES`.
     """
     stage = work / NAME
     shutil.rmtree(stage, ignore_errors=True)
-    copy_sources(stage)
+    if with_sources:
+        copy_sources(stage)
+        shutil.copyfile(SETUP, stage / "bench-gpu.sh")
     for wheel in download(work / "wheels"):
         unpack(wheel, stage / "site")
-    shutil.copyfile(SETUP, stage / "bench-gpu.sh")
     if python := find_python():
         copy_python(python, stage / "python")
     else:
@@ -98,7 +105,7 @@ def pack(out: Path, work: Path, preset: int) -> int:
             also = next((section for name, section in EMPTIED.items() if path.name.startswith(name)), "")
             elf_sections.shrink(path, also)
     out.parent.mkdir(parents=True, exist_ok=True)
-    compress(stage, out, preset)
+    compress(stage, Path(NAME if with_sources else "."), out, preset)
     size = out.stat().st_size
     if size > MAX_BYTES:
         raise PackError(f"{out}: {size / 1e6:.1f} MB, but at most {MAX_BYTES / 1e6:.0f} MB are allowed")
@@ -161,8 +168,8 @@ def copy_python(prefix: Path, target: Path) -> None:
         shutil.copy(prefix / name, target / name)
 
 
-def compress(stage: Path, out: Path, preset: int) -> None:
-    """Write the folder as a tar file, compressed by xz with its filter for x86-64 programs."""
+def compress(stage: Path, name: Path, out: Path, preset: int) -> None:
+    """Write the folder as `name` in a tar file, compressed by xz with its filter for x86-64 programs."""
     filters = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": preset | lzma.PRESET_EXTREME}]
     # files of the same kind next to each other are compressed better
     paths = sorted(stage.rglob("*"), key=lambda path: (not path.is_dir(), path.suffix, path.name, str(path)))
@@ -171,7 +178,7 @@ def compress(stage: Path, out: Path, preset: int) -> None:
         tarfile.open(fileobj=packed, mode="w|") as archive,
     ):
         for path in paths:
-            archive.add(path, Path(NAME) / path.relative_to(stage), recursive=False, filter=_anonymous)
+            archive.add(path, name / path.relative_to(stage), recursive=False, filter=_anonymous)
 
 
 def _anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
