@@ -12,7 +12,7 @@ from avatar_client.access import TOKEN_VARIABLE, Token
 from avatar_client.region_file import FOLDER
 from bench.__main__ import main
 from bench.errors import BenchError
-from bench.gpu import callers
+from bench.gpu import callers, rows
 from bench.gpu.callers import Load
 from bench.gpu.cuda_memory import CudaMemory
 from bench.gpu.schedule import DONE, LEFT_OUT
@@ -58,20 +58,28 @@ def test_without_a_driver_there_is_no_cuda_shared_memory() -> None:
         CudaMemory(1 << 20)
 
 
-def test_a_running_server_is_measured_and_what_needs_its_files_is_left_out(
+def test_a_step_measures_a_running_server_with_every_kind_of_memory(
     triton: Triton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, triton.token)
-    options = ["--device", "cpu", "--quick", "--url", triton.grpc_address, "--metrics", triton.metrics_address]
-    paths = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
-    assert main(["gpu", *options, *paths, "--steps", "bare-repository,grpc-repository"]) == 0
+    options = ["--device", "cpu", "--quick", "--url", triton.grpc_address, "--work", str(tmp_path)]
+    (tmp_path / "steps").mkdir()
+    assert main(["gpu", *options, "--run-step", "grpc-repository"]) == 0
+    measured = rows.read(tmp_path / "steps" / "grpc-repository.jsonl")
+    loads = [(row["memory"], row["batch"]) for row in measured]
+    assert loads == [("none", 1), ("none", 2), ("system", 1), ("system", 2)]
+    for row in measured:
+        assert row["variant"] == "onnxruntime fp32"
+        assert (rows.number(row, "frames_per_second") or 0) > 0
+        assert (rows.number(row, "mean_batch") or 0) >= 1
+
+
+def test_a_run_leaves_out_what_needs_the_files_of_a_running_server_and_reports_it(tmp_path: Path) -> None:
+    options = ["--url", "127.0.0.1:1", "--steps", "bare-repository,bare-tensorrt,grpc-compiled"]
+    assert main(["gpu", *options, "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]) == 0
     written = json.loads((tmp_path / "out" / "gpu.json").read_text())
-    bare, served = written["steps"]
-    assert (bare["status"], bare["reason"]) == (LEFT_OUT, "the server's models are not on this machine (--url)")
-    assert served["status"] == DONE
-    measured = [(row["memory"], row["batch"]) for row in served["rows"]]
-    assert measured == [("none", 1), ("none", 2), ("system", 1), ("system", 2)]
-    assert all(row["frames_per_second"] > 0 and row["mean_batch"] >= 1 for row in served["rows"])
+    assert [step["status"] for step in written["steps"]] == [LEFT_OUT] * 3
+    assert written["steps"][0]["reason"] == "the server's models are not on this machine (--url)"
 
 
 @pytest.mark.slow
@@ -81,7 +89,7 @@ def test_a_whole_run_on_a_cpu_measures_everything_but_the_card(tmp_path: Path) -
     written = json.loads((tmp_path / "out" / "gpu.json").read_text())
     outcomes = {step["name"]: step["status"] for step in written["steps"]}
     assert [name for name, status in outcomes.items() if status != DONE] == ["bare-tensorrt"]
-    rows = [row for step in written["steps"] for row in step["rows"]]
-    assert not [row for row in rows if row["table"] == "failures"]
-    assert all(row["passed"] for row in rows if row["table"] == "golden")
-    assert {row["table"] for row in rows} == {"machine", "exports", "golden", "speed", "clips", "verdicts", "live"}
+    measured = [row for step in written["steps"] for row in step["rows"]]
+    assert not rows.of_table(measured, "failures")
+    assert all(row["passed"] for row in rows.of_table(measured, "golden"))
+    assert {row["table"] for row in measured} == {"machine", "exports", "golden", "speed", "clips", "verdicts", "live"}
