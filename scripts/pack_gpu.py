@@ -20,9 +20,12 @@ import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 
+from lipsync import __version__
+
 from . import elf_sections
 
 ROOT = Path(__file__).resolve().parents[1]
+PROJECT = "talking-avatar"  # its name in pyproject.toml
 NAME = "talking-avatar-gpu"  # folder in the archive
 MAX_BYTES = 60_000_000
 PYTHON = "3.12"  # of the machine
@@ -96,6 +99,7 @@ def pack(out: Path, work: Path, preset: int, *, with_sources: bool = True) -> in
         shutil.copyfile(SETUP, stage / "bench-gpu.sh")
     for wheel in download(work / "wheels"):
         unpack(wheel, stage / "site")
+    add_metadata(stage / "site")
     if python := find_python():
         copy_python(python, stage / "python")
     else:
@@ -149,6 +153,13 @@ def unpack(wheel: Path, site: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(entry))
             target.chmod((entry.external_attr >> 16) & 0o777 or 0o644)
+
+
+def add_metadata(site: Path) -> None:
+    """Add what an installation of this project would leave: the gateway reads its version there."""
+    folder = site / f"{PROJECT.replace('-', '_')}-{__version__}.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {PROJECT}\nVersion: {__version__}\n", "utf-8")
 
 
 def find_python() -> Path | None:

@@ -26,9 +26,20 @@ from export.networks import random_weights
 from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.triton_config import model_config
 from export.variants import ONNX_FP32, Profile, Variant
-from lipsync.tensors import LIVE_NETWORKS, MODELS, PERSON, S3FD, SEGMENTATION, WAV2LIP, WAV2LIP_GAN, Model
+from lipsync.tensors import (
+    LIPSYNC_GAN,
+    LIVE_NETWORKS,
+    MODELS,
+    PERSON,
+    S3FD,
+    SEGMENTATION,
+    WAV2LIP,
+    WAV2LIP_GAN,
+    Model,
+)
 
 GOLDEN_DETECTOR = "s3fd_golden"  # the detector with the weights of the golden data; `wav2lip` has those already
+UNMEASURED = (WAV2LIP_GAN, LIPSYNC_GAN)  # the same network once more; each start would compile and capture it, too
 VERSION = "1"
 _REDDER = 40.0  # gray levels of red above blue of a person, as in the stand-in
 _PROVENANCE = Provenance("0" * 64, stand_in=True)
@@ -45,15 +56,15 @@ def write(folder: Path, weights: Path, variant: Variant, profile: Profile) -> No
         return
     shutil.rmtree(folder, ignore_errors=True)
     for model in MODELS:
-        _copy_model(model, folder, profile)
+        if model not in UNMEASURED:
+            _copy_model(model, folder, profile)
     _add_segmentation(folder)
     detector = S3FDGraph(load_s3fd(weights / S3FD_FILE))
     generator = Wav2LipGraph(load_wav2lip(weights / WAV2LIP_FILE))
     _add(folder, S3FD, detector, variant, profile)
     _add(folder, WAV2LIP, generator, variant, profile)
-    # as the exporter does, on a GPU `live` has networks with a queue of their own
-    for model in (WAV2LIP_GAN, *(LIVE_NETWORKS.values() if profile is Profile.GPU else ())):
-        _link(folder, model, folder / WAV2LIP.name / VERSION, variant, profile)
+    if profile is Profile.GPU:  # as the exporter does, a network with a queue of its own for `live`
+        _link(folder, LIVE_NETWORKS[WAV2LIP.name], folder / WAV2LIP.name / VERSION, variant, profile)
     _add(folder, S3FD, S3FDGraph(random_weights.s3fd()), variant, profile, name=GOLDEN_DETECTOR)
     done.touch()
 

@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import _cffi_backend  # type: ignore[import-untyped]
 import pytest
 
+import lipsync
 from scripts import elf_sections, pack_gpu
 
 
@@ -57,6 +59,12 @@ def test_a_wheel_is_unpacked_without_what_nothing_uses(tmp_path: Path) -> None:
     pack_gpu.unpack(wheel, tmp_path / "site")
     found = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").rglob("*") if path.is_file()}
     assert found == {name.replace("b-1.data/purelib/", "") for name, used in names.items() if used}
+
+
+def test_the_project_looks_installed_on_the_machine(tmp_path: Path) -> None:
+    pack_gpu.add_metadata(tmp_path)
+    (found,) = distributions(path=[str(tmp_path)])
+    assert (found.name, found.version) == ("talking-avatar", lipsync.__version__)
 
 
 def test_the_sources_in_the_archive_are_all_that_a_run_imports(tmp_path: Path) -> None:
