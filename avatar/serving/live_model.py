@@ -170,6 +170,7 @@ class LiveModel:
 
     async def _keep(self, sequence: int | str, session: LiveSession) -> None:
         if not await self._table.keep(sequence):
+            logger.warning("session closed: Triton does not keep its sequence", extra=_extra(session))
             self._sessions.end(session)
 
 

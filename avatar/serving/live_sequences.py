@@ -23,7 +23,8 @@ from ..errors import ShuttingDown
 from .request import StreamRequest
 
 THREADS = 4
-_STOPPING = ("Server not ready", "Server is stopping")
+# The server is being stopped, or the model is being unloaded: a model that calls itself and is not served any more.
+_STOPPING = ("Server not ready", "Server is stopping", "is not ready", "has no available versions", "unknown model")
 _NOT_IN_TABLE = "must specify the START flag"
 
 
@@ -41,18 +42,16 @@ class SequenceTable:
         return secrets.compare_digest(token.encode(), self._secret.encode())
 
     async def enter(self, sequence: int | str) -> bool:
-        """Enter a sequence again. False where it is with another instance of the model now, or the server stops."""
-        return not await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
-
-    async def keep(self, sequence: int | str) -> bool:
-        """Keep a sequence in the table, and enter it if it is not there. False as for `enter`.
+        """Enter a sequence again. False where it is with another instance of the model now.
 
         Raises:
             ShuttingDown: the server is being stopped.
         """
+        return not await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+
+    async def keep(self, sequence: int | str) -> bool:
+        """Keep a sequence in the table, and enter it if it is not there. Returns and raises as `enter`."""
         error = await self._send(sequence, 0)
-        if any(text in error for text in _STOPPING):
-            raise ShuttingDown("the service is being stopped")
         return not error or (_NOT_IN_TABLE in error and await self.enter(sequence))
 
     def close(self) -> None:
@@ -60,10 +59,13 @@ class SequenceTable:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _send(self, sequence: int | str, flags: int) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._exec, sequence, flags)
+        """Send a request, and return its error or an empty text. Raises ShuttingDown as `enter`."""
+        error = await asyncio.get_running_loop().run_in_executor(self._threads, self._exec, sequence, flags)
+        if any(text in error for text in _STOPPING):
+            raise ShuttingDown("the service is being stopped")
+        return error
 
     def _exec(self, sequence: int | str, flags: int) -> str:
-        """Send a request, and return its error or an empty text."""
         pb = self._pb
         request = pb.InferenceRequest(
             model_name=LIVE.name,

@@ -129,11 +129,32 @@ def test_a_session_whose_caller_does_not_read_is_ended_and_others_are_not(strict
     assert UNREAD_MIB * MIB < len(received.frames) * FRAME_BYTES < 4 * UNREAD_MIB * MIB
 
 
-def test_a_stop_waits_for_no_lost_session_and_the_callers_of_others_learn_of_it(
+def test_a_stop_waits_for_no_lost_session(
     tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Triton counts each session as an inference in progress, and would wait for it until its exit timeout."""
     monkeypatch.setattr(command_line, "EXIT_SECONDS", 60)
+    with (
+        server(tiny_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
+        stub(triton.grpc_address) as connection,
+    ):
+        lost = [LiveConnection(connection, number) for number in range(1, 6)]
+        for number, session in enumerate(lost):
+            session.send(start=True, face_file=face)
+            assert bool(session.receive().session) == (number < 3)  # the others are over the limit
+        for session in lost:
+            session.cancel()
+        triton.stop()
+        log = triton.log_path.read_text()
+    assert "Exit timeout expired" not in log
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_caller_of_a_session_learns_of_a_stop_while_it_speaks(
+    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Triton 2.51 sometimes waits for it if requests come in during the stop: docs/grpc/errors-and-limits.md
+    monkeypatch.setattr(command_line, "EXIT_SECONDS", 10)
     errors: list[Exception] = []
     speaking = threading.Event()
 
@@ -148,26 +169,13 @@ def test_a_stop_waits_for_no_lost_session_and_the_callers_of_others_learn_of_it(
         except Exception as error:
             errors.append(error)
 
-    with (
-        server(tiny_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
-        AvatarClient(triton.grpc_address) as client,
-        stub(triton.grpc_address) as connection,
-    ):
+    with server(tiny_repository, tmp_path) as triton, AvatarClient(triton.grpc_address) as client:
         speaker = threading.Thread(target=speak, args=(client,))
         speaker.start()
         assert speaking.wait(SECONDS)
-        lost = [LiveConnection(connection, number) for number in range(1, 6)]
-        for number, session in enumerate(lost):
-            session.send(start=True, face_file=face)
-            assert bool(session.receive().session) == (number < 2)  # the others are over the limit
-        for session in lost:
-            session.cancel()
         triton.stop()
         speaker.join(SECONDS)
-        log = triton.log_path.read_text()
-    assert [type(error) for error in errors] == [Unavailable]
-    assert str(errors[0]) == "the service is being stopped"
-    assert "Exit timeout expired" not in log
+    assert [(type(error), str(error)) for error in errors] == [(Unavailable, "the service is being stopped")]
     assert list((tmp_path / "work").iterdir()) == []
 
 
