@@ -70,7 +70,9 @@ def main() -> int:
     parser.add_argument(
         "--packages-only", action="store_true", help="leave the sources out, for a machine that has a checkout"
     )
-    parser.add_argument("--preset", type=int, default=9, choices=range(10), help="of xz (default: 9, a minute or two)")
+    parser.add_argument(
+        "--preset", type=int, default=9, choices=range(10), help="of xz (default: 9, four minutes of one core)"
+    )
     args = parser.parse_args()
     work = ROOT / "build" / "pack-gpu"
     try:
@@ -78,9 +80,9 @@ def main() -> int:
     except (PackError, OSError, subprocess.CalledProcessError) as error:
         print(f"pack-gpu: {error}", file=sys.stderr)
         return 1
-    print(
-        f"pack-gpu: {args.out}, {size / 1e6:.1f} MB\nOn the machine: tar xf {args.out.name} && sh {NAME}/bench-gpu.sh"
-    )
+    script = "scripts/bench_gpu.sh" if args.packages_only else f"{NAME}/bench-gpu.sh"
+    where = "in the checkout there" if args.packages_only else "there"
+    print(f"pack-gpu: {args.out}, {size / 1e6:.1f} MB\n{where}: tar xf {args.out.name} && sh {script}")
     return 0
 
 

@@ -33,26 +33,23 @@ def many(settings: Settings) -> Iterator[Row]:
 
 
 def _measure(settings: Settings, workload: Workload) -> Iterator[Row]:
-    """Yield what was measured, also if a part of it fails."""
+    """Yield what was measured, also if a part of it fails or the step is cut."""
     result = WorkloadResult(workload)
-    means: Row = {}
-    failure: Exception | None = None
-    try:
-        with ExitStack() as parts:
-            server = parts.enter_context(served(settings, settings.formats[0]))
-            running = parts.enter_context(service(settings, server))
-            original = None
-            if workload.forms == 1:
-                weights = timing_networks(settings.weights)
-                original = parts.enter_context(OriginalProcess(weights, settings.device))
-            card = parts.enter_context(CardMonitor(settings.device, server.metrics))
-            Runner(_arguments(settings), {}).measure_one(result, NoNetworks(), original, running)
-            means = dict(card.means)
-    except FAILURES as error:
-        failure = error
-    yield from _rows(result, means)
-    if failure:
-        raise failure
+    failure: BaseException | None = None
+    with ExitStack() as parts:
+        server = parts.enter_context(served(settings, settings.formats[0]))
+        running = parts.enter_context(service(settings, server))
+        original = None
+        if workload.forms == 1:
+            original = parts.enter_context(OriginalProcess(timing_networks(settings.weights), settings.device))
+        try:
+            with CardMonitor(settings.device, server.metrics) as card:
+                Runner(_arguments(settings), {}).measure_one(result, NoNetworks(), original, running)
+        except (*FAILURES, KeyboardInterrupt) as error:  # the latter at the limit of the step
+            failure = error
+        yield from _rows(result, dict(card.means))  # before the servers stop, which takes a while
+        if failure:
+            raise failure
 
 
 def _arguments(settings: Settings) -> argparse.Namespace:
