@@ -16,6 +16,10 @@ COMMANDS = {
         "comparison.cli",
         "compare this service with the original algorithm, the bare networks and the encoder",
     ),
+    "detection": (
+        "detection.cli",
+        "compare the boxes of fast detection with those of every frame, with a real detector on a real face",
+    ),
     "encode": ("encoding.cli", "compare frames that the service converts with frames that ffmpeg converts"),
     "gpu": ("gpu.cli", "take every figure of a machine with a GPU in one run of at most 25 minutes"),
     "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),

@@ -137,3 +137,38 @@ async def test_segments_of_a_large_video_are_short(monkeypatch: pytest.MonkeyPat
 
 async def test_a_clip_without_frames_is_no_error() -> None:
     assert (await tracked(clip(), FakeInference(find)))[0] == []
+
+
+@pytest.mark.parametrize("frames_held", [3, 10])
+async def test_the_frames_that_wait_for_their_boxes_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, frames_held: int
+) -> None:
+    monkeypatch.setattr(tracking, "SEGMENT_BYTES", frames_held * 320 * 240 * 3)
+    read = yielded = most = 0
+
+    async def chunks() -> AsyncGenerator[Frames]:
+        nonlocal read, most
+        for frame in clip(*swaying(60, 0.1)):
+            read += 1
+            most = max(most, read - yielded)
+            yield frame[None]
+
+    tracker = FaceTracker(FaceSelector(FaceOrder.BEST), JobContext(FakeInference(find), RequestLogger("test")))
+    async for _ in tracker.track(chunks()):
+        yielded += 1
+    assert yielded == 60
+    assert most <= frames_held
+
+
+async def test_a_face_that_turns_keeps_its_path() -> None:
+    other = np.random.RandomState(9).randint(60, 200, FACE.shape).astype(np.uint8)
+    frames = clip(*swaying(24, 0.2))
+    for number, (x, y) in enumerate(swaying(24, 0.2)):  # it turns away within the clip, and so looks different
+        part = frames[number, round(y) : round(y) + SIZE[1], round(x) : round(x) + SIZE[0]]
+        share = min(1.0, max(0.0, (number - 6) / 12))
+        part[..., :2] = (part[..., :2] * (1 - share) + other[..., :2] * share).astype(np.uint8)
+    models = FakeInference(find)
+    boxes, _ = await tracked(frames, models)
+    for box, expected in zip(all_found(boxes), true_boxes(swaying(24, 0.2)), strict=True):
+        assert iou(box, expected[None])[0] > 0.9
+    assert models.frame_count < 14
