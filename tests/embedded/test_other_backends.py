@@ -37,16 +37,25 @@ class Arithmetic(torch.nn.Module):
 
 
 def add(
-    repository: Path, backend: str, name: str = "", *, open_width: bool = True, parameters: dict[str, str] | None = None
+    repository: Path,
+    backend: str,
+    name: str = "",
+    *,
+    open_width: bool = True,
+    batch: int = 8,
+    parameters: dict[str, str] | None = None,
 ) -> Path:
-    """Add the arithmetic for a backend; its config and, if `open_width`, its IR accept any width. Return its file."""
-    onnx = tiny_models.add_arithmetic(repository, name or backend, file="source.onnx")
+    """Add the arithmetic for a backend; its config and, if `open_width`, its IR accept any width. Return its file.
+
+    A config of more than 8 rows has rows of 4 numbers.
+    """
+    onnx = tiny_models.add_arithmetic(repository, name or backend, batch=batch, file="source.onnx")
     folder = onnx.parent
     config = text_format.Parse((folder.parent / "config.pbtxt").read_text(), pb.ModelConfig())
     config.backend, config.default_model_filename = backend, ""
     config.dynamic_batching.max_queue_delay_microseconds = 50_000
     for tensor in (*config.input, *config.output):
-        tensor.dims[0] = -1
+        tensor.dims[0] = -1 if batch <= 8 else tiny_models.WIDTH
     for key, value in (parameters or {}).items():
         config.parameters[key].string_value = value
     (folder.parent / "config.pbtxt").write_text(text_format.MessageToString(config))
@@ -72,6 +81,8 @@ def triton_of_models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trito
         add(repository, backend)
         add(repository, backend, f"{backend}_three", parameters={THREADS[backend]: "3"})
     add(repository, "openvino", "openvino_fixed", open_width=False)
+    divided = {THREADS["openvino"]: "3"}
+    add(repository, "openvino", "openvino_divided", open_width=False, batch=32, parameters=divided)
     with Triton(repository, threads=1) as triton:
         yield triton
 
@@ -130,6 +141,16 @@ def test_shapes_that_an_ir_does_not_have_are_an_error_of_the_caller(call: Caller
     assert status == "StatusCode.INVALID_ARGUMENT"
     assert message == "openvino_fixed: x: [?,4] expected, got [2, 5]"
     np.testing.assert_array_equal(call("openvino_fixed", numbers(2))["sum"], numbers(2)["x"] * 3)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 6, 31, 32])
+def test_a_batch_that_is_divided_among_the_cores_keeps_its_rows_in_order(call: Caller, rows: int) -> None:
+    inputs = numbers(rows)
+    for _ in range(2):  # the parts use the same memory again
+        outputs = call("openvino_divided", inputs)
+        np.testing.assert_array_equal(outputs["sum"], inputs["x"] * 3)
+        np.testing.assert_array_equal(outputs["difference"], -inputs["x"])
+    assert set(call("openvino_divided", inputs, outputs=["difference"])) == {"difference"}
 
 
 @every_backend
