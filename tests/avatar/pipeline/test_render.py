@@ -13,7 +13,7 @@ from avatar.events import RenderResult
 from avatar.generation.chunks import max_chunk_frames
 from avatar.inference.protocol import ModelInfo
 from avatar.limits import Limits
-from avatar.options import Generator
+from avatar.options import Detection, Generator, Options
 from avatar.request import Background
 from avatar.testing import Box, FaceFinder, FakeInference, darkened, face_in_the_middle
 from lipsync.arrays import Floats, Image, Images
@@ -191,8 +191,10 @@ async def test_an_image_sent_as_a_video_is_looped(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [40, 18, 3])
 async def test_mouths_generated_in_chunks_equal_those_generated_at_once(tmp_path: Path, count: int) -> None:
     models = Recorder(find_square, darken=True)
-    await video(tmp_path, models, moving_square(count))
-    used = read_video(tmp_path / "face.mp4")[:26]
+    face = write_video(tmp_path / "face.mp4", moving_square(count), "25")
+    exact = Options(detection=Detection.EXACT)  # so that the boxes are those of the square to the pixel
+    await run(replace(request(tmp_path, face, speech(tmp_path, ODD), still=False), options=exact), models)
+    used = read_video(face)[:26]
     rule = mel_windows(mel_spectrogram(tone(ODD / RATE)), 25.0)
     order = np.arange(26) % len(used)
     windows = rule[np.minimum(np.arange(26), len(rule) - 1)]
