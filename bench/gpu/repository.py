@@ -82,7 +82,8 @@ def write_compiled(folder: Path, source: Path, buckets: Sequence[int], cache: Pa
     shutil.copytree(source / WAV2LIP.name, folder / WAV2LIP.name, copy_function=os.link)
     path = folder / WAV2LIP.name / model_config.CONFIG_FILE
     config = text_format.Parse(path.read_text("utf-8"), pb.ModelConfig())
-    for name, value in (("COMPILE", "default"), ("COMPILE_CACHE", str(cache))):
+    # without PIPELINE the backend compiles on a GPU only
+    for name, value in (("COMPILE", "default"), ("COMPILE_CACHE", str(cache)), ("PIPELINE", "yes")):
         config.parameters[name].string_value = value
     config.parameters["BUCKETS"].string_value = ",".join(map(str, buckets))
     del config.model_warmup[:]  # the backend itself runs every bucket when it loads

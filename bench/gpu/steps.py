@@ -64,7 +64,7 @@ def steps(settings: Settings) -> list[Step]:
             480,
             compiled,
             _exported(settings, _COMPILED),
-            "only exports of this run are compiled (--url or --repository is given)" if first == GIVEN else "",
+            _not_compiled(settings),
         ),
         *(step for kind in others for step in _format_steps(settings, kind)),
         Step(
@@ -98,6 +98,12 @@ def _exported(settings: Settings, kind: str) -> tuple[str, ...]:
 
 def _no_files(settings: Settings) -> str:
     return "the server's models are not on this machine (--url)" if settings.url else ""
+
+
+def _not_compiled(settings: Settings) -> str:
+    if settings.formats == (GIVEN,):
+        return "only exports of this run are compiled (--url or --repository is given)"
+    return "for a CPU the compiler takes longer than a step may" if settings.device == "cpu" else ""
 
 
 def export(kind: str, settings: Settings) -> Iterator[Row]:
