@@ -55,9 +55,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
 
 
 def job_env(folder: Path) -> dict[str, str]:
-    """Return the settings of the models that run whole jobs, with their files in `folder`."""
+    """Return the settings of the models that run whole jobs, with their files in `folder`; a fifth job has to wait."""
     (folder / "work").mkdir(exist_ok=True)
-    return {"AVATAR_WORK_DIR": str(folder / "work"), "AVATAR_CACHE_DIR": str(folder / "cache")}
+    return {
+        "AVATAR_WORK_DIR": str(folder / "work"),
+        "AVATAR_CACHE_DIR": str(folder / "cache"),
+        "AVATAR_MAX_JOBS": "4",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -226,6 +226,7 @@ def test_eight_concurrent_streams_do_not_affect_each_other(
     assert results[3].error.startswith("400 face_file: ")
     rest = [responses for number, responses in results.items() if number != 3]
     assert len(rest) == 6
+    assert any(responses.progress[0] == ("queue", 0, -1) for responses in rest)  # four run at once
     for number, responses in enumerate(rest):
         assert responses.error == ""
         # a batch of another size may round differently, and H.264 spreads the difference
