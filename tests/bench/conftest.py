@@ -1,12 +1,22 @@
 """Fixtures of the benchmark tests."""
 
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from export.build.versions import RECORD_FILE
 from lipsync.tensors import S3FD, WAV2LIP
+
+
+@pytest.fixture(autouse=True)
+def _denormals_are_numbers_again() -> Iterator[None]:
+    """Undo what a benchmark does to its thread: for NumPy, and so for the charts, denormals would be zeros."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

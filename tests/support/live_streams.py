@@ -7,6 +7,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -120,5 +121,9 @@ def finish(served: Served, sequence: int) -> Responses:
 
 
 def stub_processes(served: Served) -> set[int]:
-    children = psutil.Process(served.triton.pid).children(recursive=True)
-    return {child.pid for child in children if "python_b" in child.name()}
+    pids = set()
+    for child in psutil.Process(served.triton.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # an ffmpeg that has ended meanwhile
+            if "python_b" in child.name():
+                pids.add(child.pid)
+    return pids
