@@ -121,6 +121,8 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
     plain, recordings = await asyncio.to_thread(lambda: (read_wav(path), find_recordings(path)))
+    if plain and plain.samples > limits.max_audio_seconds * plain.rate:
+        raise InvalidField(SPEECH_FILE, limits.too_long)  # ffmpeg would read the whole file
     if plain and plain.rate == SAMPLE_RATE:
         samples = _checked_length(plain.samples, limits)
         return Speech(path, pcm_path, samples, plain.is_finite, plain.rate, plain=plain)
