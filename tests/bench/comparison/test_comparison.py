@@ -48,6 +48,7 @@ def frames_of(video: Path) -> list[np.ndarray]:
     return frames
 
 
+@pytest.mark.slow
 def test_the_face_of_a_generated_video_moves_and_is_detected_in_every_sampled_frame(
     stand_in_weights: Path, tmp_path: Path
 ) -> None:
