@@ -68,7 +68,7 @@ async def boxes(path: Path, stand_in_triton: Triton, detection: Detection) -> tu
         await models.close()
 
 
-@pytest.mark.slow  # `make test` replays recorded boxes: tests/avatar/faces/test_tracking.py
+@pytest.mark.slow  # `make test` replays recorded boxes: tests/bench/detection/test_real_face.py
 @pytest.mark.parametrize("speed", [0.3, 1.0])
 async def test_fast_detection_finds_the_boxes_of_exact_detection_with_fewer_pixels(
     tmp_path: Path, stand_in_triton: Triton, samples: Path, speed: float
