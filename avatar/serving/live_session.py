@@ -99,6 +99,7 @@ class LiveSession:
         self._models, self._settings, self._on_finish = models, settings, on_finish
         self._queue: asyncio.Queue[PendingRequest] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
+        self._reason: Exception = ClientError(NO_SESSION)  # why requests fail once the session is closed
         self._without_face = 0
         self._samples_received = 0
 
@@ -141,12 +142,13 @@ class LiveSession:
             self.last_active = time.monotonic()
 
     def close(self, reason: Exception | None = None) -> None:
-        """Stop the work and release the avatar. Queued requests fail with `reason`, or with NO_SESSION."""
+        """Stop the work and release the avatar. Requests that are not completed fail with `reason`, or NO_SESSION."""
+        self._reason = reason or self._reason
         if self._worker:
             self._worker.cancel()
             self._worker = None
         while not self._queue.empty():
-            self._queue.get_nowait().complete(reason or ClientError(NO_SESSION))
+            self._queue.get_nowait().complete(self._reason)
 
     async def _start(self, request: StreamRequest, prepare: Prepare) -> None:
         """Prepare the avatar in a task that `close` cancels: another START may take this session's place."""
@@ -191,7 +193,7 @@ class LiveSession:
                     pending.complete(error)
             finally:  # where the session was closed meanwhile: no request may wait forever
                 for pending in batch:
-                    pending.complete(ClientError(NO_SESSION))
+                    pending.complete(self._reason)
 
     async def _answer(self, avatar: LiveAvatar, mel: MelStream, batch: list[PendingRequest]) -> None:
         first = mel.frames

@@ -13,8 +13,13 @@ from lipsync.tensors import S3FD, WAV2LIP
 
 @pytest.fixture(autouse=True)
 def _denormals_are_numbers_again() -> Iterator[None]:
-    """Undo what a benchmark does to its thread: for NumPy, and so for the charts, denormals would be zeros."""
+    """Undo what networks do to their thread: the charts need denormals that are not zero."""
+    _keep_denormals()
     yield
+    _keep_denormals()
+
+
+def _keep_denormals() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_flush_denormal(False)
 
