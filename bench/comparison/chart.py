@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import torch
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ COLORS = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#edc948", "#76b7b2", "#e1
 
 def draw(found: Sequence[WorkloadResult], caption: str, out: Path) -> None:
     """Write a PNG with a row per workload: its ratios on a logarithmic axis, its goal, and its stages."""
+    torch.set_flush_denormal(False)  # the measured networks set it for this thread; NumPy's limits need denormals
     shown = [each for each in found if each.workload.forms == 1 and each.seconds(NEW_AVATAR)]
     height = 1.9 + 0.62 * max(1, len(shown))  # inches
     sheet = Figure(figsize=(13, height), layout="constrained")
