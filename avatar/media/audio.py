@@ -22,6 +22,7 @@ from lipsync.tensors import SPEECH_FILE
 
 from ..errors import InvalidField
 from ..limits import Limits, check_not_empty
+from ..streams import cancel_and_wait
 from ..timing import StageTimer
 from . import ffmpeg, ffmpeg_args, ffmpeg_output
 from .diagnosis import rule_out_machine, run_on, watched
@@ -31,6 +32,7 @@ from .recordings import MAX_RECORDINGS, find_recordings
 from .wav import PcmFile, read_wav
 
 TOO_SLOW = "decoding the audio takes too long"
+LENGTH_POLL_SECONDS = 0.5
 FLOAT_CODECS = ("pcm_f", "wavpack")  # codecs, by ffmpeg's names, that can store NaN and infinities
 MIN_SAMPLES = int(ffmpeg_args.MIN_AUDIO_SECONDS * SAMPLE_RATE)
 PCM_NAME = "speech.f32"  # in the request's folder
@@ -121,8 +123,6 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
     plain, recordings = await asyncio.to_thread(lambda: (read_wav(path), find_recordings(path)))
-    if plain and plain.samples > limits.max_audio_seconds * plain.rate:
-        raise InvalidField(SPEECH_FILE, limits.too_long)  # ffmpeg would read the whole file
     if plain and plain.rate == SAMPLE_RATE:
         samples = _checked_length(plain.samples, limits)
         return Speech(path, pcm_path, samples, plain.is_finite, plain.rate, plain=plain)
@@ -170,7 +170,7 @@ async def _decode_at_once(path: Path, pcm_path: Path, is_finite: bool, limits: L
     """
     args = _decode_args(path, pcm_path, is_finite, limits, described=True)
     try:
-        text, stderr = await watched(ffmpeg.run(args))
+        text, stderr = await watched(_run_until_too_long(args, pcm_path, limits))
     except ffmpeg.FfmpegTimeout as error:  # two runs would take at least as long
         await rule_out_machine(path)
         raise InvalidField(SPEECH_FILE, TOO_SLOW) from error
@@ -181,6 +181,22 @@ async def _decode_at_once(path: Path, pcm_path: Path, is_finite: bool, limits: L
         return None
     # a damaged file can cause so many messages that the formats are no longer among them
     return _Decoded(probe, ffmpeg_output.parse_formats(stderr) or [probe.format], is_finite)
+
+
+async def _run_until_too_long(args: list[str], pcm_path: Path, limits: Limits) -> tuple[bytes, str]:
+    """Run ffmpeg, which reads on for its list of packets when it has decoded enough, until that is done or too long.
+
+    Raises:
+        InvalidField: the audio is longer than allowed.
+    """
+    running = asyncio.create_task(ffmpeg.run(args))
+    try:
+        while not (await asyncio.wait((running,), timeout=LENGTH_POLL_SECONDS))[0]:
+            _checked_length(await asyncio.to_thread(_file_size, pcm_path) // SAMPLE_BYTES, limits)
+        return await running
+    finally:
+        await cancel_and_wait(running)
+        del running  # it may hold an error, and that this frame
 
 
 async def _decode_in_steps(path: Path, pcm_path: Path, recordings: list[range], limits: Limits) -> _Decoded:
