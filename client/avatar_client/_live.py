@@ -54,8 +54,9 @@ class LiveSession:
         self._speech_ended = self._cancelled = self._stream_ended = False
         self._requests: queue.SimpleQueue[InferRequest | None] = queue.SimpleQueue()
         self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
-        self._frames: list[Frame] = []
-        self._received = -1  # index of the last frame that was read
+        # Triton may change the order of responses to different requests, so frames wait for those before them.
+        self._frames: dict[int, Frame] = {}
+        self._next = 0  # index of the next frame in order
         self._samples = 0  # of the speech that was sent
         self._put(face, start=True)
         try:
@@ -127,11 +128,17 @@ class LiveSession:
                 self._error = _errors.no_response(self._connection.address)
                 raise self._error from None
             self._handle(message)
-            while self._frames:
-                yield self._frames.pop(0)
+            yield from self._in_order()
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
+
+    def _in_order(self) -> Iterator[Frame]:
+        """Yield the frames that no other one has to come before; at the end of the stream, all that are left."""
+        while self._next in self._frames or (self._stream_ended and self._frames):
+            frame = self._frames.pop(self._next, None) or self._frames.pop(min(self._frames))
+            self._next = frame.index + 1
+            yield frame
 
     def cancel(self) -> None:
         """Cancel the session, from any thread. Taking frames then raises `Cancelled`."""
@@ -156,7 +163,7 @@ class LiveSession:
 
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         if not start and self.info.token:
-            received = np.array([self._received], np.int32)
+            received = np.array([self._next - 1], np.int32)
             token = _messages.text_tensor(SESSION_TOKEN, self.info.token)
             inputs = (*inputs, token, _messages.array_tensor(RECEIVED, "INT32", received))
         parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
@@ -165,7 +172,7 @@ class LiveSession:
     def _is_due(self) -> bool:
         """Return whether the server has to send something without more speech."""
         complete = self._samples / SAMPLE_RATE - self.info.latency  # seconds of frames
-        return self._speech_ended or self._received < int(complete * self.info.fps) - 1
+        return self._speech_ended or self._next < int(complete * self.info.fps)
 
     def _wait_for_start(self) -> SessionInfo:
         while True:
@@ -216,8 +223,8 @@ class LiveSession:
             image, jpeg = arrays.get("frame"), arrays.get("jpeg")
             x1, y1, x2, y2 = arrays["box"].tolist() if "box" in arrays else (0, 0, 0, 0)
             data = None if jpeg is None else jpeg.tobytes()
-            self._received = int(arrays["index"][0])
-            self._frames.append(Frame(self._received, image, data, (x1, y1, x2, y2)))
+            index = int(arrays["index"][0])
+            self._frames[index] = Frame(index, image, data, (x1, y1, x2, y2))
         if "summary" in texts:
             self.summary = parse_json(LiveSummary, texts["summary"])
 

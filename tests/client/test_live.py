@@ -39,6 +39,16 @@ def silent_session(server: FakeServer, requests: Iterator[Request], context: Any
     server.cancelled.wait(fake.SECONDS)
 
 
+def reordered_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    """Send the responses to a session, each pair of frames swapped."""
+    responses = fake.default_live(server, requests, context)
+    yield next(responses)
+    *frames, final, summary = responses
+    for first, second in zip(frames[::2], frames[1::2], strict=True):
+        yield from (second, first)
+    yield from (final, summary)
+
+
 def test_the_first_request_has_the_face_and_the_options(client: AvatarClient, server: FakeServer) -> None:
     with client.live(FACE, format="bgr", background="White", pads=(0, 1, 2, 3)) as session:
         assert session.info == SessionInfo(Fraction(25), 6, 4, 1, 0.2, "bgr")
@@ -48,6 +58,15 @@ def test_the_first_request_has_the_face_and_the_options(client: AvatarClient, se
     number = request.parameters.pop("sequence_id")
     assert 0 < number < 2**63
     assert request.parameters == {"sequence_start": True, "sequence_end": False}
+
+
+def test_frames_come_in_order_though_responses_change_places(client: AvatarClient, server: FakeServer) -> None:
+    server.live = reordered_session
+    with client.live(FACE) as session:
+        session.end(speech(6 * 640))
+        frames = list(session)
+    assert [frame.index for frame in frames] == list(range(6))
+    assert session.summary is not None
 
 
 def test_speech_gets_its_frames_and_the_end_gets_the_summary(client: AvatarClient) -> None:
