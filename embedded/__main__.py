@@ -57,13 +57,13 @@ def _serve(args: argparse.Namespace) -> None:
     )
     _print_line(f"starting Triton with {args.repository}, log in {args.log}")
     with triton:
-        access.write_token(args.token_file, triton.token)
         http = "off" if args.http_port is None else f"http://{triton.http_address}"
-        _print_line(
-            f"ready: gRPC {triton.grpc_address}, HTTP {http}, metrics http://{triton.metrics_address}/metrics, "
-            f"token in {args.token_file}"
-        )
         try:
+            access.write_token(args.token_file, triton.token)
+            _print_line(
+                f"ready: gRPC {triton.grpc_address}, HTTP {http}, metrics http://{triton.metrics_address}/metrics, "
+                f"token in {args.token_file}"
+            )
             triton.wait()
         except KeyboardInterrupt:
             _print_line("stopping, waiting for requests in flight")
