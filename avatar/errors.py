@@ -83,6 +83,9 @@ class Busy(Unavailable):
 class ShuttingDown(Unavailable):
     """The process is being stopped; another process, or this one after its restart, can do the job."""
 
+    def __init__(self, message: str = "the service is being stopped") -> None:
+        super().__init__(message)
+
 
 class MachineFault(Unavailable):
     """The machine of the service fails, whatever the input is. The message names no path of the machine."""

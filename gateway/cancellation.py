@@ -42,7 +42,7 @@ async def run_until_disconnect(
         await asyncio.wait((job, *watchers), return_when=asyncio.FIRST_COMPLETED)
         if job.done():
             return job.result()
-        raise ShuttingDown("the service is being stopped") if stop.done() else ClientDisconnected
+        raise ShuttingDown() if stop.done() else ClientDisconnected
     finally:
         await _cancel_and_wait(*watchers)
         if not job.done():

@@ -58,7 +58,7 @@ async def live(service: ServiceDep) -> Health:
 async def ready(service: ServiceDep) -> Health:
     """Report that every model responds, that the work folder can be written, and that ffmpeg works."""
     if service.jobs.closed:
-        raise ShuttingDown("the service is being stopped")
+        raise ShuttingDown()
     await service.machine.check()
     await service.models.check_ready()
     return _health("ready", service)

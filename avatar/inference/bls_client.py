@@ -24,7 +24,7 @@ from lipsync.triton.pb_utils import PbUtils, TritonError
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
-from .protocol import GENERATORS, ModelInfo, ServedNet
+from .protocol import GENERATORS, ModelInfo, ServedModel, described_by
 from .readiness import fault_of
 from .shm_layout import check_inputs
 
@@ -41,8 +41,10 @@ TIMEOUT_SECONDS = 120.0
 CALL_SECONDS = 0.2
 MIN_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
 
+SERVER_STOPPING = ("Server not ready", "Server is stopping")  # in Triton's errors
+
 _MAX_BATCH_PATTERN, _GPU_PATTERN = r"^max_batch_size:\s*(\d+)", r"^\s*kind:\s*KIND_GPU\b"
-_PARAMETER_PATTERN = r'key:\s*"{}"\s*value\s*:?\s*{{\s*string_value:\s*"([^"]*)"'
+_PARAMETER_PATTERN = r'key:\s*"([^"]*)"\s*value\s*:?\s*{\s*string_value:\s*"([^"]*)"'
 
 
 class ModelNotServed(Unavailable):
@@ -164,16 +166,7 @@ class BlsInferenceClient:
 
     def _read_info(self, generator: Generator) -> ModelInfo:
         net = GENERATORS[generator]
-        models = (tensors.S3FD, net, tensors.SEGMENTATION)
-        configs = {model.name: self._config(model) for model in models}
-        stand_ins = tuple(name for name, text in configs.items() if _parameter(text, "checkpoint") == "stand-in")
-        return ModelInfo(
-            stand_ins,
-            detector=_parameter(configs[tensors.S3FD.name], "export"),
-            segmenter=_parameter(configs[tensors.SEGMENTATION.name], "export"),
-            generator_net=_served(configs[net.name], net),
-            detector_net=_served(configs[tensors.S3FD.name], tensors.S3FD),
-        )
+        return ModelInfo.of(net, {model.name: _served(self._config(model)) for model in described_by(net)})
 
     def _config(self, model: Model) -> str:
         try:
@@ -210,8 +203,8 @@ def _to_exception(pb: PbUtils, model: Model, error: TritonError) -> Exception:
     code = error.code()
     if code == pb.TritonError.INVALID_ARG:
         return InvalidInput(str(error.message()))
-    if any(words in str(error.message()) for words in ("Server not ready", "Server is stopping")):
-        return ShuttingDown("the service is being stopped")
+    if any(words in str(error.message()) for words in SERVER_STOPPING):
+        return ShuttingDown()
     if fault := fault_of(str(error.message())):
         return fault
     if code in (pb.TritonError.UNAVAILABLE, pb.TritonError.NOT_FOUND, pb.TritonError.CANCELLED):
@@ -227,12 +220,7 @@ def _for_live(model: Model, repository: Path) -> Model:
     return network if (repository / network.name / "config.pbtxt").is_file() else model
 
 
-def _parameter(config: str, parameter: str) -> str:
-    found = re.search(_PARAMETER_PATTERN.format(parameter), config)
-    return found[1] if found else ""
-
-
-def _served(config: str, model: Model) -> ServedNet:
-    found = re.search(_MAX_BATCH_PATTERN, config, re.M)
+def _served(config: str) -> ServedModel:
+    max_batch = re.search(_MAX_BATCH_PATTERN, config, re.M)
     on_gpu = bool(re.search(_GPU_PATTERN, config, re.M))
-    return ServedNet((int(found[1]) if found else 0) or model.max_batch_size, on_gpu)
+    return ServedModel(dict(re.findall(_PARAMETER_PATTERN, config)), int(max_batch[1]) if max_batch else 0, on_gpu)

@@ -23,7 +23,7 @@ from lipsync.tensors import FACE_SIZE, Model, Tensor
 
 from ..errors import AvatarError, Unavailable
 from ..options import Generator
-from .protocol import GENERATORS, ModelInfo, ServedNet
+from .protocol import GENERATORS, ModelInfo, ServedModel, described_by
 from .readiness import CALL_SECONDS, Readiness, fault_of, tiny_inputs
 from .shared_memory import SharedMemoryPool
 from .shm_layout import Layout, plan_layout
@@ -104,18 +104,11 @@ class GrpcInferenceClient:
     async def model_info(self, generator: Generator) -> ModelInfo:
         """As `InferenceClient`; asked each time, because the server may have been replaced."""
         net = GENERATORS[generator]
-        models = (tensors.S3FD, net, tensors.SEGMENTATION)
+        models = described_by(net)
         calls = [self._client.get_model_config(model.name, client_timeout=READY_SECONDS) for model in models]
         responses = await _result(_all(calls), "the models")
-        configs = {model.name: response.config for model, response in zip(models, responses, strict=True)}
-        stand_ins = tuple(name for name, config in configs.items() if _parameter(config, "checkpoint") == "stand-in")
-        return ModelInfo(
-            stand_ins,
-            detector=_parameter(configs[tensors.S3FD.name], "export"),
-            segmenter=_parameter(configs[tensors.SEGMENTATION.name], "export"),
-            generator_net=_served(configs[net.name], net),
-            detector_net=_served(configs[tensors.S3FD.name], tensors.S3FD),
-        )
+        served = [_served(response.config) for response in responses]
+        return ModelInfo.of(net, {model.name: each for model, each in zip(models, served, strict=True)})
 
     async def mel_windows(self, audio: Floats, fps: float) -> Floats:
         """As `InferenceClient`."""
@@ -313,11 +306,7 @@ def _may_have_forgotten(error: Exception) -> bool:
     return isinstance(cause, InferenceServerException) and _status(cause) in {"NOT_FOUND", "INVALID_ARGUMENT"}
 
 
-def _parameter(config: ModelConfig, parameter: str) -> str:
-    return str(config.parameters[parameter].string_value) if parameter in config.parameters else ""
-
-
-def _served(config: ModelConfig, model: Model) -> ServedNet:
-    groups = config.instance_group
-    on_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in groups)
-    return ServedNet(config.max_batch_size or model.max_batch_size, on_gpu)
+def _served(config: ModelConfig) -> ServedModel:
+    parameters = {name: str(parameter.string_value) for name, parameter in config.parameters.items()}
+    on_gpu = any(group.kind == ModelInstanceGroup.KIND_GPU for group in config.instance_group)
+    return ServedModel(parameters, config.max_batch_size, on_gpu)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lipsync import tensors
 from lipsync.arrays import Floats, Images, Labels
+from lipsync.tensors import Model
 
 from ..options import Generator
 
@@ -27,6 +29,21 @@ class ServedNet:
 
 
 @dataclass(frozen=True)
+class ServedModel:
+    """What a model's served configuration says.
+
+    Attributes:
+        parameters: its string parameters.
+        max_batch: its `max_batch_size`; 0 where it is not known.
+        on_gpu: whether an instance runs on a GPU.
+    """
+
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    max_batch: int = 0
+    on_gpu: bool = False
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What the models were exported from.
 
@@ -41,6 +58,27 @@ class ModelInfo:
     segmenter: str = ""
     generator_net: ServedNet = ServedNet(tensors.WAV2LIP_BATCH)
     detector_net: ServedNet = ServedNet(tensors.S3FD_BATCH)
+
+    @classmethod
+    def of(cls, generator: Model, served: Mapping[str, ServedModel]) -> ModelInfo:
+        """Return what the configurations of these models say: `described_by(generator)`, by name."""
+
+        def net(model: Model) -> ServedNet:
+            config = served[model.name]
+            return ServedNet(config.max_batch or model.max_batch_size, config.on_gpu)
+
+        return cls(
+            tuple(name for name, model in served.items() if model.parameters.get("checkpoint") == "stand-in"),
+            detector=served[tensors.S3FD.name].parameters.get("export", ""),
+            segmenter=served[tensors.SEGMENTATION.name].parameters.get("export", ""),
+            generator_net=net(generator),
+            detector_net=net(tensors.S3FD),
+        )
+
+
+def described_by(generator: Model) -> tuple[Model, ...]:
+    """Return the models whose configurations `ModelInfo.of` needs."""
+    return tensors.S3FD, generator, tensors.SEGMENTATION
 
 
 class InferenceClient(Protocol):

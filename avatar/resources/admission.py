@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 
 from ..errors import Busy, ShuttingDown
 
-SHUTTING_DOWN = "the service is being stopped"
-
 
 class Admission:
     """Runs at most `max_running` jobs and admits at most `max_queued` more requests, first come, first served.
@@ -55,7 +53,7 @@ class Admission:
             ShuttingDown: `close` was called.
         """
         if self._closed:
-            raise ShuttingDown(SHUTTING_DOWN)
+            raise ShuttingDown()
         if self._admitted >= self._max_admitted:
             raise Busy(f"limit of {self._max_admitted} running and queued requests reached; try again later")
         self._admitted += 1
@@ -84,13 +82,13 @@ class Admission:
         self._closed = True
         for waiter in self._queue:
             if not waiter.done():
-                waiter.set_exception(ShuttingDown(SHUTTING_DOWN))
+                waiter.set_exception(ShuttingDown())
         self._queue.clear()
         asyncio.get_running_loop().call_later(grace, self.stopped.set)
 
     async def _acquire(self) -> None:
         if self._closed:
-            raise ShuttingDown(SHUTTING_DOWN)
+            raise ShuttingDown()
         if self._running < self._max_running:  # then the queue is empty: `_release` empties it first
             self._running += 1
             return

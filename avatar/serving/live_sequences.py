@@ -20,11 +20,12 @@ from lipsync.tensors import LIVE, SESSION_TOKEN
 from lipsync.triton.pb_utils import PbUtils
 
 from ..errors import ShuttingDown
+from ..inference.bls_client import SERVER_STOPPING
 from .request import StreamRequest
 
 THREADS = 4
 # The server is being stopped, or the model is being unloaded: a model that calls itself and is not served any more.
-_STOPPING = ("Server not ready", "Server is stopping", "is not ready", "has no available versions", "unknown model")
+_STOPPING = (*SERVER_STOPPING, "is not ready", "has no available versions", "unknown model")
 _NOT_IN_TABLE = "must specify the START flag"
 
 
@@ -62,7 +63,7 @@ class SequenceTable:
         """Send a request, and return its error or an empty text. Raises ShuttingDown as `enter`."""
         error = await asyncio.get_running_loop().run_in_executor(self._threads, self._exec, sequence, flags)
         if any(text in error for text in _STOPPING):
-            raise ShuttingDown("the service is being stopped")
+            raise ShuttingDown()
         return error
 
     def _exec(self, sequence: int | str, flags: int) -> str:
