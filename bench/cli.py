@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from pathlib import Path
 from typing import Protocol
 
 from tritonclient.utils import InferenceServerException
@@ -14,6 +15,7 @@ from embedded.errors import EmbeddedError
 from export.errors import ExportError
 
 from .errors import BenchError, UsageError
+from .paths import OUT
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 STATUS = "Exit status: 0 done (a missed goal is only printed), 1 something failed, 2 wrong usage, 130 ended by Ctrl-C."
@@ -50,6 +52,12 @@ def report_failure(reason: object, status: int = FAILED) -> int:
     """Print the reason to stderr and return the exit status."""
     print(f"bench: {reason}", file=sys.stderr)
     return status
+
+
+def add_json_output(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add the option `--out` for the JSON of a run, by default `name` in the folder of results."""
+    text = f"JSON of the run (default: {OUT.name}/{name})"
+    parser.add_argument("--out", type=Path, default=OUT / name, metavar="FILE", help=text)
 
 
 def positive_int(text: str) -> int:

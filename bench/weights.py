@@ -15,7 +15,6 @@ from export import stand_ins
 from export.checkpoints.load import STAND_IN, stand_in_mark
 from export.checkpoints.registry import S3FD_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
 from export.networks import random_weights
-from export.stand_ins import s3fd
 
 MARK = "timing weights, filled by name"  # the version of the random weights
 
@@ -30,10 +29,7 @@ def timing_weights(folder: Path) -> Path:
 
 def timing_networks(folder: Path) -> Path:
     """Write the checkpoints of the networks in PyTorch, as `timing_weights` does, where there is no TensorFlow."""
-    folder.mkdir(parents=True, exist_ok=True)
-    detector = folder / S3FD_FILE
-    if not detector.exists() or stand_in_mark(detector) != stand_ins.mark():
-        _save({**s3fd.state(), STAND_IN: stand_ins.mark()}, detector)
+    stand_ins.write(folder, names=(S3FD_FILE,))
     if not _current_lips(folder):
         _write_lips(folder)
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 import warnings
 from fractions import Fraction
@@ -16,7 +15,6 @@ import torch
 
 from avatar.limits import LIMITS
 from avatar.media import ffmpeg_args
-from avatar.media.ffmpeg import executable
 from avatar.options import Quality
 from export.build import versions
 from export.validation import runtimes
@@ -26,6 +24,7 @@ from lipsync.arrays import Array, Batch, Image
 from lipsync.tensors import FACE_SIZE, MEL_BANDS, S3FD, WAV2LIP, WAV2LIP_BATCH, WINDOW_COLUMNS, Model
 from lipsync.yuv import Planes, to_yuv420
 
+from .. import ffmpeg_pipe
 from .workloads import FPS
 
 DETECTED_FRAMES, GENERATED_FRAMES = (
@@ -157,17 +156,7 @@ class Encoder:
         if every_core:
             arguments[arguments.index("-threads") + 1] = str(len(os.sched_getaffinity(0)))
         begin = time.perf_counter()
-        process = subprocess.Popen([executable(), *arguments], stdin=subprocess.PIPE, process_group=0)
-        try:
-            assert process.stdin  # noqa: S101 - for mypy; it is a pipe
-            for frame in self._frames:
-                process.stdin.write(frame.reshape(-1).data)
-            process.stdin.close()
-            if process.wait():
-                raise OSError(f"ffmpeg ended with {process.returncode}")
-        finally:
-            process.kill()
-            process.wait()
+        ffmpeg_pipe.run(arguments, (frame.reshape(-1).data for frame in self._frames))
         part, whole = self.sampled
         return (time.perf_counter() - begin) * whole / part
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import struct
-import subprocess
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import cv2
 import numpy as np
 import soundfile
 
-from avatar.media.ffmpeg import executable
 from lipsync.arrays import Floats, Image
 
+from .. import ffmpeg_pipe
 from ..paths import SAMPLES
 from .workloads import FPS, Kind, Workload
 
@@ -132,19 +131,8 @@ def _write_image(path: Path, image: Image) -> None:
 def _write_video(path: Path, width: int, height: int, number: int) -> None:
     raw = ["-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", f"{width}x{height}", "-framerate", str(FPS)]
     coded = ["-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-f", "mp4", str(path)]
-    process = subprocess.Popen(
-        [executable(), "-v", "error", "-y", *raw, "-i", "pipe:0", *coded], stdin=subprocess.PIPE, process_group=0
-    )
-    try:
-        assert process.stdin  # noqa: S101 - for mypy; it is a pipe
-        for frame in frames(width, height, number):
-            process.stdin.write(frame.tobytes())
-        process.stdin.close()
-        if process.wait():
-            raise OSError(f"{path}: ffmpeg ended with {process.returncode}")
-    finally:
-        process.kill()
-        process.wait()
+    images = (np.ascontiguousarray(image).reshape(-1).data for image in frames(width, height, number))
+    ffmpeg_pipe.run(["-v", "error", "-y", *raw, "-i", "pipe:0", *coded], images)
 
 
 def _write_speech(path: Path, seconds: float) -> None:

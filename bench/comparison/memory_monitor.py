@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import psutil
+
+from ..sampler import Sampler
 
 SAMPLE_SECONDS = 0.1  # a sample of a known process costs microseconds
 SEARCH_EVERY = 5  # samples between two searches for new processes, which read all processes of the machine
@@ -27,7 +26,7 @@ class Peak:
     processes: int = 0
 
 
-class MemoryMonitor:
+class MemoryMonitor(Sampler):
     """`with Watch("service", {"gateway": pid, …}) as memory: …`, then `memory.peaks`.
 
     Attributes:
@@ -35,32 +34,19 @@ class MemoryMonitor:
     """
 
     def __init__(self, whole: str, roots: Mapping[str, int]) -> None:
+        super().__init__(SAMPLE_SECONDS)
         self._whole = f"{whole}, total"
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
         self._known: dict[int, tuple[psutil.Process, str]] = {}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._samples = 0
         self.peaks: dict[str, Peak] = {}
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        samples = 0
-        while True:
-            if samples % SEARCH_EVERY == 0:
-                self._find()
-            self._sample()
-            samples += 1
-            if self._stopped.wait(SAMPLE_SECONDS):
-                return
+    def sample(self) -> None:
+        """Take a sample of the known processes, now and then of new ones, too."""
+        if self._samples % SEARCH_EVERY == 0:
+            self._find()
+        self._sample_known()
+        self._samples += 1
 
     def _find(self) -> None:
         for name, root in self._roots.items():
@@ -71,7 +57,7 @@ class MemoryMonitor:
             except psutil.Error:
                 continue  # the process ended during the search
 
-    def _sample(self) -> None:
+    def _sample_known(self) -> None:
         held, count = Counter[str](), Counter[str]()
         for pid, (process, label) in list(self._known.items()):
             try:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 from avatar.media.threads import encoder_threads, limit_opencv
 
-from ..cli import DONE, positive_int, positive_ints
+from ..cli import DONE, add_json_output, positive_int, positive_ints
 from ..comparison.workloads import SIZES, Kind
 from ..errors import UsageError
 from ..machine import Machine
-from ..paths import OUT
 from .paths import Cost, Scene, encode
 
 MAX_RATIO = 0.6  # processor time, service ÷ ffmpeg, at GOAL_HEIGHT
@@ -66,13 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=positive_int, default=250, metavar="N", help="frames (default: 250)")
     parser.add_argument("--heights", type=positive_ints, default=(480, 720), metavar="N,…", help="default: 480,720")
     parser.add_argument("--rounds", type=positive_int, default=3, metavar="N", help="rounds (default: 3)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=OUT / "encode.json",
-        metavar="FILE",
-        help="JSON of the run (default: out/encode.json)",
-    )
+    add_json_output(parser, "encode.json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fcntl import F_SETPIPE_SZ, fcntl
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -19,15 +16,15 @@ from numpy.typing import NDArray
 
 from avatar.generation.finishing import FrameFinisher, to_even
 from avatar.limits import LIMITS
-from avatar.media.ffmpeg import PIPE_BYTES, executable
+from avatar.media.ffmpeg import PIPE_BYTES
 from avatar.media.ffmpeg_args import AudioInput, VideoFormat, encode_args
 from avatar.options import Blend, Quality
 from lipsync.arrays import Box, Image, Images
 from lipsync.face_crop import crop
 
+from .. import ffmpeg_pipe
 from ..comparison.generated_media import HEAD_PART, frames
 from ..comparison.workloads import FPS, Kind
-from ..errors import BenchError
 from ..paths import SAMPLES
 
 # swscale's accurate conversion, with which ffmpeg made the planes before `lipsync.yuv` did
@@ -81,23 +78,12 @@ class Cost:
 
 
 def encode(scene: Scene, out: Path, *, by_ffmpeg: bool) -> Cost:
-    """Paste the mouths, convert and encode; `by_ffmpeg`: ffmpeg converts. Raises BenchError if ffmpeg fails."""
+    """Paste the mouths, convert and encode; `by_ffmpeg`: ffmpeg converts. Raises OSError if ffmpeg fails."""
     finisher = FrameFinisher(Blend.ORIGINAL)
     finish: Finish = finisher.finish_bgr if by_ffmpeg else finisher.finish
     own, children, start = time.process_time(), _children_seconds(), time.perf_counter()
-    process = subprocess.Popen([executable(), *_args(scene, out, by_ffmpeg=by_ffmpeg)], stdin=subprocess.PIPE)
-    try:
-        assert process.stdin  # noqa: S101 - for mypy; it is a pipe
-        fcntl(process.stdin.fileno(), F_SETPIPE_SZ, PIPE_BYTES)
-        for n, image in enumerate(scene.images):
-            frame = finish(image, scene.box, scene.mouths[n % MOUTHS])
-            _write_all(process.stdin.fileno(), frame.reshape(-1).data)
-        process.stdin.close()
-        if process.wait():
-            raise BenchError(f"ffmpeg ended with status {process.returncode}")
-    finally:
-        process.kill()
-        process.wait()
+    frames = (finish(image, scene.box, scene.mouths[n % MOUTHS]) for n, image in enumerate(scene.images))
+    ffmpeg_pipe.run(_args(scene, out, by_ffmpeg=by_ffmpeg), (frame.reshape(-1).data for frame in frames), PIPE_BYTES)
     return Cost(
         time.process_time() - own,
         _children_seconds() - children,
@@ -124,11 +110,6 @@ def _moved(face: Image, n: int) -> Image:
     shift = round(4 + 4 * np.sin(2 * np.pi * n * 4 / MOUTHS))
     moved[half + shift :] = face[half : face.shape[0] - shift]
     return moved
-
-
-def _write_all(pipe: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(pipe, data) :]
 
 
 def _children_seconds() -> float:

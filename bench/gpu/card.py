@@ -5,17 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import threading
-import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from embedded.progress import read_page
 
-SECONDS = 0.25  # between two samples
+from ..sampler import Sampler
+
+SECONDS = 0.25  # from one sample to the next
 Sample = tuple[float, ...]  # percent, MiB, W
 NAMES = ("gpu_percent", "gpu_mib", "gpu_watts")
 _QUERY = ("nvidia-smi", "--query-gpu=utilization.gpu,memory.used,power.draw", "--format=csv,noheader,nounits")
@@ -26,7 +24,7 @@ _METRICS = (
 )
 
 
-class CardMonitor:
+class CardMonitor(Sampler):
     """`with CardMonitor(device, metrics) as card: …; card.means`.
 
     Args:
@@ -35,10 +33,9 @@ class CardMonitor:
     """
 
     def __init__(self, device: str, metrics: str = "") -> None:
-        read = _reader(metrics) if device == "cuda" else None
+        super().__init__(SECONDS)
+        self._read = _reader(metrics) if device == "cuda" else None
         self._samples: list[Sample] = []
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._sample, args=(read,), daemon=True) if read else None
 
     @property
     def means(self) -> dict[str, float]:
@@ -47,24 +44,10 @@ class CardMonitor:
             return {}
         return dict(zip(NAMES, np.mean(self._samples, axis=0).round(1).tolist(), strict=True))
 
-    def __enter__(self) -> Self:
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        if self._thread:
-            self._thread.join()
-
-    def _sample(self, read: Callable[[], str]) -> None:
-        while not self._end.is_set():
-            begin = time.monotonic()
-            if sample := parse(read()):
-                self._samples.append(sample)
-            self._end.wait(max(0.0, begin + SECONDS - time.monotonic()))
+    def sample(self) -> None:
+        """Read what the GPU does at this moment."""
+        if self._read and (sample := parse(self._read())):
+            self._samples.append(sample)
 
 
 def parse(text: str) -> Sample | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException
 
 from avatar_client.access import Token
 from avatar_client.region_file import make_file, remove_name
@@ -23,6 +25,7 @@ from lipsync.tensors import Model
 from .cuda_memory import CudaMemory
 
 CALL_SECONDS = 120.0  # limit for one request; the first one of a shape may wait for the search for a kernel
+UNREGISTER_TRIES, UNREGISTER_PAUSE = 10, 0.1  # attempts, and seconds between them
 _ALIGNMENT = 256  # bytes, between tensors of one region
 
 
@@ -103,11 +106,22 @@ def prepared(memory: Memory, server: Server, model: Model, batch: Batch) -> Iter
             try:
                 yield _InRegion(client, model, batch, region, name, offsets)
             finally:
-                region.unregister(client, name, headers)
+                _unregister(region, client, name, headers)
         finally:
             region.close()
     finally:
         client.close()
+
+
+def _unregister(region: _Region, client: InferenceServerClient, name: str, headers: dict[str, str]) -> None:
+    """Have the server release a region, which it uses for a moment longer than until its last response arrives."""
+    for _ in range(UNREGISTER_TRIES - 1):
+        try:
+            region.unregister(client, name, headers)
+            return
+        except InferenceServerException:
+            time.sleep(UNREGISTER_PAUSE)
+    region.unregister(client, name, headers)
 
 
 class _InRequest:

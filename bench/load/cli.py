@@ -10,10 +10,10 @@ from pathlib import Path
 from demo.models import export_models
 from demo.stack import Ports, running
 
-from ..cli import DONE, positive_int, positive_ints
+from ..cli import DONE, add_json_output, positive_int, positive_ints
 from ..comparison.workloads import SIZES, Kind
 from ..errors import UsageError
-from ..paths import OUT, WORK
+from ..paths import WORK
 from ..weights import timing_weights
 from . import report
 from .forms import FormMaker, Size
@@ -46,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--work", type=Path, default=WORK, metavar="DIR", help="models, media and logs (default: build/bench)"
     )
-    parser.add_argument(
-        "--out", type=Path, default=OUT / "load.json", metavar="FILE", help="JSON of the run (default: out/load.json)"
-    )
+    add_json_output(parser, "load.json")
 
 
 def run(args: argparse.Namespace) -> int:

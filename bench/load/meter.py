@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,12 +10,14 @@ from typing import Self
 
 import psutil
 
+from ..sampler import Sampler
+
 # Reading the memory of a process costs milliseconds, for the kernel walks through all of its pages.
 SAMPLE_SECONDS = 0.5
 TOTAL = "all"
 
 
-class Meter:
+class Meter(Sampler):
     """`with Meter({"gateway": pid, …}) as meter: …`, then `meter.peaks` and `meter.cpu`.
 
     Attributes:
@@ -26,31 +27,23 @@ class Meter:
     """
 
     def __init__(self, roots: Mapping[str, int]) -> None:
+        super().__init__(SAMPLE_SECONDS)
         self._roots = {name: psutil.Process(pid) for name, pid in roots.items()}
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._sample_until_stopped, daemon=True)
         self.peaks: dict[str, int] = {}
         self.cpu: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._cpu_before = self._cpu_seconds()
-        self._thread.start()
-        return self
+        return super().__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
-        self._thread.join()
+        super().__exit__(kind, error, trace)
         self.cpu = {name: after - self._cpu_before[name] for name, after in self._cpu_seconds().items()}
 
-    def _sample_until_stopped(self) -> None:
-        while True:
-            self._sample()
-            if self._stopped.wait(SAMPLE_SECONDS):
-                return
-
-    def _sample(self) -> None:
+    def sample(self) -> None:
+        """Add the memory of this moment to the peaks."""
         held = Counter[str]()
         for name, process in self._processes():
             with suppress(psutil.Error):  # it ended meanwhile

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..cli import DONE, positive_int
+from ..cli import DONE, add_json_output, positive_int
 from ..machine import Machine
-from ..paths import OUT
 from .measure import Result, compare, extract, workloads
 
 
@@ -26,13 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--against", metavar="COMMIT", help="also measure this commit of the repository")
     parser.add_argument("--rounds", type=positive_int, default=15, metavar="N", help="jobs of each kind (default: 15)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=OUT / "startup.json",
-        metavar="FILE",
-        help="JSON of the run (default: out/startup.json)",
-    )
+    add_json_output(parser, "startup.json")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -40,7 +40,7 @@ exec "{real}" "$@"
 
 
 @dataclass(frozen=True)
-class FakeFfmpeg:
+class ProgramFolder:
     """The folder of the program `ffmpeg`; a process that has it first in its PATH uses the program."""
 
     folder: Path
@@ -49,6 +49,10 @@ class FakeFfmpeg:
     def path(self) -> str:
         """The PATH of such a process."""
         return f"{self.folder}{os.pathsep}{os.environ['PATH']}"
+
+
+class FakeFfmpeg(ProgramFolder):
+    """An ffmpeg that can be made to fail."""
 
     @property
     def program(self) -> Path:

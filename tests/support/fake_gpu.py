@@ -1,10 +1,10 @@
 """A program in place of ffmpeg that plays a GPU: what NVENC and NVDEC would do, the real ffmpeg does on the CPU."""
 
-import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import imageio_ffmpeg
+
+from tests.support.fake_ffmpeg import ProgramFolder
 
 LOST_BYTES, LOST_FRAMES = 8_000_000, 5  # what is still encoded and decoded before a GPU is lost
 _SCRIPT = """#!/bin/sh
@@ -39,16 +39,8 @@ exit 1
 """
 
 
-@dataclass(frozen=True)
-class FakeGpu:
-    """The folder of the program `ffmpeg`; a process that has it first in its PATH uses the program."""
-
-    folder: Path
-
-    @property
-    def path(self) -> str:
-        """The PATH of such a process."""
-        return f"{self.folder}{os.pathsep}{os.environ['PATH']}"
+class FakeGpu(ProgramFolder):
+    """An ffmpeg that encodes and decodes as if it had a GPU."""
 
     @property
     def runs(self) -> list[str]:
