@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 
 from ..checkpoints.load import STAND_IN, CheckpointError, stand_in_mark
-from ..checkpoints.registry import S3FD_FILE, SEGMENTATION_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
+from ..checkpoints.registry import FILES, S3FD_FILE, SEGMENTATION_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
 from ..errors import ExportError
 from ..files import ProgressCallback, atomic_write, exclusive_lock
 from . import s3fd, segmentation, wav2lip
@@ -29,13 +29,18 @@ Written by `python -m export stand-ins`. Put the published files into another fo
 GAN_DEPTH = 1.5  # wav2lip_gan opens a darker mouth, so that the results show which of the two ran
 
 
-def write(folder: Path, on_progress: ProgressCallback = print) -> None:
-    """Write the four stand-in checkpoints and a README.txt into `folder`, which is created if it does not exist.
+def write(folder: Path, on_progress: ProgressCallback = print, names: Iterable[str] = FILES) -> None:
+    """Write stand-in checkpoints and a README.txt into `folder`, which is created if it does not exist.
 
     A stand-in that is up to date is not touched, an older one is replaced.
 
+    Args:
+        folder: where to.
+        on_progress: takes one line of progress at a time.
+        names: files to write, all four by default.
+
     Raises:
-        ExportError: the folder holds a file of one of these names that this function did not write.
+        ExportError: the folder holds a file of one of the four names that this function did not write.
     """
     _check_replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,8 +48,8 @@ def write(folder: Path, on_progress: ProgressCallback = print) -> None:
         current = mark()
         with atomic_write(folder / README_FILE) as temporary:
             temporary.write_text(README, "utf-8")
-        for name, writer in _WRITERS.items():
-            path = folder / name
+        for name in names:
+            path, writer = folder / name, _WRITERS[name]
             if path.exists() and stand_in_mark(path) == current:
                 continue
             with atomic_write(path) as temporary:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from lipsync import tensors
+from lipsync.limits import MIN_DETECTION_SIDE
 from lipsync.triton.buckets import BUCKETS, buckets_up_to
 
 from ..variants import Profile
 
 # Runs per size before the model is ready: TorchScript compiles at the second run of a size, and uses it at the third.
 WARM_UP_RUNS = 3
-MIN_SIDE = 32  # pixels; S3FD has no output for less
 Size = tuple[int, ...]
 Shapes = Mapping[str, Size]  # input name to its shape, with the batch in front
 
@@ -135,7 +135,8 @@ def _faces(smallest: int, usual: int, largest: int) -> PlanProfile:
 def _images(usual: Size, largest: Size) -> PlanProfile:
     """Return an optimization profile of s3fd from the number, height and width of its images."""
     (image,) = tensors.S3FD.inputs
-    return PlanProfile(*({image.name: (*size, 3)} for size in ((1, MIN_SIDE, MIN_SIDE), usual, largest)))
+    smallest = (1, MIN_DETECTION_SIDE, MIN_DETECTION_SIDE)
+    return PlanProfile(*({image.name: (*size, 3)} for size in (smallest, usual, largest)))
 
 
 _FACES = (_faces(1, 8, 16), _faces(17, 64, 64), _faces(65, 256, 256))
