@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 MIN_SEGMENT, MAX_SEGMENT = 4, 32  # frames
-WAVERING_SEGMENT = (
-    12  # frames at most while motion and detector do not agree well: several detections have to be averaged
-)
+# Frames at most while motion and detector do not agree well: several detections have to be averaged
+WAVERING_SEGMENT = 12
 STEADY_IOU = 0.96  # mean agreement from which more frames than that may pass
 GROW_IOU, SHRINK_IOU = 0.9, 0.88  # agreement from which segments get longer, and below which they get shorter
 MEMORY = 0.7  # share of the mean that the next agreement leaves

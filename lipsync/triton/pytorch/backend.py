@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from ..backend_config import BackendConfig
+from ..backend_config import BackendConfig, TensorSpec
 from ..buckets import parse_buckets
 from ..cpu import threads_per_model
 from ..pb_utils import PbUtils
@@ -65,7 +65,7 @@ def make_executor(pb_utils: PbUtils, args: Mapping[str, str]) -> BatchExecutor |
 def _slots(pb_utils: PbUtils, config: BackendConfig, module: Module, device: torch.device) -> list[TorchSlot]:
     specs = {spec.name: spec for spec in config.input_specs}
     inputs = [specs[name] for name in module.inputs]
-    nets = _nets(pb_utils, config, module, device)
+    nets = _nets(pb_utils, config, module, device, inputs)
     graphs = config.choice("CUDA_GRAPHS", YES_NO) == "yes"
 
     def on_refusal(reason: str) -> None:
@@ -79,7 +79,9 @@ def _slots(pb_utils: PbUtils, config: BackendConfig, module: Module, device: tor
     return [TorchSlot(own_device(), nets, inputs, config.output_specs) for _ in range(SLOTS)]
 
 
-def _nets(pb_utils: PbUtils, config: BackendConfig, module: Module, device: torch.device) -> Mapping[int, Net]:
+def _nets(
+    pb_utils: PbUtils, config: BackendConfig, module: Module, device: torch.device, inputs: Sequence[TensorSpec]
+) -> Mapping[int, Net]:
     """Return the network for each bucket. On a CPU every size is a bucket, because padding would cost time there."""
     mode = config.choice("COMPILE", MODES)
     buckets = parse_buckets(config.parameter("BUCKETS"), config.max_batch_size)
@@ -87,8 +89,6 @@ def _nets(pb_utils: PbUtils, config: BackendConfig, module: Module, device: torc
         exact = device.type == "cpu" and not config.parameter("BUCKETS")
         return dict.fromkeys(range(1, config.max_batch_size + 1) if exact else buckets, module.net)
     compiled.set_up_compiler(_compiler_cache(config))
-    specs = {spec.name: spec for spec in config.input_specs}
-    inputs = [specs[name] for name in module.inputs]
     warn = pb_utils.Logger.log_warn
     return compiled.compile_or_keep(
         module.net, mode, inputs, buckets, device, lambda why: warn(f"{config.name}: {why}")
