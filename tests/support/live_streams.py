@@ -122,8 +122,10 @@ def finish(served: Served, sequence: int) -> Responses:
 
 def stub_processes(served: Served) -> set[int]:
     pids = set()
-    for child in psutil.Process(served.triton.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # an ffmpeg that has ended meanwhile
+    # their own children are ffmpegs, which have the name of their parent for a moment
+    for child in psutil.Process(served.triton.pid).children():
+        with suppress(psutil.NoSuchProcess):
             if "python_b" in child.name():
                 pids.add(child.pid)
+    assert pids
     return pids

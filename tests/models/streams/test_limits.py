@@ -39,7 +39,9 @@ def test_the_queue_of_a_session_is_bounded_and_does_not_block_other_sessions(
     flood = Stream(served)
     flood.send(live_request(sequence, "first", start=True, face_file=face, format="mouth"))
     flood.wait_until_finished("first")
-    flood.send(*(live_request(sequence, f"piece-{n}", audio=SPEECH[:320]) for n in range(2500)))
+    # the work on the first piece takes longer than the others need to arrive
+    flood.send(live_request(sequence, "piece-0", audio=np.resize(LONG_SPEECH, 480_000)))
+    flood.send(*(live_request(sequence, f"piece-{n}", audio=SPEECH[:320]) for n in range(1, 2500)))
     flood.wait_until(lambda: any(responses.error.startswith("503 ") for responses in list(flood.responses.values())))
     assert run_session(served, face, next(sequences)).summary
     flood.end()
