@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,7 +17,6 @@ SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
 GROWTH = 1.25  # factor by which a figure in MiB may exceed its baseline
 SLACK_MIB = 48
 SLACK_COUNT = 12  # descriptors and processes: a pool of connections or of threads may grow by a few
-SHM_SLACK_COUNT = 40  # the tests next to this one start servers with ten regions each; every kill would leave as many
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Resources:
         supervisor_mib: private memory of the other processes.
         descriptors: open files and sockets of all processes.
         processes: number of processes.
-        shm_mib: files in /dev/shm of this machine.
+        shm_mib: files in /dev/shm that no process outside the service maps.
         shm_files: their number.
         work_files: files below the work folder.
         folders: entries of the temporary folder of the service.
@@ -50,7 +51,7 @@ class Resources:
         gateway, server = stack.gateway(), stack.triton_server()
         models = [server, *server.children(recursive=True)] if server else []
         others = [each for each in stack.processes() if each != gateway and each not in models]
-        regions = [path.stat() for path in _files(SHM)]
+        regions = _regions_of(stack)
         return cls(
             gateway_mib=_memory([gateway] if gateway else [], "uss"),
             triton_mib=_memory(models, "pss"),
@@ -71,11 +72,29 @@ class Resources:
             allowed = before * GROWTH + SLACK_MIB if field.name.endswith("_mib") else before + SLACK_COUNT
             if field.name == "work_files":
                 allowed = before
-            if field.name == "shm_files":
-                allowed = before + SHM_SLACK_COUNT
             if after > allowed:
                 lines.append(f"{field.name} grew from {before} to {after}")
         return lines
+
+
+def _regions_of(stack: SoakStack) -> list[os.stat_result]:
+    """Return the files in /dev/shm that the service or a process that ended left there, or that the service uses.
+
+    Those of other servers, which tests start and stop at the same time, are mapped by their processes.
+    """
+    foreign: set[str] = set()
+    own = {each.pid for each in stack.processes()}
+    for pid in psutil.pids():
+        if pid not in own:
+            with suppress(OSError):  # the process has ended
+                maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
+                foreign.update(re.findall(rf"{SHM}/\S+", maps))
+    found = []
+    for path in _files(SHM):
+        if str(path) not in foreign:
+            with suppress(OSError):  # removed by its owner
+                found.append(path.stat())
+    return found
 
 
 def _files(folder: Path) -> list[Path]:
