@@ -1,7 +1,7 @@
 """`python -m gateway`: read the settings, open the port, serve.
 
-Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg does not work, or the start
-failed, 2 a setting is invalid.
+Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg or the certificate for
+videos does not work, or the start failed, 2 a setting is invalid.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from . import logging_config
 from .settings import SETTINGS, Settings, load
 
 _STATUS = (
-    "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg does not work, or the "
-    "start failed, 2 a setting is invalid."
+    "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg or the "
+    "certificate for videos does not work, or the start failed, 2 a setting is invalid."
 )
 
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = descriptors.fit(settings)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
-    if failure := asyncio.run(prepare(settings.encoder, settings.decoder)):
+    if failure := asyncio.run(prepare(settings)):
         return _fail(failure, 1)
     try:
         listener = server.listen(settings.host, settings.port)

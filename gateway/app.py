@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import InferenceClient
 from avatar.load import MemoryBudget
+from avatar.media.marking import Marker
 from avatar.media.self_test import SELF_TEST
 from avatar.pipeline import render as render_avatar
 from avatar.resources.admission import Admission
@@ -132,7 +133,8 @@ async def _service(
 def _real_job(settings: Settings, metrics: Metrics) -> Render:
     """Return the real job, with the cache and the memory of the settings."""
     cache = _open_cache(settings, metrics)
-    return partial(render_avatar, cache=cache, memory=MemoryBudget(settings.jobs_memory_mib * MIB))
+    memory = MemoryBudget(settings.jobs_memory_mib * MIB)
+    return partial(render_avatar, cache=cache, memory=memory, marker=Marker.of(settings))
 
 
 def _open_cache(settings: Settings, metrics: Metrics) -> Cache | None:

@@ -9,7 +9,7 @@
     └── Unavailable         503  with Retry-After
         ├── TooManyJobs     429  one client holds its share of the places
         ├── Busy            503
-        ├── MachineFault    503  FfmpegFault, StorageFault, ResourceFault; also made of an OSError or MemoryError
+        ├── MachineFault    503  FfmpegFault, StorageFault, ResourceFault, MarkFault; also made of OSErrors
         └── ShuttingDown    503
     ClientDisconnected      no response is sent; 499 in the log
 

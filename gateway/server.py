@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
                 app,
                 http=cast("type[asyncio.Protocol]", partial(Connection, pool=_pool(app, settings))),
                 ws="none",
+                loop="asyncio",  # uvloop, which PgQueuer installs, has other transports than gateway.connection knows
                 proxy_headers=False,  # else uvicorn believes X-Forwarded-For from this machine: see gateway.clients
                 backlog=BACKLOG,
                 timeout_keep_alive=settings.keep_alive_timeout,

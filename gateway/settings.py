@@ -1,17 +1,17 @@
-"""The settings of the gateway: those of the job, and its own."""
+"""The settings of the gateway: those of the job, those it shares with the workers, and its own."""
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from pydantic_settings import NoDecode
 
-from avatar.settings import MIB, JobSettings, described, lower
+from avatar.settings import MIB, described
 from avatar.settings import load as load_settings
+from jobs.settings import ServiceSettings
 
 Network = IPv4Network | IPv6Network
 
@@ -36,32 +36,11 @@ def _origin(origin: str) -> str:
     return origin
 
 
-class Settings(JobSettings):
+class Settings(ServiceSettings):
     """The settings of the gateway: from arguments, else from `AVATAR_…` variables, else the defaults."""
 
     host: str = Field("0.0.0.0", min_length=1, description="Address to listen on.")  # noqa: S104 - as in the original
     port: int = Field(16000, ge=0, le=65535, description="Port to listen on; 0 selects a free port.")
-    triton_url: str = Field(
-        "127.0.0.1:8001",
-        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
-        description="gRPC address of Triton, host:port.",
-    )
-    triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(lower)] = Field(
-        "auto",
-        description="`auto`: frames are sent through shared memory if Triton runs on this machine and can open it, "
-        "otherwise in gRPC messages. `off`: always in gRPC messages.",
-    )
-    triton_token: SecretStr = Field(
-        SecretStr(""),
-        description="Token that Triton requires for shared memory. Without it, frames are sent in gRPC messages.",
-        json_schema_extra={"shown": "none"},
-    )
-    triton_token_file: Path | None = Field(
-        None,
-        description="File with that token, such as the one that `python -m embedded` writes; read when it is needed, "
-        "and used if `AVATAR_TRITON_TOKEN` is not set.",
-        json_schema_extra={"shown": "none"},
-    )
     strict_form: bool = Field(False, description="Whether a form with an unknown field is rejected.")
     upload_timeout: float = Field(
         60.0, gt=0, le=3600, description="Seconds without data after which an upload or a download is aborted."
@@ -124,13 +103,6 @@ class Settings(JobSettings):
         "service. Behind a proxy with a login: `false`, or list the sites.",
     )
     docs: bool = Field(True, description="Whether the pages `/docs` and `/redoc` and `/openapi.json` are served.")
-    shutdown_grace: float = Field(
-        20.0, ge=0, le=3600, description="Seconds that running jobs have to finish when the gateway is stopped."
-    )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
-        "info", description="Lowest level that is logged."
-    )
-    log_format: Literal["text", "json"] = Field("text", description="`text`, or `json`: one object per line.")
 
     @property
     def max_form_bytes(self) -> int:

@@ -1,0 +1,43 @@
+"""Errors of the jobs, besides those of `avatar.errors`."""
+
+from __future__ import annotations
+
+from avatar.errors import ClientError, Unavailable
+
+
+class JobNotFound(ClientError):
+    """The caller has no job with this id."""
+
+    status = 404
+
+
+class AvatarNotFound(ClientError):
+    """The caller has kept no face with this id."""
+
+    status = 404
+
+
+class IdempotencyConflict(ClientError):
+    """The Idempotency-Key was used before, with other content."""
+
+    status = 409
+
+
+class NotFinished(ClientError):
+    """The job has no result yet."""
+
+    status = 409
+
+
+class ResultGone(ClientError):
+    """The job has no result any more, or never had one."""
+
+    status = 410
+
+
+class DatabaseUnavailable(Unavailable):
+    """PostgreSQL does not answer."""
+
+
+class LeaseLost(Exception):
+    """The job was canceled, or another worker has it: what this worker did since does not count."""
