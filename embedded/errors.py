@@ -3,6 +3,9 @@
 EmbeddedError (1)
 ├── MissingDependency       this machine cannot run the server; the message says what to install
 ├── BadRepository     the model repository does not exist or has no models
+├── BadDatabase       PostgreSQL cannot use a folder, or did not start; the message says what to do
+├── DatabaseBusy      a running PostgreSQL uses the folder
+├── DatabaseEnded (5) PostgreSQL was ready, and ended by itself
 ├── PortBusy          a port is in use; the message names the port and its flag
 ├── StartFailed       the server did not become ready; the message names the model and the reason
 └── ServerEnded (5)   the server was ready, and serves no more
@@ -28,6 +31,20 @@ class MissingDependency(EmbeddedError):
 
 class BadRepository(EmbeddedError):
     """The repository does not exist or has no models."""
+
+
+class BadDatabase(EmbeddedError):
+    """PostgreSQL cannot use a folder, or did not become ready."""
+
+
+class DatabaseBusy(EmbeddedError):
+    """A running PostgreSQL uses the data folder."""
+
+
+class DatabaseEnded(EmbeddedError):
+    """PostgreSQL was ready, and ended by itself. A supervisor starts it again."""
+
+    exit_status = 5
 
 
 class PortBusy(EmbeddedError):

@@ -1,9 +1,9 @@
 """Clean up after a server even if the process that started it was killed.
 
 This file runs as a script next to the server (`python watchdog.py [PREFIX FOLDER]`, standard library only) and reads
-commands from its standard input: `watch PID` names the server's process group, `done` means that everything was cleaned
-up. If the input ends without `done`, the parent has died: the script kills the group and removes its shared memory and
-temporary folder, if it has any.
+commands from its standard input: `watch PID [SIGNAL]` names the server's process group, `done` means that everything
+was cleaned up. If the input ends without `done`, the parent has died: the script kills the group and removes its shared
+memory and temporary folder, if it has any. With SIGNAL the server gets that first, and ten seconds to end by itself.
 
 PR_SET_PDEATHSIG is no alternative: the kernel sends it when the parent's *thread* ends, it does not reach the stubs,
 and shared memory and files would remain.
@@ -39,9 +39,9 @@ class Watchdog:
             cwd=os.sep,
         )
 
-    def watch(self, group: int) -> None:
-        """Have this process group killed if this process ends without a word."""
-        self._send(f"watch {group}")
+    def watch(self, group: int, first: signal.Signals | None = None) -> None:
+        """Have this process group killed if this process ends without a word; `first`: the signal to try before."""
+        self._send(f"watch {group} {first.value}" if first else f"watch {group}")
 
     def dismiss(self) -> None:
         """End the script: everything was cleaned up. A second call has no effect."""
@@ -71,6 +71,15 @@ def kill_group(group: int, timeout: float = 5.0) -> None:
         time.sleep(0.01)
 
 
+def end_group(group: int, number: int, timeout: float = 10.0) -> None:
+    """Send a signal to a group's first process, and wait up to `timeout` seconds until no process of the group runs."""
+    with suppress(ProcessLookupError):
+        os.kill(group, number)
+    deadline = time.monotonic() + timeout
+    while group_runs(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 def group_runs(group: int) -> bool:
     """Return whether any process of the group is alive; zombies do not count."""
     for entry in Path("/proc").iterdir():
@@ -91,12 +100,14 @@ def remove_leftovers(prefix: str, folder: Path) -> None:
 
 def main() -> None:
     """Wait for the parent's commands, or for its end."""
-    group = 0
+    group, first = 0, None
     for line in sys.stdin:
-        word, _, value = line.strip().partition(" ")
+        word, *values = line.split()
         if word == "done":
             return
-        group = int(value)
+        group, first = int(values[0]), int(values[1]) if len(values) > 1 else None
+    if group and first is not None:
+        end_group(group, first)
     if group:
         kill_group(group)
     if leftovers := sys.argv[1:]:

@@ -22,6 +22,7 @@ from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
+pytest_plugins = ["tests.support.postgres"]
 # Tests that use one of these fixtures run on the same worker, so that each slow fixture is created once per run.
 WORKER_OF = {
     "live": {"triton", "gateway", "served"},
