@@ -11,7 +11,8 @@
         └── MachineFault         the machine of the service fails; the input may be valid
             ├── FfmpegFault      ffmpeg is missing, was killed, hangs, or fails on every file
             ├── StorageFault     the disk or the work folder: full, read-only, removed
-            └── ResourceFault    no file descriptors, memory or threads left
+            ├── ResourceFault    no file descriptors, memory or threads left
+            └── MarkFault        a result cannot be marked as the settings require
 
 A 4xx means that the same input would fail again. Any other exception is a defect of this service: the caller gets a
 plain 500, and the exception is logged.
@@ -105,3 +106,7 @@ class StorageFault(MachineFault):
 
 class ResourceFault(MachineFault):
     """The machine or this process has no file descriptors, memory or threads left."""
+
+
+class MarkFault(MachineFault):
+    """A result cannot be marked as synthetic in the way that the settings require."""

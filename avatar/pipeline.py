@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
-from pathlib import Path
 
 from .background.replacement import replace_background
 from .context import JobContext
@@ -20,6 +19,7 @@ from .media.audio import Speech, decode_audio, pcm_file
 from .media.encoder import VideoEncoder
 from .media.ffmpeg_args import VideoFormat
 from .media.image import StillImage
+from .media.marking import METADATA, Mark, Marker
 from .media.video import Video
 from .options import TrimMode
 from .request import AvatarRequest
@@ -37,11 +37,12 @@ async def render(
     models: InferenceClient,
     cache: Cache | None = None,
     memory: MemoryBudget | None = None,
+    marker: Marker = METADATA,
 ) -> AsyncGenerator[Event]:
     """Do the job: yield progress, the chunks of a streamed result, and at the end the result.
 
     `cache`, if there is one, stores what was computed for an avatar for later jobs with the same avatar. `memory`, if
-    it is given, is shared with other jobs: the job waits for its part.
+    it is given, is shared with other jobs: the job waits for its part. `marker` marks the result as synthetic.
 
     To stop the job, close the generator (`contextlib.aclosing`) or cancel the task that iterates over it: no process,
     task or unfinished file is left.
@@ -58,6 +59,7 @@ async def render(
         speech, source = await both(decoding, load_source(request, job))
         job = job.served_as(source.model_info)
         clip = Clip.plan(source, speech, job)
+        mark = marker.mark(clip.format.container, clip.stand_ins, streamed=request.streamed)
         yield Progress("speech", clip.frame_count, clip.frame_count)
         if memory:
             turn = held.enter_context(memory.reserve(clip.memory))
@@ -73,16 +75,17 @@ async def render(
         frames = lip_sync(located, windows, job, keep_bgr=source.replacer is not None)
         frames = replace_background(frames, source.replacer, source.alpha, clip.frame_count)
         frames = prefetch(frames, PREFETCHED_FRAMES)
-        async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job) as encoder:
+        async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job, mark) as encoder:
             windows.start()
             async for frame in frames:
                 await encoder.write(frame)
                 yield Progress("encode", encoder.frame_count, clip.frame_count)
-                for data in encoder.ready_chunks():
+                for data in await encoder.ready_chunks():
                     yield Chunk(data)
             await encoder.finish()
-            for data in encoder.ready_chunks():
-                yield Chunk(data)
+            async with aclosing(encoder.last_chunks()) as chunks:
+                async for data in chunks:
+                    yield Chunk(data)
         yield clip.result(source.media, encoder, missing.count, job)
 
 
@@ -136,18 +139,20 @@ class Clip:
             seconds=seconds,
             stand_ins=self.stand_ins,
             without_face=without_face,
-            notes=self.notes,
+            notes=(*self.notes, *encoder.notes),
             encoder=encoder.codec.value,
             decoder=media.decoded_by if isinstance(media, Video) else "",
         )
 
 
-def open_encoder(clip: Clip, request: AvatarRequest, job: JobContext) -> VideoEncoder:
-    """Return the encoder of the clip, to be used with `async with`; it writes no file if the result is streamed."""
-    path: Path | None = None if request.streamed else request.folder / f"{RESULT_NAME}.{clip.format.container}"
+def open_encoder(clip: Clip, request: AvatarRequest, job: JobContext, mark: Mark) -> VideoEncoder:
+    """Return the encoder of the clip, to be used with `async with`; it keeps no file if the result is streamed."""
+    path = request.folder / f"{RESULT_NAME}.{clip.format.container}"
     audio = clip.speech.track(job.limits.max_pixels)
-    comment = f"Made with stand-in checkpoints: {', '.join(clip.stand_ins)}" if clip.stand_ins else ""
-    return VideoEncoder(path, clip.format, audio, job.options.quality, job.timer, comment)
+    quality = job.options.quality
+    if not request.streamed:
+        return VideoEncoder(path, clip.format, audio, quality, job.timer, mark)
+    return VideoEncoder(None, clip.format, audio, quality, job.timer, mark, spool=path if mark.signer else None)
 
 
 class MissingFaces:

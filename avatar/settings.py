@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -49,6 +49,18 @@ def _writable_folder(path: Path) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise ValueError("the folder is not writable")
     return path.resolve()
+
+
+def _file_of_c2pa(path: Path | None, info: ValidationInfo) -> Path | None:
+    if path is None and info.data.get("mark") == "c2pa":
+        raise ValueError("AVATAR_MARK=c2pa needs this file")
+    return path
+
+
+def _possible(required: bool, info: ValidationInfo) -> bool:
+    if required and info.data.get("mark") == "none":
+        raise ValueError("AVATAR_MARK=none marks no video; choose metadata or c2pa, or require no mark")
+    return required
 
 
 def _default_max_jobs() -> int:
@@ -123,6 +135,29 @@ class JobSettings(BaseSettings):
         "auto",
         description="`auto`: ordinary videos are decoded by the GPU (NVDEC) if it decodes a frame at start, otherwise "
         "by the CPU. `cuda`: the process does not start without NVDEC. With both, the CPU replaces it where it fails.",
+    )
+    mark: Annotated[Literal["metadata", "c2pa", "none"], BeforeValidator(lower)] = Field(
+        "metadata",
+        description="How a video says that it is synthetic. `metadata`: by the IPTC digital source type in its XMP and "
+        "by a comment. `c2pa`: also by a signed C2PA manifest. `none`: not at all.",
+    )
+    c2pa_certificate: Annotated[Path | None, AfterValidator(_file_of_c2pa)] = Field(
+        None,
+        validate_default=True,
+        description="PEM file for `AVATAR_MARK=c2pa`: the certificate of the signer, followed by those that issued it.",
+        json_schema_extra={"shown": "none"},
+    )
+    c2pa_key: Annotated[Path | None, AfterValidator(_file_of_c2pa)] = Field(
+        None,
+        validate_default=True,
+        description="PEM file with the private key of that certificate, without a password. Its kind decides the "
+        "algorithm: P-256, P-384, P-521, Ed25519 or RSA.",
+        json_schema_extra={"shown": "none"},
+    )
+    mark_required: Annotated[bool, AfterValidator(_possible)] = Field(
+        False,
+        description="Whether a video may only leave with its mark: one that cannot be signed is a 503. Otherwise it is "
+        "sent with its metadata and a note.",
     )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -238,14 +238,15 @@ def encode_args(
     audio: AudioInput,
     out: Path | None,
     quality: Quality,
-    comment: str = "",
+    metadata: Mapping[str, str] | None = None,
     codec: Codec = Codec.X264,
 ) -> list[str]:
     """Encode raw frames from stdin and the whole audio into the file `out`, or to stdout if `out` is None.
 
     The result is an MP4 (H.264 yuv420p, AAC, index first; in fragments on stdout), or, with an alpha channel, a WebM
-    (VP9 yuva420p, Opus). Gaps in the timestamps of the audio are removed, as for the mel spectrogram. With NVENC,
-    ffmpeg logs when its encoders are open, see `ffmpeg_output.OUTPUT_OPEN`.
+    (VP9 yuva420p, Opus). It has the tags `metadata`, and none of the inputs' tags. Gaps in the timestamps of the
+    audio are removed, as for the mel spectrogram. With NVENC, ffmpeg logs when its encoders are open, see
+    `ffmpeg_output.OUTPUT_OPEN`.
     """
     pixels = "yuva420p" if video.alpha else "yuv420p"
     raw = ["-pixel_format", pixels, "-video_size", f"{video.width}x{video.height}"]
@@ -260,7 +261,7 @@ def encode_args(
         *("-vf", filters, *codec_args(Codec.VP9 if video.alpha else codec, quality), "-fps_mode", "passthrough"),
         *("-af", audio.filters, *(("-ar", str(JOINED_RATE)) if is_slow else ())),
         *("-c:a", "libopus" if video.alpha else "aac", "-b:a", AUDIO_BITRATE),
-        *(("-metadata", f"comment={comment}") if comment else ()),
+        *(part for name, text in (metadata or {}).items() for part in ("-metadata", f"{name}={text}")),
         *(("-f", "webm") if video.alpha else ("-movflags", "+faststart" if out else FRAGMENT_FLAGS, "-f", "mp4")),
         *(
             ("-y", f"file:{out}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import struct
 
 _BOX_HEAD = struct.Struct(">I4s")
-_LONG_SIZE = struct.Struct(">Q")
+_SHORT_SIZE, _LONG_SIZE = struct.Struct(">I"), struct.Struct(">Q")
+_TABLE_HEAD = struct.Struct(">B7xII")  # version; flags and track; sizes of the numbers of an entry; entries
 
 
 class Fragments:
@@ -15,8 +16,16 @@ class Fragments:
     first frames. Source: ISO/IEC 14496-12, 4.2 (boxes) and 8.8 (movie fragments).
     """
 
-    def __init__(self, container: str) -> None:
+    def __init__(self, container: str, extra: bytes = b"") -> None:
+        """Prepare for one result.
+
+        Args:
+            container: `mp4` or `webm`.
+            extra: a box that is inserted into an MP4, after its header.
+        """
         self._is_mp4 = container == "mp4"
+        self._extra = extra
+        self._inserted = 0  # bytes
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -28,6 +37,9 @@ class Fragments:
         start = end = 0
         while (box := _box(self._buffer, end)) is not None:
             kind, end = box
+            if kind == b"moov" and self._extra:
+                self._buffer[end:end] = self._extra
+                self._inserted, self._extra = len(self._extra), b""
             if kind == b"mdat":
                 chunks.append(bytes(self._buffer[start:end]))
                 start = end
@@ -38,7 +50,34 @@ class Fragments:
         """Return the remaining bytes once all are fed: the index after the last fragment."""
         rest = bytes(self._buffer)
         self._buffer.clear()
-        return rest
+        return moved_index(rest, self._inserted) if self._inserted else rest
+
+
+def moved_index(data: bytes, distance: int) -> bytes:
+    """Return the boxes at the end of a fragmented MP4, with the positions of the fragments moved by `distance` bytes.
+
+    The index (`mfra`) has a table (`tfra`) for each track; an entry is a time and the position of a fragment in the
+    file, both of 4 or 8 bytes, and three numbers inside of the fragment. Source: ISO/IEC 14496-12, 8.8.9 to 8.8.11.
+    """
+    moved = bytearray(data)
+    at = 0
+    while (box := _box(moved, at)) is not None:
+        kind, end = box
+        if kind == b"tfra":
+            _move_table(moved, at + _BOX_HEAD.size, distance)
+        at = at + _BOX_HEAD.size if kind == b"mfra" else end  # the tables are inside of `mfra`
+    return bytes(moved)
+
+
+def _move_table(data: bytearray, at: int, distance: int) -> None:
+    version, sizes, count = _TABLE_HEAD.unpack_from(data, at)
+    position = _LONG_SIZE if version == 1 else _SHORT_SIZE
+    numbers = sum((sizes >> shift & 3) + 1 for shift in (0, 2, 4))  # bytes of the three numbers
+    at += _TABLE_HEAD.size
+    for _ in range(count):
+        at += position.size  # the time
+        position.pack_into(data, at, position.unpack_from(data, at)[0] + distance)
+        at += position.size + numbers
 
 
 def _box(data: bytearray, offset: int) -> tuple[bytes, int] | None:

@@ -1,25 +1,24 @@
-"""What a process does before its first job: test ffmpeg, find out what the GPU does, limit threads."""
+"""What a process does before its first job: test ffmpeg, try out the GPU and the signature, limit threads."""
 
 from __future__ import annotations
 
+import asyncio
+
 from ..errors import FfmpegFault
+from ..settings import JobSettings
 from .hardware import HARDWARE
+from .marking import failure_of_mark
 from .self_test import failure_at_start
 from .threads import limit_opencv
 
 
-async def prepare(encoder: str, decoder: str) -> str:
-    """Prepare this process for jobs; return a sentence that says why it cannot start, or an empty string.
-
-    Args:
-        encoder: of the settings: `auto`, `x264` or `nvenc`.
-        decoder: of the settings: `auto`, `cpu` or `cuda`.
-    """
+async def prepare(settings: JobSettings) -> str:
+    """Prepare this process for jobs; return a sentence that says why it cannot start, or an empty string."""
     limit_opencv()
     if failure := await failure_at_start():
         return failure
     try:
-        await HARDWARE.choose(encoder, decoder)
+        await HARDWARE.choose(settings.encoder, settings.decoder)
     except FfmpegFault as fault:
         return f"cannot start: {fault.reason}; set AVATAR_ENCODER and AVATAR_DECODER to auto, or mend the driver"
-    return ""
+    return await asyncio.to_thread(failure_of_mark, settings)

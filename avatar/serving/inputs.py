@@ -44,9 +44,9 @@ async def open_workspace(settings: JobSettings) -> Workspace:
 
     Raises:
         OSError: the folder cannot be made.
-        RuntimeError: ffmpeg, or hardware that the settings require, does not work on this machine.
+        RuntimeError: ffmpeg, or hardware or a certificate that the settings require, does not work on this machine.
     """
-    if failure := await prepare(settings.encoder, settings.decoder):
+    if failure := await prepare(settings):
         raise RuntimeError(failure)
     workspace = Workspace(settings.work_dir)
     await asyncio.to_thread(workspace.open)

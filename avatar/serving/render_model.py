@@ -20,6 +20,7 @@ from ..events import Chunk, Event, Progress, RenderResult
 from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
 from ..load import MemoryBudget
+from ..media.marking import Marker
 from ..pipeline import render
 from ..resources.admission import Admission
 from ..resources.cache import open_cache
@@ -57,7 +58,7 @@ class RenderModel:
         self._admission = Admission(self._settings.max_jobs, self._settings.max_queued)
         cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
         memory = MemoryBudget(self._settings.jobs_memory_mib * MIB)
-        self._render = partial(render, cache=cache, memory=memory)
+        self._render = partial(render, cache=cache, memory=memory, marker=Marker.of(self._settings))
 
     def execute(self, requests: Sequence[InferenceRequest]) -> None:
         """Start the jobs of the requests; each sends its responses as it progresses."""

@@ -70,7 +70,7 @@ async def encode(speech: Path, out: Path | None) -> AsyncIterator[bytes]:
         for _ in range(12):
             await encoder.write(np.zeros((720, 640), np.uint8))
         await encoder.finish()
-        for chunk in encoder.ready_chunks():
+        async for chunk in encoder.last_chunks():
             yield chunk
 
 

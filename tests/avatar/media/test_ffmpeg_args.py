@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,13 +15,13 @@ def encode_args(
     fps: Fraction = Fraction(25),
     *,
     is_finite: bool = True,
-    comment: str = "",
+    metadata: Mapping[str, str] | None = None,
     aspect: str = "",
     codec: Codec = Codec.X264,
 ) -> list[str]:
     sound = ffmpeg_args.AudioInput(FILE, is_finite, Fraction(2), MAX_PIXELS)
     video = ffmpeg_args.VideoFormat(64, 48, fps, aspect)
-    return ffmpeg_args.encode_args(video, sound, OUT, Quality.STANDARD, comment, codec)
+    return ffmpeg_args.encode_args(video, sound, OUT, Quality.STANDARD, metadata, codec)
 
 
 INPUTS = (
@@ -86,11 +87,10 @@ def test_only_audio_that_may_hold_nan_is_sanitized() -> None:
         assert [value(args, "-af").startswith(ffmpeg_args.SANITIZE) for args in (speech, result)] == [not is_finite] * 2
 
 
-def test_a_comment_is_written_only_if_there_is_one() -> None:
-    without = encode_args()
-    commented = encode_args(comment="stand-ins")
-    assert "-metadata" not in without
-    assert value(commented, "-metadata") == "comment=stand-ins"
+def test_each_tag_is_written_and_none_by_default() -> None:
+    args = encode_args(metadata={"comment": "stand-ins", "TAG": "a = b"})
+    assert "-metadata" not in encode_args()
+    assert [args[at + 1] for at, arg in enumerate(args) if arg == "-metadata"] == ["comment=stand-ins", "TAG=a = b"]
 
 
 def test_a_probe_is_parsed_to_properties() -> None:

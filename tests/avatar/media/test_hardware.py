@@ -19,6 +19,7 @@ from avatar.media.hardware import HARDWARE
 from avatar.media.start import prepare
 from avatar.media.video import Video, probe_video
 from avatar.options import Options, Quality
+from avatar.settings import JobSettings
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer
 from lipsync.yuv import to_yuv420
@@ -66,9 +67,9 @@ async def encode(speech: Path, frames: Frames, *, streamed: bool = False) -> tup
     async with encoder:
         for frame in frames:
             await encoder.write(to_yuv420(frame))
-            chunks += encoder.ready_chunks()
+            chunks += await encoder.ready_chunks()
         await encoder.finish()
-        chunks += encoder.ready_chunks()
+        chunks += [chunk async for chunk in encoder.last_chunks()]
     return path.read_bytes() if path else b"".join(chunks), encoder.codec
 
 
@@ -97,9 +98,9 @@ async def test_without_a_gpu_the_real_program_chooses_the_cpu(monkeypatch: pytes
 
 async def test_a_process_that_requires_a_gpu_does_not_start_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert await prepare("x264", "cpu") == ""
-    assert "NVENC is required by the settings" in await prepare("nvenc", "auto")
-    assert "NVDEC is required by the settings" in await prepare("auto", "cuda")
+    assert await prepare(JobSettings(encoder="x264", decoder="cpu")) == ""
+    assert "NVENC is required by the settings" in await prepare(JobSettings(encoder="nvenc"))
+    assert "NVDEC is required by the settings" in await prepare(JobSettings(decoder="cuda"))
     assert HARDWARE.codec(FORMAT) is Codec.X264
 
 
