@@ -58,12 +58,13 @@ class VideoEncoder:
             mark: of the result.
             spool: a new file, for a streamed result that is signed.
         """
-        if mark.signer and not path and not spool:
-            raise ValueError("a streamed result is signed in a file: give its path as `spool`")
         self.path = path
         self.frame_count = 0
         self.notes: tuple[str, ...] = (mark.note,) if mark.note else ()
         self._mark, self._spool = mark, Spool(spool, video.container) if spool else None
+        self._file = path or spool
+        if mark.signer and not self._file:
+            raise ValueError("a streamed result is signed in a file: give its path as `spool`")
         self._audio_path = audio.path
         self._timer = timer
         self._is_ended = False  # ffmpeg has ended, and the result is complete
@@ -88,8 +89,8 @@ class VideoEncoder:
         try:
             await self._process.__aexit__(kind, error, trace)
         finally:
-            if self.path and not self._is_finished:
-                self.path.unlink(missing_ok=True)
+            if self._file and not self._is_finished:
+                self._file.unlink(missing_ok=True)
 
     async def write(self, frame: Planes) -> None:
         """Encode one frame: planes UINT8 [3/2 · H, W] of the size of the format, [5/2 · H, W] with opacity.
@@ -162,10 +163,9 @@ class VideoEncoder:
             await asyncio.to_thread(self._spool.add, chunks)
 
     async def _sign(self) -> None:
-        path = self._spool.path if self._spool else self.path
-        if path and self._mark.signer:
+        if self._file and self._mark.signer:
             with self._timer.stage("sign"):
-                note = await self._mark.sign(path)
+                note = await self._mark.sign(self._file)
             self.notes = (*self.notes, note) if note else self.notes
 
     async def _rule_out_machine(self, error: ffmpeg.FfmpegError) -> None:
