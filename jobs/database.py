@@ -54,6 +54,7 @@ class Database:
         self._listeners: dict[str, list[Listener]] = {}
         self._listening: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()  # a channel was added
+        self._on_connected: list[Callable[[], None]] = []
         self.connected = asyncio.Event()  # the listening connection is open: no notification is lost while it is
 
     async def __aenter__(self) -> Database:
@@ -105,6 +106,11 @@ class Database:
             self._listening = asyncio.create_task(self._listen())
         return lambda: self._listeners[channel].remove(listener)
 
+    def on_connected(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` whenever notifications may have been lost and arrive again; return what ends this."""
+        self._on_connected.append(callback)
+        return lambda: self._on_connected.remove(callback)
+
     async def _listen(self) -> None:
         while True:
             try:
@@ -122,7 +128,10 @@ class Database:
             for channel in self._listeners.keys() - subscribed:
                 await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
                 subscribed.add(channel)
-            self.connected.set()
+            if not self.connected.is_set():
+                self.connected.set()
+                for callback in tuple(self._on_connected):
+                    callback()
             async for notify in connection.notifies(timeout=1.0, stop_after=1):
                 for listener in tuple(self._listeners.get(notify.channel, ())):
                     listener(notify.payload)
