@@ -22,7 +22,7 @@ setup: $(STAMP)  ## make the environment in .venv (CPU torch; TORCH_INDEX= for t
 demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png out
 	@$(PY) -m demo
 
-up: $(STAMP)  ## Triton and the gateway in the foreground, until Ctrl-C
+up: $(STAMP)  ## PostgreSQL, Triton and the gateway in the foreground, until Ctrl-C
 	@$(PY) -m demo up
 
 test: $(STAMP)  ## the test suite, live Triton included, on three workers; TESTS=path for a part of it

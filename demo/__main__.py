@@ -10,14 +10,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from embedded.postgres import database_url, socket_folder
+
 from . import client, contact_sheet
 from .errors import DemoError
 from .models import ACCEPT_LICENSE, add_variant, prepare, variant_args
-from .stack import Ports, running
+from .stack import URL_VARIABLE, Ports, running
 from .supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "samples"
+DATABASE_VARIABLE = "AVATAR_DATABASE_DIR"
+STORE_VARIABLE = "AVATAR_STORE"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,11 +68,16 @@ def up(options: argparse.Namespace) -> int:
     """Run the service until Ctrl-C; a server that ends by itself is started again."""
     _prepare(options)
     ports = Ports(options.port, options.grpc_port, options.metrics_port, options.http_port)
-    with running(options.repository, options.logs, ports, options.host) as stack:
+    # a PostgreSQL of the user's own is not ours to start
+    database = None if os.environ.get(URL_VARIABLE) else options.database
+    settings = {STORE_VARIABLE: os.environ.get(STORE_VARIABLE) or str(options.store)}
+    with running(options.repository, options.logs, ports, options.host, settings, database) as stack:
         print(
             f"form: {stack.url}/   API docs: {stack.url}/docs   Triton gRPC: 127.0.0.1:{ports.grpc}   (Ctrl-C stops)",
             flush=True,
         )
+        if database is not None:
+            print(f"database: {database_url(socket_folder(database))}", flush=True)
         Supervisor(stack.children, _report).run()
     return 0
 
@@ -127,6 +136,21 @@ def _parser() -> argparse.ArgumentParser:
     service = parser.add_argument_group("up")
     service.add_argument("--host", default="127.0.0.1", help="address that the gateway listens on (default 127.0.0.1)")
     service.add_argument("--port", type=int, default=16000, help="port of the gateway (default 16000)")
+    service.add_argument(
+        "--database",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get(DATABASE_VARIABLE) or ROOT / "build" / "database"),
+        help=f"data folder of PostgreSQL, which holds the jobs (default: {DATABASE_VARIABLE}, or else build/database); "
+        f"not used with {URL_VARIABLE}",
+    )
+    service.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        default=ROOT / "build" / "store",
+        help=f"folder for the files of jobs (default: build/store); not used with {STORE_VARIABLE}",
+    )
     for kind, name, port in (("grpc", "gRPC", 8001), ("metrics", "metrics", 8002)):
         service.add_argument(f"--{kind}-port", type=int, default=port, help=f"Triton's {name} port (default {port})")
     service.add_argument("--http-port", type=int, help="Triton's HTTP port (default: HTTP is off)")

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from embedded.watchdog import Watchdog, kill_group
 from .errors import StackError
 
 START_SECONDS = 300.0  # limit for the start of a server
-STOP_SECONDS = 40.0  # longer than either server takes: the gateway's jobs get 20 s to finish and 15 s to clean up
+STOP_SECONDS = 40.0  # longer than any server takes: the gateway's jobs get 20 s to finish and 15 s to clean up
 # A proxy that is configured for downloads must not be used for servers on this machine.
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -31,9 +31,10 @@ class Child:
     Attributes:
         package: the package that is run with `python -m`.
         arguments: its command line.
-        url: answers with 200 when the server is ready.
+        url: answers with 200 when the server is ready; not used if there is a `check`.
         log: file for its output, which is overwritten at the first start; None for the terminal.
         settings: environment variables, added to those of this process.
+        check: returns whether the server is ready, for a server without HTTP.
     """
 
     package: str
@@ -41,6 +42,7 @@ class Child:
     url: str
     log: Path | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
+    check: Callable[[], bool] | None = None
     _process: subprocess.Popen[bytes] | None = None
     _watchdog: Watchdog | None = None
 
@@ -69,21 +71,31 @@ class Child:
 
     def is_ready(self) -> bool:
         """Return whether the server answers."""
+        if self.check is not None:
+            return self.check()
         with contextlib.suppress(urllib.error.URLError, OSError), _DIRECT.open(self.url, timeout=2):
             return True
         return False
 
     def wait_until_ready(self) -> None:
         """Return when the server answers. Raises StackError if it ends, or takes too long."""
-        hint = f", see {self.log}" if self.log else ""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if (status := self.process.poll()) is not None:
-                raise StackError(f"python -m {self.package} stopped while starting (exit status {status}){hint}")
+                raise StackError(
+                    f"python -m {self.package} stopped while starting (exit status {status}){self._hint()}"
+                )
             if self.is_ready():
                 return
             time.sleep(0.2)
-        raise StackError(f"python -m {self.package} was not ready after {START_SECONDS:.0f} s{hint}")
+        raise StackError(f"python -m {self.package} was not ready after {START_SECONDS:.0f} s{self._hint()}")
+
+    def _hint(self) -> str:
+        """Return where the reason is, and the log's last line, which usually is the reason."""
+        if self.log is None:
+            return ""
+        lines = self.log.read_text("utf-8", errors="replace").split("\n")
+        return f", see {self.log}: " + next((line.strip() for line in reversed(lines) if line.strip()), "it is empty")
 
     def stop(self) -> None:
         """Stop the server with SIGTERM, kill it if that takes too long, and leave no process of its group."""

@@ -1,4 +1,4 @@
-"""Run Triton and the gateway as child processes."""
+"""Run PostgreSQL, Triton and the gateway as child processes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.access import TOKEN_VARIABLE, make_token
-from embedded.errors import PortBusy
+from embedded.errors import MissingDependency, PortBusy
 from embedded.ports import check_port_free, find_free
+from embedded.postgres import database_url, is_ready, socket_folder
+from embedded.postgres_cluster import find_programs
 
 from .child import Child
 from .errors import StackError
+
+URL_VARIABLE = "AVATAR_DATABASE_URL"  # of the gateway and the workers
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,17 @@ def running(
     ports: Ports,
     gateway_host: str = "127.0.0.1",
     settings: Mapping[str, str] | None = None,
+    database: Path | None = None,
 ) -> Iterator[Stack]:
-    """Start Triton and the gateway, yield when both are ready, and stop them at the end.
+    """Start the servers, yield when all are ready, and stop them at the end, PostgreSQL last.
 
     Args:
         repository: exported models.
-        logs: folder for the logs of both.
+        logs: folder for their logs.
         ports: their ports.
         gateway_host: the address that the gateway listens on.
         settings: environment variables of the gateway, added to those of this process.
+        database: data folder of a PostgreSQL for the gateway; None starts none.
 
     Raises:
         StackError: a port is in use, or a server did not become ready.
@@ -74,11 +80,16 @@ def running(
     token = {TOKEN_VARIABLE: os.environ.get(TOKEN_VARIABLE) or make_token()}
     settings = {**token, **(settings or {})}
     with contextlib.ExitStack() as servers:
-        triton = servers.enter_context(_triton(repository, logs, ports, token))
-        triton.wait_until_ready()
+        children: list[Child] = []
+        if database is not None:
+            settings[URL_VARIABLE] = database_url(socket_folder(database))
+            children.append(servers.enter_context(database_server(database, logs)))
+        children.append(servers.enter_context(_triton(repository, logs, ports, token)))
+        for child in children:
+            child.wait_until_ready()
         address = f"127.0.0.1:{ports.grpc}"
         gateway = servers.enter_context(gateway_server(ports.gateway, address, logs, gateway_host, settings))
-        yield Stack(gateway.url, (triton, *gateway.children))
+        yield Stack(gateway.url, (*children, *gateway.children))
 
 
 @contextlib.contextmanager
@@ -95,6 +106,21 @@ def gateway_server(
     with Child("gateway", arguments, f"{url}/health/ready", logs / "gateway.log", settings or {}) as child:
         child.wait_until_ready()
         yield Stack(url, (child,))
+
+
+def database_server(data: Path, logs: Path) -> Child:
+    """Return a PostgreSQL with this data folder, which is made on first use.
+
+    Raises:
+        StackError: it is not installed.
+    """
+    try:
+        programs = find_programs()
+    except MissingDependency as error:
+        raise StackError(str(error)) from error
+    url = database_url(socket_folder(data))
+    arguments = ("--data", str(data))
+    return Child("embedded.postgres", arguments, "", logs / "postgres.log", check=lambda: is_ready(url, programs))
 
 
 def _triton(repository: Path, logs: Path, ports: Ports, settings: Mapping[str, str]) -> Child:

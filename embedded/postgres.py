@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 
 from .errors import BadDatabase, DatabaseEnded, EmbeddedError
 from .ports import HOST
-from .postgres_cluster import ROLE, Cluster, find_programs, processes_in
+from .postgres_cluster import ROLE, Cluster, find_programs, kill, processes_in
 from .watchdog import Watchdog, kill_group
 
 START_SECONDS = 120.0  # after a crash, the server first replays its log
@@ -108,6 +108,11 @@ class Postgres:
         return database_url(self.socket, self._port, database)
 
     @property
+    def data(self) -> Path:
+        """Return the data folder."""
+        return self._cluster.data
+
+    @property
     def pid(self) -> int:
         """Return the id of the server's first process, the postmaster."""
         if self._server is None:
@@ -121,24 +126,30 @@ class Postgres:
             EmbeddedError: the folder cannot be used, or the server did not start; the message says what to do.
         """
         self._cluster.prepare(sync=self._fsync)
-        self._prepare_socket_folder()
-        self._watchdog = Watchdog()
-        try:
-            with ExitStack() as files:
-                output = files.enter_context(self._log.open("ab")) if self._log else sys.stderr
-                self._server = subprocess.Popen(
-                    [str(self._cluster.programs / "postgres"), *self._arguments()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                    **self._cluster.account.popen_options(),
-                )
+        with self._cluster.alone():
+            self._cluster.check_unused()
+            self._prepare_socket_folder()
+            self._watchdog = Watchdog()
+            try:
+                self._start()
+                self._wait_until_ready()
+            except BaseException:
+                self.stop()
+                raise
+
+    def _start(self) -> None:
+        with ExitStack() as files:
+            output = files.enter_context(self._log.open("ab")) if self._log else sys.stderr
+            self._server = subprocess.Popen(
+                [str(self._cluster.programs / "postgres"), *self._arguments()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                **self._cluster.account.popen_options(),
+            )
+        if self._watchdog is not None:
             self._watchdog.watch(self._server.pid, signal.SIGQUIT)
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
 
     def wait(self, timeout: float | None = None) -> None:
         """Return after `timeout` seconds, or never.
@@ -166,9 +177,8 @@ class Postgres:
         if self._server is not None:
             kill_group(self._server.pid)
             self._server.wait()
-            for pid in processes_in(self._cluster.data):  # each is a group of its own
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            if self._cluster.postmaster() == self._server.pid:  # it did not stop cleanly
+                kill(processes_in(self._cluster.data))  # each is a group of its own
             self._server = None
         if self._watchdog is not None:
             self._watchdog.dismiss()
@@ -183,7 +193,7 @@ class Postgres:
             "fsync": "on" if self._fsync else "off",
         }
         if not self._fsync:
-            settings |= {"synchronous_commit": "off", "full_page_writes": "off"}
+            settings["full_page_writes"] = "off"
         if self._cluster.major >= _IO_METHOD_SINCE:
             settings["io_method"] = "sync"  # three processes fewer
         return ["-D", str(self._cluster.data), *(f"--{name}={value}" for name, value in settings.items())]
@@ -236,10 +246,10 @@ def main(argv: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        if args.programs:
+        if args.show_programs:
             print(find_programs())
             return 0
-        with Postgres(args.data, args.socket, port=args.port) as server:
+        with Postgres(args.data, args.socket, port=args.port, programs=args.programs) as server:
             print(f"ready: {server.url}", flush=True)
             server.wait()
     except KeyboardInterrupt:
@@ -262,7 +272,9 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, metavar="DIR", help="data folder; it is made if it is new")
     what.add_argument(
-        "--programs", action="store_true", help="print the folder of pg_dump, psql and the other programs, and exit"
+        "--show-programs",
+        action="store_true",
+        help="print the folder of pg_dump, psql and the other programs, and exit",
     )
     parser.add_argument(
         "--socket", type=Path, metavar="DIR", help="folder for the socket, private to the server (default: in --data)"
@@ -273,6 +285,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="listen on 127.0.0.1:N too; that needs a password, which `ALTER ROLE avatar PASSWORD …` sets (default: "
         "only the socket)",
+    )
+    parser.add_argument(
+        "--programs", type=Path, metavar="DIR", help="folder of another PostgreSQL's programs (default: the wheel's)"
     )
     return parser
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +26,7 @@ OWN_SERVER = "or use a PostgreSQL of your own: AVATAR_DATABASE_URL"
 _NOBODY = 65534  # the usual number of the user and of the group without rights
 _BUILTIN_LOCALE_SINCE = 17
 _ORPHAN_SECONDS = 5.0  # the processes of a killed server end by themselves, usually within a second
+_PID_FILE = "postmaster.pid"
 _PROC = Path("/proc")
 
 
@@ -93,18 +94,29 @@ class Cluster:
 
         Raises:
             BadDatabase: PostgreSQL cannot use the folder; the message says what to do.
-            DatabaseBusy: a running server uses it.
         """
         advice = "open it to others (chmod o+x), install elsewhere, do not start as root, "
         self.account.check_reach(self.programs / "postgres", f"{advice}{OWN_SERVER}")
         self.data.mkdir(parents=True, exist_ok=True)
         self.account.check_reach(self.data, _OTHER_FOLDER)
         self._check_owner()
-        with _locked(self.data) as lock:
+        with self.alone() as lock:
             if not any(self.data.iterdir()):
                 self._create(lock, sync=sync)
         self._check_version()
-        self._check_unused()
+
+    @contextmanager
+    def alone(self) -> Iterator[int]:
+        """Let one process at a time make a cluster here or start it; yield the descriptor that holds the lock."""
+        while True:
+            descriptor = os.open(self.data, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(descriptor), self.data.stat()):  # not the one that a new cluster replaced
+                    yield descriptor
+                    return
+            finally:
+                os.close(descriptor)
 
     def _check_owner(self) -> None:
         owner = self.data.stat().st_uid
@@ -162,20 +174,34 @@ class Cluster:
                 f"or {_OTHER_FOLDER}"
             )
 
-    def _check_unused(self) -> None:
-        """Check that no server uses the folder, and wait for the end of the processes of one that was killed."""
-        pid_file = self.data / "postmaster.pid"
+    def check_unused(self) -> None:
+        """Check that no server uses the folder, and wait for the end of the processes of one that was killed.
+
+        Raises:
+            DatabaseBusy: a running server uses it.
+        """
+        deadline = time.monotonic() + _ORPHAN_SECONDS
+        while (pid := self.postmaster()) is not None:
+            if pid in (users := processes_in(self.data)):
+                raise DatabaseBusy(
+                    f"{self.data} is used by a running PostgreSQL (process {pid}): stop it, or {_OTHER_FOLDER}"
+                )
+            if not users:
+                break
+            if time.monotonic() > deadline:
+                kill(users)
+            time.sleep(0.05)
+        if pid is not None:
+            with suppress(OSError):
+                os.kill(pid, 0)
+                (self.data / _PID_FILE).unlink()  # another process has that number, as after a restart of the machine
+
+    def postmaster(self) -> int | None:
+        """Return the number of the server's first process, which may have been killed; None after a clean stop."""
         try:
-            pid = int(pid_file.read_text("ascii").split("\n", 1)[0])
+            return int((self.data / _PID_FILE).read_text("ascii").split("\n", 1)[0])
         except (OSError, ValueError):
-            return  # stopped cleanly, or PostgreSQL says what is wrong with the file
-        users = processes_in(self.data)
-        if pid in users:
-            raise DatabaseBusy(f"{self.data} is used by a running PostgreSQL (process {pid}): stop it, {_OTHER_FOLDER}")
-        _await_end(self.data)
-        with suppress(OSError):
-            os.kill(pid, 0)
-            pid_file.unlink()  # after a restart of the machine, another process has that number
+            return None
 
 
 _OTHER_FOLDER = f"choose another folder: AVATAR_DATABASE_DIR, {OWN_SERVER}"
@@ -216,21 +242,8 @@ def processes_in(data: Path) -> set[int]:
     return found
 
 
-def _await_end(data: Path) -> None:
-    deadline = time.monotonic() + _ORPHAN_SECONDS
-    while (left := processes_in(data)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    for pid in left:
+def kill(pids: Iterable[int]) -> None:
+    """Kill processes, of which some may have ended."""
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Let one process at a time work here; yield the descriptor that holds the lock."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)

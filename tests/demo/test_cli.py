@@ -114,10 +114,11 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     assert still_running(logs) == []
 
 
-def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path: Path) -> None:
+def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path: Path, database_folder: Path) -> None:
     ports = stack.Ports.free()
     numbers = ["--port", ports.gateway, "--grpc-port", ports.grpc]
     where = ["--no-export", "--repository", tiny_repository, "--logs", tmp_path]
+    where += ["--database", database_folder / "data", "--store", tmp_path / "store"]
     argv = [*COMMAND, "up", *map(str, [*where, *numbers, "--metrics-port", ports.metrics])]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as command:
         try:
@@ -129,11 +130,13 @@ def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path
                 output += line
             assert httpx.get(f"http://127.0.0.1:{ports.gateway}/health/ready", timeout=60).status_code == 200
             assert still_running(tmp_path)
+            assert any("embedded.postgres" in line for line in still_running(database_folder))
             command.send_signal(signal.SIGINT)
             assert command.wait(TIMEOUT) == 0
         finally:
             command.terminate()
-    assert still_running(tmp_path) == []
+    assert still_running(tmp_path) + still_running(database_folder) == []
+    assert "database system is shut down" in (tmp_path / "postgres.log").read_text()
 
 
 def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(

@@ -10,12 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from demo import supervisor
 from demo.child import START_SECONDS, Child
+from demo.stack import database_server
 from demo.supervisor import Supervisor, pause_before
+from embedded.errors import DatabaseEnded
 from embedded.ports import find_free
+from embedded.postgres import database_url, socket_folder
+from embedded.postgres_cluster import processes_in
 
 SECONDS = 60.0
 
@@ -115,6 +120,27 @@ def test_the_output_of_all_runs_is_kept(child: Child) -> None:
     watched.now += 0.5
     _until(watched.ready)
     assert child.log.read_text().startswith(before)
+
+
+def test_a_database_that_is_killed_is_started_again_with_what_was_committed(
+    database_folder: Path, tmp_path: Path
+) -> None:
+    url = database_url(socket_folder(database_folder / "data"))
+    with database_server(database_folder / "data", tmp_path) as child:
+        child.wait_until_ready()
+        with psycopg.connect(url) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS number")
+        watched = Watched(child)
+        postmaster = int((database_folder / "data" / "postmaster.pid").read_text().split()[0])
+        os.kill(postmaster, signal.SIGKILL)
+        assert child.process.wait(SECONDS) == DatabaseEnded.exit_status
+        watched.supervisor.look()
+        assert watched.lines == ["embedded.postgres ended by itself (exit status 5); restart 1 in 0.5 s"]
+        watched.now += 0.5
+        _until(watched.ready)
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT number FROM kept").fetchall() == [(42,)]
+    assert not processes_in(database_folder / "data")
 
 
 _OWNER = """

@@ -16,6 +16,7 @@ import httpx
 import psutil
 
 from demo.stack import Ports
+from tests.support.postgres import temporary_folder
 
 START_SECONDS = 300.0
 STOP_SECONDS = 60.0
@@ -80,17 +81,19 @@ def running(repository: Path, folder: Path) -> Iterator[SoakStack]:
         "AVATAR_CACHE_DIR": str(folder / "cache"),
         "TMPDIR": str(folder / "tmp"),
     }
-    with (folder / "logs" / "up.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        )
-    url, address = f"http://127.0.0.1:{ports.gateway}", f"127.0.0.1:{ports.grpc}"
-    stack = SoakStack(url, address, psutil.Process(process.pid), folder)
-    try:
-        _wait_until_ready(stack, process)
-        yield stack
-    finally:
-        _stop(stack, process)
+    with temporary_folder() as database:
+        command += ["--database", str(database / "data"), "--store", str(folder / "store")]
+        with (folder / "logs" / "up.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, env={**os.environ, **settings}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        url, address = f"http://127.0.0.1:{ports.gateway}", f"127.0.0.1:{ports.grpc}"
+        stack = SoakStack(url, address, psutil.Process(process.pid), folder)
+        try:
+            _wait_until_ready(stack, process)
+            yield stack
+        finally:
+            _stop(stack, process)
 
 
 def _wait_until_ready(stack: SoakStack, process: subprocess.Popen[bytes]) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,16 +23,28 @@ from embedded.postgres import Postgres
 @contextmanager
 def temporary_server() -> Iterator[Postgres]:
     """Run a server with an empty cluster, which is removed afterwards. It is fast and does not survive a power cut."""
+    with temporary_folder() as folder, Postgres(folder / "data", **server_options(folder)) as server:
+        yield server
+
+
+def server_options(folder: Path) -> dict[str, Any]:
+    """Return the arguments of the tests' servers: fast, and with a log in this folder."""
     programs = os.environ.get("AVATAR_TEST_POSTGRES_BIN")
-    # not in a folder of pytest, which is closed to the user that PostgreSQL runs as when the tests run as root
-    data = Path(tempfile.mkdtemp(prefix="avatar-test-postgres-"))
-    log = data.with_suffix(".log")
+    return {"programs": Path(programs) if programs else None, "log": folder / "log", "fsync": False}
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a new folder that every user can reach.
+
+    Those of pytest are closed to the user that PostgreSQL runs as when the tests run as root.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="avatar-test-postgres-"))
+    folder.chmod(0o755)
     try:
-        with Postgres(data, programs=Path(programs) if programs else None, log=log, fsync=False) as server:
-            yield server
+        yield folder
     finally:
-        shutil.rmtree(data, ignore_errors=True)
-        log.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -50,6 +63,13 @@ def _execute(server: Postgres, statement: str) -> None:
 
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute(statement.encode())
+
+
+@pytest.fixture
+def database_folder() -> Iterator[Path]:
+    """A folder for the data of a server that a test starts itself."""
+    with temporary_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
