@@ -56,15 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load(**vars(arguments))
     except BadSetting as error:
         return _fail(str(error), 2)
-    # here, because it loads the whole application: --help and usage errors need not wait
+    # here, because they load the whole application: --help and usage errors need not wait
     from avatar.media.start import prepare
+    from jobs.keys import BadKeys, open_keys
 
     from . import descriptors, server
 
     logging_config.configure(settings.log_level, settings.log_format)
     warn_of_old_names(Settings, logging.getLogger("gateway"))
     try:
+        open_keys(settings)
         settings = descriptors.fit(settings)
+    except BadKeys as error:
+        return _fail(str(error), 2)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
     if failure := asyncio.run(prepare(settings)):

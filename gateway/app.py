@@ -22,8 +22,11 @@ from avatar.resources.admission import Admission
 from avatar.resources.cache import Cache, open_cache
 from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
+from jobs.keys import KeyFile, KeyLimits, open_keys
+from jobs.quotas import RunningForms
 
 from . import docs_pages, error_handlers, health
+from .authentication import Authentication
 from .clients import ClientShares
 from .errors import FACE_MISSING_AT
 from .machine import Machine
@@ -60,12 +63,16 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         models: client for the models; by default, Triton at the address in the settings. A client that is passed in
             has to be closed by the caller.
         render: the job; by default, the real one with the avatar cache of the settings.
+
+    Raises:
+        BadKeys: the file of the API keys cannot be read.
     """
     metrics = Metrics()
+    keys = open_keys(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _service(settings, models, render, metrics) as service:
+        async with _service(settings, models, render, metrics, keys) as service:
             app.state.service = service
             yield
 
@@ -84,12 +91,13 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
-    _add_middleware(app, metrics, settings)
+    _add_middleware(app, metrics, settings, keys)
     return app
 
 
-def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: KeyFile | None) -> None:
     """The middleware that is added last is the outermost."""
+    app.add_middleware(Authentication, keys=keys, defaults=KeyLimits.of(settings))
     app.add_middleware(InternalErrorMiddleware)
     app.add_middleware(
         CORSMiddleware,
@@ -104,7 +112,11 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings) -> None:
 
 @asynccontextmanager
 async def _service(
-    settings: Settings, models: InferenceClient | None, render: Render | None, metrics: Metrics
+    settings: Settings,
+    models: InferenceClient | None,
+    render: Render | None,
+    metrics: Metrics,
+    keys: KeyFile | None,
 ) -> AsyncIterator[Service]:
     """Open what the endpoints share, and close it at the end: jobs, models, work folder."""
     workspace = Workspace(settings.work_dir)
@@ -121,7 +133,8 @@ async def _service(
     jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
-        yield Service(settings, client, job, workspace, jobs, ClientShares(settings.jobs_per_client), machine)
+        shares = ClientShares(settings.jobs_per_client)
+        yield Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys)
     finally:
         jobs.close(grace=0)
         await workspace.wait_unused()

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from avatar.errors import ClientError, FaceNotFound, MachineFault, Unavailable
 from avatar.faults import machine_fault
+from jobs.quotas import QuotaExceeded
 
 from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, ClientDisconnected
 from .middleware import ERROR
@@ -45,7 +46,8 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     else:
         logger.warning("unavailable: %s", error)
     status, after = (error.status, error.retry_after) if isinstance(error, Unavailable) else (503, 1)
-    return JSONResponse({"detail": str(error)}, status, {"Retry-After": str(after)})
+    content = {"detail": str(error)} | ({"code": error.code} if isinstance(error, QuotaExceeded) else {})
+    return JSONResponse(content, status, {"Retry-After": str(after)})
 
 
 async def _machine_error(request: Request, error: Exception) -> Response:

@@ -3,11 +3,14 @@
     avatar.errors
     ├── ClientError         400  {"detail": message}
     │   ├── MalformedForm   400
+    │   ├── Unauthorized    401  no valid API key (gateway.authentication)
+    │   ├── ForbiddenPriority 403
     │   ├── UploadStalled   408
     │   ├── TooLarge        413
     │   └── EncodedForm     415
     └── Unavailable         503  with Retry-After
         ├── TooManyJobs     429  one client holds its share of the places
+        ├── QuotaExceeded   429  the owner of an API key has as much as it may have (jobs.quotas)
         ├── Busy            503
         ├── MachineFault    503  FfmpegFault, StorageFault, ResourceFault, MarkFault; also made of OSErrors
         └── ShuttingDown    503

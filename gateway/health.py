@@ -29,6 +29,9 @@ class Health(BaseModel):
         None, description="The last fault of this machine that a request met since the start; absent if there was none."
     )
     last_fault_seconds_ago: int | None = Field(None, description="Seconds since then.")
+    api_keys_fault: str | None = Field(
+        None, description="Why the file of the API keys cannot be used; the keys that were read before stay valid."
+    )
 
 
 @router.get("/ping", summary="Check that the gateway responds")
@@ -72,4 +75,5 @@ def _health(status: str, service: Service) -> Health:
         waiting=service.jobs.queued,
         last_fault=fault.reason if fault else None,
         last_fault_seconds_ago=fault.seconds_ago if fault else None,
+        api_keys_fault=service.keys.check() if service.keys else None,
     )

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from avatar.errors import Busy
+from jobs.quotas import QuotaExceeded
 
 from .connection_pool import REASONS
 from .errors import TooManyJobs
@@ -26,7 +27,7 @@ __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 OTHER = "other"  # label of an unknown path, and of a method that is not an HTTP method
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # The label of a rejected request, by the class of its error.
-_REJECTIONS = {Busy.__name__: "queue", TooManyJobs.__name__: "client"}
+_REJECTIONS = {Busy.__name__: "queue", TooManyJobs.__name__: "client", QuotaExceeded.__name__: "key"}
 # Buckets: from a ping to an hour of speech on two cores.
 SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 
@@ -60,7 +61,8 @@ REJECTED = Metric(
     "avatar_jobs_rejected_total",
     "counter",
     ("reason",),
-    "Rejected requests; `reason` is `queue` (the queue was full) or `client` (one client had its share of the places).",
+    "Rejected requests; `reason` is `queue` (the queue was full), `client` (one client had its share of the places) or "
+    "`key` (the owner of an API key had as much as it may have).",
 )
 # The old name of REJECTED, counted for one more release.
 REFUSED = Metric("avatar_jobs_refused_total", "counter", (), f"Deprecated: the old name of {REJECTED.name}.")

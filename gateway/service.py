@@ -18,7 +18,10 @@ from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
+from jobs.keys import KeyFile
+from jobs.quotas import RunningForms
 
+from .authentication import caller_of
 from .cancellation import run_until_disconnect
 from .clients import ClientShares, client_of
 from .logging_config import request_id
@@ -51,11 +54,14 @@ class Service:
     jobs: Admission
     shares: ClientShares
     machine: Machine
+    forms: RunningForms
+    keys: KeyFile | None
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:
         """Receive the form into `folder`, wait in the queue, run the job. Raises what `gateway.errors` lists."""
         client = client_of(request, self.settings.trusted_proxies)
-        with self.shares.hold(client), self.jobs.admit():
+        caller = caller_of(request)
+        with self.shares.hold(client), self.forms.hold(caller.tenant, caller.limits), self.jobs.admit():
             start = time.perf_counter()
             form = await run_until_disconnect(receive_form(request, folder, self.settings), self.jobs.stopped)
             job = parse(form, folder, request_id.get(), self.settings.limits)

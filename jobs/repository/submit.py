@@ -10,24 +10,30 @@ from psycopg.types.json import Jsonb
 from .. import fairness
 from ..database import Connection, Database
 from ..errors import IdempotencyConflict
+from ..keys import KeyLimits
 from ..queue import RENDER, queue_on
+from ..quotas import check_in_transaction
 from ..records import Job, JobState, Submission
 from .rows import STATE, add_event, job_of
 
 CONFLICT = "Idempotency-Key: it was used before for a job with other content; use a new key for another job"
 
 
-async def submit(database: Database, submission: Submission, key_lifetime: timedelta) -> tuple[Job, bool]:
+async def submit(
+    database: Database, submission: Submission, key_lifetime: timedelta, limits: KeyLimits | None = None
+) -> tuple[Job, bool]:
     """Add a job to the record and to the queue, unless its idempotency key has one already.
 
     Args:
         key_lifetime: how long an idempotency key counts.
+        limits: of the tenant; None for a tenant without limits.
 
     Returns:
         the job, and whether it is new. If not, the inputs of the submission are of no use.
 
     Raises:
         IdempotencyConflict: the key was used for another content.
+        QuotaExceeded: the tenant has as much as it may have.
         DatabaseUnavailable: the database does not answer; the job may exist, and the same key finds out.
     """
     async with database.transaction() as connection:
@@ -35,6 +41,9 @@ async def submit(database: Database, submission: Submission, key_lifetime: timed
             earlier = await _claim_key(connection, submission, key_lifetime)
             if earlier is not None:
                 return earlier, False
+        if limits is not None:
+            size = sum(file.size for file in submission.inputs.values())
+            await check_in_transaction(connection, submission.tenant, limits, size)
         return await _insert(connection, submission, key_lifetime), True
 
 
