@@ -1,70 +1,94 @@
-"""A certificate authority for tests, and certificates that it signs."""
+"""Certificates for C2PA: a root that signs others, and a signer's certificate with its key, as files."""
 
 from __future__ import annotations
 
-import datetime
-import ssl
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_VALID = datetime.timedelta(days=1)
+Key = CertificateIssuerPrivateKeyTypes
 
 
 @dataclass(frozen=True)
 class Authority:
-    """A self-made authority; nobody trusts it but who uses `client_context`."""
+    """A root certificate and its key."""
 
-    key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
+    key: Key
 
-    @classmethod
-    def make(cls) -> Authority:
-        """Make a key and its certificate."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("Authority of the tests")
-        builder = _builder(name, name, key).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        return cls(key, builder.sign(key, hashes.SHA256()))
+    @property
+    def pem(self) -> str:
+        return self.certificate.public_bytes(Encoding.PEM).decode()
 
-    def client_context(self) -> ssl.SSLContext:
-        """Return a context that trusts this authority only."""
-        text = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return ssl.create_default_context(cadata=text)
+    def issue(
+        self,
+        folder: Path,
+        key: Key | None = None,
+        *,
+        usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.EMAIL_PROTECTION,
+        days: tuple[int, int] = (-1, 30),
+        key_format: PrivateFormat = PrivateFormat.PKCS8,
+    ) -> tuple[Path, Path]:
+        """Write `chain.pem` and `key.pem` of a signer; the certificate is valid between these days from now."""
+        folder.mkdir(exist_ok=True)
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        own = _certificate("A signer", key, self.certificate.subject, self.key, days, usage)
+        chain, secret = folder / "chain.pem", folder / "key.pem"
+        chain.write_bytes(own.public_bytes(Encoding.PEM) + self.pem.encode())
+        secret.write_bytes(key.private_bytes(Encoding.PEM, key_format, NoEncryption()))
+        return chain, secret
 
-    def server_context(self, host: str, folder: Path) -> ssl.SSLContext:
-        """Return a context of a server whose certificate is for `host`; its files are written to `folder`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(host), self.certificate.subject, key).add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False
-        )
-        path = folder / f"{host}.pem"
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        return context
+
+def make_authority() -> Authority:
+    key = ec.generate_private_key(ec.SECP256R1())
+    return Authority(_certificate("A root", key, _name("A root"), key, (-2, 60), None), key)
 
 
 def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+    parts = ((NameOID.COUNTRY_NAME, "DE"), (NameOID.ORGANIZATION_NAME, "Tests"), (NameOID.COMMON_NAME, text))
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _VALID)
-        .not_valid_after(now + _VALID)
+def _certificate(
+    subject: str,
+    key: Key,
+    issuer: x509.Name,
+    issuer_key: Key,
+    days: tuple[int, int],
+    usage: x509.ObjectIdentifier | None,
+) -> x509.Certificate:
+    """Return a certificate; of an authority if it has no extended usage."""
+    is_authority, now = usage is None, datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(issuer, _name(subject), key.public_key(), x509.random_serial_number())
+        .not_valid_before(now + timedelta(days[0]))
+        .not_valid_after(now + timedelta(days[1]))
+        .add_extension(x509.BasicConstraints(is_authority, None), critical=True)
+        .add_extension(_key_usage(is_authority=is_authority), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+    )
+    if usage is not None:
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _key_usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        encipher_only=False,
+        decipher_only=False,
     )

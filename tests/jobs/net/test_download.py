@@ -16,9 +16,9 @@ from jobs.net.client import UrlClient
 from jobs.net.download import Downloaded, download
 from jobs.net.errors import RefusedUrl
 from jobs.store import Store
-from tests.support.certificates import Authority
 from tests.support.http_origin import Handler, Origin, Received, head, in_turn, redirect, reply
 from tests.support.seaweedfs import BUCKET, SeaweedFS
+from tests.support.tls_authority import Authority
 
 LIMIT = 3_000_000
 
