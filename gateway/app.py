@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -32,11 +33,13 @@ from .errors import FACE_MISSING_AT
 from .machine import Machine
 from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
-from .openapi import FORM_NAME, FORM_SCHEMA
+from .openapi import complete
 from .other_methods import head_and_options
 from .routes import DECODER, ENCODER, FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
+from .v1.lifespan import open_jobs
+from .v1.routers import v1_routers
 
 _DESCRIPTION = """Send an image or video of a face and a recording of speech; receive an mp4 of the face speaking.
 
@@ -49,10 +52,10 @@ _RESULT_HEADERS = (TIMING, FRAMES, WITHOUT_FACE, NOTES, STAND_INS, ENCODER, DECO
 
 class _App(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """Return the schema, with the form that `gateway.uploads` reads itself."""
-        schema = super().openapi()
-        schema["components"]["schemas"][FORM_NAME] = FORM_SCHEMA
-        return schema
+        """Return the schema, with the bodies that `gateway.uploads` reads itself."""
+        if not self.openapi_schema:
+            complete(super().openapi())
+        return super().openapi()
 
 
 def create_app(settings: Settings, models: InferenceClient | None = None, render: Render | None = None) -> FastAPI:
@@ -87,7 +90,7 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         redoc_url=None,
     )
     app.state.metrics = metrics
-    routers = (router, health.router, docs_pages.router) if settings.docs else (router, health.router)
+    routers = (router, *v1_routers, health.router, *((docs_pages.router,) if settings.docs else ()))
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
@@ -134,7 +137,9 @@ async def _service(
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
         shares = ClientShares(settings.jobs_per_client)
-        yield Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys)
+        service = Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys)
+        async with open_jobs(service) as v1:
+            yield replace(service, v1=v1)
     finally:
         jobs.close(grace=0)
         await workspace.wait_unused()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -21,6 +22,15 @@ def _service(request: Request) -> Service:
 
 
 ServiceDep = Annotated[Service, Depends(_service)]
+
+
+async def _request_folder(service: ServiceDep) -> AsyncIterator[Path]:
+    # FastAPI ends this after the last byte of the response, also when the request fails.
+    async with service.workspace.folder() as folder:
+        yield folder
+
+
+FolderDep = Annotated[Path, Depends(_request_folder)]
 
 
 def problem(description: str, headers: Mapping[str, object] | None = None) -> dict[str, Any]:

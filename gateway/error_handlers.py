@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from avatar.errors import ClientError, FaceNotFound, MachineFault, Unavailable
+from avatar.errors import ClientError, FaceNotFound, InvalidField, MachineFault, Unavailable
 from avatar.faults import machine_fault
+from jobs.errors import JobNotFound
 from jobs.quotas import QuotaExceeded
+from jobs.repository.read import NOT_FOUND
 
 from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, ClientDisconnected
 from .middleware import ERROR
@@ -25,6 +28,7 @@ def install(app: FastAPI) -> None:
     for kind in (OSError, MemoryError, RuntimeError):
         app.add_exception_handler(kind, _machine_error)
     app.add_exception_handler(ClientDisconnected, _client_disconnected)
+    app.add_exception_handler(RequestValidationError, _invalid_parameter)
 
 
 async def _client_error(request: Request, error: Exception) -> Response:
@@ -56,6 +60,16 @@ async def _machine_error(request: Request, error: Exception) -> Response:
     if fault is None:
         raise error
     return await _unavailable(request, fault)
+
+
+async def _invalid_parameter(request: Request, error: Exception) -> Response:
+    """Answer a parameter of the path or the query that FastAPI rejects; a path that names no id names nothing."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - for the type
+    place, *name = error.errors()[0]["loc"]
+    if place == "path":
+        return await _client_error(request, JobNotFound(NOT_FOUND))
+    reason = str(error.errors()[0]["msg"])
+    return await _client_error(request, InvalidField(".".join(map(str, name)), reason[:1].lower() + reason[1:]))
 
 
 async def _client_disconnected(request: Request, error: Exception) -> Response:

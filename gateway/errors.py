@@ -7,7 +7,9 @@
     │   ├── ForbiddenPriority 403
     │   ├── UploadStalled   408
     │   ├── TooLarge        413
-    │   └── EncodedForm     415
+    │   ├── EncodedForm     415
+    │   ├── UnsupportedType 415
+    │   └── NoDatabase      501  the jobs of /v1 need one (jobs.errors has their other errors)
     └── Unavailable         503  with Retry-After
         ├── TooManyJobs     429  one client holds its share of the places
         ├── QuotaExceeded   429  the owner of an API key has as much as it may have (jobs.quotas)
@@ -50,6 +52,18 @@ class EncodedForm(ClientError):
     """The body is compressed: images and audio are compressed already, and a small body could become a huge one."""
 
     status = 415
+
+
+class UnsupportedType(ClientError):
+    """The body is neither a form nor JSON."""
+
+    status = 415
+
+
+class NoDatabase(ClientError):
+    """The service has no database, and so no jobs that are handed over."""
+
+    status = 501
 
 
 class TooManyJobs(Unavailable):

@@ -29,6 +29,9 @@ class Health(BaseModel):
         None, description="The last fault of this machine that a request met since the start; absent if there was none."
     )
     last_fault_seconds_ago: int | None = Field(None, description="Seconds since then.")
+    database_fault: str | None = Field(
+        None, description="Why the database of the jobs cannot be used; the form works without it."
+    )
     api_keys_fault: str | None = Field(
         None, description="Why the file of the API keys cannot be used; the keys that were read before stay valid."
     )
@@ -64,7 +67,8 @@ async def ready(service: ServiceDep) -> Health:
         raise ShuttingDown()
     await service.machine.check()
     await service.models.check_ready()
-    return _health("ready", service)
+    database_fault = await service.v1.fault() if service.v1 else None
+    return _health("ready", service).model_copy(update={"database_fault": database_fault})
 
 
 def _health(status: str, service: Service) -> Health:

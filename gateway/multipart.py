@@ -6,13 +6,15 @@ Starlette's form parser would spool the files elsewhere first, and check their s
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from avatar.errors import InvalidField, TooLarge
-from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, TOO_LONG, Form, Upload
+from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, Form, Upload
 
 from .errors import MalformedForm, malformed
 from .preamble import Preamble
@@ -25,6 +27,20 @@ _PLAIN_ENCODINGS = (b"", b"binary", b"8bit", b"7bit")  # a part in any other wou
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)  # `filename*` as well: some clients send it alone
 _FLUSH_BYTES = 1024 * 1024  # bytes to collect before a thread writes them
+
+
+@dataclass(frozen=True)
+class KnownFields:
+    """The fields of a form: the file name of each file field, and the largest size of each text field in bytes."""
+
+    files: Mapping[str, str]
+    texts: Mapping[str, int]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.files or name in self.texts
+
+
+AVATAR_FORM = KnownFields(FILES, dict.fromkeys(TEXTS, MAX_TEXT_BYTES))
 
 
 class _Part:
@@ -47,13 +63,23 @@ class FormReader:
         folder: the request's folder, for the uploaded files.
         max_file_bytes: size limit of each file.
         strict: whether to reject a form with an unknown field.
+        fields: the known fields; by default, those of the form of `POST /`.
 
     Raises:
         MalformedForm: the boundary is invalid.
     """
 
-    def __init__(self, boundary: bytes, folder: Path, max_file_bytes: int, *, strict: bool = False) -> None:
+    def __init__(
+        self,
+        boundary: bytes,
+        folder: Path,
+        max_file_bytes: int,
+        *,
+        strict: bool = False,
+        fields: KnownFields = AVATAR_FORM,
+    ) -> None:
         self._strict = strict
+        self._fields = fields
         self._folder = folder
         self._max_file_bytes = max_file_bytes
         self._form: dict[str, str | Upload] = {}
@@ -135,7 +161,7 @@ class FormReader:
         name = options[b"name"].decode("utf-8", "replace")
         if name in self._form:  # ambiguous: either of the two could be meant
             raise InvalidField(name, "duplicate field; send it once")
-        known = name in FILES or name in TEXTS
+        known = name in self._fields
         if self._strict and not known:
             raise InvalidField(ascii(name[:_MAX_ECHO]), "unknown field")
         if known and self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
@@ -151,13 +177,13 @@ class FormReader:
         if part.is_file:
             if part.size > self._max_file_bytes:
                 raise TooLarge(f"{part.name}: the file is larger than {self._max_file_bytes} bytes")
-            if part.name in FILES:
-                self._append(self._folder / FILES[part.name], data[start:end])
-        elif part.name in FILES:
+            if part.name in self._fields.files:
+                self._append(self._folder / self._fields.files[part.name], data[start:end])
+        elif part.name in self._fields.files:
             part.text += data[start : start + 1]  # enough to tell it from an empty field
         else:
-            if part.size > MAX_TEXT_BYTES:
-                raise InvalidField(part.name, TOO_LONG)
+            if part.size > self._fields.texts[part.name]:
+                raise InvalidField(part.name, f"the value is longer than {self._fields.texts[part.name]} bytes")
             part.text += data[start:end]
 
     def _append(self, path: Path, data: bytes) -> None:
@@ -171,7 +197,7 @@ class FormReader:
         if part is None:
             return
         if part.is_file:  # `avatar.form` rejects a file in a text field; none of its data was written
-            self._form[part.name] = Upload(self._folder / FILES.get(part.name, part.name), part.size)
+            self._form[part.name] = Upload(self._folder / self._fields.files.get(part.name, part.name), part.size)
         else:
             self._form[part.name] = part.text.decode("utf-8", "replace")
 

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
 from . import metrics, middleware
 from .download import Download
-from .endpoint import RETRY_AFTER, ServiceDep, problem
+from .endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
 from .errors import FACE_MISSING_AT
 from .openapi import FORM_NAME
 from .service import RenderedForm
+from .v1.prefer import ACCEPTED, prefers_async, respond_async
 
 router = APIRouter()
 
@@ -30,12 +28,6 @@ _MISSING_AT = {
         "schema": {"type": "number"},
     }
 }
-
-
-async def _request_folder(service: ServiceDep) -> AsyncIterator[Path]:
-    # FastAPI ends this after the last byte of the response, also when the request fails.
-    async with service.workspace.folder() as folder:
-        yield folder
 
 
 _FORM = {"$ref": f"#/components/schemas/{FORM_NAME}"}
@@ -78,6 +70,7 @@ _VIDEO = {
     response_class=FileResponse,
     responses={
         200: _VIDEO,
+        202: ACCEPTED,
         400: problem("Invalid input, or a frame without a face; `detail` names the field and the reason.", _MISSING_AT),
         408: problem("Upload timed out: no data was received for too long, or the upload is too slow."),
         413: problem("A file exceeds the size limit."),
@@ -90,10 +83,13 @@ _VIDEO = {
     },
     openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}},
 )
-async def make_avatar(
-    request: Request, service: ServiceDep, folder: Annotated[Path, Depends(_request_folder)]
-) -> Response:
-    """Render a video of the face speaking the audio. Unknown fields are ignored, unless the service is strict."""
+async def make_avatar(request: Request, service: ServiceDep, folder: FolderDep) -> Response:
+    """Render a video of the face speaking the audio. Unknown fields are ignored, unless the service is strict.
+
+    With `Prefer: respond-async`, and a database, the answer is a job of `/v1/jobs` in place of the video.
+    """
+    if prefers_async(request) and service.v1 and service.v1.schema.ready:
+        return await respond_async(request, service, service.v1, folder)
     rendered = await service.render_form(request, folder)
     setattr(request.state, middleware.STAGES, rendered.stages)
     setattr(request.state, middleware.FRAMES, rendered.result.frames)

@@ -28,6 +28,7 @@ from .logging_config import request_id
 from .machine import Machine
 from .settings import Settings
 from .uploads import receive_form
+from .v1.job_service import JobService
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Service:
     machine: Machine
     forms: RunningForms
     keys: KeyFile | None
+    v1: JobService | None = None
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:
         """Receive the form into `folder`, wait in the queue, run the job. Raises what `gateway.errors` lists."""

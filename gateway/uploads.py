@@ -15,13 +15,13 @@ from avatar.form.parse import Form
 from lipsync.tensors import FACE_FILE, SPEECH_FILE
 
 from .errors import ClientDisconnected, EncodedForm, MalformedForm, UploadStalled, malformed
-from .multipart import FormReader
+from .multipart import AVATAR_FORM, FormReader, KnownFields
 from .settings import Settings
 from .transfer import Pace
 
 
-async def receive_form(request: Request, folder: Path, settings: Settings) -> Form:
-    """Read the form, and write its files into `folder`.
+async def receive_form(request: Request, folder: Path, settings: Settings, fields: KnownFields = AVATAR_FORM) -> Form:
+    """Read the form, and write its files into `folder`; `fields` are those that it may have.
 
     Raises:
         MalformedForm: the body is not a readable multipart form.
@@ -33,7 +33,7 @@ async def receive_form(request: Request, folder: Path, settings: Settings) -> Fo
     """
     _check_encoding(request.headers.get("content-encoding", ""))
     boundary = _boundary(request.headers.get("content-type"))
-    reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form)
+    reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form, fields=fields)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > settings.max_form_bytes:
         raise _form_too_large(settings)
@@ -47,6 +47,23 @@ async def receive_form(request: Request, folder: Path, settings: Settings) -> Fo
             await asyncio.to_thread(reader.flush)
     await asyncio.to_thread(reader.flush)
     return reader.finish()
+
+
+async def receive_text(request: Request, settings: Settings, max_bytes: int) -> bytes:
+    """Read a body without files. Raises EncodedForm, TooLarge, UploadStalled and ClientDisconnected."""
+    _check_encoding(request.headers.get("content-encoding", ""))
+    text = bytearray()
+    async for data in _body(request, settings):
+        text += data
+        if len(text) > max_bytes:
+            raise TooLarge(f"the body has more than {max_bytes} bytes; send files as multipart/form-data")
+    return bytes(text)
+
+
+def media_type(request: Request) -> str:
+    """Return the type of the body, without its options, in lower case."""
+    kind, _ = parse_options_header(request.headers.get("content-type"))
+    return kind.decode("latin-1")
 
 
 def _check_encoding(encoding: str) -> None:

@@ -55,7 +55,7 @@ async def test_other_methods_are_answered_with_the_allowed_ones(client: httpx.As
 
 async def test_the_schema_lists_neither(client: httpx.AsyncClient) -> None:
     paths = (await client.get("/openapi.json")).json()["paths"]
-    assert {method for path in paths.values() for method in path} == {"get", "post"}
+    assert {method for path in paths.values() for method in path} == {"get", "post", "delete"}
 
 
 async def test_by_default_every_site_may_read_with_credentials_as_in_the_original(client: httpx.AsyncClient) -> None:

@@ -1,0 +1,112 @@
+"""What the calls of `/v1` share: the database of the jobs, the store of their files, and the state of both."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import psycopg
+
+from avatar.errors import Busy
+from jobs.database import UNAVAILABLE, Database
+from jobs.errors import DatabaseUnavailable
+from jobs.migrate import SchemaMismatch, migrate
+from jobs.store import Store
+
+from ..errors import TooManyJobs
+from ..settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MAX_UPLOADS = 128  # jobs and faces that are received at the same time; one client may have half of them
+RETRY_SECONDS = 1.0  # between two attempts to reach the database
+MISMATCH_SECONDS = 30.0  # between two looks at a database that this version cannot use
+CHECK_SECONDS = 2.0  # a probe waits so long for the database
+
+
+class Uploads:
+    """Counts the jobs and faces that are being received, by client. For one event loop."""
+
+    def __init__(self, most: int = MAX_UPLOADS) -> None:
+        self._most = most
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def hold(self, client: str) -> Iterator[None]:
+        """Count an upload within the block. Raises Busy, TooManyJobs."""
+        if self._held.total() >= self._most:
+            raise Busy(f"limit of {self._most} uploads at the same time reached; try again later", retry_after=1)
+        if self._held[client] >= self._most // 2:
+            raise TooManyJobs(f"limit of {self._most // 2} uploads at the same time per client address reached")
+        self._held[client] += 1
+        try:
+            yield
+        finally:
+            self._held[client] -= 1
+            self._held += Counter()  # drops the clients without an upload
+
+
+@dataclass
+class Schema:
+    """Whether the tables are those of this version; `fault` says why not."""
+
+    ready: bool = False
+    fault: str = "the database does not answer yet"
+
+    async def prepare(self, database: Database) -> None:
+        """Bring the tables up to date as soon as the database answers; return then."""
+        while True:
+            pause = RETRY_SECONDS
+            try:
+                await migrate(database)
+            except DatabaseUnavailable:
+                self.fault = UNAVAILABLE
+            except (SchemaMismatch, psycopg.Error) as error:
+                pause = MISMATCH_SECONDS
+                self.fault = str(error) if isinstance(error, SchemaMismatch) else "the tables cannot be created"
+                logger.error("the database cannot be used: %s", error)
+            else:
+                self.ready = True
+                return
+            await asyncio.sleep(pause)
+
+
+@dataclass(frozen=True)
+class JobService:
+    """State that the calls of `/v1` share; one per process.
+
+    Attributes:
+        closing: set when the process is being stopped: streams of events end.
+    """
+
+    settings: Settings
+    database: Database
+    store: Store
+    schema: Schema = field(default_factory=Schema)
+    uploads: Uploads = field(default_factory=Uploads)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def key_lifetime(self) -> timedelta:
+        """Return how long an Idempotency-Key counts."""
+        return timedelta(hours=self.settings.idempotency_ttl)
+
+    def check_schema(self) -> None:
+        """Return if the tables are there. Raises DatabaseUnavailable."""
+        if not self.schema.ready:
+            raise DatabaseUnavailable(f"jobs cannot be handed over yet: {self.schema.fault}; try again later")
+
+    async def fault(self) -> str | None:
+        """Return why the database cannot be used; None if it can."""
+        try:
+            self.check_schema()
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.database.check()
+        except (DatabaseUnavailable, TimeoutError) as error:
+            return str(error) or UNAVAILABLE
+        return None

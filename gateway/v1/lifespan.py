@@ -1,0 +1,53 @@
+"""Open what the calls of `/v1` need, and run what goes on without a request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from jobs.database import Database
+from jobs.store import Store
+
+from ..service import Service
+from .job_service import JobService
+
+logger = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def open_jobs(service: Service) -> AsyncIterator[JobService | None]:
+    """Yield the state of `/v1`, or None without a database. A database that is away does not keep it from starting."""
+    settings = service.settings
+    if settings.database_url is None:
+        yield None
+        return
+    store = await asyncio.to_thread(Store.open, settings.store)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
+        v1 = JobService(settings, database, store)
+        await stack.enter_async_context(_background(v1.schema.prepare(database)))
+        try:
+            yield v1
+        finally:
+            v1.closing.set()
+
+
+@asynccontextmanager
+async def _background(*work: Coroutine[object, None, None]) -> AsyncIterator[None]:
+    """Run coroutines within the block, and cancel them at its end."""
+    tasks = [asyncio.create_task(each) for each in work]
+    for task in tasks:
+        task.add_done_callback(_log_failure)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        logger.error("a task of the job queue ended with an error", exc_info=error)

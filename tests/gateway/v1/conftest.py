@@ -1,0 +1,59 @@
+"""Fixtures: a gateway with a real PostgreSQL and a real folder as the store, and a fake render."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from jobs.database import Database
+from tests.support.gateway_fakes import Serve, eventually, service_of
+
+ServeJobs = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The folder of the store."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def serve_jobs(serve: Serve, database_url: str, store: Path) -> ServeJobs:
+    """`async with serve_jobs() as client`: a gateway that takes jobs in, with no worker unless a test asks for one."""
+
+    @asynccontextmanager
+    async def serving(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+        options = {"database_url": database_url, "store": str(store), "workers": 0} | settings
+        async with serve(**options) as client:
+            v1 = service_of(client).v1
+            assert v1 is not None
+            await eventually(lambda: v1.schema.ready)
+            yield client
+
+    return serving
+
+
+@pytest.fixture
+async def jobs(serve_jobs: ServeJobs) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway without workers."""
+    async with serve_jobs() as client:
+        yield client
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url) as database:
+        yield database
+
+
+def files(store: Path) -> list[str]:
+    """Return the keys of all files in the store."""
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+
+
+def identity(answer: httpx.Response) -> UUID:
+    return UUID(answer.json()["id"])
