@@ -35,6 +35,10 @@ class ResultGone(ClientError):
     status = 410
 
 
+class ResultNotSent(ClientError):
+    """The receiver that the caller named for the result did not take it."""
+
+
 class DatabaseUnavailable(Unavailable):
     """PostgreSQL does not answer."""
 
