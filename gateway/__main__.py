@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # here, because they load the whole application: --help and usage errors need not wait
     from avatar.media.start import prepare
     from jobs.keys import BadKeys, open_keys
+    from jobs.webhooks import Signer
 
     from . import descriptors, server
 
@@ -66,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_old_names(Settings, logging.getLogger("gateway"))
     try:
         open_keys(settings)
+        Signer.of(settings)
         settings = descriptors.fit(settings)
-    except BadKeys as error:
+    except (BadKeys, BadSetting) as error:
         return _fail(str(error), 2)
     except descriptors.TooFewDescriptors as error:
         return _fail(str(error), 1)
