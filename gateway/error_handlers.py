@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from avatar.errors import ClientError, FaceNotFound, InvalidField, MachineFault, Unavailable
 from avatar.faults import machine_fault
-from jobs.errors import JobNotFound
+from jobs.errors import JobNotFound, NotFinished
 from jobs.quotas import QuotaExceeded
 from jobs.repository.read import NOT_FOUND
 
@@ -38,6 +38,8 @@ async def _client_error(request: Request, error: Exception) -> Response:
     headers = {}
     if isinstance(error, FaceNotFound) and error.seconds is not None:
         headers[FACE_MISSING_AT] = f"{float(error.seconds):.3f}"
+    if isinstance(error, NotFinished):
+        headers["Retry-After"] = str(error.retry_after)
     return JSONResponse({"detail": str(error)}, status, headers)
 
 

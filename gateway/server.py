@@ -76,6 +76,8 @@ class Server(uvicorn.Server):
         service: Service = self._app.state.service
         logger.info("stopping; %d running jobs have %g s to finish", service.jobs.running, self._grace)
         service.jobs.close(self._grace)
+        if service.v1:
+            service.v1.closing.set()
         await super().shutdown(sockets)
         logger.info("stopped")
 

@@ -27,6 +27,7 @@ class NotFinished(ClientError):
     """The job has no result yet."""
 
     status = 409
+    retry_after = 2  # seconds
 
 
 class ResultGone(ClientError):

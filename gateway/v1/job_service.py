@@ -16,6 +16,8 @@ from avatar.errors import Busy
 from jobs.database import UNAVAILABLE, Database
 from jobs.errors import DatabaseUnavailable
 from jobs.migrate import SchemaMismatch, migrate
+from jobs.net.client import UrlClient
+from jobs.progress import ProgressHub
 from jobs.store import Store
 
 from ..errors import TooManyJobs
@@ -81,12 +83,16 @@ class JobService:
     """State that the calls of `/v1` share; one per process.
 
     Attributes:
+        progress: passes on what workers say about their jobs.
+        urls: the client for URLs of callers.
         closing: set when the process is being stopped: streams of events end.
     """
 
     settings: Settings
     database: Database
     store: Store
+    progress: ProgressHub
+    urls: UrlClient
     schema: Schema = field(default_factory=Schema)
     uploads: Uploads = field(default_factory=Uploads)
     closing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -8,9 +8,13 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from jobs.database import Database
+from jobs.net.addresses import UrlRules
+from jobs.net.client import UrlClient
+from jobs.progress import ProgressHub
 from jobs.store import Store
 
 from ..service import Service
+from ..settings import Settings
 from .job_service import JobService
 
 logger = logging.getLogger(__name__)
@@ -26,12 +30,22 @@ async def open_jobs(service: Service) -> AsyncIterator[JobService | None]:
     store = await asyncio.to_thread(Store.open, settings.store)
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
-        v1 = JobService(settings, database, store)
+        urls = await stack.enter_async_context(UrlClient(_rules(settings)))
+        v1 = JobService(settings, database, store, stack.enter_context(ProgressHub(database)), urls)
         await stack.enter_async_context(_background(v1.schema.prepare(database)))
         try:
             yield v1
         finally:
             v1.closing.set()
+
+
+def _rules(settings: Settings) -> UrlRules:
+    return UrlRules.of(
+        settings.url_allowed_hosts,
+        allow_http=settings.url_allow_http,
+        seconds=settings.url_seconds,
+        s3_buckets=settings.url_s3_buckets,
+    )
 
 
 @asynccontextmanager

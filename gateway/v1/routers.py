@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import jobs
+from . import events, jobs, results
 
-v1_routers = (jobs.router,)
+v1_routers = (jobs.router, events.router, results.router)

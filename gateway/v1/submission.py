@@ -17,6 +17,7 @@ from fastapi import Request
 from avatar.errors import ClientError, InvalidField, MachineFault, ShuttingDown
 from avatar.form.parse import Form, parse
 from jobs.folder import hash_file
+from jobs.net.errors import RefusedUrl, RequestFailed
 from jobs.quotas import QuotaExceeded, check_quotas
 from jobs.records import Job, StoredFile, Submission
 from jobs.repository.submit import find_by_key, submit
@@ -28,7 +29,7 @@ from ..errors import UnsupportedType
 from ..logging_config import request_id
 from ..service import Service
 from ..uploads import media_type, receive_form, receive_text
-from .fields import JOB_FIELDS, WEBHOOK, JobFields, read_fields
+from .fields import JOB_FIELDS, URLS, WEBHOOK, JobFields, read_fields
 from .job_json import MAX_JSON_BYTES, parse_json
 from .job_service import JobService
 
@@ -102,7 +103,12 @@ class Submitter:
         )
 
     async def _complete(self, fields: JobFields, submission: Submission) -> Submission:
-        """Check what only other systems know."""
+        """Check what only other systems know. Raises InvalidField."""
+        for name, url in fields.named_urls().items():
+            try:
+                await self.v1.urls.check(url, s3=name in URLS)
+            except (RefusedUrl, RequestFailed) as error:
+                raise InvalidField(name, str(error)) from error
         return submission
 
     async def _store_and_submit(self, submission: Submission, fields: JobFields) -> tuple[Job, bool]:

@@ -1,15 +1,20 @@
 """Fixtures: a gateway with a real PostgreSQL and a real folder as the store, and a fake render."""
 
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from jobs.database import Database
+from jobs.records import JobResult, StoredFile
+from jobs.repository import leases
+from jobs.repository.leases import Lease
 from tests.support.gateway_fakes import Serve, eventually, service_of
 
 ServeJobs = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -57,3 +62,25 @@ def files(store: Path) -> list[str]:
 
 def identity(answer: httpx.Response) -> UUID:
     return UUID(answer.json()["id"])
+
+
+WORKER = uuid4()
+LEASE = timedelta(seconds=20)
+
+
+async def take(database: Database) -> Lease:
+    """Take the next job, as a worker does."""
+    lease = await leases.claim(database, WORKER, LEASE, 3)
+    assert lease is not None
+    return lease
+
+
+async def succeed(database: Database, store: Path, lease: Lease, video: bytes) -> None:
+    """End the job with this video, as a worker does."""
+    key = f"results/{lease.job.id}/{lease.job.attempt}.mp4"
+    path = store / key
+    path.parent.mkdir(parents=True)
+    path.write_bytes(video)
+    file = StoredFile(key, len(video), hashlib.sha256(video).hexdigest())
+    result = JobResult(file, "mp4", frames=3, fps=25.0, duration=0.12, without_face=0)
+    await leases.succeed(database, lease, result, timedelta(hours=1))
