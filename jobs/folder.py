@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from avatar.errors import StorageFault
 
 PARTIAL = ".partial"  # folder of the files that are being written; a killed writer leaves its file there
 _BLOCK = 1 << 20
@@ -16,8 +19,15 @@ _TRIES = 5  # a deletion may remove the empty parent folder between its creation
 
 
 def create_folder(root: Path) -> None:
-    """Create the folder of a store, closed to other users. An existing folder is left as it is."""
+    """Create the folder of a store, closed to other users. A folder that exists keeps its mode.
+
+    Raises:
+        StorageFault: the folder, or a link in its place, belongs to another user, or everybody can write to it.
+    """
     root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+    owners = {root.lstat().st_uid, root.stat().st_uid}
+    if not owners <= {0, os.geteuid()} or root.stat().st_mode & stat.S_IWOTH:
+        raise StorageFault("the folder of the store belongs to another user, or everybody can write to it")
     (root / PARTIAL).mkdir(mode=_PRIVATE, exist_ok=True)
 
 

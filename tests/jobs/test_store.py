@@ -7,6 +7,8 @@ import random
 import secrets
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -156,6 +158,20 @@ async def test_a_folder_is_closed_to_other_users(folder: Store, make_file: Calla
     assert stat.S_IMODE((folder.folder / "inputs" / "1" / "face_file").stat().st_mode) == 0o600
 
 
+def test_a_folder_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store").chmod(0o777)
+    with pytest.raises(StorageFault, match="everybody can write"):
+        Store.open(str(tmp_path / "store"))
+
+
+async def test_a_link_to_a_folder_is_a_store(tmp_path: Path, make_file: Callable[[int], Path]) -> None:
+    (tmp_path / "volume").mkdir(mode=0o755)
+    (tmp_path / "store").symlink_to(tmp_path / "volume")
+    await Store.open(str(tmp_path / "store")).put_file("avatars/1", make_file(10))
+    assert await keys(Store.open(str(tmp_path / "volume"))) == ["avatars/1"]
+
+
 async def test_a_folder_has_no_signed_urls(folder: Store) -> None:
     assert await folder.signed_url("results/1/1.mp4", 60) is None
 
@@ -209,6 +225,25 @@ async def test_what_a_killed_writer_left_is_not_seen_and_is_removed(
     assert not (folder.folder / "inputs" / "2").exists()
     assert await keys(folder) == ["inputs/1/face_file"]
     await folder.put_file("inputs/1/speech_file", source)
+
+
+def test_a_writer_that_is_killed_leaves_no_file_that_a_reader_sees(folder: Store, tmp_path: Path) -> None:
+    assert folder.folder is not None
+    source = tmp_path / "source"
+    os.mkfifo(source)
+    code = "import sys, pathlib, jobs.folder as f; f.write_atomically(*map(pathlib.Path, sys.argv[1:]))"
+    arguments = [folder.folder, "inputs/1/face_file", source]
+    writer = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=Path(__file__).parents[2])
+    with source.open("wb") as pipe:  # waits until the writer reads
+        pipe.write(bytes(3 << 20))
+        pipe.flush()
+        writer.kill()
+        writer.wait()
+    files = [path.relative_to(folder.folder) for path in folder.folder.rglob("*") if path.is_file()]
+    assert [path.parts[0] for path in files] == [PARTIAL]
+    assert asyncio.run(keys(folder)) == []
+    assert asyncio.run(folder.remove_partial(-1)) == 1
+    assert not [path for path in folder.folder.rglob("*") if path.is_file()]
 
 
 def test_a_file_that_cannot_be_read_leaves_nothing(folder: Store, tmp_path: Path) -> None:
