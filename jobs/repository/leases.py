@@ -25,6 +25,7 @@ from ..queue import RENDER, queue_on
 from ..records import Job, JobError, JobResult, JobState, Progress, WebhookEvent
 from .outbox import add_webhook
 from .rows import STATE, add_event, job_of, result_to_json
+from .totals import Total, count
 
 _ENTRYPOINTS = {QueueEntrypoint(RENDER): EntrypointExecutionParameter(concurrency_limit=0)}
 WORKER_LOST = JobError("worker_lost", "every worker that ran the job was lost; it may need too much memory", 503)
@@ -72,6 +73,8 @@ async def _take(connection: Connection, row: QueueRow, worker: UUID, max_attempt
         return None
     job = job_of(before)
     took_over = job.state is JobState.RUNNING
+    if took_over:
+        await count(connection, Total.LEASE_LOSSES)
     if job.attempt - job.given_back >= max_attempts:
         await _end(connection, Lease(job, row, took_over), JobState.FAILED, {"error": Jsonb(asdict(WORKER_LOST))})
         return None
@@ -86,6 +89,7 @@ async def _take(connection: Connection, row: QueueRow, worker: UUID, max_attempt
     after = await updated.fetchone()
     assert after is not None  # noqa: S101 - the row is locked
     await connection.execute("UPDATE virtual_time SET start_tag = greatest(start_tag, %s)", (job.start_tag,))
+    await count(connection, Total.ATTEMPTS)
     taken = job_of(after)
     await add_event(connection, job.id, STATE, {"state": JobState.RUNNING, "attempt": taken.attempt})
     if taken.attempt == 1:
