@@ -9,7 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote, urlsplit
@@ -34,6 +34,7 @@ __all__ = ["Blob", "Method", "MissingBlob", "Store", "Stored"]
 SCHEMES = ("s3", "gs", "az")
 MAX_SIGNED_SECONDS = 7 * 24 * 3600  # the limit of S3 and of Google
 
+_CHECKS = "checks/"
 _PART = 8 << 20  # of a multipart upload; S3 allows 10,000 parts: 78 GiB
 _PARTS_AT_ONCE = 4
 _CHUNK = 1 << 20
@@ -207,7 +208,7 @@ class Store:
 
     async def check(self) -> None:
         """Write, read and delete a small file. Raises StorageFault within 10 seconds if the store does not work."""
-        key = f"checks/{secrets.token_hex(8)}"
+        key = f"{_CHECKS}{secrets.token_hex(8)}"
         content = key.encode()
         with faults():
             async with asyncio.timeout(_CHECK_SECONDS):
@@ -222,10 +223,16 @@ class Store:
             raise StorageFault("the store returns other data than was written")
 
     async def remove_partial(self, older_than: float) -> int:
-        """Remove what killed writers left in a folder `older_than` seconds ago; a bucket has a lifecycle rule."""
+        """Remove what killed writers and checks left `older_than` seconds ago, and return how many files that were.
+
+        The parts of unfinished uploads to a bucket are not listed; a lifecycle rule of the bucket removes them.
+        """
+        before = datetime.now(UTC) - timedelta(seconds=older_than)
+        left = [blob.key async for blob in self.list(_CHECKS) if blob.modified < before]
+        await self.delete(left)
         if self._folder is None:
-            return 0
-        return await asyncio.to_thread(remove_partial, self._folder, older_than)
+            return len(left)
+        return len(left) + await asyncio.to_thread(remove_partial, self._folder, older_than)
 
     async def _get(self, key: str, span: tuple[int, int] | None = None) -> GetResult:
         check_key(key)

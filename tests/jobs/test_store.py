@@ -138,6 +138,13 @@ async def test_the_check_leaves_nothing(store: Store) -> None:
     assert await keys(store) == []
 
 
+async def test_what_a_killed_check_left_is_removed(store: Store, make_file: Callable[[int], Path]) -> None:
+    await store.put_file("checks/left", make_file(10))
+    assert await store.remove_partial(60) == 0
+    assert await store.remove_partial(-60) == 1
+    assert await keys(store) == []
+
+
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "a b", "a/ü", "a\nb", "x\0"])
 async def test_a_key_that_could_leave_the_store_is_refused(folder: Store, key: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no key"):
@@ -232,7 +239,7 @@ def test_a_writer_that_is_killed_leaves_no_file_that_a_reader_sees(folder: Store
     source = tmp_path / "source"
     os.mkfifo(source)
     code = "import sys, pathlib, jobs.folder as f; f.write_atomically(*map(pathlib.Path, sys.argv[1:]))"
-    arguments = [folder.folder, "inputs/1/face_file", source]
+    arguments: list[str | Path] = [folder.folder, "inputs/1/face_file", source]
     writer = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=Path(__file__).parents[2])
     with source.open("wb") as pipe:  # waits until the writer reads
         pipe.write(bytes(3 << 20))

@@ -77,7 +77,8 @@ class Origin:
         assert task is not None
         self._tasks.add(task)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            # a task that ends as cancelled is logged as an error by asyncio's streams in Python 3.11
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 request = await _read(reader)
                 self.requests.append(request)
                 await self.handlers.get(request.target, reply(b"", 404))(request, writer)
