@@ -12,6 +12,7 @@ from uuid import UUID
 from ..database import Connection, Database
 from ..errors import LeaseLost
 from ..queue import WEBHOOK, QueueRow, dequeue, queue_on
+from .totals import Total, count
 
 GONE = 410  # the receiver wants no more
 _NOT_SENT = "not sent: the receiver answered an earlier webhook of this job with 410"
@@ -102,6 +103,7 @@ async def failed(database: Database, due: DueWebhook, status: int | None, error:
     async with database.transaction() as connection:
         await queue_on(connection).log_jobs([(due.row, "exception", None)])
         await _update(connection, due, "failed", status, error)
+        await count(connection, Total.WEBHOOK_FAILURES)
 
 
 async def retry(database: Database, due: DueWebhook, status: int | None, error: str, pause: timedelta) -> None:
@@ -109,6 +111,7 @@ async def retry(database: Database, due: DueWebhook, status: int | None, error: 
     async with database.transaction() as connection:
         await queue_on(connection).retry_job(due.row, pause, None)
         await _update(connection, due, "pending", status, error)
+        await count(connection, Total.WEBHOOK_FAILURES)
 
 
 async def _update(connection: Connection, due: DueWebhook, state: str, status: int | None, error: str | None) -> None:

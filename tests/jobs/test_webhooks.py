@@ -21,6 +21,7 @@ from jobs.net.client import UrlClient
 from jobs.records import Delivery, Job, JobError, Submission, WebhookEvent
 from jobs.repository import end, leases, read
 from jobs.repository.submit import submit
+from jobs.repository.totals import Total, queue_state
 from jobs.webhook_delivery import PAUSES, WebhookDelivery
 from jobs.webhooks import Signer
 from tests.support.webhook_receiver import HANG, Receiver, becomes, receiving
@@ -146,6 +147,7 @@ async def test_a_receiver_that_fails_gets_the_same_message_again(
     assert len({each.headers["webhook-id"] for each in receiver.messages}) == 1
     assert len({each.body for each in receiver.messages}) == 1
     assert (delivery.attempts, delivery.last_status) == (3, 204)
+    assert (await queue_state(database)).totals[Total.WEBHOOK_FAILURES] == 2
 
 
 async def test_a_receiver_that_hangs_is_tried_again(database: Database, receiver: Receiver, deliver: Deliver) -> None:
