@@ -22,6 +22,7 @@ COMMANDS = {
     ),
     "encode": ("encoding.cli", "compare frames that the service converts with frames that ffmpeg converts"),
     "gpu": ("gpu.cli", "take every figure of a machine with a GPU in one run of at most 25 minutes"),
+    "jobs": ("jobs.cli", "time what a long queue of jobs costs, with a PostgreSQL of its own"),
     "live": ("triton.live_latency", "run live sessions in real time: frames per second, and the latency of each frame"),
     "load": ("load.cli", "post many forms at once and one after another: total, waits, memory and processor time"),
     "overhead": ("triton.overhead", "compare wav2lip through gRPC with the same file in its bare runtime"),

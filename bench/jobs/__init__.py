@@ -1,0 +1,1 @@
+"""How the queue of jobs behaves when it is long."""
