@@ -138,7 +138,7 @@ async def _service(
     try:
         shares = ClientShares(settings.jobs_per_client)
         service = Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys)
-        async with open_jobs(service) as v1:
+        async with open_jobs(service, metrics) as v1:
             yield replace(service, v1=v1)
     finally:
         jobs.close(grace=0)

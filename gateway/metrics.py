@@ -105,10 +105,14 @@ METRICS = (
 
 
 class Metrics:
-    """The metrics of one application, in a registry of their own."""
+    """The metrics of one application, in a registry of their own.
+
+    Attributes:
+        registry: for the metrics of what else runs in this process.
+    """
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = _counter(REQUESTS, registry)
         self._seconds = _histogram(REQUEST_SECONDS, registry)
@@ -171,7 +175,7 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format (`CONTENT_TYPE`)."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
 
 class _CacheLookups(Collector):

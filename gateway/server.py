@@ -77,7 +77,7 @@ class Server(uvicorn.Server):
         logger.info("stopping; %d running jobs have %g s to finish", service.jobs.running, self._grace)
         service.jobs.close(self._grace)
         if service.v1:
-            service.v1.closing.set()
+            service.v1.close(self._grace)
         await super().shutdown(sockets)
         logger.info("stopped")
 
@@ -86,6 +86,8 @@ class Server(uvicorn.Server):
             logger.info("second signal: running jobs are cancelled")
             service: Service = self._app.state.service
             service.jobs.stopped.set()
+            if service.v1:
+                service.v1.close(0)
             asyncio.get_running_loop().call_later(FORCED_EXIT_SECONDS, self._force_exit)
         self.should_exit = True
 

@@ -125,10 +125,11 @@ class Database:
         subscribed: set[str] = set()
         while True:
             self._changed.clear()
-            for channel in self._listeners.keys() - subscribed:
+            added = self._listeners.keys() - subscribed
+            for channel in added:
                 await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
                 subscribed.add(channel)
-            if not self.connected.is_set():
+            if added:  # what was notified on these channels before is lost
                 self.connected.set()
                 for callback in tuple(self._on_connected):
                     callback()

@@ -19,6 +19,7 @@ from jobs.migrate import SchemaMismatch, migrate
 from jobs.net.client import UrlClient
 from jobs.progress import ProgressHub
 from jobs.store import Store
+from jobs.worker import Worker
 
 from ..errors import TooManyJobs
 from ..settings import Settings
@@ -85,6 +86,7 @@ class JobService:
     Attributes:
         progress: passes on what workers say about their jobs.
         urls: the client for URLs of callers.
+        worker: runs jobs in this process; None if only other processes do.
         closing: set when the process is being stopped: streams of events end.
     """
 
@@ -93,6 +95,7 @@ class JobService:
     store: Store
     progress: ProgressHub
     urls: UrlClient
+    worker: Worker | None = None
     schema: Schema = field(default_factory=Schema)
     uploads: Uploads = field(default_factory=Uploads)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -101,6 +104,15 @@ class JobService:
     def key_lifetime(self) -> timedelta:
         """Return how long an Idempotency-Key counts."""
         return timedelta(hours=self.settings.idempotency_ttl)
+
+    def close(self, grace: float) -> None:
+        """End streams of events; take no more jobs, and give back after `grace` seconds those that still run.
+
+        A second call gives them back at once if its grace is 0.
+        """
+        self.closing.set()
+        if self.worker:
+            self.worker.stop(grace)
 
     def check_schema(self) -> None:
         """Return if the tables are there. Raises DatabaseUnavailable."""

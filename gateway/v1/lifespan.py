@@ -8,58 +8,94 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from jobs.database import Database
-from jobs.net.addresses import UrlRules
 from jobs.net.client import UrlClient
 from jobs.progress import ProgressHub
 from jobs.store import Store
+from jobs.sweep import sweep_forever
+from jobs.webhook_delivery import delivering_webhooks
+from jobs.worker import Worker
+from jobs.worker_metrics import WorkerMetrics
 
+from ..metrics import Metrics
 from ..service import Service
-from ..settings import Settings
 from .job_service import JobService
 
 logger = logging.getLogger(__name__)
 
+CONNECTIONS = 8  # to the database, for requests; every job that runs here may need one more
+
 
 @asynccontextmanager
-async def open_jobs(service: Service) -> AsyncIterator[JobService | None]:
-    """Yield the state of `/v1`, or None without a database. A database that is away does not keep it from starting."""
+async def open_jobs(service: Service, metrics: Metrics) -> AsyncIterator[JobService | None]:
+    """Yield the state of `/v1`, or None without a database. A database that is away does not keep it from starting.
+
+    Within the block the gateway runs jobs of the queue, as many at the same time as the settings say.
+    """
     settings = service.settings
     if settings.database_url is None:
         yield None
         return
     store = await asyncio.to_thread(Store.open, settings.store)
+    url, slots = settings.database_url.get_secret_value(), settings.worker_count
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(settings.database_url.get_secret_value()))
-        urls = await stack.enter_async_context(UrlClient(_rules(settings)))
-        v1 = JobService(settings, database, store, stack.enter_context(ProgressHub(database)), urls)
-        await stack.enter_async_context(_background(v1.schema.prepare(database)))
-        try:
+        database = await stack.enter_async_context(Database(url, size=CONNECTIONS + slots))
+        urls = await stack.enter_async_context(UrlClient(settings.url_rules))
+        progress = stack.enter_context(ProgressHub(database))
+        worker = _worker(service, metrics, database, store, urls) if slots else None
+        v1 = JobService(settings, database, store, progress, urls, worker)
+        async with _working(v1):
             yield v1
-        finally:
-            v1.closing.set()
 
 
-def _rules(settings: Settings) -> UrlRules:
-    return UrlRules.of(
-        settings.url_allowed_hosts,
-        allow_http=settings.url_allow_http,
-        seconds=settings.url_seconds,
-        s3_buckets=settings.url_s3_buckets,
+def _worker(service: Service, metrics: Metrics, database: Database, store: Store, urls: UrlClient) -> Worker:
+    """Return a worker that shares the places of this machine with the forms."""
+    return Worker(
+        database,
+        store,
+        urls,
+        service.models,
+        service.render,
+        service.settings,
+        service.workspace,
+        slots=service.settings.worker_count,
+        admission=service.jobs,
+        report=WorkerMetrics(metrics.registry, metrics.observe_render),
+        before=service.machine.check_failing,
     )
 
 
 @asynccontextmanager
-async def _background(*work: Coroutine[object, None, None]) -> AsyncIterator[None]:
-    """Run coroutines within the block, and cancel them at its end."""
-    tasks = [asyncio.create_task(each) for each in work]
-    for task in tasks:
-        task.add_done_callback(_log_failure)
+async def _working(v1: JobService) -> AsyncIterator[None]:
+    """Prepare the database within the block, then run jobs; at the end, wait for the running ones."""
+    async with _background(_work(v1)) as work:
+        try:
+            yield
+        finally:
+            if not v1.closing.is_set():  # the server has closed it, with a grace, unless there is none
+                v1.close(0)
+            if v1.schema.ready and v1.worker:
+                await asyncio.wait((work,))
+
+
+async def _work(v1: JobService) -> None:
+    await v1.schema.prepare(v1.database)
+    if v1.worker is None:  # the workers of other processes send webhooks and sweep, too
+        return
+    sweeping = sweep_forever(v1.database, v1.store, v1.settings)
+    async with delivering_webhooks(v1.database, v1.urls, v1.settings), _background(sweeping):
+        await v1.worker.run()
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[object, None, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a coroutine within the block, and cancel it at the end."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_log_failure)
     try:
-        yield
+        yield task
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

@@ -1,5 +1,6 @@
 """Fixtures: a gateway with a real PostgreSQL and a real folder as the store, and a fake render."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from gateway.v1.job_service import JobService
 from jobs.database import Database
 from jobs.records import JobResult, StoredFile
 from jobs.repository import leases
@@ -34,8 +36,7 @@ def serve_jobs(serve: Serve, database_url: str, store: Path) -> ServeJobs:
     async def serving(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
         options = {"database_url": database_url, "store": str(store), "workers": 0} | settings
         async with serve(**options) as client:
-            v1 = service_of(client).v1
-            assert v1 is not None
+            v1 = service_v1(client)
             await eventually(lambda: v1.schema.ready)
             yield client
 
@@ -84,3 +85,19 @@ async def succeed(database: Database, store: Path, lease: Lease, video: bytes) -
     file = StoredFile(key, len(video), hashlib.sha256(video).hexdigest())
     result = JobResult(file, "mp4", frames=3, fps=25.0, duration=0.12, without_face=0)
     await leases.succeed(database, lease, result, timedelta(hours=1))
+
+
+def service_v1(client: httpx.AsyncClient) -> JobService:
+    v1 = service_of(client).v1
+    assert v1 is not None
+    return v1
+
+
+async def ended(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
+    """Return a job when it has ended."""
+    async with asyncio.timeout(30):
+        while True:
+            view: dict[str, Any] = (await client.get(path)).json()
+            if view["finished_at"]:
+                return view
+            await asyncio.sleep(0.05)

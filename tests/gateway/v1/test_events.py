@@ -62,7 +62,7 @@ class Stream:
 async def gateway(live: Start, database_url: str, store: Path) -> Live:
     gateway = await live(database_url=database_url, store=str(store), workers=0, shutdown_grace=60)
     async with httpx.AsyncClient(base_url=gateway.url) as client:
-        while (await client.get("/v1/jobs")).status_code != 200:
+        while (await client.get("/v1/jobs")).status_code != 200:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.05)
     return gateway
 
