@@ -176,7 +176,7 @@ class UrlClient:
     def _redirected(self, target: httpx.URL, location: str) -> httpx.URL:
         try:
             following = target.join(location)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:
             raise RefusedUrl("the URL is redirected to something that is no URL") from error
         if target.scheme == "https" and following.scheme != "https":
             raise RefusedUrl("the URL is redirected from https to another scheme")

@@ -16,12 +16,13 @@ def parse_url(url: str, rules: UrlRules) -> httpx.URL:
         raise RefusedUrl(f"the URL has more than {MAX_LENGTH} characters")
     try:
         parsed = httpx.URL(url)
-    except (httpx.InvalidURL, UnicodeError) as error:
+        host = parsed.raw_host  # not `host`, which decodes IDNA and fails for names that are allowed in the DNS
+    except (httpx.InvalidURL, ValueError) as error:
         raise RefusedUrl("the URL cannot be read; give one such as https://host/path") from error
     schemes = ("https", "http") if rules.allow_http else ("https",)
-    if parsed.scheme not in schemes or not parsed.host:
+    if parsed.scheme not in schemes or not host:
         raise RefusedUrl(f"the URL must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and a host")
-    if "%" in parsed.host:
+    if b"%" in host:
         raise RefusedUrl("the URL cannot be read: its host has a character that no host has")
     if parsed.userinfo:
         raise RefusedUrl("the URL may not have a user name or a password; give a signed URL")

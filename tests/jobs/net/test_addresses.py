@@ -1,5 +1,7 @@
 """Which hosts, ports and addresses a URL may lead to, and which URLs are refused without a look at the network."""
 
+import contextlib
+import random
 import socket
 from ipaddress import ip_address
 
@@ -141,12 +143,37 @@ def test_an_allowed_host_that_is_none_is_an_error(entry: str) -> None:
         ("https://example.com/\n", "cannot be read"),
         ("https://exa mple.com/", "cannot be read"),
         ("https://[::1/", "cannot be read"),
+        ("https://host/\ud800", "cannot be read"),
+        ("https://a%00b/", "cannot be read"),
         ("https://example.com/" + "a" * 9000, "more than 8192 characters"),
     ],
 )
 def test_an_url_that_cannot_be_right_is_refused_before_any_request(url: str, reason: str) -> None:
     with pytest.raises(RefusedUrl, match=reason):
         parse_url(url, UrlRules.of())
+
+
+def test_a_damaged_url_is_read_or_refused() -> None:
+    random_ = random.Random(16)
+    whole = [
+        "https://example.com:443/a?b=c#d",
+        "http://[fe80::1%25eth0]:80/x",
+        "https://u:p@xn--ls8h.la/ä",
+        "//ü。example/",
+    ]
+    for _ in range(5000):
+        text = list(random_.choice(whole))
+        for _ in range(random_.randint(1, 4)):
+            position = random_.randrange(len(text))
+            text[position : position + random_.randint(0, 1)] = random_.choice(
+                "/:@[]%?#.\\ \t\n\0ü\ud800\u202e0129az-。"
+            )
+        with contextlib.suppress(RefusedUrl):
+            parsed = parse_url("".join(text), UrlRules.of(allow_http=True))
+            assert parsed.raw_host.decode()
+            assert parse_url(str(parsed), UrlRules.of(allow_http=True)).raw_host == parsed.raw_host
+        with contextlib.suppress(ValueError):
+            AllowedHost.parse("".join(text))
 
 
 def test_http_is_allowed_by_a_setting() -> None:
@@ -173,6 +200,15 @@ async def test_no_spelling_of_this_machine_gets_through(host: str) -> None:
             await client.check(f"https://{host}/")
     if host in ("127.0.0.1", "localhost", "[::1]"):
         assert "not public" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "host", ["xn--ls8h.la", "xn--.la", "a..b", "-.la", "a" * 300 + ".la", "1.2.3.4.5", "[::1%251]"]
+)
+async def test_a_strange_host_is_refused_or_unknown(host: str) -> None:
+    async with UrlClient(UrlRules.of()) as client:
+        with pytest.raises((RefusedUrl, RequestFailed)):
+            await client.check(f"https://{host}/")
 
 
 async def test_another_port_is_refused_for_a_public_address_too() -> None:

@@ -225,6 +225,8 @@ async def test_more_than_three_redirects_are_refused(fetch: Fetch, target: Path)
         ("file:///etc/passwd", "must begin with"),
         ("http://user:secret@127.0.0.1:{port}/", "user name or a password"),
         ("http://127.0.0.1:99999/", "port 99999"),
+        ("http://[::1", "something that is no URL"),
+        ("http://xn--ls8h.invalid/", "unknown; check its name"),
     ],
 )
 async def test_a_redirect_is_checked_like_the_url(fetch: Fetch, target: Path, location: str, sentence: str) -> None:
