@@ -7,6 +7,7 @@ Source: C2PA Technical Specification 2.2: credentials, the assertion of actions,
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -43,7 +44,7 @@ class SigningFailed(Exception):
 
 
 class Signer:
-    """A certificate and its key, ready to sign. Any number of threads may sign at the same time."""
+    """A certificate and its key, ready to sign."""
 
     def __init__(self, certificates: bytes, key: bytes, algorithm: str) -> None:
         """Keep what a signature needs.
@@ -55,6 +56,8 @@ class Signer:
         """
         self._certificates, self._key = certificates, key
         self.algorithm = algorithm
+        # The library holds a video of up to 512 MiB in memory while it signs, and as much of it again for its hash.
+        self._one_at_a_time = asyncio.Lock()
 
     @classmethod
     def load(cls, certificate: Path, key: Path) -> Signer:
@@ -77,8 +80,12 @@ class Signer:
                 "an extended key usage of C2PA, such as emailProtection, and may not be self-signed"
             ) from error
 
-    def sign_file(self, path: Path) -> None:
+    async def sign(self, path: Path) -> None:
         """Sign an MP4 in place. The file is unchanged if that fails. Raises SigningFailed."""
+        async with self._one_at_a_time:
+            await asyncio.to_thread(self._sign_file, path)
+
+    def _sign_file(self, path: Path) -> None:
         signed = path.with_name(f"{path.name}.signed")
         try:
             with path.open("rb") as source, signed.open("w+b") as target:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,7 +52,7 @@ class Mark:
         if self.signer is None:
             return ""
         try:
-            await asyncio.to_thread(self.signer.sign_file, path)
+            await self.signer.sign(path)
         except SigningFailed as error:
             if self.is_required:
                 raise MarkFault("the video cannot be signed") from error

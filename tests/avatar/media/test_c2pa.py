@@ -159,10 +159,10 @@ async def test_no_video_leaves_unsigned_if_the_mark_is_required(
     assert names(job.folder) == {"face.png", "speech.wav"}
 
 
-def test_a_file_that_cannot_be_signed_is_unchanged(broken: Signer, tmp_path: Path) -> None:
+async def test_a_file_that_cannot_be_signed_is_unchanged(broken: Signer, tmp_path: Path) -> None:
     (path := tmp_path / "no.mp4").write_bytes(b"no video")
     with pytest.raises(SigningFailed):
-        broken.sign_file(path)
+        await broken.sign(path)
     assert path.read_bytes() == b"no video"
     assert names(tmp_path) == {"no.mp4"}
 
