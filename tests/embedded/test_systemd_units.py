@@ -16,10 +16,12 @@ from embedded.__main__ import _parser as embedded_parser
 from embedded.errors import ModelDied, ModelHung, ServerDied
 from gateway.__main__ import _parser as gateway_parser
 from gateway.settings import Settings
+from jobs.__main__ import _parser as jobs_parser
+from jobs.settings import WorkerSettings
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
 UNITS = sorted(FOLDER.glob("*.service"))
-PARSERS = {"embedded": embedded_parser, "gateway": gateway_parser}
+PARSERS = {"embedded": embedded_parser, "gateway": gateway_parser, "jobs": jobs_parser}
 PYTHON = "/opt/talking-avatar/.venv/bin/python"
 # options that systemd 252 and 253 do not know, and ignore
 NEWER = {"RestartSteps", "RestartMaxDelaySec"}
@@ -43,7 +45,7 @@ def test_a_command_has_the_options_of_its_program(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_every_variable_of_a_unit_is_a_setting(unit: Path) -> None:
-    known = {f"AVATAR_{name.upper()}" for name in Settings.model_fields}
+    known = {f"AVATAR_{name.upper()}" for name in {**Settings.model_fields, **WorkerSettings.model_fields}}
     assert {value.partition("=")[0] for value in _options(unit)["Environment"]} <= known
 
 
