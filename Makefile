@@ -6,6 +6,7 @@ PYTHON ?=
 VENV := .venv
 # test workers: live servers keep one busy, exports another; tests that wait leave their core to the third
 WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
@@ -26,10 +27,10 @@ up: $(STAMP)  ## PostgreSQL, Triton and the gateway in the foreground, until Ctr
 	@$(PY) -m demo up
 
 test: $(STAMP)  ## the test suite, live Triton included, on three workers; TESTS=path for a part of it
-	@$(PY) -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(PY) -m pytest -m "not slow" $(PARALLEL) $(TESTS)
 
 test-fast: $(STAMP)  ## the part without Triton and exports: two minutes
-	@$(PY) -m pytest -m "not (slow or live or exports)" -n $(WORKERS) --dist loadgroup $(FAST_TESTS)
+	@$(PY) -m pytest -m "not (slow or live or exports)" $(PARALLEL) $(FAST_TESTS)
 
 test-pythons:  ## the fast part on every other Python that is found (3.12, 3.13), and on 3.12, that of NVIDIA's image, every model live
 	@bash scripts/test_pythons.sh
@@ -45,7 +46,7 @@ soak: $(STAMP)  ## half an hour of callers while processes are killed; SOAK="--f
 
 coverage: $(STAMP)  ## the test suite under coverage.py, its processes included; the report is in build/coverage
 	@rm -rf build/coverage
-	@$(PY) -m coverage run -m pytest -m "not slow" -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(PY) -m coverage run -m pytest -m "not slow" $(PARALLEL) $(TESTS)
 	@$(PY) -m coverage combine --quiet
 	@$(PY) -m coverage html --quiet --directory build/coverage/html --fail-under 0
 	@$(PY) -m coverage report --skip-covered

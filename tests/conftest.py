@@ -18,40 +18,20 @@ from pathlib import Path
 import pytest
 
 from embedded.server import Triton
+from tests.support import workers
 from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
 pytest_plugins = ["tests.support.postgres"]
-# Tests that use one of these fixtures run on the same worker, so that each slow fixture is created once per run.
-WORKER_OF = {
-    "live": {"triton", "gateway", "served"},
-    "exports": {
-        "stand_in_weights",
-        "golden_weights",
-        "repository",
-        "golden_repository",
-        "golden_triton",
-        "stand_in_triton",
-    },
-}
 # without this module OpenVINO does not report its import over the network
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 @pytest.hookimpl(wrapper=True)  # runs before all other hooks, because pytest-xdist reads the marks in its own
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Mark the tests by their slow fixtures, and group them (see `--dist loadgroup` of pytest-xdist)."""
-    for item in items:
-        used = set(getattr(item, "fixturenames", ()))
-        for group, fixtures in WORKER_OF.items():
-            if not used & fixtures:
-                continue
-            item.add_marker(getattr(pytest.mark, group))
-            if item.get_closest_marker("xdist_group") is None:
-                item.add_marker(pytest.mark.xdist_group(group))
-    # the longest test first: at the end it would keep one worker busy and the others waiting
-    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "soak"))
+    """Mark the tests by their slow fixtures, and decide on which worker of pytest-xdist they run."""
+    workers.distribute(items)
     yield
 
 
@@ -176,10 +156,12 @@ def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFact
 def _build(weights: Path, repository: Path) -> Path:
     from export.build.repository import BuildOptions, build_repository
     from export.variants import Format, Precision
+    from tests.support.quick_judge import few_samples, small_media
 
     # the variant that is exported in seconds; other tests cover the others
-    options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, keep=0, timing=False)
-    with _alone(repository.parent):
+    with _alone(repository.parent), few_samples():
+        media = small_media(repository.parent / "media")
+        options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, media=media, keep=0, timing=False)
         build_repository(weights, repository, options=options)
     return repository
 
