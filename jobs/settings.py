@@ -8,16 +8,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from avatar.settings import JobSettings, lower
 from lipsync.triton.cpu import usable_cores
 
+from .net.addresses import AllowedHost, UrlRules
+
 
 def _items(value: object) -> object:
     """Return the items of a comma-separated text."""
     return tuple(filter(None, (item.strip() for item in value.split(",")))) if isinstance(value, str) else value
+
+
+def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        AllowedHost.parse(entry)
+    return entries
 
 
 Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
@@ -112,7 +120,7 @@ class ServiceSettings(JobSettings):
     )
     webhook_hours: float = Field(24.0, gt=0, description="Hours for which a webhook that fails is sent again.")
     url_seconds: float = Field(120.0, gt=0, le=3600, description="Seconds that a file at a URL may take to arrive.")
-    url_allowed_hosts: Texts = Field(
+    url_allowed_hosts: Annotated[Texts, AfterValidator(_hosts)] = Field(
         (),
         description="Hosts and networks, separated by commas, that URLs of callers may name although their addresses "
         "are private, such as `files.internal` or `10.1.0.0/16`.",
@@ -132,6 +140,39 @@ class ServiceSettings(JobSettings):
         return max(1, min(usable_cores(), self.max_jobs // 2)) if self.workers is None else self.workers
 
     @property
+    def url_rules(self) -> UrlRules:
+        """Return where the URLs of callers may lead."""
+        return UrlRules.of(
+            self.url_allowed_hosts,
+            allow_http=self.url_allow_http,
+            seconds=self.url_seconds,
+            s3_buckets=self.url_s3_buckets,
+        )
+
+    @property
     def lease(self) -> timedelta:
         """Return the length of a lease."""
         return timedelta(seconds=self.job_lease)
+
+
+class WorkerSettings(ServiceSettings):
+    """The settings of `python -m jobs worker`: those of every process that runs jobs, and its own."""
+
+    worker_jobs: int = Field(
+        default_factory=usable_cores,
+        ge=1,
+        description="Jobs that `python -m jobs worker` runs at the same time.",
+        json_schema_extra={"shown": "the number of cores"},
+    )
+    worker_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - as the gateway, for Prometheus on another machine
+        min_length=1,
+        description="Address on which a worker answers `/health` and `/metrics`.",
+    )
+    worker_port: int = Field(
+        16001,
+        ge=0,
+        le=65535,
+        description="Port on which a worker answers `/health` and `/metrics`; 0: it does not. Workers on one machine "
+        "need different ones.",
+    )

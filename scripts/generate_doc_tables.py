@@ -14,6 +14,7 @@ from avatar.form.fields import OPTION_FIELDS
 from avatar.settings import OLD_NAMES, LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
+from jobs.settings import ServiceSettings, WorkerSettings
 from lipsync import limits
 from lipsync.tensors import API_VERSION, AVATAR, LIVE, MODELS, Model, Tensor
 
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 COMMAND = ".venv/bin/python scripts/generate_doc_tables.py"
 NOTICE = f"<!-- Generated from the code by `{COMMAND}`. Do not edit. -->"
+WORKER_ONLY = described(WorkerSettings, left_out=ServiceSettings.model_fields)
 CHOSEN = {option.name for option in OPTION_FIELDS}
 # Names of earlier builds, accepted for one release; the last one is a variable of docker/export.sh.
 OLD_SETTINGS = {**OLD_NAMES, "AVATAR_ACCEPT_LICENCE": "AVATAR_ACCEPT_LICENSE"}
@@ -49,7 +51,7 @@ def _default(text: str) -> str:
 
 
 def settings_page() -> str:
-    """Return the page of all settings: of the gateway, of the models in Triton, and their old names."""
+    """Return the page of all settings: of the gateway, of workers, of the models in Triton, and their old names."""
     live = described(LiveSettings)
     return _page(
         "Settings",
@@ -59,6 +61,9 @@ def settings_page() -> str:
         "## Gateway",
         "`python -m gateway --help` prints the same list.",
         _settings(SETTINGS),
+        "## Workers",
+        "`python -m jobs worker` reads these, and those of the gateway that concern jobs.",
+        _settings(WORKER_ONLY),
         "## Models `avatar` and `live`",
         "The process that runs Triton reads these when the models load.",
         _settings(live),
