@@ -32,6 +32,9 @@ class Health(BaseModel):
     database_fault: str | None = Field(
         None, description="Why the database of the jobs cannot be used; the form works without it."
     )
+    store_fault: str | None = Field(
+        None, description="Why the store of the jobs' files cannot be used; the form works without it."
+    )
     api_keys_fault: str | None = Field(
         None, description="Why the file of the API keys cannot be used; the keys that were read before stay valid."
     )
@@ -68,7 +71,8 @@ async def ready(service: ServiceDep) -> Health:
     await service.machine.check()
     await service.models.check_ready()
     database_fault = await service.v1.fault() if service.v1 else None
-    return _health("ready", service).model_copy(update={"database_fault": database_fault})
+    store_fault = await service.v1.store.fault() if service.v1 else None
+    return _health("ready", service).model_copy(update={"database_fault": database_fault, "store_fault": store_fault})
 
 
 def _health(status: str, service: Service) -> Health:

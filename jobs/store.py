@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ import obstore
 from obstore.exceptions import BaseError, NotSupportedError
 from obstore.store import LocalStore, from_url
 
-from avatar.errors import StorageFault
+from avatar.errors import MachineFault, StorageFault
 
 from .blobs import Blob, MissingBlob, Stored, as_blob, check_key, faults, unquoted
 from .folder import PARTIAL, create_folder, hash_file, remove_partial, write_atomically
@@ -39,7 +40,8 @@ _PART = 8 << 20  # of a multipart upload; S3 allows 10,000 parts: 78 GiB
 _PARTS_AT_ONCE = 4
 _CHUNK = 1 << 20
 _CALL_SECONDS = 60.0  # for a call without content, its retries included
-_CHECK_SECONDS = 10.0
+_PROBE_SECONDS = 2.0  # health probes give up soon
+_PROBE_AGE = 10.0  # seconds for which the result of a check is kept
 _CHUNK_SECONDS = 60.0
 _MIN_RATE = 256 << 10  # bytes per second; a slower transfer is given up
 _CLIENT: ClientConfig = {
@@ -62,6 +64,9 @@ class Store:
         self._objects = objects
         self._folder = folder
         self._signer = signer or objects
+        self._checking = asyncio.Lock()
+        self._checked_at: float | None = None
+        self._fault: str | None = None
 
     @classmethod
     def open(cls, url: str, public_endpoint: str | None = None) -> Store:
@@ -206,12 +211,12 @@ class Store:
                 except NotSupportedError:
                     return None
 
-    async def check(self) -> None:
-        """Write, read and delete a small file. Raises StorageFault within 10 seconds if the store does not work."""
+    async def check(self, seconds: float = 10.0) -> None:
+        """Write, read and delete a small file. Raises StorageFault, in time, if the store does not work."""
         key = f"{_CHECKS}{secrets.token_hex(8)}"
         content = key.encode()
         with faults():
-            async with asyncio.timeout(_CHECK_SECONDS):
+            async with asyncio.timeout(seconds):
                 await obstore.put_async(self._objects, key, content)
                 try:
                     result = await obstore.get_async(self._objects, key)
@@ -221,6 +226,19 @@ class Store:
                         await obstore.delete_async(self._objects, key)
         if not same:
             raise StorageFault("the store returns other data than was written")
+
+    async def fault(self) -> str | None:
+        """Return why the store does not work, as a check of the last 10 seconds found it; None if it works."""
+        async with self._checking:
+            now = time.monotonic()
+            if self._checked_at is None or now - self._checked_at > _PROBE_AGE:
+                try:
+                    await self.check(_PROBE_SECONDS)
+                    self._fault = None
+                except MachineFault as fault:
+                    self._fault = fault.reason
+                self._checked_at = now
+            return self._fault
 
     async def remove_partial(self, older_than: float) -> int:
         """Remove what killed writers and checks left `older_than` seconds ago, and return how many files that were.

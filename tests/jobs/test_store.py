@@ -145,6 +145,17 @@ async def test_what_a_killed_check_left_is_removed(store: Store, make_file: Call
     assert await keys(store) == []
 
 
+async def test_a_fault_is_remembered_for_a_while(folder: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert folder.folder is not None
+    assert await folder.fault() is None
+    (folder.folder / "checks").write_bytes(b"a file where a folder should be")
+    assert await folder.fault() is None
+    monkeypatch.setattr("jobs.store._PROBE_AGE", -1)
+    assert await folder.fault() == "the store reports an error"
+    (folder.folder / "checks").unlink()
+    assert await folder.fault() is None
+
+
 @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/.", "a b", "a/ü", "a\nb", "x\0"])
 async def test_a_key_that_could_leave_the_store_is_refused(folder: Store, key: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no key"):
@@ -364,15 +375,14 @@ async def test_credentials_that_may_not_write_are_a_storage_fault(
 async def test_a_server_that_is_down_or_silent_is_a_storage_fault(
     s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.store._CHECK_SECONDS", 0.5)
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(StorageFault, match="does not answer in time"):
-            await Store.open(s3_server.url("down")).check()
+            await Store.open(s3_server.url("down")).check(0.5)
     with pytest.raises(StorageFault):
-        await Store.open(s3_server.url("down")).check()
+        await Store.open(s3_server.url("down")).check(0.5)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "s3:", "https://bucket.s3.amazonaws.com/x", "memory:///"])

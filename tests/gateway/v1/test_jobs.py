@@ -49,6 +49,13 @@ async def test_an_empty_database_gets_its_tables(serve: Serve, empty_database: s
         assert "database_fault" not in (await client.get("/health/ready")).json()
 
 
+async def test_readiness_names_a_store_that_fails(serve_jobs: ServeJobs, store: Path) -> None:
+    async with serve_jobs() as client:
+        (store / "checks").write_bytes(b"a file where a folder should be")
+        ready = await client.get("/health/ready")
+    assert (ready.status_code, ready.json()["store_fault"]) == (200, "the store reports an error")
+
+
 async def test_unknown_ids_and_other_texts_are_404(jobs: httpx.AsyncClient) -> None:
     for path in (f"/v1/jobs/{uuid4()}", "/v1/jobs/1"):
         for answer in (await jobs.get(path), await jobs.delete(path)):
