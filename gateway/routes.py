@@ -43,7 +43,8 @@ _VIDEO = {
         },
         NOTES: {
             "description": "What was done with an unusual file, such as gaps in the clock of the audio that were "
-            "closed; sentences, separated by semicolons. Absent for ordinary files.",
+            "closed, or that the video could not be signed; sentences, separated by semicolons. Absent for ordinary "
+            "files.",
             "schema": {"type": "string"},
         },
         ENCODER: {
