@@ -1,4 +1,4 @@
-"""Keep a streamed result in a file until it is signed: a signature covers all of it, and stands at its start."""
+"""Keep a streamed result in a file until it is signed: a signature covers all of it, and is stored at its start."""
 
 from __future__ import annotations
 
