@@ -15,6 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import InferenceClient
+from avatar.inspection import inspect_face
 from avatar.load import MemoryBudget
 from avatar.media.marking import Marker
 from avatar.media.self_test import SELF_TEST
@@ -131,13 +132,14 @@ async def _service(
         token=settings.triton_token.get_secret_value(),
         token_file=settings.triton_token_file,
     )
-    job = await asyncio.to_thread(_real_job, settings, metrics) if render is None else render
+    cache = await asyncio.to_thread(_open_cache, settings, metrics) if render is None else None
+    job = await asyncio.to_thread(_real_job, settings, cache) if render is None else render
     machine = Machine(workspace, None if render else SELF_TEST)
     jobs = Admission(settings.max_jobs, settings.max_queued)
     metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
     try:
-        shares = ClientShares(settings.jobs_per_client)
-        service = Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys)
+        shares, inspect = ClientShares(settings.jobs_per_client), partial(inspect_face, cache=cache)
+        service = Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect)
         async with open_jobs(service, metrics) as v1:
             yield replace(service, v1=v1)
     finally:
@@ -148,9 +150,8 @@ async def _service(
         await asyncio.to_thread(workspace.close)
 
 
-def _real_job(settings: Settings, metrics: Metrics) -> Render:
-    """Return the real job, with the cache and the memory of the settings."""
-    cache = _open_cache(settings, metrics)
+def _real_job(settings: Settings, cache: Cache | None) -> Render:
+    """Return the real job, with the memory and the mark of the settings."""
     memory = MemoryBudget(settings.jobs_memory_mib * MIB)
     return partial(render_avatar, cache=cache, memory=memory, marker=Marker.of(settings))
 

@@ -9,7 +9,7 @@ from avatar.request import Background
 from jobs.records import JobClass, WebhookEvent
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-from .v1.fields import AUDIO_URL, AVATAR, FACE_URL, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
+from .v1.fields import AUDIO_URL, AVATAR, FACE_URL, KEPT_FACE_TYPE, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
 
 
 def _schema(field: Field[object]) -> dict[str, object]:
@@ -57,7 +57,7 @@ FORM_SCHEMA: dict[str, object] = {
     "properties": _FORM_FIELDS,
 }
 
-JOB_FORM_NAME, JOB_JSON_NAME = "JobForm", "JobJson"
+JOB_FORM_NAME, JOB_JSON_NAME, AVATAR_FORM_NAME = "JobForm", "JobJson", "KeptFaceForm"
 _URL = {"type": "string", "format": "uri"}
 _JOB_FIELDS: dict[str, object] = {
     FACE_URL: _URL | {"description": f"URL of the image or video of the avatar, in place of {FACE_FILE}."},
@@ -95,6 +95,12 @@ SCHEMAS: dict[str, dict[str, object]] = {
         "title": JOB_JSON_NAME,
         "required": [BACKGROUND],
         "properties": _TEXT_FIELDS | _JOB_FIELDS,
+    },
+    AVATAR_FORM_NAME: {
+        "type": "object",
+        "title": AVATAR_FORM_NAME,
+        "required": [FACE_FILE, KEPT_FACE_TYPE],
+        "properties": {FACE_FILE: _FORM_FIELDS[FACE_FILE], KEPT_FACE_TYPE: _FORM_FIELDS[FACE_TYPE]},
     },
 }
 

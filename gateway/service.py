@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from starlette.requests import Request
 from avatar.events import Event, Progress, RenderResult
 from avatar.form.parse import parse
 from avatar.inference.protocol import InferenceClient
+from avatar.inspection import FaceReport
 from avatar.request import AvatarRequest
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
@@ -33,6 +34,7 @@ from .v1.job_service import JobService
 logger = logging.getLogger(__name__)
 
 Render = Callable[[AvatarRequest, InferenceClient], AsyncGenerator[Event, None]]
+Inspect = Callable[[AvatarRequest, InferenceClient], Awaitable[FaceReport]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Service:
     machine: Machine
     forms: RunningForms
     keys: KeyFile | None
+    inspect: Inspect
     v1: JobService | None = None
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:

@@ -17,6 +17,12 @@ class AvatarNotFound(ClientError):
     status = 404
 
 
+class AvatarInUse(ClientError):
+    """A job that has not ended uses the kept face."""
+
+    status = 409
+
+
 class IdempotencyConflict(ClientError):
     """The Idempotency-Key was used before, with other content."""
 

@@ -18,6 +18,7 @@ from ..multipart import KnownFields
 FACE_URL, AUDIO_URL, RESULT_URL = "face_url", "audio_url", "result_url"
 WEBHOOK, WEBHOOK_EVENTS = "webhook", "webhook_events"
 AVATAR, PRIORITY = "avatar", "priority"
+KEPT_FACE_TYPE = "face_type"  # of POST /v1/avatars
 
 MAX_URL_BYTES = 8192  # a signed URL with the token of a session has about 2,000
 URLS = {FACE_URL: FACE_FILE, AUDIO_URL: SPEECH_FILE}  # of files that the worker fetches
@@ -84,7 +85,7 @@ def read_fields(form: Form) -> JobFields:
     if events and not webhook:
         raise InvalidField(WEBHOOK_EVENTS, "there is no webhook; send its URL in the field webhook")
     return JobFields(
-        texts={name: text for name in sorted(TEXTS & form.keys()) if (text := _storable(form, name))},
+        texts={name: text for name in sorted(TEXTS & form.keys()) if (text := storable(form, name))},
         files=files,
         urls=urls,
         avatar=avatar,
@@ -109,10 +110,10 @@ def _check_source(form: Form, field: str, others: Mapping[str, bool]) -> None:
 
 
 def _text(form: Form, name: str) -> str:
-    return _storable(form, name).strip()
+    return storable(form, name).strip()
 
 
-def _storable(form: Form, name: str) -> str:
+def storable(form: Form, name: str) -> str:
     """Return a text that the database can hold."""
     value = form.get(name, "")
     if isinstance(value, Upload):

@@ -35,7 +35,7 @@ async def open_jobs(service: Service, metrics: Metrics) -> AsyncIterator[JobServ
     if settings.database_url is None:
         yield None
         return
-    store = await asyncio.to_thread(Store.open, settings.store)
+    store = await asyncio.to_thread(Store.open, settings.store, settings.store_public_endpoint)
     url, slots = settings.database_url.get_secret_value(), settings.worker_count
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(Database(url, size=CONNECTIONS + slots))

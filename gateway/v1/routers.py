@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import events, jobs, results
+from . import avatars, events, jobs, results
 
-v1_routers = (jobs.router, events.router, results.router)
+v1_routers = (jobs.router, events.router, results.router, avatars.router)

@@ -20,7 +20,9 @@ from jobs.folder import hash_file
 from jobs.net.errors import RefusedUrl, RequestFailed
 from jobs.quotas import QuotaExceeded, check_quotas
 from jobs.records import Job, StoredFile, Submission
+from jobs.repository import avatars
 from jobs.repository.submit import find_by_key, submit
+from lipsync.tensors import FACE_TYPE
 
 from ..authentication import Caller
 from ..cancellation import run_until_disconnect
@@ -103,7 +105,11 @@ class Submitter:
         )
 
     async def _complete(self, fields: JobFields, submission: Submission) -> Submission:
-        """Check what only other systems know. Raises InvalidField."""
+        """Check what only other systems know, and add the type of a kept face. Raises InvalidField, AvatarNotFound."""
+        if fields.avatar is not None:
+            avatar = await avatars.use(self.v1.database, self.caller.tenant, fields.avatar)
+            self._check(fields, avatar.face_type)
+            submission = replace(submission, form={FACE_TYPE: avatar.face_type, **submission.form})
         for name, url in fields.named_urls().items():
             try:
                 await self.v1.urls.check(url, s3=name in URLS)
