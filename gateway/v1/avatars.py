@@ -31,13 +31,13 @@ from ..openapi import AVATAR_FORM_NAME, reference
 from ..service import Service
 from ..uploads import receive_form
 from . import cursors
-from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep
+from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
 from .fields import KEPT_FACE_TYPE, storable
 from .job_service import JobService
 from .jobs import LOCATION, MAX_LIMIT
 from .schemas import AvatarPage, AvatarView
 
-router = APIRouter(prefix="/v1/avatars", tags=["avatars"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/avatars", tags=["avatars"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
 FIELDS = KnownFields({FACE_FILE: FILES[FACE_FILE]}, {KEPT_FACE_TYPE: MAX_TEXT_BYTES})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
 
 from ..authentication import Caller, caller_of
 from ..endpoint import RETRY_AFTER, ServiceDep, problem
@@ -26,6 +27,11 @@ JobServiceDep = Annotated[JobService, Depends(_job_service)]
 
 def _caller(request: Request) -> Caller:
     return caller_of(request)
+
+
+def operation_id(route: APIRoute) -> str:
+    """Return the name of an operation in generated clients: `submit_job`."""
+    return route.name
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]

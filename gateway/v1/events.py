@@ -22,10 +22,10 @@ from jobs.repository.read import JobEvent
 
 from ..authentication import Caller
 from ..endpoint import problem
-from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep
+from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
 from .job_service import JobService
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
 STATE, PROGRESS = "state", "progress"
 LAST_EVENT_ID = "Last-Event-ID"

@@ -16,12 +16,12 @@ from jobs.views import JobView
 from ..endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
 from ..openapi import JOB_FORM_NAME, JOB_JSON_NAME, reference
 from . import cursors
-from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep
+from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
 from .job_service import JobService
 from .schemas import JobPage
 from .submission import IDEMPOTENCY_KEY, Submitter
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
 REPLAYED = "Idempotency-Replayed"
 MAX_LIMIT = 200

@@ -16,11 +16,11 @@ from jobs.store import MissingBlob
 
 from ..download import PacedStream
 from ..endpoint import RETRY_AFTER, problem
-from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep
+from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
 from .job_service import JobService
 from .ranges import Unsatisfiable, matches, parse_range
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
 SIGNED_SECONDS = 3600.0  # for which the URL of a redirect may be used
 _VIDEO = {"schema": {"type": "string", "format": "binary"}}

@@ -1,0 +1,105 @@
+"""The OpenAPI document validates, and a client that is generated from it runs a job."""
+
+import asyncio
+import importlib
+import json
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openapi_spec_validator import validate
+
+from gateway.app import create_app
+from gateway.settings import Settings
+from tests.gateway.conftest import Live
+
+CALLS = {
+    "/v1/jobs": {"get", "post"},
+    "/v1/jobs/{job_id}": {"get", "delete"},
+    "/v1/jobs/{job_id}/events": {"get"},
+    "/v1/jobs/{job_id}/result": {"get"},
+    "/v1/avatars": {"get", "post"},
+    "/v1/avatars/{avatar_id}": {"get", "delete"},
+}
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return create_app(Settings()).openapi()
+
+
+def test_the_document_is_valid(document: dict[str, Any]) -> None:
+    validate(document)
+
+
+def test_the_document_is_the_same_each_time() -> None:
+    app = create_app(Settings())
+    assert json.dumps(app.openapi()) == json.dumps(app.openapi())
+
+
+def test_the_document_describes_every_call_and_its_errors(document: dict[str, Any]) -> None:
+    paths = {path: item for path, item in document["paths"].items() if path.startswith("/v1/")}
+    assert {path: set(item) for path, item in paths.items()} == CALLS
+    for item in paths.values():
+        for operation in item.values():
+            assert {"401", "500", "501", "503"} <= set(operation["responses"])
+            assert "422" not in operation["responses"]
+            for status, response in operation["responses"].items():
+                if int(status) >= 400:
+                    (schema,) = (content["schema"] for content in response["content"].values())
+                    assert schema["$ref"].endswith("/Problem")
+
+
+def test_a_job_has_the_fields_of_the_form(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    form, job, by_url = (schemas[name]["properties"] for name in ("AvatarForm", "JobForm", "JobJson"))
+    own = {"face_url", "audio_url", "result_url", "webhook", "webhook_events", "avatar", "priority"}
+    assert set(job) == set(form) | own
+    assert set(by_url) == set(job) - {"face_file", "audio_file", "background_file"}
+
+
+@pytest.fixture
+def generated(document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a package that openapi-python-client has made of the document."""
+    path = tmp_path / "openapi.json"
+    path.write_text(json.dumps(document))
+    config = tmp_path / "config.yml"
+    config.write_text("post_hooks: []\n")
+    name = "generated_avatar_client"
+    options = ["--path", path, "--output-path", tmp_path / name, "--meta", "none", "--config", config]
+    command = [sys.executable, "-m", "openapi_python_client", "generate", *map(str, options)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield name
+    for module in [each for each in sys.modules if each.split(".")[0] == name]:
+        del sys.modules[module]
+
+
+async def test_a_generated_client_runs_a_job(
+    generated: str, live: Callable[..., Awaitable[Live]], database_url: str, store: Path
+) -> None:
+    gateway = await live(database_url=database_url, store=str(store), workers=1)
+    package = importlib.import_module(generated)
+    models, types = (importlib.import_module(f"{generated}.{name}") for name in ("models", "types"))
+    submit, read, result = (
+        importlib.import_module(f"{generated}.api.jobs.{name}") for name in ("submit_job", "read_job", "read_result")
+    )
+    body = models.JobForm(
+        background="From Input",
+        avatar_file_type="png",
+        face_file=types.File(BytesIO(b"a face"), "face.png"),
+        audio_file=types.File(BytesIO(b"a speech"), "speech.wav"),
+    )
+    async with package.Client(gateway.url) as client, asyncio.timeout(60):
+        job = await submit.asyncio(client=client, body=body, idempotency_key="one")
+        while isinstance(job, models.Problem):  # the database gets its tables
+            job = await submit.asyncio(client=client, body=body, idempotency_key="one")
+        while job.state in (models.JobState.QUEUED, models.JobState.RUNNING):
+            job = await read.asyncio(job.id, client=client)
+        assert job.state == models.JobState.SUCCEEDED
+        video = await result.asyncio_detailed(job.id, client=client)
+    assert (video.status_code, video.content) == (200, b"a face|a speech")
