@@ -146,12 +146,14 @@ def test_every_option_setting_metric_and_tensor_is_in_the_reference() -> None:
 
 
 def test_every_form_field_is_documented() -> None:
-    schema = create_app(load()).openapi()
-    (form,) = (each for each in schema["components"]["schemas"].values() if "face_file" in each.get("properties", {}))
-    text = PAGES["docs/guide/http.md"] + PAGES["docs/reference/options.md"]
-    for field, about in form["properties"].items():
-        assert f"| `{field}` |" in text, field
-        assert about["description"]
+    schemas = create_app(load()).openapi()["components"]["schemas"]
+    forms = {name: each["properties"] for name, each in schemas.items() if "face_file" in each.get("properties", {})}
+    assert forms.keys() == {"AvatarForm", "JobForm", "KeptFaceForm"}
+    text = "".join(PAGES[f"docs/{page}.md"] for page in ("guide/http", "guide/jobs", "reference/options"))
+    for properties in forms.values():
+        for field, about in properties.items():
+            assert f"| `{field}` |" in text, field
+            assert about["description"]
 
 
 def test_every_variable_of_the_compose_file_is_documented() -> None:

@@ -101,7 +101,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_bad_values_are_named_together() -> None:
-    with pytest.raises(BadSetting, match=r"AVATAR_PORT: .*; AVATAR_LOG_LEVEL: "):
+    with pytest.raises(BadSetting, match=r"AVATAR_LOG_LEVEL: .*; AVATAR_PORT: "):
         load(port="-1", log_level="loud")
 
 
