@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import warnings
 
+from ._async_jobs import AsyncAvatarJobs
 from ._client import AvatarClient
 from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
 from ._events import Chunk, Event, Frame, LiveSummary, Progress, SessionInfo, Summary
+from ._job_records import Job, JobError, JobEvent, JobResult
+from ._jobs import AvatarJobs
 from ._live import LiveSession
 from ._options import File, LiveOptions, RenderOptions, Value
 from ._render import RenderStream
 
 __all__ = [
+    "AsyncAvatarJobs",
     "AvatarClient",
     "AvatarClientError",
+    "AvatarJobs",
     "Cancelled",
     "Chunk",
     "Event",
     "File",
     "Frame",
     "InvalidRequest",
+    "Job",
+    "JobError",
+    "JobEvent",
+    "JobResult",
     "LiveOptions",
     "LiveSession",
     "LiveSummary",

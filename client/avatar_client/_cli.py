@@ -11,11 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from . import _http
+from . import _cli_types as cli
+from . import _http, _jobs_cli
 from ._client import AvatarClient
 from ._errors import AvatarClientError
 from ._files import is_stdout
-from ._options import RENDER_NAMES, with_type
+from ._jobs import KEY_VARIABLE, key_of
+from ._options import with_type
 from ._progress_bar import ProgressBar
 from ._schema import BACKGROUND_FILE, FACE_TYPE
 
@@ -36,7 +38,6 @@ class _Stopped(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when done, 1 when it failed, 2 for wrong usage, 128 + the number of a signal."""
     options = _parser().parse_args(argv)
-    chosen = _chosen(options)
     os.environ.setdefault(
         "GRPC_VERBOSITY", "NONE"
     )  # our error messages already contain what gRPC would log about connections
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for number in before:
             signal.signal(number, stop)
-        frames, stand_ins, container, notes = (_over_http if options.url else _over_grpc)(options, chosen, bar)
+        status: int = options.run(options, bar)
     except _Stopped:
         return _fail(bar, "cancelled", 128 + stopped[0])
     except AvatarClientError as error:
@@ -64,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return status
+
+
+def _render(options: argparse.Namespace, bar: ProgressBar) -> int:
+    chosen = cli.chosen(options)
+    frames, stand_ins, container, notes = (_over_http if options.url else _over_grpc)(options, chosen, bar)
     bar.clear()
     if stand_ins:
         print(f"avatar: made with STAND-INS for {stand_ins}: real weights give another result", file=sys.stderr)
@@ -87,7 +94,8 @@ def _over_http(options: argparse.Namespace, chosen: dict[str, str], bar: Progres
     background_file = chosen.pop(BACKGROUND_FILE, None)
     files = _http.form_of(options.face, options.speech, Path(background_file) if background_file else None)
     fields = FORM_DEFAULTS | with_type(chosen, options.face)
-    posted = _http.post(options.url, fields, files, options.out, options.timeout or HTTP_SECONDS, bar.show)
+    timeout = options.timeout or HTTP_SECONDS
+    posted = _http.post(options.url, fields, files, options.out, timeout, bar.show, key_of(None))
     return posted.frames, posted.stand_ins, posted.container, posted.notes
 
 
@@ -97,47 +105,10 @@ def _fail(bar: ProgressBar, why: str, status: int = 1) -> int:
     return status
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, str]:
-    """Return the options of the form that were given, as text."""
-    return ({"background": options.background} if options.background else {}) | dict(options.set)
-
-
-def _out(text: str) -> Path:
-    return Path("/dev/stdout" if text == "-" else text)
-
-
-def _setting(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"name=value expected, got {text!r}")
-    if name not in RENDER_NAMES:
-        raise argparse.ArgumentTypeError(f"unknown option {name!r}; the options are {', '.join(sorted(RENDER_NAMES))}")
-    return name, value
-
-
-def _address(text: str) -> str:
-    if "://" in text or ":" not in text:
-        raise argparse.ArgumentTypeError(f"host:port expected, got {text!r} (use --url for the gateway's URL)")
-    return text
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        raise argparse.ArgumentTypeError(f"http://host:port expected, got {text!r}")
-    return text
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)  # argparse reports its ValueError
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"seconds expected, got {text!r}")
-    return seconds
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="avatar",
-        description="Render videos of a speaking face with the talking-avatar service.",
+        description="Render videos of a speaking face with the talking-avatar service: at once, or as jobs.",
         epilog=STATUS,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -154,37 +125,30 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument(
         "-o",
         "--out",
-        type=_out,
+        type=cli.out,
         required=True,
         help="the video: mp4, or WebM if the background is transparent; - writes it to standard output as it arrives",
     )
     where = render.add_mutually_exclusive_group()
     where.add_argument(
-        "--server", type=_address, default=SERVER, metavar="HOST:PORT", help=f"Triton's gRPC (default {SERVER})"
+        "--server", type=cli.address, default=SERVER, metavar="HOST:PORT", help=f"Triton's gRPC (default {SERVER})"
     )
-    where.add_argument("--url", type=_url, help="the gateway, as http://host:port: use the form over HTTP instead")
-    render.add_argument(
-        "--background",
-        metavar="NAME",
-        help="of an image: From Input (the default), White, Black, Green, Red, Blue, #rrggbb, or Transparent",
+    where.add_argument(
+        "--url",
+        type=cli.url,
+        help=f"the gateway, as http://host:port: use the form over HTTP instead, with the key of {KEY_VARIABLE}",
     )
-    render.add_argument(
-        "--set",
-        type=_setting,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help=f"another option of the form, repeatable: {', '.join(sorted(RENDER_NAMES))}; {BACKGROUND_FILE} takes "
-        "a path",
-    )
+    cli.add_options(render)
     render.add_argument(
         "--timeout",
-        type=_seconds,
+        type=cli.seconds,
         metavar="SECONDS",
         help=f"give up after this time without a response (default {GRPC_SECONDS:.0f}; over HTTP, where "
         f"nothing is sent while the video is rendered, {HTTP_SECONDS:.0f})",
     )
     render.add_argument("--no-progress", action="store_true", help="do not show the progress")
+    render.set_defaults(run=_render)
+    _jobs_cli.add_commands(commands)
     return parser
 
 

@@ -11,9 +11,11 @@ import grpc
 from tritonclient.grpc import service_pb2 as pb
 
 from . import _messages, _models, _options
+from ._async_jobs import AsyncAvatarJobs
 from ._connection import READY_SECONDS, Connection
 from ._errors import Cancelled, ServerError, from_rpc_error
 from ._infer import InferCaller
+from ._jobs import AvatarJobs
 from ._kserve import InferRequest
 from ._live import LiveSession
 from ._messages import InputTensor
@@ -46,6 +48,8 @@ class AvatarClient:
         retries: int = 2,
         shared_memory: bool = True,
         token: str | None = None,
+        http: str | None = None,
+        key: str | None = None,
     ) -> None:
         """Make a client. Use it in a `with` block, or call `close` at the end.
 
@@ -59,6 +63,8 @@ class AvatarClient:
             token: the token that the server requires for shared memory; by default that of the environment,
                 `AVATAR_TRITON_TOKEN` or the file `AVATAR_TRITON_TOKEN_FILE`. Without the right one, everything is sent
                 by gRPC.
+            http: the URL of the gateway, for `jobs` and `async_jobs`, such as `http://127.0.0.1:16000`.
+            key: the API key that the gateway requires; by default that of the environment, `AVATAR_API_KEY`.
 
         Raises:
             ValueError: an invalid value.
@@ -67,6 +73,9 @@ class AvatarClient:
             raise ValueError(f"host:port of Triton's gRPC expected, got {address!r}")
         if not timeout > 0 or retries < 0:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
+        self._gateway = (http, key, timeout, retries)
+        if http is not None:
+            AvatarJobs(http, key, timeout=timeout, retries=retries)  # raises ValueError
         self._connection = Connection.connect(address, timeout, retries)
         use_memory = shared_memory and sys.platform == "linux"
         access = Token.from_environment() if token is None else Token(token)
@@ -75,6 +84,18 @@ class AvatarClient:
         self._streams: weakref.WeakSet[RenderStream | LiveSession] = weakref.WeakSet()
         # also where `close` is never called: the server would keep its mappings of our memory
         self._finalizer = weakref.finalize(self, _release, self._connection, memory)
+
+    @property
+    def jobs(self) -> AvatarJobs:
+        """Return the jobs of the gateway that was given as `http`. Raises ValueError without one."""
+        url, key, timeout, retries = self._gateway
+        return AvatarJobs(_needed(url), key, timeout=timeout, retries=retries)
+
+    @property
+    def async_jobs(self) -> AsyncAvatarJobs:
+        """Return the same jobs for an event loop. Raises ValueError without `http`."""
+        url, key, timeout, retries = self._gateway
+        return AsyncAvatarJobs(_needed(url), key, timeout=timeout, retries=retries)
 
     def close(self) -> None:
         """Cancel the streams in flight, close the connection, and release the shared memory."""
@@ -240,6 +261,12 @@ def _option_inputs(texts: dict[str, str], background_file: File | None) -> list[
     """Return the inputs other than face and speech. Raises OSError where the background cannot be read."""
     files = [] if background_file is None else [_messages.file_tensor(BACKGROUND_FILE, _options.read(background_file))]
     return [*files, *(_messages.text_tensor(*each) for each in texts.items())]
+
+
+def _needed(url: str | None) -> str:
+    if url is None:
+        raise ValueError("jobs are on the gateway: give its URL, as in AvatarClient(address, http='http://host:16000')")
+    return url
 
 
 def _release(connection: Connection, memory: SharedMemoryPool | None) -> None:

@@ -3,6 +3,7 @@
     AvatarClientError
     ├── InvalidRequest  4xx    the input is invalid; the same request would be rejected again
     ├── Unavailable     503    not reachable, not ready, busy, or no response in time; a later call may succeed
+    │                   429    the caller, or its API key, has as much under way as it may have
     ├── ServerError     500    a defect of the server, or a response that cannot be read
     └── Cancelled       499    cancelled by this side
 
@@ -65,7 +66,7 @@ class Cancelled(AvatarClientError):
 
 def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> AvatarClientError:
     """Return the error that an HTTP status means."""
-    if code == 503:
+    if code in (429, 503):
         return Unavailable(message, code, retry_after)
     if code == 499:
         return Cancelled(message, code)

@@ -12,13 +12,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from ._errors import RETRY_AFTER, AvatarClientError, ServerError, Unavailable, from_status
 from ._files import atomic_write
 from ._schema import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
 
 CONNECT_SECONDS = 30.0
+RECONNECT_SECONDS = 1.0  # before a request that did not reach the server is repeated
 BLOCK_BYTES = 1 << 16  # of an upload or a response that are moved at once
 POLL_SECONDS = 0.2  # between two checks whether the response has started, each of which reports progress
 SENDING, WAITING, FETCHING = "upload", "waiting", "download"
@@ -45,6 +46,7 @@ def post(
     out: Path,
     timeout: float,
     on_progress: OnProgress = lambda stage, done, total: None,
+    key: str = "",
 ) -> PostResult:
     """Post the form, and write the response to `out`, which is complete or stays as it was.
 
@@ -55,6 +57,7 @@ def post(
         fields: text by name.
         files: paths by name.
         timeout: seconds without a byte, in each direction; it also limits the work, during which nothing is sent.
+        key: the API key, if the service needs one.
 
     Raises:
         AvatarClientError: the service rejected the form, with its sentence, or the response is incomplete.
@@ -62,11 +65,12 @@ def post(
         ValueError: `url` is not a URL.
     """
     form = MultipartForm(fields, files)
-    with atomic_write(out) as file, closing(_connect(url)) as connection:
-        response = _exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, on_progress)
+    with atomic_write(out) as file, closing(connect(url)) as connection:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        response = exchange(connection, urlsplit(url).path.rstrip("/") + "/", form, timeout, on_progress, headers)
         try:
             if response.status != http.client.OK:
-                raise _refusal(response)
+                raise refusal(response)
             _fetch(response, file, on_progress)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{url} ended its response early: {error!r}") from error
@@ -81,15 +85,18 @@ def post(
 
 
 class MultipartForm:
-    """A multipart form that is read from disk while it is sent; its length is known in advance."""
+    """A multipart form whose files are read from disk while it is sent; its length is known in advance."""
 
-    def __init__(self, fields: Mapping[str, str], files: Mapping[str, Path]) -> None:
-        """Read the sizes of the files. Raises OSError where a file does not exist."""
+    def __init__(self, fields: Mapping[str, str], files: Mapping[str, Path | bytes]) -> None:
+        """Read the sizes of the files that are given by their paths. Raises OSError where a file does not exist."""
         self.boundary = secrets.token_hex(16)
         self._parts: list[bytes | tuple[Path, int]] = []
         for name, value in fields.items():
             self._parts += [self._head(name), value.encode(), b"\r\n"]
         for name, path in files.items():
+            if isinstance(path, bytes):
+                self._parts += [self._head(name, name), path, b"\r\n"]
+                continue
             with path.open("rb") as file:
                 size = file.seek(0, 2)
             self._parts += [self._head(name, path.name), (path, size), b"\r\n"]
@@ -118,22 +125,36 @@ class MultipartForm:
                     yield piece
 
 
-def _connect(url: str) -> http.client.HTTPConnection:
+def check_url(url: str) -> SplitResult:
+    """Return the parts of the gateway's URL. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"http://host:port expected, got {url!r}")
+    return parts
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    """Return an open connection. Raises Unavailable, ValueError."""
+    parts = check_url(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname, parts.port, timeout=CONNECT_SECONDS)
+    connection = kind(parts.hostname or "", parts.port, timeout=CONNECT_SECONDS)
     try:
         connection.connect()
     except OSError as error:
-        raise Unavailable(f"{url} cannot be reached: {error}") from error
+        raise Unavailable(f"{url} cannot be reached: {error}", retry_after=RECONNECT_SECONDS) from error
     return connection
 
 
-def _exchange(
-    connection: http.client.HTTPConnection, path: str, form: MultipartForm, timeout: float, on_progress: OnProgress
+def exchange(
+    connection: http.client.HTTPConnection,
+    path: str,
+    form: MultipartForm,
+    timeout: float,
+    on_progress: OnProgress,
+    more_headers: Mapping[str, str],
 ) -> http.client.HTTPResponse:
+    """Post a form and return the start of the response. Raises Unavailable, OSError."""
+
     def with_progress() -> Iterator[bytes]:
         sent = 0
         for piece in form.blocks():
@@ -143,7 +164,7 @@ def _exchange(
 
     connection.sock.settimeout(timeout)
     kind = f"multipart/form-data; boundary={form.boundary}"
-    headers = {"Content-Type": kind, "Content-Length": str(form.length), "Accept": "*/*"}
+    headers = {"Content-Type": kind, "Content-Length": str(form.length), "Accept": "*/*", **more_headers}
     try:
         try:
             connection.request("POST", path, with_progress(), headers)
@@ -153,7 +174,7 @@ def _exchange(
             _wait(connection, timeout, on_progress)
         return connection.getresponse()
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise Unavailable(f"{connection.host} did not respond: {error!r}") from error
+        raise Unavailable(f"{connection.host} did not respond: {error!r}", retry_after=RECONNECT_SECONDS) from error
 
 
 def _wait(connection: http.client.HTTPConnection, timeout: float, on_progress: OnProgress) -> None:
@@ -177,7 +198,8 @@ def _fetch(response: http.client.HTTPResponse, file: BinaryIO, on_progress: OnPr
         raise Unavailable(f"the response ended after {got} of {total} bytes")
 
 
-def _refusal(response: http.client.HTTPResponse) -> AvatarClientError:
+def refusal(response: http.client.HTTPResponse) -> AvatarClientError:
+    """Return the error that a response means whose status is not one of success."""
     body = response.read(BLOCK_BYTES).decode(errors="replace")
     try:
         detail = json.loads(body)["detail"]
