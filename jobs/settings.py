@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode
 from avatar.settings import JobSettings, lower
 from lipsync.triton.cpu import usable_cores
 
+from .locations import check_location
 from .net.addresses import AllowedHost, UrlRules
 
 
@@ -68,12 +69,19 @@ class ServiceSettings(JobSettings):
         "`postgresql://user:password@host/name`. Without it, `/v1` answers 501, and the form works as ever.",
         json_schema_extra={"shown": "none; `make up` sets it"},
     )
-    store: str = Field(
+    store: Annotated[str, AfterValidator(check_location)] = Field(
         default_factory=lambda: str(Path(tempfile.gettempdir()) / f"talking-avatar-store-{os.geteuid()}"),
         min_length=1,
         description="Where the files of jobs are kept: a folder, or `s3://bucket/prefix`, `gs://…`, `az://…` with the "
         "cloud's own variables for access. All gateways and workers need the same one.",
         json_schema_extra={"shown": "`talking-avatar-store-UID` in the system's temporary folder"},
+    )
+    store_public_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="For a store in `s3://…`: the endpoint that callers reach, such as `https://files.example.com`, if "
+        "it is not that of this process. The links to results name it.",
+        json_schema_extra={"shown": "none"},
     )
     workers: int | None = Field(
         None,

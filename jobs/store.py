@@ -13,7 +13,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import obstore
 from obstore.exceptions import BaseError, NotSupportedError
@@ -23,6 +23,7 @@ from avatar.errors import MachineFault, StorageFault
 
 from .blobs import Blob, MissingBlob, Stored, as_blob, check_key, faults, unquoted
 from .folder import PARTIAL, create_folder, hash_file, remove_partial, write_atomically
+from .locations import folder_of
 
 if TYPE_CHECKING:
     from obstore import Attributes, GetResult
@@ -32,7 +33,6 @@ Method = Literal["GET", "PUT"]
 
 __all__ = ["Blob", "Method", "MissingBlob", "Store", "Stored"]
 
-SCHEMES = ("s3", "gs", "az")
 MAX_SIGNED_SECONDS = 7 * 24 * 3600  # the limit of S3 and of Google
 
 _CHECKS = "checks/"
@@ -83,13 +83,11 @@ class Store:
             ValueError: the URL is none of these.
             StorageFault: the folder cannot be created.
         """
-        scheme = urlsplit(url).scheme
-        if scheme in ("", "file"):
-            return cls._open_folder(Path(unquote(urlsplit(url).path)) if scheme else Path(url))
-        if scheme not in SCHEMES or not urlsplit(url).netloc:
-            raise ValueError(f"{url!r} is no store: give a folder, s3://bucket/prefix, gs://… or az://…")
-        if public_endpoint and scheme != "s3":
-            raise ValueError(f"a public endpoint is for s3://… only, not for {scheme}://…")
+        folder = folder_of(url)
+        if folder is not None:
+            return cls._open_folder(folder)
+        if public_endpoint and not url.startswith("s3://"):
+            raise ValueError(f"a public endpoint is for s3://… only, not for {url!r}")
         try:
             objects = from_url(url, client_options=_CLIENT, retry_config=_RETRIES)
             signer = (
@@ -100,8 +98,7 @@ class Store:
         return cls(objects, signer=signer)
 
     @classmethod
-    def _open_folder(cls, path: Path) -> Store:
-        folder = path.expanduser().absolute()
+    def _open_folder(cls, folder: Path) -> Store:
         with faults():
             create_folder(folder)
             return cls(LocalStore(folder, automatic_cleanup=True), folder)

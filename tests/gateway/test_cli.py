@@ -88,6 +88,7 @@ def test_help_lists_every_option_and_setting(work: Path) -> None:
         (("--port", "70000"), {}, "AVATAR_PORT"),
         (("--triton", "nowhere"), {}, "AVATAR_TRITON_URL"),
         ((), {"AVATAR_MAX_JOBS": "none"}, "AVATAR_MAX_JOBS"),
+        ((), {"AVATAR_STORE": "ftp://host/x"}, "AVATAR_STORE"),
     ],
 )
 def test_a_bad_setting_ends_with_2_and_one_clear_line(

@@ -385,9 +385,11 @@ async def test_a_server_that_is_down_or_silent_is_a_storage_fault(
         await Store.open(s3_server.url("down")).check(0.5)
 
 
-@pytest.mark.parametrize("url", ["ftp://host/x", "s3://", "s3:", "https://bucket.s3.amazonaws.com/x", "memory:///"])
+@pytest.mark.parametrize(
+    "url", ["ftp://host/x", "s3://", "s3:", "https://bucket.s3.amazonaws.com/x", "memory:///", "file://host/x"]
+)
 def test_another_url_is_no_store(url: str) -> None:
-    with pytest.raises(ValueError, match="is no store"):
+    with pytest.raises(ValueError, match="a store is a folder"):
         Store.open(url)
 
 
