@@ -14,6 +14,7 @@ from jobs.store import Store
 from jobs.sweep import sweep_forever
 from jobs.webhook_delivery import delivering_webhooks
 from jobs.worker import Worker
+from jobs.worker_metrics import WorkerMetrics
 
 from ..metrics import Metrics
 from ..service import Service
@@ -58,7 +59,7 @@ def _worker(service: Service, metrics: Metrics, database: Database, store: Store
         service.workspace,
         slots=service.settings.worker_count,
         admission=service.jobs,
-        report=metrics.worker,
+        report=WorkerMetrics(metrics.registry, metrics.observe_render),
         before=service.machine.check_failing,
     )
 
