@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from avatar.errors import Busy
+from jobs import worker_metrics
 from jobs.quotas import QuotaExceeded
+from jobs.records import JobClass, JobState
+from jobs.repository.totals import QueueState, Total
 
 from .connection_pool import REASONS
 from .errors import TooManyJobs
@@ -86,6 +89,31 @@ CLOSED_CONNECTIONS = Metric(
     "(too many connections, in all or from one address), `slow_upload`, `slow_download` (slower than the least rate).",
 )
 
+QUEUED_JOBS = Metric(
+    "avatar_queue_jobs",
+    "gauge",
+    ("state", "priority"),
+    "Jobs of `/v1/jobs` that are `queued` or `running` on any machine, by priority.",
+)
+OLDEST_QUEUED = Metric(
+    "avatar_queue_oldest_seconds", "gauge", ("priority",), "Seconds since the oldest queued job was handed over, or 0."
+)
+ATTEMPTS = Metric("avatar_queue_attempts_total", "counter", (), "Starts of jobs, by workers on any machine.")
+LEASE_LOSSES = Metric(
+    "avatar_queue_lease_losses_total", "counter", (), "Running jobs whose worker was lost, on any machine."
+)
+WEBHOOK_FAILURES = Metric(
+    "avatar_webhook_failures_total", "counter", (), "Requests to webhooks that failed; most are tried again."
+)
+_TOTALS = {ATTEMPTS: Total.ATTEMPTS, LEASE_LOSSES: Total.LEASE_LOSSES, WEBHOOK_FAILURES: Total.WEBHOOK_FAILURES}
+QUEUE_METRICS = (QUEUED_JOBS, OLDEST_QUEUED, *_TOTALS)
+
+# Of the jobs of the queue that this process runs itself.
+WORKER_METRICS = tuple(
+    Metric(name, cast('Literal["counter", "gauge", "histogram"]', kind), labels, description)
+    for name, (kind, labels, description) in worker_metrics.WORKER_METRICS.items()
+)
+
 # Tests compare the documentation and the dashboard with this table. `process_*` is exported too.
 METRICS = (
     REQUESTS,
@@ -101,6 +129,8 @@ METRICS = (
     CACHE_LOOKUPS,
     CONNECTIONS,
     CLOSED_CONNECTIONS,
+    *QUEUE_METRICS,
+    *WORKER_METRICS,
 )
 
 
@@ -108,11 +138,11 @@ class Metrics:
     """The metrics of one application, in a registry of their own.
 
     Attributes:
-        registry: for the metrics of what else runs in this process.
+        worker: counts the jobs of the queue that this process runs.
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = _counter(REQUESTS, registry)
         self._seconds = _histogram(REQUEST_SECONDS, registry)
@@ -126,6 +156,9 @@ class Metrics:
         self._upload_bytes = _counter(UPLOAD_BYTES, registry)
         self._cache_lookups = _CacheLookups()
         registry.register(self._cache_lookups)
+        self.worker = worker_metrics.WorkerMetrics(registry, self.observe_render)
+        self._queue = _Queue()
+        registry.register(self._queue)
         self._connections = Gauge(CONNECTIONS.name, CONNECTIONS.description, registry=registry)
         self._closed_connections = _counter(CLOSED_CONNECTIONS, registry)
         for reason in _REJECTIONS.values():
@@ -149,6 +182,10 @@ class Metrics:
     def watch_cache(self, hits: Callable[[], int], misses: Callable[[], int]) -> None:
         """Read the cache's hits and misses from these functions whenever the metrics are read."""
         self._cache_lookups.counts = {"hit": hits, "miss": misses}
+
+    def show_queue(self, state: QueueState | None) -> None:
+        """Export this state of the queue from now on; None while the database does not answer."""
+        self._queue.state = state
 
     def count_upload(self, size: int) -> None:
         """Add bytes of a request body."""
@@ -175,7 +212,30 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format (`CONTENT_TYPE`)."""
-        return generate_latest(self.registry)
+        return generate_latest(self._registry)
+
+
+class _Queue(Collector):
+    """Exports the state of the queue that was read from the database last."""
+
+    def __init__(self) -> None:
+        self.state: QueueState | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        """Yield the samples; none without a database."""
+        jobs = GaugeMetricFamily(QUEUED_JOBS.name, QUEUED_JOBS.description, labels=QUEUED_JOBS.labels)
+        oldest = GaugeMetricFamily(OLDEST_QUEUED.name, OLDEST_QUEUED.description, labels=OLDEST_QUEUED.labels)
+        totals = {total: CounterMetricFamily(each.name, each.description) for each, total in _TOTALS.items()}
+        if self.state:
+            for job_class in JobClass:
+                for state in (JobState.QUEUED, JobState.RUNNING):
+                    jobs.add_metric((state, job_class), self.state.jobs.get((state, job_class), 0))
+                oldest.add_metric((job_class,), self.state.oldest[job_class])
+            for total, family in totals.items():
+                family.add_metric((), self.state.totals[total])
+        yield jobs
+        yield oldest
+        yield from totals.values()
 
 
 class _CacheLookups(Collector):

@@ -101,9 +101,11 @@ async def make_avatar(request: Request, service: ServiceDep, folder: FolderDep) 
 
 
 @router.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
-async def read_metrics(request: Request) -> Response:
-    """Return counters and durations of this process, without any data of callers."""
+async def read_metrics(request: Request, service: ServiceDep) -> Response:
+    """Return counters and durations of this process and the state of the queue, without any data of callers."""
     exported: metrics.Metrics = request.app.state.metrics
+    if service.v1:
+        exported.show_queue(await service.v1.queue_state())
     return Response(exported.text(), media_type=metrics.CONTENT_TYPE)
 
 

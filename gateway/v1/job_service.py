@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from jobs.errors import DatabaseUnavailable
 from jobs.migrate import SchemaMismatch, migrate
 from jobs.net.client import UrlClient
 from jobs.progress import ProgressHub
+from jobs.repository.totals import QueueState, queue_state
 from jobs.store import Store
 from jobs.worker import Worker
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 MAX_UPLOADS = 128  # jobs and faces that are received at the same time; one client may have half of them
 RETRY_SECONDS = 1.0  # between two attempts to reach the database
 MISMATCH_SECONDS = 30.0  # between two looks at a database that this version cannot use
+STATE_SECONDS = 3.0  # between two looks at the queue for the metrics
 CHECK_SECONDS = 2.0  # a probe waits so long for the database
 
 
@@ -79,6 +82,28 @@ class Schema:
             await asyncio.sleep(pause)
 
 
+class QueueObserver:
+    """Reads the state of the queue for the metrics, at most every `STATE_SECONDS`, however often they are scraped."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._read_at = -STATE_SECONDS
+        self._state: QueueState | None = None
+
+    async def read(self, database: Database) -> QueueState | None:
+        """Return the state; None if the database does not answer in time."""
+        async with self._lock:
+            now = time.monotonic()
+            if now - self._read_at >= STATE_SECONDS:
+                try:
+                    async with asyncio.timeout(CHECK_SECONDS):
+                        self._state = await queue_state(database)
+                except (DatabaseUnavailable, TimeoutError):
+                    self._state = None
+                self._read_at = now
+            return self._state
+
+
 @dataclass(frozen=True)
 class JobService:
     """State that the calls of `/v1` share; one per process.
@@ -98,6 +123,7 @@ class JobService:
     worker: Worker | None = None
     schema: Schema = field(default_factory=Schema)
     uploads: Uploads = field(default_factory=Uploads)
+    observer: QueueObserver = field(default_factory=QueueObserver)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -118,6 +144,10 @@ class JobService:
         """Return if the tables are there. Raises DatabaseUnavailable."""
         if not self.schema.ready:
             raise DatabaseUnavailable(f"jobs cannot be handed over yet: {self.schema.fault}; try again later")
+
+    async def queue_state(self) -> QueueState | None:
+        """Return the state of the queue, at most `STATE_SECONDS` old; None while the database does not answer."""
+        return await self.observer.read(self.database) if self.schema.ready else None
 
     async def fault(self) -> str | None:
         """Return why the database cannot be used; None if it can."""

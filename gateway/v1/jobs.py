@@ -116,17 +116,22 @@ async def read_job(job_id: UUID, v1: JobServiceDep, caller: CallerDep) -> JobVie
     summary="Cancel or remove a job",
     response_model=JobView,
     responses={
-        200: {"description": "The job was queued or running, and is canceled now."},
+        200: {"description": "The job is canceled now; with `remove=false` also a job that had ended, as it is."},
         204: {"description": "The job had ended; it is removed, with its files."},
         **NOT_FOUND,
     },
 )
-async def delete_job(job_id: UUID, v1: JobServiceDep, caller: CallerDep) -> Response:
-    """Cancel a job that has not ended; remove one that has."""
+async def delete_job(
+    job_id: UUID,
+    v1: JobServiceDep,
+    caller: CallerDep,
+    remove: Annotated[bool, Query(description="Whether a job that has ended is removed.")] = True,
+) -> Response:
+    """Cancel a job that has not ended; remove one that has, unless the caller only wants to cancel."""
     job, canceled = await end.cancel(v1.database, caller.tenant, job_id)
     inputs = [file.key for file in job.inputs.values()]
-    if canceled:
-        if job.started_at is None:  # no worker has the files
+    if canceled or not remove:
+        if canceled and job.started_at is None:  # no worker has the files
             await _remove_or_leave(v1, inputs)
         return JSONResponse((await view(v1, job)).model_dump(mode="json"))
     await v1.store.delete([*inputs, *([job.result.file.key] if job.result else [])])

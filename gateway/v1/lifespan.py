@@ -14,7 +14,6 @@ from jobs.store import Store
 from jobs.sweep import sweep_forever
 from jobs.webhook_delivery import delivering_webhooks
 from jobs.worker import Worker
-from jobs.worker_metrics import WorkerMetrics
 
 from ..metrics import Metrics
 from ..service import Service
@@ -59,7 +58,7 @@ def _worker(service: Service, metrics: Metrics, database: Database, store: Store
         service.workspace,
         slots=service.settings.worker_count,
         admission=service.jobs,
-        report=WorkerMetrics(metrics.registry, metrics.observe_render),
+        report=metrics.worker,
         before=service.machine.check_failing,
     )
 

@@ -31,7 +31,7 @@ GPU_METRICS = {
     "nv_gpu_power_limit",
     "nv_energy_consumption",
 }
-FUNCTIONS = {"sum", "by", "rate", "increase", "histogram_quantile"}
+FUNCTIONS = {"sum", "max", "by", "rate", "increase", "histogram_quantile"}
 
 
 def expressions() -> list[str]:

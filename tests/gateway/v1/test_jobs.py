@@ -74,6 +74,15 @@ async def test_a_queued_job_is_canceled_and_then_removed(jobs: httpx.AsyncClient
     assert (await jobs.get(path)).status_code == 404
 
 
+async def test_a_caller_that_only_cancels_does_not_remove_a_job_that_has_ended(jobs: httpx.AsyncClient) -> None:
+    path = (await jobs.post("/v1/jobs", files=form())).headers["location"]
+    first = await jobs.delete(path, params={"remove": "false"})
+    again = await jobs.delete(path, params={"remove": "false"})
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.json()["state"] == again.json()["state"] == "canceled"
+    assert (await jobs.get(path)).status_code == 200
+
+
 async def test_the_list_has_pages_and_states(jobs: httpx.AsyncClient) -> None:
     made = [(await jobs.post("/v1/jobs", files=form())).json()["id"] for _ in range(5)]
     await jobs.delete(f"/v1/jobs/{made[1]}")
