@@ -180,11 +180,7 @@ class AvatarJobs:
         Raises:
             AvatarClientError: see the class.
         """
-        found = self.get(job)
-        if found.is_final:
-            return found
-        canceled = self._transport.json("DELETE", f"{_path(job)}?remove=false")
-        return job_of(canceled) if canceled else found
+        return job_of(self._transport.json("DELETE", f"{_path(job)}?remove=false"))
 
     def remove(self, job: str) -> None:
         """Remove a job and its video; one that has not ended is canceled first. Raises AvatarClientError."""
