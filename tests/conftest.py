@@ -23,7 +23,7 @@ from tests.support.gateway_process import Gateway, gateway_process
 
 ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.seaweedfs"]
 # without this module OpenVINO does not report its import over the network
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
