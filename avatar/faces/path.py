@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lipsync.arrays import Floats
+from lipsync.boxes import iou
 
 
 class Knot(NamedTuple):
@@ -15,10 +16,12 @@ class Knot(NamedTuple):
 
     Attributes:
         place: index of the frame, counted from the start of the path.
+        box: FP32 [4], the box of the path.
         error: FP32 [4], the detected box minus that of the path.
     """
 
     place: int
+    box: Floats
     error: Floats
 
 
@@ -38,7 +41,7 @@ class CorrectedPath:
         self._waiting = deque([box])  # the path's boxes in the frames that are not returned yet
         self._first = 0  # index of the first of them
         self._end = box  # the path's box in the last frame
-        self._knots = [Knot(0, np.zeros(4, np.float32))]
+        self._knots = [Knot(0, box, np.zeros(4, np.float32))]
 
     def expected(self) -> Floats:
         """Return where the face is expected in the last frame, FP32 [4], by the mean error of the last three knots."""
@@ -58,7 +61,20 @@ class CorrectedPath:
         self._waiting += moved
         self._end = moved[-1]
         if detected is not None:
-            self._knots.append(Knot(self._first + len(self._waiting) - 1, detected - self._end))
+            self._knots.append(Knot(self._first + len(self._waiting) - 1, self._end, detected - self._end))
+
+    def steadiness(self) -> float | None:
+        """Return how steady the detector is: 1 if it would not have been needed at the last knot but one.
+
+        That is the overlap (IoU) of the box detected there with the path's box corrected by the knots before and after.
+        A steady drift of the motion cancels out, and what the detector wavers does not. None: there are two knots only.
+        """
+        if len(self._knots) < 3:
+            return None
+        before, knot, after = self._knots[-3:]
+        share = (knot.place - before.place) / (after.place - before.place)
+        between = np.asarray(knot.box + (1 - share) * before.error + share * after.error, np.float32)
+        return float(iou(between, (knot.box + knot.error)[None])[0])
 
     def take_final(self) -> list[Floats]:
         """Return the boxes FP32 [4] of the next frames that no later detection changes."""

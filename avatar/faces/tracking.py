@@ -2,8 +2,8 @@
 
 Frames are processed in segments. Through a segment the box is propagated by the motion of the image (`lipsync.motion`);
 then the face is detected in the last frame of the segment. If both agree, the detection corrects the path in the frames
-around it (`CorrectedPath`); if not, the face is also detected in the frame halfway, and so on, down to every frame. The
-better the two agree, the longer the segments (`Cadence`).
+around it (`CorrectedPath`); if not, the face is also detected in the frame halfway, and so on, down to a few frames, or
+to every frame where the face appears or disappears. The better the two agree, the longer the segments (`Cadence`).
 
 Where the motion itself is unreliable, the segment ends and the face is detected again. If it is where it was expected
 (it turned, or it moved fast), the path goes on; otherwise (a cut, an object in front of the face) a new path starts.
@@ -23,13 +23,15 @@ from lipsync.motion import MotionTracker
 
 from ..context import JobContext
 from . import detection
-from .cadence import Cadence
+from .cadence import GROW_IOU, MIN_SEGMENT, WAVERING_SEGMENT, Cadence
 from .cuts import is_cut
 from .path import CorrectedPath
 from .selection import FaceSelector, match
 
 SEGMENT_BYTES = 64 << 20  # of the frames that wait for their boxes: 72 of 640×480, 10 of 1080p
-ACCEPT_IOU = 0.8  # overlap of the detected box with the expected one from which they agree
+# Overlap of the detected box with the expected one from which they agree, in a short and in a long segment: where the
+# detector starts to waver, a long one is divided into short ones after all
+ACCEPT_IOU, ACCEPT_LONG_IOU = 0.8, GROW_IOU
 SAME_FACE_IOU = 0.5  # overlap of the two from which a path goes on though its motion is unreliable
 
 TrackedFrame: TypeAlias = tuple[Image, Floats | None]  # a frame, and the face's box FP32 [4] as if it were detected
@@ -138,8 +140,10 @@ class FaceTracker:
             if high - low < 2 or (before is None and after is None):
                 return
             if before is not None and after is not None:
+                if high - low < MIN_SEGMENT:
+                    return  # the boxes are smoothed over more frames than that
                 moved = propagated[high] + before - propagated[low]
-                if _overlap(moved, after) >= ACCEPT_IOU:
+                if _overlap(moved, after) >= (ACCEPT_LONG_IOU if high - low > WAVERING_SEGMENT else ACCEPT_IOU):
                     return
             middle = (low + high) // 2
             detected[middle] = await self._redetect(frames[middle - 1], propagated[middle])
@@ -164,6 +168,8 @@ class FaceTracker:
                 before = boxes[first - 1] if first else start
                 self._path.extend(before, boxes[first : index + 1], box)
                 self._held.extend(frames[first : index + 1])
+                if (steadiness := self._path.steadiness()) is not None:
+                    self._cadence.measured(steadiness)
             first = index + 1
         return tracked + (self._take(self._path.take_final()) if self._path else [])
 

@@ -58,3 +58,29 @@ def test_the_boxes_of_a_path_have_no_steps() -> None:
 def test_a_path_of_one_detection_moves_as_the_image_does() -> None:
     edges, _ = followed({}, 6)
     np.testing.assert_allclose(edges, START[0] + np.arange(6), atol=1e-3)
+
+
+def steadiness(detected: dict[int, float]) -> float | None:
+    """Return the steadiness after detections at these frames, by how much each is to the right of the motion's box."""
+    path = CorrectedPath(START)
+    last = 0
+    for frame, error in detected.items():
+        path.extend(path.expected(), [path.expected()] * (frame - last), START + error)
+        last = frame
+    return path.steadiness()
+
+
+def test_a_detector_is_steady_though_the_motion_drifts_if_the_drift_is_steady() -> None:
+    drifting = steadiness({8: 4.0, 20: 10.0})
+    assert drifting is not None
+    assert drifting > 0.999
+
+
+def test_a_detector_that_wavers_is_not_steady() -> None:
+    wavering = steadiness({8: 6.0, 20: -6.0, 28: 6.0})
+    assert wavering is not None
+    assert wavering < 0.85
+
+
+def test_nothing_is_known_of_a_detector_after_two_detections() -> None:
+    assert steadiness({8: 4.0}) is None

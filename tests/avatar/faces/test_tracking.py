@@ -172,3 +172,18 @@ async def test_a_face_that_turns_keeps_its_path() -> None:
     for box, expected in zip(all_found(boxes), true_boxes(swaying(24, 0.2)), strict=True):
         assert iou(box, expected[None])[0] > 0.9
     assert models.frame_count < 14
+
+
+async def test_a_detector_that_jumps_once_is_not_asked_in_every_frame_around_the_jump() -> None:
+    frames, jump = clip(*[(100.0, 90.0)] * 60), 41
+
+    def jumping(image: Frames) -> Box | None:
+        box = find(image)
+        number = int(image[0, 0, 0])
+        return box if box is None or number < jump else (box[0], box[1] + 25, box[2], box[3])
+
+    frames[:, ::16, ::16, 0] = np.arange(60)[:, None, None]  # each region has the frame's number in its corner
+    models = FakeInference(jumping)
+    boxes, _ = await tracked(frames, models)
+    assert (np.diff(all_found(boxes)[:, 1]) > -0.5).all()
+    assert models.frame_count < 10  # it is 11 if every jump is searched for down to its frame
