@@ -39,6 +39,7 @@ NOT_IN_TRITON = {
     *(ROOT / "lipsync" / "triton" / "pytorch").glob("*.py"),
 }
 LOCK = (ROOT / "requirements.lock").read_text().splitlines()
+with_the_wheels = pytest.mark.xdist_group("live")  # with the test that needs a Triton, so that they are built once
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> str:
@@ -101,12 +102,14 @@ def clean_gateway(python: Path, triton: Triton, tmp_path_factory: pytest.TempPat
         yield running
 
 
+@with_the_wheels
 def test_the_gateway_image_has_no_torch_and_no_tensorflow(python: Path, tmp_path: Path) -> None:
     heavy = ("torch", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf", "pytriton", "pytest", "keras")
     code = f"from importlib.util import find_spec; print([name for name in {heavy} if find_spec(name)])"
     assert run(python, "-c", code, cwd=tmp_path).strip() == "[]"
 
 
+@with_the_wheels
 def test_the_gateway_image_runs_the_installed_wheel(python: Path, tmp_path: Path) -> None:
     output = run(python, "-c", "import gateway, avatar, avatar_client, lipsync; print(gateway.__file__)", cwd=tmp_path)
     assert Path(output.strip()).is_relative_to(python.parents[1])
@@ -197,6 +200,7 @@ def test_every_requirement_of_triton_is_in_the_lock_and_supports_its_python() ->
         assert not supported or TRITON_PYTHON["python_version"] in SpecifierSet(supported), name
 
 
+@with_the_wheels
 def test_the_code_of_the_triton_image_needs_only_its_requirements(wheels: tuple[Path, Path], tmp_path: Path) -> None:
     python = virtualenvs.make(tmp_path / "venv", triton_packages())
     run(*PIP, "--python", str(python), "install", "--no-deps", str(wheels[0]), cwd=tmp_path)

@@ -22,6 +22,7 @@ from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = Token("a-token-of-this-test")
+ALWAYS, SLOW = (WAV2LIP, DETECT_FACES, FACE_NMS, AVATAR, LIVE), pytest.mark.slow
 SHM = Path("/dev/shm")  # noqa: S108
 REPORT = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,\
@@ -153,8 +154,13 @@ def test_a_run_over_the_time_limit_is_stopped() -> None:
 @pytest.mark.parametrize(
     ("model", "memory"),
     [
-        *((model, perf_analyzer.supported_memory(model)[-1]) for model in MODELS if "gan" not in model.name),
-        (DETECT_FACES, "none"),
+        *(
+            # a network, an ensemble, a Python model and both streaming models; a measurement takes three seconds
+            pytest.param(model, perf_analyzer.supported_memory(model)[-1], marks=() if model in ALWAYS else SLOW)
+            for model in MODELS
+            if "gan" not in model.name
+        ),
+        pytest.param(DETECT_FACES, "none", marks=SLOW),
         (WAV2LIP, "none"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,

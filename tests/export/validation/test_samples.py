@@ -13,6 +13,7 @@ from export.networks.inference import S3FDGraph
 from export.validation.sample_media import Media
 from export.validation.samples import Samples
 from lipsync import tensors
+from tests.support.quick_judge import small_media
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +37,8 @@ def test_samples_fit_the_tensors_and_are_reproducible(net: tensors.Model, detect
         assert all(tensor.accepts(array, batched=True) for tensor, array in zip(net.inputs, batch, strict=True))
 
 
-def test_calibration_and_evaluation_share_no_sample(detector: S3FDGraph) -> None:
-    samples = Samples(Media.shipped(), detector, print)
+def test_calibration_and_evaluation_share_no_sample(detector: S3FDGraph, tmp_path: Path) -> None:
+    samples = Samples(small_media(tmp_path), detector, print)
     calibrated = {face.tobytes() for faces, _ in samples.calibration(tensors.WAV2LIP) for face in faces}
     evaluated = [
         face.tobytes() for batches in samples.evaluation(tensors.WAV2LIP).values() for b in batches for face in b[0]
