@@ -9,7 +9,7 @@ from avatar.request import Background
 from jobs.records import JobClass, WebhookEvent
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-from .v1.fields import AUDIO_URL, AVATAR, FACE_URL, KEPT_FACE_TYPE, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
+from .v1.fields import AUDIO_URL, AVATAR, FACE_URL, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
 
 
 def _schema(field: Field[object]) -> dict[str, object]:
@@ -99,8 +99,8 @@ SCHEMAS: dict[str, dict[str, object]] = {
     AVATAR_FORM_NAME: {
         "type": "object",
         "title": AVATAR_FORM_NAME,
-        "required": [FACE_FILE, KEPT_FACE_TYPE],
-        "properties": {FACE_FILE: _FORM_FIELDS[FACE_FILE], KEPT_FACE_TYPE: _FORM_FIELDS[FACE_TYPE]},
+        "required": [FACE_FILE],
+        "properties": {FACE_FILE: _FORM_FIELDS[FACE_FILE], FACE_TYPE: _FORM_FIELDS[FACE_TYPE]},
     },
 }
 

@@ -32,14 +32,15 @@ from ..service import Service
 from ..uploads import receive_form
 from . import cursors
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
-from .fields import KEPT_FACE_TYPE, storable
+from .fields import storable
 from .job_service import JobService
 from .jobs import LOCATION, MAX_LIMIT
 from .schemas import AvatarPage, AvatarView
 
 router = APIRouter(prefix="/v1/avatars", tags=["avatars"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
-FIELDS = KnownFields({FACE_FILE: FILES[FACE_FILE]}, {KEPT_FACE_TYPE: MAX_TEXT_BYTES})
+_IMAGE, _VIDEO = "png", "mp4"  # in place of a type that was not sent: the content decides, and a GIF is a video
+FIELDS = KnownFields({FACE_FILE: FILES[FACE_FILE]}, {FACE_TYPE: MAX_TEXT_BYTES})
 
 
 @router.post(
@@ -83,7 +84,7 @@ async def keep_avatar(
         looking = _look(service, _request(face, face_type, folder, service))
         report = await run_until_disconnect(looking, service.jobs.stopped, request.receive)
         await check_stored(v1.database, caller.tenant, caller.limits, face.size)
-        avatar = await _keep(v1, caller, face, face_type, report)
+        avatar = await _keep(v1, caller, face, face_type or (_IMAGE if report.frames is None else _VIDEO), report)
     response.headers["Location"] = f"{router.prefix}/{avatar.id}"
     return AvatarView.of(avatar)
 
@@ -127,14 +128,17 @@ def _read(form: Form) -> tuple[Upload, str]:
         raise InvalidField(FACE_FILE, "send a file here, not text" if face else "the field is missing")
     if not face.size:
         raise InvalidField(FACE_FILE, "the file is empty")
-    if not (face_type := storable(form, KEPT_FACE_TYPE)):
-        raise InvalidField(KEPT_FACE_TYPE, "the field is missing; send the extension of the file, such as png or mp4")
-    return face, face_type
+    return face, storable(form, FACE_TYPE).strip()
 
 
 def _request(face: Upload, face_type: str, folder: Path, service: Service) -> AvatarRequest:
     """Return the request of a job with this face; its audio is never read."""
-    form: Form = {FACE_FILE: face, SPEECH_FILE: face, FACE_TYPE: face_type, BACKGROUND: Background.FROM_INPUT.value}
+    form: Form = {
+        FACE_FILE: face,
+        SPEECH_FILE: face,
+        FACE_TYPE: face_type or _VIDEO,
+        BACKGROUND: Background.FROM_INPUT.value,
+    }
     return parse(form, folder, request_id.get(), service.settings.limits)
 
 

@@ -18,7 +18,6 @@ from ..multipart import KnownFields
 FACE_URL, AUDIO_URL, RESULT_URL = "face_url", "audio_url", "result_url"
 WEBHOOK, WEBHOOK_EVENTS = "webhook", "webhook_events"
 AVATAR, PRIORITY = "avatar", "priority"
-KEPT_FACE_TYPE = "face_type"  # of POST /v1/avatars
 
 MAX_URL_BYTES = 8192  # a signed URL with the token of a session has about 2,000
 URLS = {FACE_URL: FACE_FILE, AUDIO_URL: SPEECH_FILE}  # of files that the worker fetches

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from jobs.repository.avatars import Avatar
 from jobs.views import JobView
+from lipsync.tensors import FACE_TYPE
 
 NEXT = "The `cursor` of the next page; null on the last one."
 
@@ -24,7 +25,7 @@ class AvatarView(BaseModel):
     """A kept face."""
 
     id: UUID
-    face_type: str = Field(description="As it was sent.")
+    face_type: str = Field(alias=FACE_TYPE, description="As it was sent; if it was not, `png` or `mp4`.")
     width: int = Field(description="Pixels.")
     height: int = Field(description="Pixels.")
     frames: int | None = Field(description="Frames of a video; null for an image.")
@@ -36,7 +37,7 @@ class AvatarView(BaseModel):
         """Return the view of a kept face."""
         return cls(
             id=avatar.id,
-            face_type=avatar.face_type,
+            **{FACE_TYPE: avatar.face_type},
             width=avatar.width,
             height=avatar.height,
             frames=avatar.frames,

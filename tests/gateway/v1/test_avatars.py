@@ -15,7 +15,7 @@ from tests.support.media import moving_square, write_still, write_video
 
 
 def face_form(face: bytes, face_type: str = "png") -> dict[str, Any]:
-    return {"face_file": ("face", face), "face_type": (None, face_type)}
+    return {"face_file": ("face", face), "avatarFileType": (None, face_type)}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def test_a_face_is_kept_shown_listed_and_removed(jobs: httpx.AsyncClient, 
     assert made.status_code == 201, made.text
     view = made.json()
     assert made.headers["location"] == f"/v1/avatars/{view['id']}"
-    assert (view["face_type"], view["frames"], view["size"]) == ("png", None, len(face))
+    assert (view["avatarFileType"], view["frames"], view["size"]) == ("png", None, len(face))
     assert view["width"] > 0 < view["height"]
     assert files(store) == [f"avatars/{view['id']}"]
     assert (await jobs.get(made.headers["location"])).json() == view
@@ -47,10 +47,10 @@ async def test_a_face_is_kept_shown_listed_and_removed(jobs: httpx.AsyncClient, 
 @pytest.mark.parametrize(
     ("parts", "detail"),
     [
-        ({"face_type": (None, "png")}, "face_file: the field is missing"),
-        ({"face_file": (None, "text"), "face_type": (None, "png")}, "face_file: send a file here, not text"),
+        ({"avatarFileType": (None, "png")}, "face_file: the field is missing"),
+        ({"face_file": (None, "text"), "avatarFileType": (None, "png")}, "face_file: send a file here, not text"),
         (face_form(b""), "face_file: the file is empty"),
-        ({"face_file": ("face", b"x")}, "face_type: the field is missing"),
+        ({"face_file": ("face", b"x")}, "face_file: "),
         (face_form(b"no image"), "face_file: "),
     ],
 )
@@ -127,7 +127,16 @@ async def test_the_background_is_checked_with_the_type_of_the_kept_face(jobs: ht
     assert answer.json()["detail"].startswith("background: 'Purple' is not one of")
 
 
+async def test_the_content_decides_if_the_type_is_left_out(
+    jobs: httpx.AsyncClient, face: bytes, tmp_path: Path
+) -> None:
+    video = write_video(tmp_path / "face.mp4", moving_square(3)).read_bytes()
+    for content, expected in ((face, "png"), (video, "mp4")):
+        answer = await jobs.post("/v1/avatars", files={"face_file": ("face", content)})
+        assert (answer.status_code, answer.json()["avatarFileType"]) == (201, expected)
+
+
 async def test_of_a_video_the_first_frame_has_to_show_a_face(jobs: httpx.AsyncClient, tmp_path: Path) -> None:
     video = write_video(tmp_path / "face.mp4", moving_square(5)).read_bytes()
     view = (await jobs.post("/v1/avatars", files=face_form(video, "mp4"))).json()
-    assert (view["frames"], view["face_type"]) == (5, "mp4")
+    assert (view["frames"], view["avatarFileType"]) == (5, "mp4")

@@ -69,6 +69,8 @@ async def test_a_queued_job_is_canceled_and_then_removed(jobs: httpx.AsyncClient
     assert canceled.json()["finished_at"] is not None
     assert files(store) == []
     assert (await jobs.get(path)).json() == canceled.json()
+    kept = await jobs.delete(f"{path}?remove=false")
+    assert (kept.status_code, kept.json()) == (200, canceled.json())
     removed = await jobs.delete(path)
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await jobs.get(path)).status_code == 404
