@@ -73,10 +73,11 @@ _VIDEO = {
         200: _VIDEO,
         202: ACCEPTED,
         400: problem("Invalid input, or a frame without a face; `detail` names the field and the reason.", _MISSING_AT),
+        401: problem("The service needs an API key, and the request has no valid one."),
         408: problem("Upload timed out: no data was received for too long, or the upload is too slow."),
         413: problem("A file exceeds the size limit."),
         415: problem("The body is compressed."),
-        429: problem("This client address has as many requests under way as one may have.", RETRY_AFTER),
+        429: problem("A limit of this API key, or of this client address, is reached.", RETRY_AFTER),
         500: problem("Internal error; the log has the details under the request id."),
         503: problem(
             "A model does not respond, the queue is full, or the disk or ffmpeg of this machine fails.", RETRY_AFTER

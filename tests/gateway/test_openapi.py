@@ -21,7 +21,7 @@ async def test_the_schema_documents_the_form_field_by_field(client: httpx.AsyncC
 async def test_the_schema_documents_the_responses(client: httpx.AsyncClient) -> None:
     schema = (await client.get("/openapi.json")).json()
     responses = schema["paths"]["/"]["post"]["responses"]
-    assert set(responses) == {"200", "202", "400", "408", "413", "415", "429", "500", "503"}
+    assert set(responses) == {"200", "202", "400", "401", "408", "413", "415", "429", "500", "503"}
     assert list(responses["200"]["content"]) == ["application/mp4", "video/webm"]
     for status in ("429", "503"):
         assert "Retry-After" in responses[status]["headers"]
