@@ -14,20 +14,16 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from pgqueuer.domain.models import Job as QueueRow
-from pgqueuer.domain.types import QueueEntrypoint, QueueManagerId
-from pgqueuer.ports.repository import EntrypointExecutionParameter
 from psycopg.types.json import Jsonb
 
 from ..database import Connection, Database
 from ..errors import LeaseLost
-from ..queue import RENDER, queue_on
+from ..queue import RENDER, QueueRow, dequeue, queue_on
 from ..records import Job, JobError, JobResult, JobState, Progress, WebhookEvent
 from .outbox import add_webhook
 from .rows import STATE, add_event, job_of, result_to_json
 from .totals import Total, count
 
-_ENTRYPOINTS = {QueueEntrypoint(RENDER): EntrypointExecutionParameter(concurrency_limit=0)}
 WORKER_LOST = JobError("worker_lost", "every worker that ran the job was lost; it may need too much memory", 503)
 
 
@@ -56,11 +52,10 @@ async def claim(database: Database, worker: UUID, lease: timedelta, max_attempts
     """
     while True:
         async with database.transaction() as connection:
-            queue = queue_on(connection)
-            rows = await queue.dequeue(1, _ENTRYPOINTS, QueueManagerId(worker), None, lease)
-            if not rows:
+            row = await dequeue(connection, RENDER, worker, lease)
+            if row is None:
                 return None
-            taken = await _take(connection, rows[0], worker, max_attempts)
+            taken = await _take(connection, row, worker, max_attempts)
         if taken:
             return taken
 

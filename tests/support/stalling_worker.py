@@ -1,10 +1,11 @@
 """`python -m tests.support.stalling_worker MARKS [STEP]`: a worker with a tiny job, which stalls for good at a step.
 
-It makes a file of the name of the step in the folder MARKS when it gets there. SIGTERM stops it as `python -m jobs
-worker`.
+It makes a file of the name of the step in the folder MARKS when it gets there. Its job takes TINY_JOB_SECONDS. SIGTERM
+stops it as `python -m jobs worker`.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -55,6 +56,7 @@ class StallingStore(Store):
 def render_of(stall: Stall) -> Any:
     async def render(request: AvatarRequest, models: InferenceClient) -> AsyncIterator[Progress | RenderResult]:
         await stall.at("rendering")
+        await asyncio.sleep(float(os.environ.get("TINY_JOB_SECONDS", "0")))
         video = request.folder / "video.mp4"
         video.write_bytes(request.face_path.read_bytes() + b"|" + request.audio_path.read_bytes())
         yield Progress("encode", 3, 3)

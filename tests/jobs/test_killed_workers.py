@@ -1,0 +1,65 @@
+"""Many jobs over workers of which one after the other is killed: every job ends exactly once, with its own video."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from jobs.records import Job, JobState
+from jobs.repository import read
+from jobs.sweep import sweep
+from tests.support.job_workers import Queue, WorkerProcess, open_queue, worker_process
+
+WORKERS = 3
+
+
+@pytest.fixture
+async def queue(database_url: str, tmp_path: Path) -> AsyncIterator[Queue]:
+    async with open_queue(database_url, tmp_path, job_attempts=20) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("jobs", "pause", "kills"), [(200, 0.8, 3), pytest.param(2000, 3.0, 30, marks=pytest.mark.slow)]
+)
+async def test_every_job_ends_once_while_workers_are_killed(queue: Queue, jobs: int, pause: float, kills: int) -> None:
+    with ExitStack() as stack:
+        workers = [stack.enter_context(worker_process(queue, TINY_JOB_SECONDS="0.15")) for _ in range(WORKERS)]
+        submitted = [await queue.submit(face=b"face %d" % number) for number in range(jobs)]
+        await asyncio.to_thread(_all_started, workers)
+        for kill in range(kills):
+            number = kill % WORKERS
+            await asyncio.to_thread(workers[number].end, signal.SIGKILL)
+            workers[number] = stack.enter_context(worker_process(queue, TINY_JOB_SECONDS="0.15"))
+            await asyncio.sleep(pause)
+        ended = [await queue.reaches(job, seconds=120) for job in submitted]
+        attempts = sum(job.attempt for job in ended)
+        for worker in workers:
+            await asyncio.to_thread(worker.end, signal.SIGTERM)
+    assert {job.state for job in ended} == {JobState.SUCCEEDED}
+    assert attempts > jobs  # some were killed
+    await _check(queue, ended)
+
+
+def _all_started(workers: list[WorkerProcess]) -> None:
+    for worker in workers:
+        worker.stalls("started")
+
+
+async def _check(queue: Queue, jobs: list[Job]) -> None:
+    """Every job has its own video and ended once, and nothing else is left."""
+    for number, job in enumerate(jobs):
+        assert await queue.video(job) == b"face %d|speech" % number
+        states = Counter(event.data["state"] for event in await read.events(queue.database, job.id))
+        assert states == {"queued": 1, "running": job.attempt, "succeeded": 1}
+    await sweep(queue.database, queue.store, queue.settings, timedelta(0), compare=True)
+    assert await queue.files() == sorted(job.result.file.key for job in jobs if job.result)
+    assert await queue.database.fetch("SELECT 1 FROM pgqueuer") == []
+    async with queue.worker():  # which removes the work folders of the killed ones
+        pass
+    assert not list(queue.settings.work_dir.iterdir())
