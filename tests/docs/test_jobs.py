@@ -1,0 +1,66 @@
+"""The commands of the guide to jobs run against a gateway with a database."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from embedded.server import Triton
+from tests.docs.pages import PAGES, ROOT, blocks
+from tests.docs.test_examples import shell
+from tests.support.gateway_process import Gateway, gateway_process
+from tests.support.media import read_video
+
+PAGE = PAGES["docs/guide/jobs.md"]
+
+
+@pytest.fixture
+def gateway(triton: Triton, database_url: str, tmp_path: Path) -> Iterator[Gateway]:
+    """A gateway that takes jobs in and runs them."""
+    folder = tmp_path / "gateway"
+    folder.mkdir()
+    settings = {"AVATAR_DATABASE_URL": database_url, "AVATAR_STORE": str(folder / "store"), "AVATAR_WORKERS": "1"}
+    with gateway_process(folder, triton.grpc_address, token=triton.token, **settings) as running:
+        _wait_for_jobs(running.url)
+        yield running
+
+
+def _wait_for_jobs(url: str) -> None:
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{url}/v1/jobs", timeout=5).close()
+            return
+        except urllib.error.HTTPError as error:
+            assert error.code == 503, error.read()
+            time.sleep(0.1)
+    raise AssertionError("the database is not ready")
+
+
+def test_the_commands_run_a_job_and_keep_a_face(
+    triton: Triton, gateway: Gateway, material: Path, tmp_path: Path
+) -> None:
+    run, keep = blocks("sh", PAGE)
+    folder = tmp_path / "caller"
+    folder.mkdir()
+    script = (run + keep).replace("samples/face.png", f"{material}/face.jpg")
+    printed = shell(script.replace("samples/speech.wav", f"{material}/speech.wav"), folder, triton, gateway)
+    states = re.findall(r'"state": "(\w+)"', printed)
+    assert states == ["queued", "running", "succeeded"]
+    assert "\nevent: state\n" in printed
+    assert re.search(r"^15$", printed, re.M)
+    assert len(read_video(folder / "avatar.mp4")) == 15
+    kept = json.loads(printed.splitlines()[-1])
+    assert (kept["width"], kept["height"], kept["frames"]) == (320, 240, None)
+    assert all(f"`{name}`" in PAGE for name in kept)
+    assert [path.name for path in folder.iterdir() if path.name != "tools"] == ["avatar.mp4"]
+
+
+def test_the_samples_of_the_page_exist() -> None:
+    assert {path for path in re.findall(r"@(samples/\S+)", PAGE) if not (ROOT / path).exists()} == set()
