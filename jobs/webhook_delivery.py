@@ -88,6 +88,8 @@ class WebhookDelivery:
                     return due
             except DatabaseUnavailable as error:
                 logger.warning("webhooks wait: %s", error)
+            except Exception:  # one webhook must not end the delivery of all
+                logger.exception("a webhook cannot be taken from the queue")
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._news.wait()

@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(bar, "cancelled", 128 + stopped[0])
     except AvatarClientError as error:
         return _fail(bar, error.message)
+    except ValueError as error:  # a URL without a host, or a key that is none
+        return _fail(bar, str(error), 2)
     except OSError as error:
         return _fail(bar, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error))
     finally:

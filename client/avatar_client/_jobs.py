@@ -32,8 +32,11 @@ _JOBS = "/v1/jobs"
 
 
 def key_of(key: str | None) -> str:
-    """Return the API key: the given one, else that of the environment, else none."""
-    return os.environ.get(KEY_VARIABLE, "").strip() if key is None else key
+    """Return the API key: the given one, else that of the environment, else none. Raises ValueError."""
+    found = os.environ.get(KEY_VARIABLE, "").strip() if key is None else key
+    if not (found.isascii() and found.isprintable()):
+        raise ValueError(f"the API key has characters that no key has; is {KEY_VARIABLE} right?")
+    return found
 
 
 class AvatarJobs:

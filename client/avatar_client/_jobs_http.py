@@ -73,8 +73,6 @@ class Transport:
         _http.check_url(url)
         if not timeout > 0 or retries < 0:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
-        if not (key.isascii() and key.isprintable()):
-            raise ValueError("the API key has characters that no key has")
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
         self._key = key
 

@@ -24,6 +24,7 @@ from avatar_client import (
     Job,
     JobEvent,
     Unavailable,
+    _cli,
     _http,
     _job_events,
 )
@@ -376,6 +377,25 @@ async def test_the_commands_say_what_is_wrong(url: str, tmp_path: Path) -> None:
     assert all("no such job" in error for _, _, error in results[:2])
     assert "expected face and speech, got 1 files" in results[2][2]
     assert "No such file" in results[3][2]
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "reason"),
+    [("http://", "", "http://host:port expected"), ("http://127.0.0.1:9", "ключ", "AVATAR_API_KEY")],
+)
+@pytest.mark.parametrize("command", [["status", "x"], ["render", "README.md", "README.md", "-o", "/dev/null"]])
+def test_a_url_or_a_key_that_is_none_is_wrong_usage(
+    url: str,
+    key: str,
+    reason: str,
+    command: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AVATAR_API_KEY", key)
+    monkeypatch.chdir(CLIENT)
+    assert _cli.main([*command, "--url", url]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_bytes_in_a_form_are_sent_as_a_file() -> None:
