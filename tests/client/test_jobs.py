@@ -383,17 +383,19 @@ async def test_the_commands_say_what_is_wrong(url: str, tmp_path: Path) -> None:
     ("url", "key", "reason"),
     [("http://", "", "http://host:port expected"), ("http://127.0.0.1:9", "ключ", "AVATAR_API_KEY")],
 )
-@pytest.mark.parametrize("command", [["status", "x"], ["render", "README.md", "README.md", "-o", "/dev/null"]])
+@pytest.mark.parametrize("command", [["status", "x"], ["render", "file", "file", "-o", "out.mp4"]])
 def test_a_url_or_a_key_that_is_none_is_wrong_usage(
     url: str,
     key: str,
     reason: str,
     command: list[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("AVATAR_API_KEY", key)
-    monkeypatch.chdir(CLIENT)
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(FACE)
     assert _cli.main([*command, "--url", url]) == 2
     assert reason in capsys.readouterr().err
 
