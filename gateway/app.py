@@ -40,7 +40,7 @@ from .routes import DECODER, ENCODER, FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_
 from .service import Render, Service
 from .settings import Settings
 from .v1.lifespan import open_jobs
-from .v1.routers import v1_routers
+from .v1.routers import EXPOSED, v1_routers
 
 _DESCRIPTION = """Send an image or video of a face and a recording of speech; receive an mp4 of the face speaking.
 
@@ -109,7 +109,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: Ke
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=settings.cors_credentials,
-        expose_headers=[*_RESULT_HEADERS, ID_HEADER, FACE_MISSING_AT, "Retry-After"],
+        expose_headers=[*_RESULT_HEADERS, ID_HEADER, FACE_MISSING_AT, "Retry-After", *EXPOSED],
     )
     app.add_middleware(RequestContext, metrics=metrics)
 

@@ -63,7 +63,7 @@ async def watch_job(
     if last and job.state.is_final and not await read.events(v1.database, job_id, last):
         return Response(status_code=204)  # a browser that gets this does not connect again
     events = _Events(v1, caller, job_id).stream(last)
-    return EventSourceResponse(events, ping=PING_SECONDS, sep="\n", send_timeout=v1.settings.upload_timeout)
+    return EventSourceResponse(events, ping=PING_SECONDS, sep="\n")
 
 
 def _number(text: str | None) -> int:
