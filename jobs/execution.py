@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from avatar import events
-from avatar.errors import ClientError, FaceNotFound, InvalidField, TooLarge, Unavailable
+from avatar.errors import ClientError, FaceNotFound, InvalidField, StorageFault, TooLarge, Unavailable
 from avatar.events import RenderResult
 from avatar.faults import machine_fault
 from avatar.form.parse import FILES, Form, Upload, parse
@@ -116,7 +116,10 @@ class Execution:
         form: dict[str, str | Upload] = dict(job.form)
         for field, file in job.inputs.items():
             path = folder / FILES[field]
-            form[field] = Upload(path, await self.store.fetch_file(file.key, path))
+            try:
+                form[field] = Upload(path, await self.store.fetch_file(file.key, path))
+            except MissingBlob as error:  # perhaps this process has another store than the gateway
+                raise StorageFault("the store lacks a file of the job") from error
         for field, url in job.urls.items():
             path = folder / FILES[field]
             fetched = await download(

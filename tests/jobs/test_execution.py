@@ -175,6 +175,13 @@ async def test_a_job_that_is_cancelled_while_its_result_is_written_leaves_no_res
     assert not [key for key in await bench.files() if key.startswith("results/")]
 
 
+async def test_a_store_without_the_files_of_the_job_is_a_fault_of_the_machine(bench: Bench) -> None:
+    job = await bench.job("face_file", "audio_file")
+    await bench.store.delete([job.inputs["audio_file"].key])
+    with pytest.raises(StorageFault, match="the store lacks a file of the job"):
+        await bench.run(job)
+
+
 async def test_a_bad_field_of_the_form_is_named(bench: Bench) -> None:
     job = await bench.job("face_file", "audio_file", form={**FORM, "background": "Mauve"})
     with pytest.raises(InvalidField, match="background: "):
