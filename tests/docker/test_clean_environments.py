@@ -160,6 +160,7 @@ def exporter(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return virtualenvs.make(folder / "venv", packages), folder / "image"
 
 
+@pytest.mark.xdist_group("exports")  # with the next test, so that the environment is made once
 def test_the_export_image_has_every_package_that_its_code_imports(exporter: tuple[Path, Path]) -> None:
     python, image = exporter
     imported = set()

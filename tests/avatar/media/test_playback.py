@@ -1,6 +1,8 @@
 """Which frame of a video is shown when, and that it is the same from memory and from the file."""
 
+from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from avatar.options import ExtendMode, Options
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer
 from tests.support.faces import boxes_of, locate, source_indices
-from tests.support.media import find_square, moving_square, read_video, write_video
+from tests.support.media import Frames, find_square, moving_square, read_video, write_video
 
 FRAME_BYTES = 160 * 120 * 3
 
@@ -61,14 +63,26 @@ def test_one_or_two_frames_are_repeated_too(count: int, mode: ExtendMode, order:
     assert [frame_index(n, count, mode) for n in range(5)] == order
 
 
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, Frames]]:
+    """Return a function that writes a clip with a number of frames, each once, and returns it with its frames."""
+
+    @cache
+    def clip(count: int) -> tuple[Path, Frames]:
+        path = write_video(tmp_path_factory.mktemp("clip") / "a.mp4", moving_square(count))
+        return path, read_video(path)
+
+    return clip
+
+
 @pytest.mark.parametrize("mode", list(ExtendMode))
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 @pytest.mark.parametrize("extra", [0, 1, 2, 6, 7, 8, 23])
 async def test_what_is_repeated_follows_the_frame_index(
-    tmp_path: Path, memory: None, mode: ExtendMode, count: int, extra: int
+    clips: Callable[[int], tuple[Path, Frames]], memory: None, mode: ExtendMode, count: int, extra: int
 ) -> None:
-    path = write_video(tmp_path / "a.mp4", moving_square(count))
-    source, frames, total = read_video(path), await reader(path), count + extra
+    path, source = clips(count)
+    frames, total = await reader(path), count + extra
     kept = KeptFrames(frames.video, total)
     for image in source:
         kept.add(image)
