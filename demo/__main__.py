@@ -15,7 +15,7 @@ from embedded.postgres import database_url, socket_folder
 from . import client, contact_sheet
 from .errors import DemoError
 from .models import ACCEPT_LICENSE, add_variant, prepare, variant_args
-from .stack import URL_VARIABLE, Ports, running
+from .stack import DATABASE_OF_ROOT, URL_VARIABLE, Ports, default_database, running
 from .supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,9 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         "--database",
         type=Path,
         metavar="DIR",
-        default=Path(os.environ.get(DATABASE_VARIABLE) or ROOT / "build" / "database"),
-        help=f"data folder of PostgreSQL, which holds the jobs (default: {DATABASE_VARIABLE}, or else build/database); "
-        f"not used with {URL_VARIABLE}",
+        default=Path(os.environ.get(DATABASE_VARIABLE) or default_database(ROOT / "build")),
+        help=f"data folder of PostgreSQL, which holds the jobs; not used with {URL_VARIABLE} (default: "
+        f"{DATABASE_VARIABLE}, or else build/database, or {DATABASE_OF_ROOT} for root with a checkout in a closed folder)",
     )
     service.add_argument(
         "--store",

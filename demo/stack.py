@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedded.access import TOKEN_VARIABLE, make_token
-from embedded.errors import MissingDependency, PortBusy
+from embedded.errors import BadDatabase, MissingDependency, PortBusy
 from embedded.ports import check_port_free, find_free
 from embedded.postgres import database_url, is_ready, socket_folder
-from embedded.postgres_cluster import find_programs
+from embedded.postgres_cluster import Account
+from embedded.postgres_programs import find_programs
 
 from .child import Child
 from .errors import StackError
 
 URL_VARIABLE = "AVATAR_DATABASE_URL"  # of the gateway and the workers
+DATABASE_OF_ROOT = Path("/var/lib/talking-avatar/database")
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,16 @@ def gateway_server(
     with Child("gateway", arguments, f"{url}/health/ready", logs / "gateway.log", settings or {}) as child:
         child.wait_until_ready()
         yield Stack(url, (child,))
+
+
+def default_database(build: Path) -> Path:
+    """Return where PostgreSQL keeps its data: in `build`, unless its user cannot get there, as in /root."""
+    folder = build / "database"
+    try:
+        Account.of(folder).check_reach(folder, "")
+    except BadDatabase:
+        return DATABASE_OF_ROOT
+    return folder
 
 
 def database_server(data: Path, logs: Path) -> Child:

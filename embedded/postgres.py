@@ -20,7 +20,8 @@ from urllib.parse import quote, urlencode
 
 from .errors import BadDatabase, DatabaseEnded, EmbeddedError
 from .ports import HOST
-from .postgres_cluster import ROLE, Cluster, find_programs, kill, processes_in
+from .postgres_cluster import ROLE, Cluster, kill, processes_in
+from .postgres_programs import find_programs
 from .watchdog import Watchdog, kill_group
 
 START_SECONDS = 120.0  # after a crash, the server first replays its log
@@ -125,7 +126,7 @@ class Postgres:
         Raises:
             EmbeddedError: the folder cannot be used, or the server did not start; the message says what to do.
         """
-        self._cluster.prepare(sync=self._fsync)
+        self._cluster = self._cluster.prepare(sync=self._fsync)
         with self._cluster.alone():
             self._cluster.check_unused()
             self._prepare_socket_folder()

