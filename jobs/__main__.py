@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from avatar.settings import BadSetting, load, warn_of_old_names
@@ -103,7 +104,8 @@ async def _worker(arguments: argparse.Namespace, settings: WorkerSettings, url: 
 
     if failure := await prepare(settings):
         return _fail(failure, 1)
-    await worker_process.run(settings, url)
+    with suppress(asyncio.CancelledError):  # by a signal while it starts
+        await worker_process.run(settings, url)
     return 0
 
 

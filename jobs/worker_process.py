@@ -45,12 +45,14 @@ async def run(settings: WorkerSettings, url: str) -> None:
     """Run jobs until a signal; a second signal gives the running jobs back at once.
 
     Raises:
+        CancelledError: a signal came before the worker had started.
         DatabaseUnavailable, SchemaMismatch: the database cannot be used.
         OSError: the work folder or the port cannot be used.
         StorageFault: the store cannot be opened.
     """
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    _end_by_signal()
     async with AsyncExitStack() as stack:
         store = await asyncio.to_thread(Store.open, settings.store)
         database = await stack.enter_async_context(Database(url, size=settings.worker_jobs + 4))
@@ -79,6 +81,14 @@ async def run(settings: WorkerSettings, url: str) -> None:
         logger.info("worker %s runs up to %d jobs at the same time", worker.id, settings.worker_jobs)
         await worker.run()
     logger.info("stopped")
+
+
+def _end_by_signal() -> None:
+    """Let a signal cancel the current task, until the worker runs and handles signals itself."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - within a coroutine
+    for number in _SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 async def _wait_for_tables(database: Database) -> None:

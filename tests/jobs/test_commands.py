@@ -32,7 +32,7 @@ def _run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 @contextmanager
-def _worker(queue: Queue, triton: Triton, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+def _worker(queue: Queue, triton: str, token: str, port: int) -> Iterator["subprocess.Popen[bytes]"]:
     log = queue.folder / "worker.log"
     assert queue.settings.database_url is not None
     with log.open("wb") as output:
@@ -45,8 +45,8 @@ def _worker(queue: Queue, triton: Triton, port: int) -> Iterator["subprocess.Pop
                 "AVATAR_STORE": queue.settings.store,
                 "AVATAR_WORK_DIR": str(queue.settings.work_dir),
                 "AVATAR_CACHE_DIR": str(queue.folder / "cache"),
-                "AVATAR_TRITON_URL": triton.grpc_address,
-                "AVATAR_TRITON_TOKEN": triton.token,
+                "AVATAR_TRITON_URL": triton,
+                "AVATAR_TRITON_TOKEN": token,
             },
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -72,7 +72,7 @@ async def test_a_worker_renders_with_triton_and_ends_at_a_signal(queue: Queue, t
     face, speech = samples / "portrait.png", write_wav(queue.folder / "speech.wav", tone(0.2))
     job = await queue.submit(face.read_bytes(), speech.read_bytes(), request_id="the-request")
     port = Ports.free().gateway
-    with _worker(queue, triton, port) as process:
+    with _worker(queue, triton.grpc_address, triton.token, port) as process:
         ended = await queue.reaches(job, seconds=60)
         assert ended.state is JobState.SUCCEEDED, (ended.error, (queue.folder / "worker.log").read_text())
         status, metrics = await asyncio.to_thread(_get, port, "/metrics")
@@ -86,6 +86,15 @@ async def test_a_worker_renders_with_triton_and_ends_at_a_signal(queue: Queue, t
     (queue.folder / "video.mp4").write_bytes(await queue.video(job))
     assert frame_rate(queue.folder / "video.mp4") == 25
     assert not list(queue.settings.work_dir.iterdir())
+
+
+async def test_a_worker_that_waits_for_its_tables_ends_at_a_signal(empty_database: str, tmp_path: Path) -> None:
+    async with open_queue(empty_database, tmp_path) as queue:
+        with _worker(queue, "127.0.0.1:1", "", 0) as process:
+            log = queue.folder / "worker.log"
+            await until(lambda: "waiting for the database: the database has no tables yet" in log.read_text())
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 20) == 0
 
 
 def test_the_tables_are_created_once(empty_database: str) -> None:
