@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         default=Path(os.environ.get(DATABASE_VARIABLE) or default_database(ROOT / "build")),
         help=f"data folder of PostgreSQL, which holds the jobs; not used with {URL_VARIABLE} (default: "
-        f"{DATABASE_VARIABLE}, or else build/database, or {DATABASE_OF_ROOT} for root with a checkout in a closed folder)",
+        f"{DATABASE_VARIABLE}, or else build/database, or {DATABASE_OF_ROOT} for root with a checkout in a closed "
+        "folder)",
     )
     service.add_argument(
         "--store",
