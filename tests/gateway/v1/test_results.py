@@ -46,30 +46,27 @@ async def test_head_has_the_same_headers(jobs: httpx.AsyncClient, path: str) -> 
     assert {name: head.headers[name] for name in ours} == {name: get.headers[name] for name in ours}
 
 
-@pytest.mark.parametrize(
-    ("header", "start", "end"),
-    [("bytes=0-9", 0, 10), ("bytes=100-", 100, 2560), ("bytes=-10", 2550, 2560), ("bytes=2500-9999", 2500, 2560)],
-)
-async def test_a_range_is_answered_with_its_bytes(
-    jobs: httpx.AsyncClient, path: str, header: str, start: int, end: int
-) -> None:
-    answer = await jobs.get(path, headers={"Range": header})
-    assert (answer.status_code, answer.content) == (206, VIDEO[start:end])
-    assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/2560"
-    assert answer.headers["content-length"] == str(end - start)
+async def test_a_range_is_answered_with_its_bytes(jobs: httpx.AsyncClient, path: str) -> None:
+    ranges = {"bytes=0-9": (0, 10), "bytes=100-": (100, 2560), "bytes=-10": (2550, 2560)}
+    ranges |= {"bytes=2500-9999": (2500, 2560)}
+    for header, (start, end) in ranges.items():
+        answer = await jobs.get(path, headers={"Range": header})
+        assert (answer.status_code, answer.content) == (206, VIDEO[start:end])
+        assert answer.headers["content-range"] == f"bytes {start}-{end - 1}/2560"
+        assert answer.headers["content-length"] == str(end - start)
 
 
-@pytest.mark.parametrize("header", ["bytes=2560-", "bytes=9999-10000", "bytes=-0"])
-async def test_a_range_outside_is_416(jobs: httpx.AsyncClient, path: str, header: str) -> None:
-    answer = await jobs.get(path, headers={"Range": header})
-    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2560")
-    assert answer.json() == {"detail": "Range: the video has 2560 bytes, and none of this range"}
+async def test_a_range_outside_is_416(jobs: httpx.AsyncClient, path: str) -> None:
+    for header in ("bytes=2560-", "bytes=9999-10000", "bytes=-0"):
+        answer = await jobs.get(path, headers={"Range": header})
+        assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */2560")
+        assert answer.json() == {"detail": "Range: the video has 2560 bytes, and none of this range"}
 
 
-@pytest.mark.parametrize("header", ["frames=0-1", "bytes=", "bytes=-", "bytes=5-1", "bytes=0-1,5-6", "bytes=a-b"])
-async def test_a_range_that_is_not_understood_is_ignored(jobs: httpx.AsyncClient, path: str, header: str) -> None:
-    answer = await jobs.get(path, headers={"Range": header})
-    assert (answer.status_code, len(answer.content)) == (200, len(VIDEO))
+async def test_a_range_that_is_not_understood_is_ignored(jobs: httpx.AsyncClient, path: str) -> None:
+    for header in ("frames=0-1", "bytes=", "bytes=-", "bytes=5-1", "bytes=0-1,5-6", "bytes=a-b"):
+        answer = await jobs.get(path, headers={"Range": header})
+        assert (answer.status_code, len(answer.content)) == (200, len(VIDEO))
 
 
 async def test_conditions(jobs: httpx.AsyncClient, path: str) -> None:

@@ -1,6 +1,8 @@
 """POST /v1/jobs: a job is taken in at once, and every invalid field is an error before anything is queued."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from jobs.database import Database
 from jobs.records import JobClass
 from jobs.repository import read
+from tests.gateway.conftest import Live
 from tests.gateway.v1.conftest import ServeJobs, files, identity
 from tests.support.gateway_fakes import Serve, form
 
@@ -34,33 +37,31 @@ async def test_a_form_becomes_a_queued_job_with_its_files_in_the_store(
     assert (await jobs.get(answer.headers["location"])).json() == view
 
 
-@pytest.mark.parametrize(
-    ("changes", "status", "detail"),
-    [
-        ({"face_file": None}, 400, "face_file: missing; send face_file or face_url or avatar"),
-        ({"audio_file": None}, 400, "audio_file: missing; send audio_file or audio_url"),
-        ({"face_file": ("face.png", b"")}, 400, "face_file: the file is empty"),
-        ({"face_file": "text"}, 400, "face_file: send a file here, not text"),
-        ({"background_file": "text"}, 400, "background_file: send a file here, not text"),
-        ({"face_url": "https://example.com/face"}, 400, "face_file: there is more than one source"),
-        ({"avatarFileType": None}, 400, "avatarFileType: the field is missing"),
-        ({"background": "Purple"}, 400, "background: 'Purple' is not one of"),
-        ({"fps": "1000"}, 400, "fps: expected"),
-        ({"avatarFileType": "p\0g"}, 400, "avatarFileType: the text has characters that are not allowed"),
-        ({"priority": "high"}, 400, "priority: expected interactive or batch"),
-        ({"face_file": None, "avatar": "me"}, 400, "avatar: expected the id of a face"),
-        ({"webhook_events": "job.failed"}, 400, "webhook_events: there is no webhook"),
-        ({"webhook": "https://example.com", "webhook_events": "all"}, 400, "webhook_events: expected events of"),
-        ({"webhook": "https://example.com/"}, 400, "webhook: this service sends no webhooks"),
-        ({"webhook": "https://example.com/" + "x" * 8200}, 400, "webhook: the value is longer than 8192 bytes"),
-        ({"fps": ("fps.txt", b"25")}, 400, "fps: send text here, not a file"),
-    ],
-)
-async def test_an_invalid_field_is_named_and_nothing_is_queued(
-    jobs: httpx.AsyncClient, store: Path, changes: dict[str, Any], status: int, detail: str
-) -> None:
-    answer = await jobs.post("/v1/jobs", files=form(**changes))
-    assert (answer.status_code, answer.json()["detail"][: len(detail)]) == (status, detail)
+INVALID: list[tuple[dict[str, Any], int, str]] = [
+    ({"face_file": None}, 400, "face_file: missing; send face_file or face_url or avatar"),
+    ({"audio_file": None}, 400, "audio_file: missing; send audio_file or audio_url"),
+    ({"face_file": ("face.png", b"")}, 400, "face_file: the file is empty"),
+    ({"face_file": "text"}, 400, "face_file: send a file here, not text"),
+    ({"background_file": "text"}, 400, "background_file: send a file here, not text"),
+    ({"face_url": "https://example.com/face"}, 400, "face_file: there is more than one source"),
+    ({"avatarFileType": None}, 400, "avatarFileType: the field is missing"),
+    ({"background": "Purple"}, 400, "background: 'Purple' is not one of"),
+    ({"fps": "1000"}, 400, "fps: expected"),
+    ({"avatarFileType": "p\0g"}, 400, "avatarFileType: the text has characters that are not allowed"),
+    ({"priority": "high"}, 400, "priority: expected interactive or batch"),
+    ({"face_file": None, "avatar": "me"}, 400, "avatar: expected the id of a face"),
+    ({"webhook_events": "job.failed"}, 400, "webhook_events: there is no webhook"),
+    ({"webhook": "https://example.com", "webhook_events": "all"}, 400, "webhook_events: expected events of"),
+    ({"webhook": "https://example.com/"}, 400, "webhook: this service sends no webhooks"),
+    ({"webhook": "https://example.com/" + "x" * 8200}, 400, "webhook: the value is longer than 8192 bytes"),
+    ({"fps": ("fps.txt", b"25")}, 400, "fps: send text here, not a file"),
+]
+
+
+async def test_an_invalid_field_is_named_and_nothing_is_queued(jobs: httpx.AsyncClient, store: Path) -> None:
+    for changes, status, detail in INVALID:
+        answer = await jobs.post("/v1/jobs", files=form(**changes))
+        assert (answer.status_code, answer.json()["detail"][: len(detail)]) == (status, detail)
     assert files(store) == []
     assert (await jobs.get("/v1/jobs")).json() == {"jobs": [], "next": None}
 
@@ -74,27 +75,29 @@ async def test_json_with_urls_becomes_the_same_job(jobs: httpx.AsyncClient, data
     assert not job.inputs
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "detail"),
-    [
-        (b"{", 400, "the body is not valid JSON in UTF-8"),
-        (b"\xff", 400, "the body is not valid JSON in UTF-8"),
-        (b"[" * 60_000, 400, "the body is not valid JSON in UTF-8"),
-        (b'{"fps": NaN}', 400, "the body is not valid JSON in UTF-8"),
-        (b"[1]", 400, "the body has to be one JSON object"),
-        (b'{"fps": 1, "fps": 2}', 400, "'fps': duplicate field"),
-        (b'{"fps": [1]}', 400, "fps: expected text, a number, true or false"),
-        (b'{"face_file": "abc"}', 400, "face_file: a file cannot be sent in JSON"),
-        (b'{"face_url": "\\ud800"}', 400, "face_url: the text has characters that are not allowed"),
-        (b'{"background": "\\u0000"}', 400, "background: the text has characters that are not allowed"),
-        (b" " * 70_000, 413, "the body has more than 65536 bytes"),
-    ],
-)
-async def test_bad_json_is_rejected(jobs: httpx.AsyncClient, body: bytes, status: int, detail: str) -> None:
-    if b"background" in body:
-        body = body[:-1] + b', "face_url": "https://a", "audio_url": "https://b"}'
-    answer = await jobs.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["detail"][: len(detail)]) == (status, detail)
+BAD_JSON = [
+    (b"{", 400, "the body is not valid JSON in UTF-8"),
+    (b"\xff", 400, "the body is not valid JSON in UTF-8"),
+    (b"[" * 60_000, 400, "the body is not valid JSON in UTF-8"),
+    (b'{"fps": NaN}', 400, "the body is not valid JSON in UTF-8"),
+    (b"[1]", 400, "the body has to be one JSON object"),
+    (b'{"fps": 1, "fps": 2}', 400, "'fps': duplicate field"),
+    (b'{"fps": [1]}', 400, "fps: expected text, a number, true or false"),
+    (b'{"face_file": "abc"}', 400, "face_file: a file cannot be sent in JSON"),
+    (b'{"face_url": "\\ud800"}', 400, "face_url: the text has characters that are not allowed"),
+    (
+        b'{"face_url": "https://a", "audio_url": "https://b", "background": "\\u0000"}',
+        400,
+        "background: the text has characters that are not allowed",
+    ),
+    (b" " * 70_000, 413, "the body has more than 65536 bytes"),
+]
+
+
+async def test_bad_json_is_rejected(jobs: httpx.AsyncClient) -> None:
+    for body, status, detail in BAD_JSON:
+        answer = await jobs.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+        assert (answer.status_code, answer.json()["detail"][: len(detail)]) == (status, detail)
 
 
 async def test_other_bodies_are_rejected(jobs: httpx.AsyncClient) -> None:
@@ -154,18 +157,25 @@ async def test_an_idempotency_key_is_short_and_printable(jobs: httpx.AsyncClient
     )
 
 
-async def test_a_thousand_submissions_with_one_key_make_one_job(jobs: httpx.AsyncClient, store: Path) -> None:
+@pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])
+async def test_many_submissions_with_one_key_make_one_job(
+    live: Callable[..., Awaitable[Live]], database_url: str, store: Path, count: int
+) -> None:
     """50 connections submit; all get the job of the first one, and only its files stay."""
-    left = iter(range(1000))
+    gateway = await live(database_url=database_url, store=str(store), workers=0)
+    left = iter(range(count))
     answers: list[httpx.Response] = []
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(base_url=gateway.url, timeout=60, limits=limits, verify=False) as client:  # noqa: S501
 
-    async def connection() -> None:
-        for _ in left:
-            answers.append(await jobs.post("/v1/jobs", files=form(), headers={"Idempotency-Key": "one"}))
+        async def submit() -> None:
+            for _ in left:
+                answers.append(await client.post("/v1/jobs", files=form(), headers={"Idempotency-Key": "one"}))
 
-    await asyncio.gather(*(connection() for _ in range(50)))
-    assert {answer.status_code for answer in answers} == {202}
-    assert len(answers) == 1000
+        while (await client.get("/v1/jobs")).status_code != 200:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*(submit() for _ in range(50)))
+    assert Counter(answer.status_code for answer in answers) == {202: count}
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
     assert files(store) == [f"inputs/{answers[0].json()['id']}/{name}" for name in ("audio_file", "face_file")]
