@@ -1,7 +1,7 @@
 """Judge exports by a few small samples.
 
 An export is judged on 24 mouths and on images of up to 640 pixels, for stand-ins twice. The tests need the exported
-files and not such a thorough judgment: tests/export/build/test_selection.py makes one with all samples.
+files and not such a thorough judgment; tests/export/validation checks the samples themselves.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from export.variants import GPU_CANDIDATES, ONNX_FP32, Format, Precision, Varian
 from lipsync import tensors
 from lipsync.arrays import Array, Batch
 from lipsync.tensors import Model
+from tests.support.quick_judge import few_samples, small_media
 
 OPENVINO_FP32 = Variant(Format.OPENVINO, Precision.FP32)
 OPENVINO_INT8 = Variant(Format.OPENVINO, Precision.INT8)
@@ -56,22 +57,30 @@ def lines() -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
+    """Small files: the detector takes seconds for the shipped ones."""
+    return small_media(tmp_path_factory.mktemp("media"))
+
+
 @pytest.fixture
-def selector(stand_in_weights: Path, tmp_path: Path, lines: list[str]) -> VariantSelector:
+def selector(stand_in_weights: Path, media: Media, tmp_path: Path, lines: list[str]) -> VariantSelector:
     """A selector that takes the stand-ins for real checkpoints, so it builds no random twins."""
     checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
-    return VariantSelector(checkpoints, Media.shipped(), tmp_path, lines.append, builder=FakeBuilder, batches=(1,))
+    return VariantSelector(checkpoints, media, tmp_path, lines.append, builder=FakeBuilder, batches=(1,))
 
 
+@pytest.mark.slow  # half a minute of a core; the other tests race fake exports
 def test_the_fastest_variant_is_exported_and_timed_together_with_the_network(
-    stand_in_weights: Path, tmp_path: Path, lines: list[str]
+    stand_in_weights: Path, media: Media, tmp_path: Path, lines: list[str]
 ) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     checkpoints = find_checkpoints(stand_in_weights)
-    selector = VariantSelector(checkpoints, Media.shipped(), folder, lines.append, batches=(1, 2))
+    selector = VariantSelector(checkpoints, media, folder, lines.append, batches=(1, 2))
     candidates, provenance = (OPENVINO_FP32, ONNX_FP32), Provenance("0" * 64, stand_in=True)
-    report = selector.export(tensors.WAV2LIP, provenance, candidates, tmp_path / "export", timed=True)
+    with few_samples():
+        report = selector.export(tensors.WAV2LIP, provenance, candidates, tmp_path / "export", timed=True)
     (ranking,) = [line for line in lines if line.startswith("wav2lip: ms per frame")]
     assert ranking.split(": ")[2].startswith(str(report.variant))
     expected = {"model.xml", "model.bin"} if report.variant == OPENVINO_FP32 else {"model.onnx"}
@@ -150,14 +159,12 @@ class GpuBuilder(FakeBuilder):
 
 
 def test_on_a_gpu_the_candidates_race_warm_and_in_large_batches(
-    stand_in_weights: Path, tmp_path: Path, lines: list[str]
+    stand_in_weights: Path, media: Media, tmp_path: Path, lines: list[str]
 ) -> None:
     GpuBuilder.runs = {}
     gpu = Gpu("Card 9000")
     checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
-    selector = VariantSelector(
-        checkpoints, Media.shipped(), tmp_path, lines.append, builder=GpuBuilder, batches=(1,), gpu=gpu
-    )
+    selector = VariantSelector(checkpoints, media, tmp_path, lines.append, builder=GpuBuilder, batches=(1,), gpu=gpu)
     report = selector.export(tensors.WAV2LIP, REAL, GPU_CANDIDATES, tmp_path / "export", timed=True)
     assert report.variant == ONNX_FP16
     assert all(sizes[:6] == [64] * 6 for sizes in (GpuBuilder.runs[each] for each in GPU_CANDIDATES))
