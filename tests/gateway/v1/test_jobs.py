@@ -9,11 +9,12 @@ import pytest
 from tests.gateway.v1.conftest import ServeJobs, files
 from tests.support.gateway_fakes import Serve, eventually, form, service_of
 
+SOME_ID = "00000000-0000-4000-8000-000000000000"  # the workers of pytest-xdist have to collect the same names
 CALLS = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs"),
-    ("GET", f"/v1/jobs/{uuid4()}"),
-    ("DELETE", f"/v1/jobs/{uuid4()}"),
+    ("GET", f"/v1/jobs/{SOME_ID}"),
+    ("DELETE", f"/v1/jobs/{SOME_ID}"),
 ]
 
 
