@@ -6,7 +6,7 @@ import pytest
 
 from avatar.errors import FfmpegFault
 from avatar.media import self_test
-from avatar.media.self_test import SelfTest, run_test
+from avatar.media.self_test import SelfTest, failure_at_start, run_test
 from tests.support.fake_ffmpeg import FAULTS, FakeFfmpeg
 from tests.support.media import children
 
@@ -28,6 +28,17 @@ async def test_it_finds_every_fault_of_every_run(
     with pytest.raises(FfmpegFault):
         await run_test()
     assert children() == before
+
+
+async def test_a_process_that_starts_waits_longer_for_the_program_than_a_job(
+    fake: FakeFfmpeg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_test, "TEST_SECONDS", 0.001)  # as if the disk were cold
+    assert await failure_at_start() == ""
+    await self_test.SELF_TEST.check()  # the test at the start counts
+    monkeypatch.setattr(self_test, "START_SECONDS", 0.5)
+    fake.fail("hung", "-i pipe:0")
+    assert "within 0.5 s; check the ffmpeg of this machine" in await failure_at_start()
 
 
 class Counted:
