@@ -18,6 +18,7 @@ from avatar_client import AvatarJobs
 from demo.stack import Ports
 from embedded.postgres import Postgres
 from embedded.server import Triton
+from tests.support.files import files_below
 from tests.support.media import read_video, tone, write_wav
 from tests.support.postgres import server_options
 
@@ -73,7 +74,7 @@ class Service:
     def files(self) -> list[str]:
         """Return what is left in the store and in the work folder."""
         folders = (self.folder / "store", self.folder / "work")
-        return [str(path.relative_to(self.folder)) for each in folders for path in each.rglob("*") if path.is_file()]
+        return [str(path.relative_to(self.folder)) for each in folders for path in files_below(each)]
 
 
 @pytest.fixture

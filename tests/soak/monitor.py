@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.soak.stack import SoakStack
+from tests.support.files import files_below
 
 MIB = 1 << 20
 SHM = Path("/dev/shm")  # noqa: S108 - where Linux keeps POSIX shared memory
@@ -60,7 +61,7 @@ class Resources:
             processes=len(stack.processes()),
             shm_mib=sum(each.st_blocks * 512 for each in regions) // MIB,
             shm_files=len(regions),
-            work_files=len(_files(stack.folder / "work")),
+            work_files=len(files_below(stack.folder / "work")),
             folders=sum(1 for _ in (stack.folder / "tmp").iterdir()),
         )
 
@@ -90,15 +91,11 @@ def _regions_of(stack: SoakStack) -> list[os.stat_result]:
                 maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
                 foreign.update(re.findall(rf"{SHM}/\S+", maps))
     found = []
-    for path in _files(SHM):
+    for path in files_below(SHM):
         if str(path) not in foreign:
             with suppress(OSError):  # removed by its owner
                 found.append(path.stat())
     return found
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def _memory(processes: list[psutil.Process], kind: str) -> int:

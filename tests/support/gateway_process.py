@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.stack import Ports
+from tests.support.files import files_below
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Gateway:
     def leftovers(self) -> list[Path]:
         """Return the files in the work folder; wait up to five seconds for the clean-up after a response."""
         for _ in range(50):
-            files = [path for path in self.work.rglob("*") if path.is_file()]
+            files = files_below(self.work)
             if not files:
                 return []
             time.sleep(0.1)

@@ -12,6 +12,7 @@ import psutil
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from embedded.server import Triton
+from tests.support.files import files_below
 
 T = TypeVar("T")
 
@@ -27,7 +28,7 @@ class Served:
 
     def leftovers(self) -> list[Path]:
         """Return the files in the work folder; wait a few seconds for the clean-up."""
-        return eventually_empty(lambda: [path for path in self.work.rglob("*") if path.is_file()])
+        return eventually_empty(lambda: files_below(self.work))
 
     def ffmpegs(self) -> list[int]:
         """Return the process ids of its ffmpegs; wait a few seconds for their end."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 
 from avatar.resources.workspace import Workspace
+from tests.support.files import files_below
 from tests.support.live_streams import (
     FORGOTTEN,
     LONG_SPEECH,
@@ -123,7 +124,7 @@ def test_the_folder_of_a_job_that_is_cancelled_twice_is_removed(tmp_path: Path) 
             await asyncio.sleep(0.05)
         await asyncio.gather(task, busy, return_exceptions=True)
         await asyncio.to_thread(time.sleep, 0)
-        left = [path for path in workspace.root.rglob("*") if path.is_file()]
+        left = files_below(workspace.root)
         workspace.close()
         return left
 
