@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from types import TracebackType
 from uuid import UUID
 
+from .background import background
 from .database import Database
 from .errors import DatabaseUnavailable
 from .records import Progress
@@ -45,13 +46,8 @@ class ProgressPublisher:
     @asynccontextmanager
     async def publishing(self) -> AsyncIterator[None]:
         """Publish within the block what is reported. A database that is away makes no difference to the job."""
-        task = asyncio.create_task(self._publish())
-        try:
+        async with background(self._publish()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _publish(self) -> None:
         published, at = None, -MIN_SECONDS

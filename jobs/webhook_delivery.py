@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from .background import background
 from .database import Database
 from .errors import DatabaseUnavailable, LeaseLost
 from .net.client import UrlClient
@@ -163,10 +164,5 @@ async def delivering_webhooks(database: Database, urls: UrlClient, settings: Ser
         return
     lifetime = timedelta(hours=settings.webhook_hours)
     delivery = WebhookDelivery(database, urls, signer, lifetime=lifetime, lease=settings.lease)
-    task = asyncio.create_task(delivery.run())
-    try:
+    async with background(delivery.run()):
         yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task

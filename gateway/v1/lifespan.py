@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from jobs.background import background
 from jobs.database import Database
 from jobs.net.client import UrlClient
 from jobs.progress import ProgressHub
@@ -66,7 +67,7 @@ def _worker(service: Service, metrics: Metrics, database: Database, store: Store
 @asynccontextmanager
 async def _working(v1: JobService) -> AsyncIterator[None]:
     """Prepare the database within the block, then run jobs; at the end, wait for the running ones."""
-    async with _background(_work(v1)) as work:
+    async with background(_work(v1)) as work:
         try:
             yield
         finally:
@@ -81,22 +82,5 @@ async def _work(v1: JobService) -> None:
     if v1.worker is None:  # the workers of other processes send webhooks and sweep, too
         return
     sweeping = sweep_forever(v1.database, v1.store, v1.settings)
-    async with delivering_webhooks(v1.database, v1.urls, v1.settings), _background(sweeping):
+    async with delivering_webhooks(v1.database, v1.urls, v1.settings), background(sweeping):
         await v1.worker.run()
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[object, None, None]) -> AsyncIterator[asyncio.Task[None]]:
-    """Run a coroutine within the block, and cancel it at the end."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_log_failure)
-    try:
-        yield task
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
-
-
-def _log_failure(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        logger.error("a task of the job queue ended with an error", exc_info=error)
