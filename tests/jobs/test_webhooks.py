@@ -204,6 +204,7 @@ async def test_a_receiver_that_answers_410_gets_no_more_of_this_job(
         # both may be sent at the same moment; then both are answered with 410
         await becomes(both_failed)
         late = await read.deliveries(database, job.id)
+        receiver.answers.clear()  # if they were sent one after the other, one answer is left
         other = await canceled_job(database, receiver.url)
         await settled(database, other.id)
     assert {each.attempts for each in late} <= {0, 1}
