@@ -43,6 +43,11 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def items(value: object) -> object:
+    """Return the items of a comma-separated text."""
+    return tuple(filter(None, (item.strip() for item in value.split(",")))) if isinstance(value, str) else value
+
+
 def _writable_folder(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError("the folder does not exist")

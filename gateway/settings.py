@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from pydantic_settings import NoDecode
 
-from avatar.settings import MIB, described
+from avatar.settings import MIB, described, items
 from avatar.settings import load as load_settings
 from jobs.settings import ServiceSettings
 
@@ -18,9 +18,7 @@ Network = IPv4Network | IPv6Network
 
 def _items(value: object) -> object:
     """Return the items of a comma-separated text; none of `none`."""
-    if not isinstance(value, str):
-        return value
-    return () if value.strip().lower() == "none" else tuple(filter(None, (item.strip() for item in value.split(","))))
+    return () if isinstance(value, str) and value.strip().lower() == "none" else items(value)
 
 
 def _network(value: object) -> Network:

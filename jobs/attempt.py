@@ -17,6 +17,7 @@ from enum import Enum
 from avatar.errors import ClientError, MachineFault, Unavailable
 from avatar.load import wait_for
 
+from .background import background
 from .database import Database
 from .errors import DatabaseUnavailable, LeaseLost
 from .execution import Execution, error_of, unavailable_of
@@ -82,14 +83,8 @@ class Attempt:
         start = time.monotonic()
         self._report.started(self._job, self._lease.took_over)
         logger.info("job %s: attempt %d", self._job.id, self._job.attempt)
-        keeping = asyncio.create_task(self._keep())
-        try:
-            async with self._progress.publishing():
-                outcome = await self._work()
-        finally:
-            keeping.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeping
+        async with background(self._keep()), self._progress.publishing():
+            outcome = await self._work()
         seconds = time.monotonic() - start
         logger.info("job %s: %s after %.1f s", self._job.id, outcome.replace("_", " "), seconds)
         self._report.ended(self._job, outcome, seconds)

@@ -61,13 +61,14 @@ class Submission:
         tenant: the API key that owns it.
         form: the text fields, as in the form.
         inputs: the files in the store, by form field.
-        urls: the URLs that the worker fetches instead, by form field (`face_file`, `speech_file`, `background_file`).
+        urls: the URLs that the worker fetches instead, by form field (`face_file`, `audio_file`).
         avatar: a kept face that is used instead of `face_file`.
         result_url: where the result is sent by PUT, if anywhere.
         webhook: what is called for `webhook_events`, if anything.
         request_id: of the request, for log lines.
         idempotency_key: the caller's key, if it sent one.
-        digest: SHA-256 in hexadecimal of all that the caller sent; the same key with another digest is a conflict.
+        digest: SHA-256 in hexadecimal of all that the caller sent, empty without a key; the same key with another one
+            is a conflict.
     """
 
     id: UUID

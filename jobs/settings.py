@@ -11,16 +11,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from avatar.settings import JobSettings, lower
+from avatar.settings import JobSettings, items, lower
 from lipsync.triton.cpu import usable_cores
 
 from .locations import check_location
 from .net.addresses import AllowedHost, UrlRules
-
-
-def _items(value: object) -> object:
-    """Return the items of a comma-separated text."""
-    return tuple(filter(None, (item.strip() for item in value.split(",")))) if isinstance(value, str) else value
 
 
 def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
@@ -29,7 +24,7 @@ def _hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_items)]
+Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(items)]
 
 
 class ServiceSettings(JobSettings):
@@ -119,7 +114,7 @@ class ServiceSettings(JobSettings):
     key_max_stored_mib: int = Field(
         50_000, ge=1, description="MiB that the files of one API key may take in the store."
     )
-    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_items)] = Field(
+    webhook_secrets: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(items)] = Field(
         (),
         description="Secrets that sign webhooks (Standard Webhooks), as `whsec_…`, separated by commas. Each message "
         "is signed with all of them, so that receivers can change from one to the next. Without one, jobs with a "

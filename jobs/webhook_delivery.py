@@ -118,13 +118,8 @@ class WebhookDelivery:
                 with suppress(DatabaseUnavailable):
                     await webhooks.keep(self._database, due)
 
-        task = asyncio.create_task(keep())
-        try:
+        async with background(keep()):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _attempt(self, due: DueWebhook) -> Outcome:
         headers = self._signer.headers(due.id, due.body, datetime.now(UTC))

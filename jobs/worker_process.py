@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -21,6 +21,7 @@ from avatar.resources.cache import open_cache
 from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
 
+from .background import background
 from .database import Database
 from .errors import DatabaseUnavailable
 from .execution import Render
@@ -76,7 +77,7 @@ async def run(settings: WorkerSettings, url: str) -> None:
             checks = {"database": database.check, "models": models.check_ready, "ffmpeg": _check_ffmpeg}
             await stack.enter_async_context(pages(settings.worker_host, settings.worker_port, registry, checks))
         await stack.enter_async_context(delivering_webhooks(database, urls, settings))
-        await stack.enter_async_context(_background(sweep_forever(database, store, settings)))
+        await stack.enter_async_context(background(sweep_forever(database, store, settings)))
         await stack.enter_async_context(_stopping_by_signal(worker, settings.shutdown_grace))
         logger.info("worker %s runs up to %d jobs at the same time", worker.id, settings.worker_jobs)
         await worker.run()
@@ -161,17 +162,6 @@ async def _open_models(settings: WorkerSettings) -> AsyncIterator[GrpcInferenceC
         yield models
     finally:
         await models.close()
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[object, object, None]) -> AsyncIterator[None]:
-    """Run a coroutine within the block, and cancel it at the end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

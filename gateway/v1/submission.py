@@ -88,11 +88,11 @@ class Submitter:
             raise InvalidField(WEBHOOK, "this service sends no webhooks; AVATAR_WEBHOOK_SECRETS is not set")
 
     async def _submission(self, fields: JobFields, key: str | None) -> Submission:
-        hashes = {name: (await asyncio.to_thread(hash_file, file.path))[1] for name, file in fields.files.items()}
+        digest = await asyncio.to_thread(_digest, fields) if key is not None else ""  # it reads the whole files
         return Submission(
             id=uuid4(),
             form=fields.texts,
-            digest=_digest(fields, hashes),
+            digest=digest,
             tenant=self.caller.tenant,
             job_class=fields.job_class,
             urls=fields.urls,
@@ -160,11 +160,11 @@ def _idempotency_key(request: Request) -> str | None:
     return key
 
 
-def _digest(fields: JobFields, hashes: Mapping[str, str]) -> str:
+def _digest(fields: JobFields) -> str:
     """Return the hash of everything that the caller sent, however it was sent."""
     content = {
         "texts": dict(fields.texts),
-        "files": dict(hashes),
+        "files": {name: hash_file(file.path)[1] for name, file in fields.files.items()},
         "urls": dict(fields.urls),
         "avatar": str(fields.avatar),
         "result_url": fields.result_url,
