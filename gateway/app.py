@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -13,19 +13,15 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import InferenceClient
 from avatar.inspection import inspect_face
-from avatar.load import MemoryBudget
-from avatar.media.marking import Marker
 from avatar.media.self_test import SELF_TEST
-from avatar.pipeline import render as render_avatar
 from avatar.resources.admission import Admission
 from avatar.resources.cache import Cache, open_cache
-from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
 from jobs.keys import KeyFile, KeyLimits, open_keys
 from jobs.quotas import RunningForms
+from jobs.runtime import connect_models, open_workspace, real_job
 
 from . import docs_pages, error_handlers, health
 from .authentication import Authentication
@@ -123,37 +119,21 @@ async def _service(
     keys: KeyFile | None,
 ) -> AsyncIterator[Service]:
     """Open what the endpoints share, and close it at the end: jobs, models, work folder."""
-    workspace = Workspace(settings.work_dir)
-    await asyncio.to_thread(workspace.open)
-    client = models or GrpcInferenceClient(
-        settings.triton_url,
-        settings.triton_timeout,
-        shared_memory=settings.triton_shared_memory == "auto",
-        token=settings.triton_token.get_secret_value(),
-        token_file=settings.triton_token_file,
-    )
-    cache = await asyncio.to_thread(_open_cache, settings, metrics) if render is None else None
-    job = await asyncio.to_thread(_real_job, settings, cache) if render is None else render
-    machine = Machine(workspace, None if render else SELF_TEST)
-    jobs = Admission(settings.max_jobs, settings.max_queued)
-    metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
-    try:
+    async with AsyncExitStack() as stack:
+        if models is None:
+            models = connect_models(settings)
+            stack.push_async_callback(models.close)
+        workspace = await stack.enter_async_context(open_workspace(settings))
+        cache = await asyncio.to_thread(_open_cache, settings, metrics) if render is None else None
+        job = await asyncio.to_thread(real_job, settings, cache) if render is None else render
+        machine = Machine(workspace, None if render else SELF_TEST)
+        jobs = Admission(settings.max_jobs, settings.max_queued)
+        stack.callback(jobs.close, grace=0)
+        metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
         shares, inspect = ClientShares(settings.jobs_per_client), partial(inspect_face, cache=cache)
-        service = Service(settings, client, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect)
+        service = Service(settings, models, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect)
         async with open_jobs(service, metrics) as v1:
             yield replace(service, v1=v1)
-    finally:
-        jobs.close(grace=0)
-        await workspace.wait_unused()
-        if models is None:
-            await client.close()
-        await asyncio.to_thread(workspace.close)
-
-
-def _real_job(settings: Settings, cache: Cache | None) -> Render:
-    """Return the real job, with the memory and the mark of the settings."""
-    memory = MemoryBudget(settings.jobs_memory_mib * MIB)
-    return partial(render_avatar, cache=cache, memory=memory, marker=Marker.of(settings))
 
 
 def _open_cache(settings: Settings, metrics: Metrics) -> Cache | None:

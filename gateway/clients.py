@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from starlette.requests import HTTPConnection
+
+from avatar.resources.held import Held
 
 from .errors import TooManyJobs
 from .settings import Network
@@ -76,21 +77,16 @@ class ClientShares:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: Counter[str] = Counter()
+        self._held = Held()
 
     @contextmanager
     def hold(self, client: str) -> Iterator[None]:
         """Count a request of this client within the block. Raises TooManyJobs if it has too many already."""
-        if self._most and self._held[client] >= self._most:
+        if self._most and self._held.by(client) >= self._most:
             logger.info("client %s has its share of the places", client)
             raise TooManyJobs(
                 f"limit of {self._most} running and queued requests per client address reached; "
                 "wait until one of them ends"
             )
-        self._held[client] += 1
-        try:
+        with self._held.hold(client):
             yield
-        finally:
-            self._held[client] -= 1
-            if not self._held[client]:
-                del self._held[client]

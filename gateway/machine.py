@@ -56,8 +56,8 @@ class Machine:
 
     async def check_failing(self) -> None:
         """Return at once, unless the last test of ffmpeg failed: then test it again. Raises MachineFault."""
-        if self._ffmpeg and self._ffmpeg.failure:
-            await self._ffmpeg.check()
+        if self._ffmpeg:
+            await self._ffmpeg.check_failing()
 
     async def _check_storage(self) -> None:
         """Write to the work folder. A disk that does not respond occupies one thread, however many probes there are."""

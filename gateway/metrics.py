@@ -7,20 +7,20 @@ fixed sets (routes, statuses, error classes, stages), so callers cannot increase
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 from starlette.types import Scope
 
 from avatar.errors import Busy
-from jobs import worker_metrics
+from jobs.metric import Metric
 from jobs.quotas import QuotaExceeded
 from jobs.records import JobClass, JobState
+from jobs.render_metrics import FRAMES, SECONDS, STAGE_SECONDS, RenderMetrics
 from jobs.repository.totals import QueueState, Total
+from jobs.worker_metrics import WORKER_METRICS, WorkerMetrics
 
 from .connection_pool import REASONS
 from .errors import TooManyJobs
@@ -31,19 +31,6 @@ OTHER = "other"  # label of an unknown path, and of a method that is not an HTTP
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # The label of a rejected request, by the class of its error.
 _REJECTIONS = {Busy.__name__: "queue", TooManyJobs.__name__: "client", QuotaExceeded.__name__: "key"}
-# Buckets: from a ping to an hour of speech on two cores.
-SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One row of the documentation: name as in Prometheus, kind, labels, help text."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    labels: tuple[str, ...]
-    description: str
-
 
 REQUESTS = Metric(
     "avatar_requests_total",
@@ -69,13 +56,6 @@ REJECTED = Metric(
 )
 # The old name of REJECTED, counted for one more release.
 REFUSED = Metric("avatar_jobs_refused_total", "counter", (), f"Deprecated: the old name of {REJECTED.name}.")
-STAGE_SECONDS = Metric(
-    "avatar_stage_seconds",
-    "histogram",
-    ("stage",),
-    "Seconds of each stage of a finished job, as in the Server-Timing header.",
-)
-FRAMES = Metric("avatar_frames_total", "counter", (), "Frames of all rendered videos.")
 UPLOAD_BYTES = Metric("avatar_upload_bytes_total", "counter", (), "Bytes of request bodies received.")
 CACHE_LOOKUPS = Metric(
     "avatar_cache_lookups_total", "counter", ("result",), "Lookups in the avatar cache; `result` is `hit` or `miss`."
@@ -108,12 +88,6 @@ WEBHOOK_FAILURES = Metric(
 _TOTALS = {ATTEMPTS: Total.ATTEMPTS, LEASE_LOSSES: Total.LEASE_LOSSES, WEBHOOK_FAILURES: Total.WEBHOOK_FAILURES}
 QUEUE_METRICS = (QUEUED_JOBS, OLDEST_QUEUED, *_TOTALS)
 
-# Of the jobs of the queue that this process runs itself.
-WORKER_METRICS = tuple(
-    Metric(name, cast('Literal["counter", "gauge", "histogram"]', kind), labels, description)
-    for name, (kind, labels, description) in worker_metrics.WORKER_METRICS.items()
-)
-
 # Tests compare the documentation and the dashboard with this table. `process_*` is exported too.
 METRICS = (
     REQUESTS,
@@ -144,23 +118,22 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._requests = _counter(REQUESTS, registry)
-        self._seconds = _histogram(REQUEST_SECONDS, registry)
-        self._errors = _counter(ERRORS, registry)
-        self._running = Gauge(RUNNING.name, RUNNING.description, registry=registry)
-        self._waiting = Gauge(WAITING.name, WAITING.description, registry=registry)
-        self._rejected = _counter(REJECTED, registry)
-        self._refused = _counter(REFUSED, registry)
-        self._stages = _histogram(STAGE_SECONDS, registry)
-        self._frames = _counter(FRAMES, registry)
-        self._upload_bytes = _counter(UPLOAD_BYTES, registry)
+        self._requests = REQUESTS.counter(registry)
+        self._seconds = REQUEST_SECONDS.histogram(registry, SECONDS)
+        self._errors = ERRORS.counter(registry)
+        self._running = RUNNING.gauge(registry)
+        self._waiting = WAITING.gauge(registry)
+        self._rejected = REJECTED.counter(registry)
+        self._refused = REFUSED.counter(registry)
+        self._renders = RenderMetrics(registry)
+        self._upload_bytes = UPLOAD_BYTES.counter(registry)
         self._cache_lookups = _CacheLookups()
         registry.register(self._cache_lookups)
-        self.worker = worker_metrics.WorkerMetrics(registry, self.observe_render)
+        self.worker = WorkerMetrics(registry, self.observe_render)
         self._queue = _Queue()
         registry.register(self._queue)
-        self._connections = Gauge(CONNECTIONS.name, CONNECTIONS.description, registry=registry)
-        self._closed_connections = _counter(CLOSED_CONNECTIONS, registry)
+        self._connections = CONNECTIONS.gauge(registry)
+        self._closed_connections = CLOSED_CONNECTIONS.counter(registry)
         for reason in _REJECTIONS.values():
             self._rejected.labels(reason)  # a rate needs the first sample to be 0
         for reason in REASONS:
@@ -206,9 +179,7 @@ class Metrics:
 
     def observe_render(self, frames: int, stages: Mapping[str, float]) -> None:
         """Count a rendered video: its frames, and the seconds of each stage."""
-        self._frames.inc(frames)
-        for stage, seconds in stages.items():
-            self._stages.labels(stage).observe(seconds)
+        self._renders.observe(frames, stages)
 
     def text(self) -> bytes:
         """Return all metrics in the Prometheus text format (`CONTENT_TYPE`)."""
@@ -250,11 +221,3 @@ class _CacheLookups(Collector):
         for result, count in self.counts.items():
             family.add_metric((result,), count())
         yield family
-
-
-def _counter(metric: Metric, registry: CollectorRegistry) -> Counter:
-    return Counter(metric.name, metric.description, metric.labels, registry=registry)
-
-
-def _histogram(metric: Metric, registry: CollectorRegistry) -> Histogram:
-    return Histogram(metric.name, metric.description, metric.labels, registry=registry, buckets=SECONDS)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from avatar.errors import Unavailable
+from avatar.resources.held import Held
 from avatar.settings import MIB
 
 from .database import Connection, Database
@@ -95,20 +96,15 @@ class RunningForms:
     """Counts the forms under way of each owner, in this process."""
 
     def __init__(self) -> None:
-        self._held: Counter[str] = Counter()
+        self._held = Held()
 
     @contextmanager
     def hold(self, tenant: str, limits: KeyLimits | None) -> Iterator[None]:
         """Count a form within the block. Raises QuotaExceeded."""
-        if limits is not None and self._held[tenant] >= limits.running:
+        if limits is not None and self._held.by(tenant) >= limits.running:
             raise too_many_running(limits.running)
-        self._held[tenant] += 1
-        try:
+        with self._held.hold(tenant):
             yield
-        finally:
-            self._held[tenant] -= 1
-            if not self._held[tenant]:
-                del self._held[tenant]
 
 
 async def check_quotas(database: Database, tenant: str, limits: KeyLimits | None, new_bytes: int = 0) -> None:

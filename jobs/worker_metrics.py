@@ -5,26 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from .metric import Metric
 from .records import Job, JobResult
 from .reports import Outcome
 
 # Buckets: from a short clip to an hour of speech on two cores.
 SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 
-# name → kind, labels, description: for the documentation
-WORKER_METRICS: Mapping[str, tuple[str, tuple[str, ...], str]] = {
-    "avatar_worker_jobs_running": ("gauge", (), "Jobs of the queue that this process runs."),
-    "avatar_worker_jobs_total": (
-        "counter",
-        ("outcome",),
-        "Jobs of the queue that this process ran, by how that ended: `succeeded`, `failed`, `canceled`, `lost` "
-        "(another worker has the job, or the database did not answer), `given_back` (it is queued again).",
-    ),
-    "avatar_worker_job_seconds": ("histogram", (), "Seconds from taking a job to the end of the work on it."),
-    "avatar_worker_takeovers_total": ("counter", (), "Jobs that were taken over from a worker that was lost."),
-}
+RUNNING = Metric("avatar_worker_jobs_running", "gauge", (), "Jobs of the queue that this process runs.")
+TOTAL = Metric(
+    "avatar_worker_jobs_total",
+    "counter",
+    ("outcome",),
+    "Jobs of the queue that this process ran, by how that ended: `succeeded`, `failed`, `canceled`, `lost` "
+    "(another worker has the job, or the database did not answer), `given_back` (it is queued again).",
+)
+JOB_SECONDS = Metric(
+    "avatar_worker_job_seconds", "histogram", (), "Seconds from taking a job to the end of the work on it."
+)
+TAKEOVERS = Metric(
+    "avatar_worker_takeovers_total", "counter", (), "Jobs that were taken over from a worker that was lost."
+)
+WORKER_METRICS = (RUNNING, TOTAL, JOB_SECONDS, TAKEOVERS)
 
 
 class WorkerMetrics:
@@ -36,12 +40,10 @@ class WorkerMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry, observe_render: Callable[[int, Mapping[str, float]], None]) -> None:
-        texts = {name: text for name, (_, _, text) in WORKER_METRICS.items()}
-        running, total, seconds, takeovers = texts
-        self._running = Gauge(running, texts[running], registry=registry)
-        self._total = Counter(total, texts[total], ("outcome",), registry=registry)
-        self._seconds = Histogram(seconds, texts[seconds], registry=registry, buckets=SECONDS)
-        self._takeovers = Counter(takeovers, texts[takeovers], registry=registry)
+        self._running = RUNNING.gauge(registry)
+        self._total = TOTAL.counter(registry)
+        self._seconds = JOB_SECONDS.histogram(registry, SECONDS)
+        self._takeovers = TAKEOVERS.counter(registry)
         self._observe_render = observe_render
         for outcome in get_args(Outcome):
             self._total.labels(outcome)  # a rate needs the first sample to be 0

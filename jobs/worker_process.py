@@ -6,33 +6,28 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector
 
-from avatar.inference.grpc_client import GrpcInferenceClient
-from avatar.load import MemoryBudget
-from avatar.media.marking import Marker
 from avatar.media.self_test import SELF_TEST
-from avatar.pipeline import render
 from avatar.resources.cache import open_cache
-from avatar.resources.workspace import Workspace
 from avatar.settings import MIB
 
 from .background import background
 from .database import Database
 from .errors import DatabaseUnavailable
-from .execution import Render
 from .migrate import SchemaMismatch, check
 from .net.client import UrlClient
+from .render_metrics import RenderMetrics
+from .runtime import connect_models, open_workspace, real_job
 from .settings import WorkerSettings
 from .store import Store
 from .sweep import sweep_forever
 from .webhook_delivery import delivering_webhooks
 from .worker import Worker
-from .worker_metrics import SECONDS, WorkerMetrics
+from .worker_metrics import WorkerMetrics
 from .worker_server import pages
 
 logger = logging.getLogger("jobs")
@@ -58,23 +53,25 @@ async def run(settings: WorkerSettings, url: str) -> None:
         store = await asyncio.to_thread(Store.open, settings.store)
         database = await stack.enter_async_context(Database(url, size=settings.worker_jobs + 4))
         await _wait_for_tables(database)
-        workspace = await stack.enter_async_context(_open_workspace(settings))
-        models = await stack.enter_async_context(_open_models(settings))
+        models = connect_models(settings)
+        stack.push_async_callback(models.close)
+        workspace = await stack.enter_async_context(open_workspace(settings))
+        cache = await asyncio.to_thread(open_cache, settings.cache_dir, settings.cache_mib * MIB)
         urls = await stack.enter_async_context(UrlClient(settings.url_rules))
         worker = Worker(
             database,
             store,
             urls,
             models,
-            await asyncio.to_thread(_render, settings),
+            await asyncio.to_thread(real_job, settings, cache),
             settings,
             workspace,
             slots=settings.worker_jobs,
-            report=WorkerMetrics(registry, _RenderMetrics(registry)),
-            before=_check_ffmpeg,
+            report=WorkerMetrics(registry, RenderMetrics(registry).observe),
+            before=SELF_TEST.check_failing,
         )
         if settings.worker_port:
-            checks = {"database": database.check, "models": models.check_ready, "ffmpeg": _check_ffmpeg}
+            checks = {"database": database.check, "models": models.check_ready, "ffmpeg": SELF_TEST.check_failing}
             await stack.enter_async_context(pages(settings.worker_host, settings.worker_port, registry, checks))
         await stack.enter_async_context(delivering_webhooks(database, urls, settings))
         await stack.enter_async_context(background(sweep_forever(database, store, settings)))
@@ -106,62 +103,6 @@ async def _wait_for_tables(database: Database) -> None:
                 complaint = str(error)
                 logger.warning("waiting for the database: %s", complaint)
         await asyncio.sleep(_PAUSE)
-
-
-async def _check_ffmpeg() -> None:
-    """Return at once, unless the last test of ffmpeg failed: then test it again. Raises FfmpegFault."""
-    if SELF_TEST.failure:
-        await SELF_TEST.check()
-
-
-def _render(settings: WorkerSettings) -> Render:
-    """Return the job with the cache, the memory and the mark of the settings."""
-    return partial(
-        render,
-        cache=open_cache(settings.cache_dir, settings.cache_mib * MIB),
-        memory=MemoryBudget(settings.jobs_memory_mib * MIB),
-        marker=Marker.of(settings),
-    )
-
-
-class _RenderMetrics:
-    """Counts frames and stages, under the names that the gateway has for them."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._frames = Counter("avatar_frames_total", "Frames of all rendered videos.", registry=registry)
-        text = "Seconds of each stage of a finished job, as in the Server-Timing header."
-        self._stages = Histogram("avatar_stage_seconds", text, ("stage",), registry=registry, buckets=SECONDS)
-
-    def __call__(self, frames: int, stages: Mapping[str, float]) -> None:
-        self._frames.inc(frames)
-        for stage, seconds in stages.items():
-            self._stages.labels(stage).observe(seconds)
-
-
-@asynccontextmanager
-async def _open_workspace(settings: WorkerSettings) -> AsyncIterator[Workspace]:
-    workspace = Workspace(settings.work_dir)
-    await asyncio.to_thread(workspace.open)
-    try:
-        yield workspace
-    finally:
-        await workspace.wait_unused()
-        await asyncio.to_thread(workspace.close)
-
-
-@asynccontextmanager
-async def _open_models(settings: WorkerSettings) -> AsyncIterator[GrpcInferenceClient]:
-    models = GrpcInferenceClient(
-        settings.triton_url,
-        settings.triton_timeout,
-        shared_memory=settings.triton_shared_memory == "auto",
-        token=settings.triton_token.get_secret_value(),
-        token_file=settings.triton_token_file,
-    )
-    try:
-        yield models
-    finally:
-        await models.close()
 
 
 @asynccontextmanager

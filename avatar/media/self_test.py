@@ -64,6 +64,11 @@ class SelfTest:
                 raise copy_of(self._failure) from self._failure.__cause__
             await asyncio.shield(self._running())
 
+    async def check_failing(self) -> None:
+        """Return at once, unless the last test failed: then test again. Raises MachineFault."""
+        if self._failure:
+            await self.check()
+
     def remember_pass(self) -> None:
         """Take a test that was run elsewhere, and passed just now, as the last one."""
         self._failure, self._passed = None, time.monotonic()

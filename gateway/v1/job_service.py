@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from datetime import timedelta
 import psycopg
 
 from avatar.errors import Busy
+from avatar.resources.held import Held
 from jobs.database import UNAVAILABLE, Database
 from jobs.errors import DatabaseUnavailable
 from jobs.migrate import SchemaMismatch, migrate
@@ -40,21 +40,17 @@ class Uploads:
 
     def __init__(self, most: int = MAX_UPLOADS) -> None:
         self._most = most
-        self._held: Counter[str] = Counter()
+        self._held = Held()
 
     @contextmanager
     def hold(self, client: str) -> Iterator[None]:
         """Count an upload within the block. Raises Busy, TooManyJobs."""
-        if self._held.total() >= self._most:
+        if self._held.total >= self._most:
             raise Busy(f"limit of {self._most} uploads at the same time reached; try again later", retry_after=1)
-        if self._held[client] >= self._most // 2:
+        if self._held.by(client) >= self._most // 2:
             raise TooManyJobs(f"limit of {self._most // 2} uploads at the same time per client address reached")
-        self._held[client] += 1
-        try:
+        with self._held.hold(client):
             yield
-        finally:
-            self._held[client] -= 1
-            self._held += Counter()  # drops the clients without an upload
 
 
 @dataclass
