@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError, NotSupportedError
 from obstore.store import LocalStore, from_url
 
 from avatar.errors import MachineFault, StorageFault
+from avatar.files import opened
 
 from .blobs import Blob, MissingBlob, Stored, as_blob, check_key, faults, unquoted
 from .folder import PARTIAL, create_folder, hash_file, remove_partial, write_atomically
@@ -138,13 +139,9 @@ class Store:
         result = await self._get(key)
         size = 0
         with faults():
-            file = await asyncio.to_thread(path.open, "wb")
-            try:
-                async with asyncio.timeout(_CALL_SECONDS + result.meta["size"] / _MIN_RATE):
-                    async for block in result.stream(min_chunk_size=_CHUNK):
-                        size += await asyncio.to_thread(file.write, block)
-            finally:
-                await asyncio.to_thread(file.close)
+            async with opened(path, "wb") as file, asyncio.timeout(_CALL_SECONDS + result.meta["size"] / _MIN_RATE):
+                async for block in result.stream(min_chunk_size=_CHUNK):
+                    size += await asyncio.to_thread(file.write, block)
         if size != result.meta["size"]:
             raise StorageFault("the store sent less of a file than it has")
         return size

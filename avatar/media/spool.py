@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
+from ..files import opened
 from .mp4_fragments import Fragments
 
 READ_BYTES = 1 << 20
@@ -31,7 +32,7 @@ class Spool:
     async def read(self) -> AsyncGenerator[bytes]:
         """Yield the chunks of the file, each of them whole fragments."""
         fragments = Fragments(self._container)
-        with await asyncio.to_thread(self.path.open, "rb") as file:
+        async with opened(self.path, "rb") as file:
             while data := await asyncio.to_thread(file.read, READ_BYTES):
                 for chunk in fragments.feed(data):
                     yield chunk

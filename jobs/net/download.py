@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from obstore.store import S3Store
 
 from avatar.errors import InvalidField, StorageFault, TooLarge
 from avatar.faults import storage_fault
+from avatar.files import opened
 
 from .client import UrlClient, check_status
 from .errors import RefusedUrl, RequestFailed
@@ -117,11 +119,11 @@ def _check_type(content_type: str, encoding: str) -> None:
 async def _write(body: AsyncIterator[bytes], path: Path, field: str, max_bytes: int) -> int:
     size = 0
     pending = bytearray()
-    try:
-        file = await asyncio.to_thread(path.open, "wb")
-    except OSError as error:
-        raise storage_fault(error) from error
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            file = await stack.enter_async_context(opened(path, "wb"))
+        except OSError as error:
+            raise storage_fault(error) from error
         async for block in body:
             size += len(block)
             if size > max_bytes:
@@ -130,8 +132,6 @@ async def _write(body: AsyncIterator[bytes], path: Path, field: str, max_bytes: 
             if len(pending) >= _WRITE:
                 await _flush(file, pending)
         await _flush(file, pending)
-    finally:
-        await asyncio.to_thread(file.close)
     return size
 
 
