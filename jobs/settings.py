@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
+from avatar.inference.addresses import check_addresses
 from avatar.settings import JobSettings, items, lower
 from lipsync.triton.cpu import usable_cores
 
@@ -30,10 +31,10 @@ Texts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(items)]
 class ServiceSettings(JobSettings):
     """The settings of every process that runs jobs outside Triton."""
 
-    triton_url: str = Field(
+    triton_url: Annotated[str, AfterValidator(check_addresses)] = Field(
         "127.0.0.1:8001",
-        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$",
-        description="gRPC address of Triton, host:port.",
+        description="gRPC address of Triton, host:port; or several, separated by commas. All addresses of a name are "
+        "used (`triton:8001`, `dns:///triton:8001`), and looked up again every few seconds.",
     )
     triton_shared_memory: Annotated[Literal["auto", "off"], BeforeValidator(lower)] = Field(
         "auto",

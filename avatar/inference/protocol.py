@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lipsync import tensors
 from lipsync.arrays import Floats, Images, Labels
@@ -26,6 +26,11 @@ class ServedNet:
 
     max_batch: int
     on_gpu: bool = False
+
+    @classmethod
+    def least(cls, nets: Sequence[ServedNet]) -> ServedNet:
+        """Return what each of several servers can do."""
+        return cls(min(each.max_batch for each in nets), all(each.on_gpu for each in nets))
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,20 @@ class ModelInfo:
     segmenter: str = ""
     generator_net: ServedNet = ServedNet(tensors.WAV2LIP_BATCH)
     detector_net: ServedNet = ServedNet(tensors.S3FD_BATCH)
+
+    @classmethod
+    def shared(cls, infos: Sequence[ModelInfo]) -> ModelInfo:
+        """Return what holds for each of several servers, which may differ while one after the other is replaced.
+
+        Where the exports differ, their joined names are another name: what is cached under it belongs to none of them.
+        """
+        return cls(
+            tuple(dict.fromkeys(name for each in infos for name in each.stand_ins)),
+            detector="|".join(sorted({each.detector for each in infos})),
+            segmenter="|".join(sorted({each.segmenter for each in infos})),
+            generator_net=ServedNet.least([each.generator_net for each in infos]),
+            detector_net=ServedNet.least([each.detector_net for each in infos]),
+        )
 
     @classmethod
     def of(cls, generator: Model, served: Mapping[str, ServedModel]) -> ModelInfo:
@@ -111,3 +130,29 @@ class InferenceClient(Protocol):
 
     async def close(self) -> None:
         """Close the connection."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What is known of one server, for metrics and readiness.
+
+    Attributes:
+        address: host:port.
+        healthy: whether it gets calls.
+        calls, failures: inferences that were sent to it, and those of them that it did not answer.
+        in_flight: inferences that have no response yet.
+    """
+
+    address: str
+    healthy: bool
+    calls: int
+    failures: int
+    in_flight: int
+
+
+@runtime_checkable
+class ReportsServers(Protocol):
+    """An `InferenceClient` that knows its servers."""
+
+    def servers(self) -> Sequence[ServerState]:
+        """Return the state of each server."""

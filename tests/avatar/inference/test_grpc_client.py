@@ -15,9 +15,10 @@ from tritonclient.grpc.model_config_pb2 import ModelInstanceGroup
 
 from avatar.errors import AvatarError, ClientError, Unavailable
 from avatar.inference import readiness
-from avatar.inference.grpc_client import REQUIRED_MODELS, GrpcInferenceClient
+from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.protocol import ServedNet
 from avatar.inference.readiness import NEEDED
+from avatar.inference.triton_server import REQUIRED_MODELS
 from avatar.options import Generator
 from avatar.testing import FakeInference
 from avatar_client.region_file import FOLDER
