@@ -15,7 +15,8 @@
             └── MarkFault        a result cannot be marked as the settings require
 
 A 4xx means that the same input would fail again. Any other exception is a defect of this service: the caller gets a
-plain 500, and the exception is logged.
+plain 500, and the exception is logged. Each class also has the code by which programs tell it from others
+(`gateway.codes` has all of them).
 """
 
 from fractions import Fraction
@@ -26,16 +27,20 @@ class AvatarError(Exception):
     """Base class of the errors of a job."""
 
     status: ClassVar[int] = 500
+    code: str = "internal_error"
 
 
 class ClientError(AvatarError):
     """The input is invalid."""
 
     status = 400
+    code = "invalid_input"
 
 
 class InvalidField(ClientError):
     """One field of the request is invalid: `face_file: not an image that can be read`."""
+
+    code = "invalid_field"
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -47,6 +52,7 @@ class TooLarge(ClientError):
     """A file, or the whole form, is over the limit."""
 
     status = 413
+    code = "too_large"
 
 
 class FaceNotFound(ClientError):
@@ -57,6 +63,8 @@ class FaceNotFound(ClientError):
     Attributes:
         seconds: time in the clip of the first frame without a face; None if it is not known.
     """
+
+    code = "face_not_found"
 
     def __init__(self, seconds: Fraction | None = None) -> None:
         super().__init__("Face not detected! Ensure the video contains a face in all the frames.")
@@ -71,6 +79,7 @@ class Unavailable(AvatarError):
     """
 
     status = 503
+    code = "unavailable"
 
     def __init__(self, message: str, retry_after: int = 5) -> None:
         super().__init__(message)
@@ -80,9 +89,13 @@ class Unavailable(AvatarError):
 class Busy(Unavailable):
     """The limit of running and queued jobs is reached."""
 
+    code = "busy"
+
 
 class ShuttingDown(Unavailable):
     """The process is being stopped; another process, or this one after its restart, can do the job."""
+
+    code = "shutting_down"
 
     def __init__(self, message: str = "the service is being stopped") -> None:
         super().__init__(message)
@@ -90,6 +103,8 @@ class ShuttingDown(Unavailable):
 
 class MachineFault(Unavailable):
     """The machine of the service fails, whatever the input is. The message names no path of the machine."""
+
+    code = "machine_fault"
 
     def __init__(self, reason: str, retry_after: int = 10) -> None:
         super().__init__(f"the service has a fault: {reason}; try again later", retry_after)

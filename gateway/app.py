@@ -41,7 +41,8 @@ from .v1.routers import EXPOSED, v1_routers
 _DESCRIPTION = """Send an image or video of a face and a recording of speech; receive an mp4 of the face speaking.
 
 NVIDIA Triton runs the models: S3FD detects the face, Wav2Lip moves its lips, PixelLib replaces an image's background.
-Every response has an `X-Request-ID`, the caller's own if it sends one; the body of every error is `{"detail": "..."}`.
+Every response has an `X-Request-ID`, the caller's own if it sends one; the body of every error is `{"detail": "..."}`,
+with a `code` for programs in those of `/v1`.
 """
 
 _RESULT_HEADERS = (TIMING, FRAMES, WITHOUT_FACE, NOTES, STAND_INS, ENCODER, DECODER)

@@ -15,6 +15,8 @@ from jobs.keys import Key, KeyFile, KeyLimits
 from jobs.quotas import QuotaExceeded, UploadRates
 from jobs.records import NO_TENANT, JobClass
 
+from .codes import ErrorCode
+from .errors import error_body
 from .middleware import ERROR
 
 logger = logging.getLogger(__name__)
@@ -29,12 +31,14 @@ class Unauthorized(ClientError):
     """The request has no valid API key."""
 
     status = 401
+    code = ErrorCode.UNAUTHORIZED
 
 
 class ForbiddenPriority(ClientError):
     """The API key may not ask for this priority."""
 
     status = 403
+    code = ErrorCode.FORBIDDEN_PRIORITY
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Authentication:
         except (Unauthorized, QuotaExceeded) as error:
             scope["state"][ERROR] = type(error).__name__
             logger.info("rejected with %d: %s", error.status, error)
-            await _answer(error)(scope, receive, send)
+            await _answer(scope["path"], error)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -127,8 +131,8 @@ def _find(keys: KeyFile, headers: Headers) -> Key:
     return key
 
 
-def _answer(error: Unauthorized | QuotaExceeded) -> JSONResponse:
+def _answer(path: str, error: Unauthorized | QuotaExceeded) -> JSONResponse:
     if isinstance(error, QuotaExceeded):
         content = {"detail": str(error), "code": error.code}
         return JSONResponse(content, error.status, {"Retry-After": str(error.retry_after)})
-    return JSONResponse({"detail": str(error)}, error.status, {"WWW-Authenticate": _CHALLENGE})
+    return JSONResponse(error_body(path, str(error), error.code), error.status, {"WWW-Authenticate": _CHALLENGE})

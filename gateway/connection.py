@@ -21,7 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from .clients import client_key
+from .codes import ErrorCode
 from .connection_pool import ConnectionPool, Reason
+from .errors import error_body
 
 logger = logging.getLogger(__name__)
 
@@ -225,4 +227,5 @@ async def _refuse(status: HTTPStatus, detail: str, scope: Scope, receive: Receiv
     headers = {"Retry-After": str(RETRY_AFTER), "X-Content-Type-Options": "nosniff"}
     if not {b"content-length", b"transfer-encoding"} & {name for name, _ in scope["headers"]}:
         headers["Connection"] = "close"  # with a body this would cut the client off before it has read the answer
-    await JSONResponse({"detail": detail}, status, headers)(scope, receive, send)
+    code = ErrorCode.BUSY if status == HTTPStatus.SERVICE_UNAVAILABLE else ErrorCode.TOO_MANY_REQUESTS
+    await JSONResponse(error_body(scope["path"], detail, code), status, headers)(scope, receive, send)

@@ -19,7 +19,7 @@
     ClientDisconnected      no response is sent; 499 in the log
 
 Any other exception is a defect of the service: 500 {"detail": "internal error", "request_id": …}, with the traceback
-in the log only. `gateway.error_handlers` maps the errors to responses.
+in the log only. `gateway.error_handlers` maps the errors to responses. The errors of `/v1` also have a `code`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,18 @@ from pydantic import BaseModel, Field
 
 from avatar.errors import ClientError, Unavailable
 
+from .codes import ErrorCode
+
 FACE_MISSING_AT = "X-Avatar-Face-Missing-At"
 INTERNAL_ERROR = "InternalError"  # the `kind` label of every unexpected exception in the metrics
+VERSIONED = "/v1/"  # what the paths of jobs and kept faces start with
 CLIENT_CLOSED_REQUEST = 499  # nginx's status; HTTP itself has none for this case
 
 
 class MalformedForm(ClientError):
     """The body is not a readable multipart form."""
+
+    code = ErrorCode.MALFORMED_BODY
 
 
 def malformed(reason: str) -> MalformedForm:
@@ -46,24 +51,28 @@ class UploadStalled(ClientError):
     """The client sent no data for longer than the upload timeout, or sent it slower than the least rate."""
 
     status = 408
+    code = ErrorCode.UPLOAD_TIMEOUT
 
 
 class EncodedForm(ClientError):
     """The body is compressed: images and audio are compressed already, and a small body could become a huge one."""
 
     status = 415
+    code = ErrorCode.UNSUPPORTED_ENCODING
 
 
 class UnsupportedType(ClientError):
     """The body is neither a form nor JSON."""
 
     status = 415
+    code = ErrorCode.UNSUPPORTED_TYPE
 
 
 class NoDatabase(ClientError):
     """The service has no database, and so no jobs that are handed over."""
 
     status = 501
+    code = ErrorCode.NO_DATABASE
 
 
 class TooManyJobs(Unavailable):
@@ -73,6 +82,7 @@ class TooManyJobs(Unavailable):
     """
 
     status = 429
+    code = ErrorCode.TOO_MANY_REQUESTS
 
 
 class ClientDisconnected(Exception):
@@ -83,3 +93,11 @@ class Problem(BaseModel):
     """Body of an error response."""
 
     detail: str = Field(description="What is wrong, in one sentence; it names the form field where one is at fault.")
+    code: ErrorCode | None = Field(
+        None, description="The same for programs: in every error of `/v1`, and where a limit of an API key is reached."
+    )
+
+
+def error_body(path: str, detail: str, code: str) -> dict[str, str]:
+    """Return the body of an error response; those of the form have no code, as in the original service."""
+    return {"detail": detail} | ({"code": code} if path.startswith(VERSIONED) else {})

@@ -14,7 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avatar.request import choose_id
 
-from .errors import INTERNAL_ERROR
+from .codes import ErrorCode
+from .errors import INTERNAL_ERROR, error_body
 from .logging_config import request_id
 from .metrics import Metrics
 
@@ -103,7 +104,8 @@ class InternalErrorMiddleware:
             if started:  # too late for another response: the server closes the connection
                 raise
             logger.exception("internal error")
-            response = JSONResponse({"detail": "internal error", "request_id": request_id.get()}, 500)
+            content = error_body(scope["path"], "internal error", ErrorCode.INTERNAL_ERROR)
+            response = JSONResponse(content | {"request_id": request_id.get()}, 500)
             await response(scope, receive, send)
 
 

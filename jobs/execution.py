@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from avatar import events
-from avatar.errors import ClientError, FaceNotFound, InvalidField, StorageFault, TooLarge, Unavailable
+from avatar.errors import ClientError, InvalidField, StorageFault, Unavailable
 from avatar.events import RenderResult
 from avatar.faults import machine_fault
 from avatar.form.parse import FILES, Form, Upload, parse
@@ -38,22 +38,14 @@ URL_FIELDS = {FACE_FILE: "face_url", SPEECH_FILE: "audio_url", BACKGROUND_FILE: 
 AVATAR = "avatar"  # the field of a job that names a kept face
 RESULT_URL = "result_url"
 INTERNAL_ERROR = JobError("internal_error", "internal error", 500)
-_CODES: dict[type[ClientError], str] = {
-    ResultNotSent: "result_url_failed",
-    InvalidField: "invalid_field",
-    TooLarge: "too_large",
-    FaceNotFound: "face_not_found",
-    ClientError: "invalid_input",
-}
 
 
 def error_of(error: BaseException) -> JobError:
     """Return what the record of a job says about an exception; it names no detail of a defect of this service."""
     if isinstance(error, ClientError):
-        code = next(code for kind, code in _CODES.items() if isinstance(error, kind))
-        return JobError(code, str(error), error.status)
+        return JobError(error.code, str(error), error.status)
     if (unavailable := unavailable_of(error)) is not None:
-        return JobError("unavailable", str(unavailable), unavailable.status)
+        return JobError(Unavailable.code, str(unavailable), unavailable.status)
     return INTERNAL_ERROR
 
 

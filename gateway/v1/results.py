@@ -14,6 +14,7 @@ from jobs.records import Job, JobResult, JobState
 from jobs.repository import read
 from jobs.store import MissingBlob
 
+from ..codes import ErrorCode
 from ..download import PacedStream
 from ..endpoint import RETRY_AFTER, problem
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
@@ -102,7 +103,8 @@ def _headers(job: Job, result: JobResult, etag: str) -> dict[str, str]:
 
 def _unsatisfiable(size: int) -> Response:
     headers = {"Content-Range": f"bytes */{size}"}
-    return JSONResponse({"detail": f"Range: the video has {size} bytes, and none of this range"}, 416, headers)
+    detail = f"Range: the video has {size} bytes, and none of this range"
+    return JSONResponse({"detail": detail, "code": ErrorCode.RANGE_NOT_SATISFIABLE}, 416, headers)
 
 
 async def _open(v1: JobService, result: JobResult, start: int, end: int) -> AsyncIterator[bytes]:

@@ -69,7 +69,7 @@ async def test_a_picture_without_a_face_is_rejected_as_the_form_rejects_it(
     async with serve_jobs(models=ReadyModels(lambda image: None)) as client:
         answer = await client.post("/v1/avatars", files=face_form(face))
     sentence = "Face not detected! Ensure the video contains a face in all the frames."
-    assert (answer.status_code, answer.json()) == (400, {"detail": sentence})
+    assert (answer.status_code, answer.json()) == (400, {"detail": sentence, "code": "face_not_found"})
     assert files(store) == []
 
 

@@ -157,7 +157,7 @@ async def test_wrong_ids_are_rejected(client: httpx.AsyncClient) -> None:
         answer = await client.get(f"{path}/events", headers={"Last-Event-ID": wrong})
         assert (answer.status_code, answer.json()) == (
             400,
-            {"detail": "Last-Event-ID: expected the id of an event of this stream"},
+            {"detail": "Last-Event-ID: expected the id of an event of this stream", "code": "invalid_field"},
         )
     assert (await client.get(f"/v1/jobs/{uuid4()}/events")).status_code == 404
 

@@ -60,7 +60,10 @@ async def test_readiness_names_a_store_that_fails(serve_jobs: ServeJobs, store: 
 async def test_unknown_ids_and_other_texts_are_404(jobs: httpx.AsyncClient) -> None:
     for path in (f"/v1/jobs/{uuid4()}", "/v1/jobs/1"):
         for answer in (await jobs.get(path), await jobs.delete(path)):
-            assert (answer.status_code, answer.json()) == (404, {"detail": "there is no such job"})
+            assert (answer.status_code, answer.json()) == (
+                404,
+                {"detail": "there is no such job", "code": "job_not_found"},
+            )
 
 
 async def test_a_queued_job_is_canceled_and_then_removed(jobs: httpx.AsyncClient, store: Path) -> None:

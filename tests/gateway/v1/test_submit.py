@@ -102,10 +102,8 @@ async def test_bad_json_is_rejected(jobs: httpx.AsyncClient) -> None:
 
 async def test_other_bodies_are_rejected(jobs: httpx.AsyncClient) -> None:
     answer = await jobs.post("/v1/jobs", content=b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"})
-    assert (answer.status_code, answer.json()) == (
-        415,
-        {"detail": "send the job as multipart/form-data or as application/json"},
-    )
+    detail = "send the job as multipart/form-data or as application/json"
+    assert (answer.status_code, answer.json()) == (415, {"detail": detail, "code": "unsupported_type"})
     answer = await jobs.post("/v1/jobs")
     assert (answer.status_code, answer.json()["detail"]) == (400, "send the form as multipart/form-data")
 
@@ -151,10 +149,8 @@ async def test_the_same_key_with_other_content_is_a_conflict(
 async def test_an_idempotency_key_is_short_and_printable(jobs: httpx.AsyncClient, key: str) -> None:
     headers = httpx.Headers([(b"Idempotency-Key", key.encode())])
     answer = await jobs.post("/v1/jobs", files=form(), headers=headers)
-    assert (answer.status_code, answer.json()) == (
-        400,
-        {"detail": "Idempotency-Key: expected 1 to 255 printable ASCII characters"},
-    )
+    detail = "Idempotency-Key: expected 1 to 255 printable ASCII characters"
+    assert (answer.status_code, answer.json()) == (400, {"detail": detail, "code": "invalid_field"})
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(1000, marks=pytest.mark.slow)])

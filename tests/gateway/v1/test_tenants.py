@@ -45,7 +45,10 @@ async def test_jobs_and_faces_are_visible_to_their_owner_only(
     assert (await client.get("/v1/avatars", headers=other)).json()["avatars"] == []
     identity = avatar.rpartition("/")[2]
     theirs = await client.post("/v1/jobs", files=form(face_file=None, avatar=identity), headers=other)
-    assert (theirs.status_code, theirs.json()) == (404, {"detail": "there is no such avatar"})
+    assert (theirs.status_code, theirs.json()) == (
+        404,
+        {"detail": "there is no such avatar", "code": "avatar_not_found"},
+    )
 
 
 async def test_the_same_key_of_two_owners_makes_two_jobs(client: httpx.AsyncClient, keys: Path) -> None:
