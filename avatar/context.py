@@ -51,7 +51,10 @@ class JobContext:
 
     @contextmanager
     def failure_logged(self) -> Iterator[None]:
-        """Log an AvatarError that leaves the block (see `log_failure`). The machine's errors become MachineFaults."""
+        """Do the job in this block: log the AvatarError that leaves it (see `log_failure`), and end the timer's spans.
+
+        The machine's errors become MachineFaults.
+        """
         try:
             yield
         except AvatarError as error:
@@ -62,6 +65,8 @@ class JobContext:
                 log_failure(fault, self.log)
                 raise fault from error
             raise
+        finally:
+            self.timer.close()
 
 
 def log_failure(error: AvatarError, log: RequestLogger) -> None:

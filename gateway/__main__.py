@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BadSetting as error:
         return _fail(str(error), 2)
     # here, because they load the whole application: --help and usage errors need not wait
+    from avatar import tracing
     from avatar.media.start import prepare
     from jobs.keys import BadKeys, open_keys
     from jobs.webhooks import Signer
@@ -81,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {reason}", 1)
     try:
-        server.serve(settings, listener)
+        with tracing.exporting(settings.otlp_endpoint, "talking-avatar-gateway"):
+            server.serve(settings, listener)
     except SystemExit:  # uvicorn raises it where the application did not start; the log holds the reason
         return 1
     return 0

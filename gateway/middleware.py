@@ -1,4 +1,4 @@
-"""Middleware: request ids, the access log, metrics, and the response to an unexpected exception."""
+"""Middleware: request ids, traces, the access log, metrics, and the response to an unexpected exception."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from avatar import tracing
 from avatar.request import choose_id
 
 from .codes import ErrorCode
@@ -28,10 +29,11 @@ STAGES = "stages"  # seconds of each stage, by name
 FRAMES = "frames"  # frames of the rendered video
 ERROR = "error"  # class of the error in the response
 _MAX_PATH = 200  # characters of the path in a log line
+_UNTRACED = ("/ping", "/health/live", "/health/ready", "/metrics")  # what is asked every few seconds
 
 
 class RequestContext:
-    """Outermost middleware: sets the request's id in log and response, logs and counts the request when it ends."""
+    """Outermost middleware: sets the request's id in log and response; traces, logs and counts the request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -42,8 +44,33 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start = time.perf_counter()
         identity = choose_id(Headers(scope=scope).get(ID_HEADER))
+        token = request_id.set(identity)
+        try:
+            if scope["path"] in _UNTRACED:
+                await self._serve(scope, receive, send, identity)
+            else:
+                await self._trace(scope, receive, send, identity)
+        finally:
+            request_id.reset(token)
+
+    async def _trace(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+        """Serve one request within its span, which lasts until the last byte of the response is sent."""
+        method, parent = scope["method"], Headers(scope=scope).get("traceparent")
+        about = {"http.request.method": method, "url.path": scope["path"][:_MAX_PATH]}
+        with tracing.span(method, about, kind="server", parent=parent, request_id=identity) as span:
+            status = await self._serve(scope, receive, send, identity)
+            if route := getattr(scope.get("route"), "path", ""):
+                span.rename(f"{method} {route}")
+                span.set({"http.route": route})
+            if status is not None:
+                span.set({"http.response.status_code": status})
+            if status is None or status >= 500:
+                span.fail(scope["state"].get(ERROR, "") or f"status {status}")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, identity: str) -> int | None:
+        """Serve one request; return the status of the response, None where there was none."""
+        start = time.perf_counter()
         state = scope.setdefault("state", {})
         status: int | None = None
 
@@ -61,14 +88,13 @@ class RequestContext:
             self._metrics.count_upload(len(message.get("body", b"")))
             return message
 
-        token = request_id.set(identity)
         try:
             await self._app(scope, receive_counted, send_with_id)
         finally:
             seconds = time.perf_counter() - start
             _log(scope, status, seconds, state.get(STAGES, {}))
             self._count(scope, status, seconds, state)
-            request_id.reset(token)
+        return status
 
     def _count(self, scope: Scope, status: int | None, seconds: float, state: Mapping[str, object]) -> None:
         self._metrics.observe_request(scope, status, seconds)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from avatar.inspection import FaceReport
 from avatar.request import AvatarRequest
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
+from avatar.tracing import span
 from jobs.keys import KeyFile
 from jobs.quotas import RunningForms
 
@@ -68,7 +69,8 @@ class Service:
         caller = caller_of(request)
         with self.shares.hold(client), self.forms.hold(caller.tenant, caller.limits), self.jobs.admit():
             start = time.perf_counter()
-            form = await run_until_disconnect(receive_form(request, folder, self.settings), self.jobs.stopped)
+            with span("upload"):
+                form = await run_until_disconnect(receive_form(request, folder, self.settings), self.jobs.stopped)
             job = parse(form, folder, request_id.get(), self.settings.limits)
             stages = {"upload": time.perf_counter() - start}
             rendered = await run_until_disconnect(self._work(job, stages), self.jobs.stopped, request.receive)
@@ -81,7 +83,9 @@ class Service:
 
     async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> RenderResult:
         start = time.perf_counter()
-        async with self.jobs.slot():
+        async with AsyncExitStack() as held:
+            with span("queue"):
+                await held.enter_async_context(self.jobs.slot())
             stages["queue"] = time.perf_counter() - start
             await self.machine.check_failing()
             await self.models.check_ready()

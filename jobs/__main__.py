@@ -98,13 +98,15 @@ def _hours(text: str) -> timedelta:
 
 async def _worker(arguments: argparse.Namespace, settings: WorkerSettings, url: str) -> int:
     # here and below, because they load much: --help and usage errors need not wait
+    from avatar import tracing
     from avatar.media.start import prepare
 
     from . import worker_process
 
     if failure := await prepare(settings):
         return _fail(failure, 1)
-    with suppress(asyncio.CancelledError):  # by a signal while it starts
+    exporting = tracing.exporting(settings.otlp_endpoint, "talking-avatar-worker")
+    with exporting, suppress(asyncio.CancelledError):  # by a signal while it starts
         await worker_process.run(settings, url)
     return 0
 

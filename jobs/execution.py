@@ -18,6 +18,7 @@ from avatar.form.parse import FILES, Form, Upload, parse
 from avatar.inference.protocol import InferenceClient
 from avatar.request import AvatarRequest
 from avatar.resources.workspace import Workspace
+from avatar.tracing import span
 from lipsync.tensors import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
 
 from .errors import ResultNotSent
@@ -86,18 +87,21 @@ class Execution:
         """
         async with self.workspace.folder() as folder:
             report(Progress(FETCH, 0, None))
-            form = await self._fetch(job, folder)
+            with span(FETCH):
+                form = await self._fetch(job, folder)
             request = parse(form, folder, job.request_id, self.settings.limits)
             await self.models.check_ready()
             rendered = await self._render(request, report)
             if rendered.path is None:
                 raise RuntimeError("the job produced no file")
             report(Progress(STORE, rendered.frames, rendered.frames))
-            file = await self._store(job, rendered, rendered.path)
+            with span(STORE):
+                file = await self._store(job, rendered, rendered.path)
             if job.result_url is not None:
                 report(Progress(SEND, rendered.frames, rendered.frames))
                 try:
-                    await self._send(job.result_url, rendered, rendered.path)
+                    with span(SEND):
+                        await self._send(job.result_url, rendered, rendered.path)
                 except BaseException:
                     await self._remove(file.key)
                     raise

@@ -1,4 +1,4 @@
-"""Configure the logging of a process: text or JSON lines on stderr, each with the id of its request."""
+"""Configure the logging of a process: text or JSON lines on stderr, each with the ids of its request and its trace."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
+from avatar.tracing import request_id, trace_id
+
+__all__ = ["configure", "make_handler", "request_id"]
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks and terminal control characters
 
-# Tasks and threads that are started for a request or a job inherit the value.
-request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
-
-class RequestIdFilter(logging.Filter):
-    """Adds the current request's id to each record that has none."""
+class IdFilter(logging.Filter):
+    """Adds the ids of the current request and of the current trace to each record; the job sets the first itself."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Add the id and keep the record."""
-        if not hasattr(record, "request_id"):  # the job sets it on its own records
+        """Add the ids and keep the record."""
+        if not hasattr(record, "request_id"):
             record.request_id = request_id.get()
+        record.trace_id = trace_id()
         return True
 
 
@@ -39,6 +40,8 @@ class JsonFormatter(logging.Formatter):
             "request_id": getattr(record, "request_id", "-"),
             "message": record.getMessage(),
         }
+        if trace := getattr(record, "trace_id", ""):
+            line["trace_id"] = trace
         fields = getattr(record, "fields", None)
         if isinstance(fields, Mapping):
             line.update(fields)
@@ -53,17 +56,18 @@ class TextFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line without the traceback, which follows on lines of its own."""
         record.message = _CONTROL.sub(" | ", record.message)
+        record.ids = " ".join(filter(None, (getattr(record, "request_id", "-"), getattr(record, "trace_id", ""))))
         return super().formatMessage(record)
 
 
 def make_handler(log_format: Literal["text", "json"]) -> logging.Handler:
     """Return a handler that writes to stderr in this format."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(RequestIdFilter())
+    handler.addFilter(IdFilter())
     handler.setFormatter(
         JsonFormatter()
         if log_format == "json"
-        else TextFormatter("%(asctime)s %(levelname)-7s [%(request_id)s] %(name)s: %(message)s")
+        else TextFormatter("%(asctime)s %(levelname)-7s [%(ids)s] %(name)s: %(message)s")
     )
     return handler
 

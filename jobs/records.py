@@ -66,6 +66,7 @@ class Submission:
         result_url: where the result is sent by PUT, if anywhere.
         webhook: what is called for `webhook_events`, if anything.
         request_id: of the request, for log lines.
+        traceparent: of the request's trace, which the worker goes on with.
         idempotency_key: the caller's key, if it sent one.
         digest: SHA-256 in hexadecimal of all that the caller sent, empty without a key; the same key with another one
             is a conflict.
@@ -83,6 +84,7 @@ class Submission:
     webhook: str | None = None
     webhook_events: tuple[WebhookEvent, ...] = ()
     request_id: str = "-"
+    traceparent: str | None = None
     idempotency_key: str | None = None
 
 
@@ -157,6 +159,7 @@ class Job:
     webhook: str | None
     webhook_events: tuple[WebhookEvent, ...]
     request_id: str
+    traceparent: str | None
     stage: str | None
     frames_done: int | None
     frames_total: int | None

@@ -18,6 +18,7 @@ from avatar.inference.protocol import InferenceClient
 from avatar.load import wait_for
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
+from avatar.tracing import Value, span
 
 from . import queue
 from .attempt import HEARTBEATS, Attempt
@@ -191,8 +192,18 @@ class Worker:
         token = request_id.set(lease.job.request_id)
         if self._give_back:
             attempt.give_back()
+        job = lease.job
         try:
-            await attempt.run()
+            if job.attempt == 1:  # a later attempt may have waited for its pause
+                with span("queue", parent=job.traceparent, start=job.created_at, job=str(job.id)):
+                    pass
+            about: dict[str, Value] = {
+                "avatar.job": str(job.id),
+                "avatar.attempt": job.attempt,
+                "avatar.request_id": job.request_id,
+            }
+            with span("attempt", about, kind="consumer", parent=job.traceparent):
+                await attempt.run()
         finally:
             request_id.reset(token)
             del self._attempts[lease.row.id]

@@ -16,6 +16,7 @@ from lipsync.errors import InvalidInput
 from lipsync.tensors import Model
 
 from ..errors import Unavailable
+from ..tracing import infer_span
 from .protocol import ServedModel, ServerState
 from .readiness import CALL_SECONDS, Readiness, tiny_inputs
 from .shared_memory import SharedMemoryPool
@@ -182,8 +183,17 @@ class TritonServer:
         span = layout.output if region else None
         if region and span:
             outputs[0].set_shared_memory(region.name, span.nbytes, span.offset)
-        call = self._client.infer(model.name, sent, outputs=outputs, client_timeout=seconds)
-        result = await result_of(call, model.name)
+        batch, size = len(inputs[0]) if model.max_batch_size else 1, sum(array.nbytes for array in inputs)
+        with infer_span(model.name, self.address, batch=batch, size=size, shared_memory=region is not None) as along:
+            call = self._client.infer(
+                model.name,
+                sent,
+                outputs=outputs,
+                client_timeout=seconds,
+                headers=along.headers,
+                request_id=along.request_id,
+            )
+            result = await result_of(call, model.name)
         if region and span:  # copied, because the next call uses the region
             shape = tuple(result.get_output(model.outputs[0].name).shape)
             return [region.array(span.offset, shape, model.outputs[0].numpy).copy()]

@@ -16,6 +16,7 @@ from fastapi import Request
 
 from avatar.errors import ClientError, InvalidField, MachineFault, ShuttingDown
 from avatar.form.parse import Form, parse
+from avatar.tracing import span, traceparent
 from jobs.folder import hash_file
 from jobs.net.errors import RefusedUrl, RequestFailed
 from jobs.quotas import QuotaExceeded, check_quotas
@@ -62,8 +63,9 @@ class Submitter:
         if key is None:  # with a key, the job may exist already, and is returned whatever the quotas say
             await check_quotas(self.v1.database, self.caller.tenant, self.caller.limits)
         with self.v1.uploads.hold(client_of(request, self.service.settings.trusted_proxies)):
-            receiving = self._receive(request)
-            fields = read_fields(await run_until_disconnect(receiving, self.service.jobs.stopped))
+            with span("upload"):
+                receiving = self._receive(request)
+                fields = read_fields(await run_until_disconnect(receiving, self.service.jobs.stopped))
             self._check(fields, None)
             submission = await self._submission(fields, key)
             earlier = await find_by_key(self.v1.database, submission)
@@ -129,9 +131,10 @@ class Submitter:
                 inputs[name] = StoredFile(key, file.size, "")
                 stored = await self.v1.store.put_file(key, file.path)
                 inputs[name] = StoredFile(key, stored.size, stored.sha256)
-            submission = replace(submission, inputs=inputs)
-            lifetime = self.v1.key_lifetime
-            job, is_new = await submit(self.v1.database, submission, lifetime, limits=self.caller.limits)
+            with span("submit", kind="producer", job=str(submission.id)):
+                submission = replace(submission, inputs=inputs, traceparent=traceparent())
+                lifetime = self.v1.key_lifetime
+                job, is_new = await submit(self.v1.database, submission, lifetime, limits=self.caller.limits)
         except (ClientError, QuotaExceeded, MachineFault):
             await self._discard(inputs)
             raise

@@ -36,6 +36,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
         webhook=row["webhook"],
         webhook_events=tuple(WebhookEvent(event) for event in row["webhook_events"]),
         request_id=row["request_id"],
+        traceparent=row["traceparent"],
         stage=row["stage"],
         frames_done=row["frames_done"],
         frames_total=row["frames_total"],

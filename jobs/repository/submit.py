@@ -85,8 +85,8 @@ async def _insert(connection: Connection, submission: Submission, key_lifetime: 
     rows = await connection.execute(
         """
         INSERT INTO jobs (id, tenant, class, queue_id, start_tag, form, inputs, input_bytes, urls, avatar, result_url,
-                          webhook, webhook_events, request_id)
-        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                          webhook, webhook_events, request_id, traceparent)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         RETURNING *
         """,
         (
@@ -104,6 +104,7 @@ async def _insert(connection: Connection, submission: Submission, key_lifetime: 
             submission.webhook,
             list(submission.webhook_events),
             submission.request_id,
+            submission.traceparent,
         ),
     )
     row = await rows.fetchone()

@@ -75,8 +75,7 @@ async def test_a_worker_renders_with_triton_and_ends_at_a_signal(queue: Queue, t
     with _worker(queue, triton.grpc_address, triton.token, port) as process:
         ended = await queue.reaches(job, seconds=60)
         assert ended.state is JobState.SUCCEEDED, (ended.error, (queue.folder / "worker.log").read_text())
-        status, metrics = await asyncio.to_thread(_get, port, "/metrics")
-        assert status == 200 and "avatar_frames_total 5.0" in metrics
+        await until(lambda: "avatar_frames_total 5.0" in _get(port, "/metrics")[1])  # counted after the job has ended
         await until(lambda: 'avatar_worker_jobs_total{outcome="succeeded"} 1.0' in _get(port, "/metrics")[1])
         assert await asyncio.to_thread(_get, port, "/health") == (200, '{"status": "ok", "faults": {}}')
         assert (await asyncio.to_thread(_get, port, "/"))[0] == 404
