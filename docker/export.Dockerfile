@@ -38,5 +38,5 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 1000:1000
 # what was removed from the packages is not missed
-RUN python -c "import nncf, onnxruntime, openvino, tensorflow, tf2onnx, torch, export.cli" && rm -rf /tmp/numba
+RUN python -c "import nncf, onnxruntime, openvino, tensorflow, tf2onnx, torch, export.cli, export.store.push" && rm -rf /tmp/numba
 ENTRYPOINT ["bash", "export.sh"]

@@ -46,7 +46,7 @@ ENV HOME=/tmp \
     AVATAR_CACHE_DIR=/var/lib/avatar/cache
 # triton-server, made by NVIDIA's image
 USER 1000:1000
-RUN python3 /opt/avatar/smoke.py && python3 -c "import export.cli, export.plans.builder"
+RUN python3 /opt/avatar/smoke.py && python3 -c "import export.cli, export.plans.builder, export.store.pull"
 # gRPC, metrics. HTTP listens inside the container only, for the health check.
 EXPOSE 8001 8002
 # a tiny call of every kind of model

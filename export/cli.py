@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from .commands import configs, models, plans, prune, stand_ins, weights
+from .commands import configs, models, plans, prune, pull, push, stand_ins, weights
 from .commands import list as list_
 from .errors import ExportError
 
@@ -37,6 +37,8 @@ COMMANDS: dict[str, _Command] = {
     "plans": plans,
     "list": list_,
     "prune": prune,
+    "push": push,
+    "pull": pull,
     "configs": configs,
 }
 

@@ -27,6 +27,14 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
+def positive_seconds(text: str) -> float:
+    """Return a number of seconds, more than 0."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return number
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 0:

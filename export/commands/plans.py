@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import add_repository, print_line
+from .arguments import add_repository, positive_seconds, print_line
 
 HELP = "build TensorRT plans where they run, after `models --format tensorrt`"
 DESCRIPTION = (
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_seconds,
+        type=positive_seconds,
         default=trtexec.BUILD_SECONDS,
         metavar="SECONDS",
         help="time that the build of one plan may take (default: %(default)g)",
@@ -64,10 +64,3 @@ def run(args: argparse.Namespace) -> int:
     with cache.open_cache(args.cache, print_line) as opened:
         builder.PlanBuilder(args.repository, opened, gpu, tool, print_line).bring_up_to_date()
     return 0
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
-    return number

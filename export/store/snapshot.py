@@ -1,0 +1,94 @@
+"""Read a repository on the disk: the manifest of what is there, and where each file comes from.
+
+A TensorRT plan fits one kind of GPU only, so it is left out: the machine that pulls builds its own. Until then the
+network is served from its ONNX file, as after an export.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import lipsync
+
+from ..build import versions
+from ..errors import ExportError
+from ..files import sha256
+from ..triton_config import alternatives
+from ..variants import Format, Profile
+from .manifest import Manifest, StoredFile
+
+ORIGIN_FILE = "pulled.json"  # in a repository that was pulled: from where
+_LEFT_OUT = ("__pycache__",)
+_ON_GPU = "KIND_GPU"
+
+
+def take(repository: Path) -> tuple[Manifest, Mapping[str, Path]]:
+    """Return the manifest of a repository, and the file that has the content of each hash in it.
+
+    Raises:
+        ExportError: the folder is no model repository, or a link in it could lead anywhere.
+    """
+    models = [path.parent for path in sorted(repository.glob(f"*/{alternatives.CONFIG_FILE}"))]
+    if not models:
+        raise ExportError(f"{repository}: no models here; build a model repository with `python -m export models`")
+    sources = dict(_sources(repository))
+    paths = {}
+    files = []
+    for path, source in sources.items():
+        digest = sha256(source)
+        paths[digest] = source
+        files.append(StoredFile(path, digest, source.stat().st_size))
+    folders = [str(path.relative_to(repository)) for path in _folders(repository) if not any(path.iterdir())]
+    profile = Profile.GPU if any(_ON_GPU in _config(model).read_text("utf-8") for model in models) else Profile.CPU
+    networks = {model.name: facts for model in models if (facts := _facts(model))}
+    return Manifest(lipsync.__version__, profile.value, tuple(files), tuple(folders), networks), paths
+
+
+def _sources(repository: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the path of every file in the repository, and the file that has its content."""
+    for path in sorted(repository.rglob("*")):
+        if _is_left_out(path.relative_to(repository)):
+            continue
+        if path.is_symlink():
+            raise ExportError(f"{path}: a link; a model repository is pushed without links")
+        if path.is_file() and path.parent != repository:
+            is_config = path.name == alternatives.CONFIG_FILE
+            yield str(path.relative_to(repository)), _config(path.parent) if is_config else path
+
+
+def _config(model: Path) -> Path:
+    """Return the configuration that needs no plan."""
+    without_plan = model / alternatives.FOLDER / f"{Format.ONNX}.pbtxt"
+    return without_plan if without_plan.is_file() else model / alternatives.CONFIG_FILE
+
+
+def _folders(repository: Path) -> Iterator[Path]:
+    for path in sorted(repository.rglob("*")):
+        if path.is_dir() and not _is_left_out(path.relative_to(repository)):
+            yield path
+
+
+def _is_left_out(path: Path) -> bool:
+    is_hidden = any(part.startswith(".") or part in _LEFT_OUT for part in path.parts)
+    return is_hidden or path.name == Format.TENSORRT.file
+
+
+def _facts(model: Path) -> dict[str, object]:
+    """Return the versions of an exported network, by number."""
+    return {
+        str(version.number): {
+            "export": version.export,
+            **{key: version.record.get(key) for key in ("format", "precision", "weights", "checkpoint_sha256")},
+            "report": _report(version.folder),
+        }
+        for version in versions.list_versions(model)
+    }
+
+
+def _report(folder: Path) -> object:
+    try:
+        return json.loads((folder / versions.REPORT_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
