@@ -103,23 +103,25 @@ class GrpcInferenceClient:
         """As `InferenceClient`; calls in flight raise Unavailable, a later call connects again."""
         await self._pool.close()
 
-    async def _infer_rows(self, model: Model, *inputs: Array, row_shape: tuple[int, ...] | None = None) -> list[Array]:
-        """Make one inference; more than one only where a new server takes fewer rows than those that were asked."""
-        count = len(inputs[-1])
-        most = self._pool.most_rows(model) or count
-        parts = []
-        for start in range(0, max(1, count), most):
-            rows = [each[start : start + most] for each in inputs]
-            shape = (len(rows[-1]), *row_shape) if row_shape else None
-            parts.append(await self._infer(model, *rows, output_shape=shape, rows=len(rows[-1])))
-        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
-
-    async def _infer(
-        self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None, rows: int = 0
-    ) -> list[Array]:
+    async def _infer(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors."""
 
         async def make(server: TritonServer, seconds: float) -> list[Array]:
             return await server.infer(model, inputs, output_shape, seconds)
 
-        return await self._pool.call(make, self._timeout, model=model, rows=rows)
+        return await self._pool.call(make, self._timeout, model=model)
+
+    async def _infer_rows(self, model: Model, *inputs: Array, row_shape: tuple[int, ...] | None = None) -> list[Array]:
+        """As `_infer`, in several calls where the server takes fewer rows than those that were asked for their limits."""
+        count = len(inputs[-1])
+
+        async def make(server: TritonServer, seconds: float) -> list[Array]:
+            most = server.limits.get(model.name) or count
+            parts = []
+            for start in range(0, max(1, count), max(1, most)):
+                rows = [each[start : start + most] for each in inputs]
+                shape = (len(rows[-1]), *row_shape) if row_shape else None
+                parts.append(await server.infer(model, rows, shape, seconds))
+            return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+        return await self._pool.call(make, self._timeout, model=model, rows=count)

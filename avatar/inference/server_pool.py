@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import TypeVar
@@ -43,19 +44,17 @@ class Member:
         picked: number of the last call that it got.
         checked: whether the first check of it has ended.
         fault: why it gets no calls.
-        limits: most rows of one call, by the name of the model; 0 for a model that it does not serve.
     """
 
     def __init__(self, server: TritonServer, *, healthy: bool) -> None:
         self.server, self.healthy, self.recoveries, self.picked = server, healthy, 0, 0
         self.checked, self.fault = healthy, ""
-        self.limits: dict[str, int] = {}
         self.changed = asyncio.Event()  # wakes the task that watches it
         self.watcher: asyncio.Task[None] | None = None
 
-    def takes(self, model: Model | None, rows: int) -> bool:
-        """Return whether a call of so many rows fits."""
-        return model is None or rows <= self.limits.get(model.name, rows)
+    def rows_of(self, model: Model | None) -> float:
+        """Return how many rows one call may have, as far as it is known; 0 where it does not serve the model."""
+        return self.server.limits.get(model.name, math.inf) if model else math.inf
 
 
 class ServerPool:
@@ -95,17 +94,13 @@ class ServerPool:
         """Return the state of each server."""
         return [member.server.state(healthy=member.healthy) for member in self.members]
 
-    def most_rows(self, model: Model) -> int | None:
-        """Return the most rows that a healthy server takes; None where it is not known."""
-        return max((limit for each in self.healthy if (limit := each.limits.get(model.name))), default=None)
-
     def uses(self, generator: Model) -> None:
         """Note that jobs use this generator: servers have to answer it, too."""
         self._generators.add(generator)
 
     async def check_ready(self) -> None:
         """Return if every model of at least one server answers. Raises Unavailable."""
-        await self.call(lambda server, _: server.check_ready(self._generators), PATIENCE_SECONDS, patience=0)
+        await self.call(lambda server, _: server.check_ready(self._generators), PATIENCE_SECONDS, wait=False)
 
     async def served(self, models: Sequence[Model]) -> list[Mapping[str, ServedModel]]:
         """Return the configurations of models on each healthy server that has them; of one at least, or raise."""
@@ -132,21 +127,21 @@ class ServerPool:
         *,
         model: Model | None = None,
         rows: int = 0,
-        patience: float = PATIENCE_SECONDS,
+        wait: bool = True,
     ) -> T:
         """Make a call on one server and, if that server is lost or stops, on another one.
 
         Args:
             make: makes the call at a server, with a deadline in seconds.
             seconds: deadline of all attempts together.
-            model, rows: what is called; only servers that take it are chosen.
-            patience: seconds for which to wait for a healthy server.
+            model, rows: what is called; a server that takes so many rows in one call is preferred.
+            wait: whether to wait for a healthy server for some seconds.
         """
         await self._start()
         end, tried = time.monotonic() + seconds, dict[Member, int]()
         error: Unavailable | None = None
         for _ in range(ATTEMPTS):
-            member = await self._pick(model, rows, tried, min(patience, end - time.monotonic()))
+            member = await self._pick(model, rows, tried, min(end, time.monotonic() + PATIENCE_SECONDS * wait))
             if member is None:
                 break
             tried[member] = member.recoveries
@@ -224,13 +219,16 @@ class ServerPool:
         finally:
             await member.server.close()
 
-    async def _pick(self, model: Model | None, rows: int, tried: dict[Member, int], patience: float) -> Member | None:
-        """Return the server with the fewest calls in flight, and of these the one that was called the longest ago."""
-        end = time.monotonic() + patience
+    async def _pick(self, model: Model | None, rows: int, tried: dict[Member, int], end: float) -> Member | None:
+        """Return the server with the fewest calls in flight, and of these the one that was called the longest ago.
+
+        None where there is none at `end` that has not failed at this call.
+        """
         while True:
-            fresh = [each for each in self.healthy if tried.get(each, -1) < each.recoveries and each.takes(model, rows)]
+            fresh = [each for each in self.healthy if tried.get(each, -1) < each.recoveries and each.rows_of(model)]
             if fresh:
-                chosen = min(fresh, key=lambda each: (each.server.in_flight, each.picked))
+                fitting = [each for each in fresh if each.rows_of(model) >= rows]
+                chosen = min(fitting or fresh, key=lambda each: (each.server.in_flight, each.picked))
                 self._picks += 1
                 chosen.picked = self._picks
                 return chosen
@@ -296,12 +294,12 @@ class ServerPool:
         try:
             self._note(member, await member.server.served((tensors.WAV2LIP_GAN,)))
         except AvatarError:
-            member.limits[tensors.WAV2LIP_GAN.name] = 0
+            member.server.limits[tensors.WAV2LIP_GAN.name] = 0
 
     def _note(self, member: Member, served: Mapping[str, ServedModel]) -> None:
-        member.limits |= {name: each.max_batch for name, each in served.items() if each.max_batch}
-        if limit := member.limits.get(tensors.S3FD.name):
-            member.limits[tensors.DETECT_FACES.name] = limit
+        member.server.limits |= {name: each.max_batch for name, each in served.items() if each.max_batch}
+        if limit := member.server.limits.get(tensors.S3FD.name):
+            member.server.limits[tensors.DETECT_FACES.name] = limit
 
     def _spawn(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)

@@ -53,12 +53,14 @@ class TritonServer:
         address: host:port.
         in_flight: inferences that have no response yet.
         answered_at: when it answered last, by `time.monotonic`.
+        limits: most rows of one call, by the name of the model, where they are known; 0 for one that it does not serve.
     """
 
     def __init__(self, address: str, timeout: float, token: Token, *, shared_memory: bool = True) -> None:
         self.address, self._timeout, self._token, self._shared_memory = address, timeout, token, shared_memory
         self.in_flight, self._calls, self._failures = 0, 0, 0
         self.answered_at = time.monotonic()
+        self.limits: dict[str, int] = {}
         self._connection: InferenceServerClient | None = None
         self._pool: SharedMemoryPool | None = None
         self._readiness = Readiness(self._call_tiny)

@@ -1,0 +1,421 @@
+"""Several servers, each a real gRPC server in this process: where calls go, and what happens when one is lost."""
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from avatar.errors import Unavailable
+from avatar.inference import server_pool, triton_server
+from avatar.inference.addresses import Endpoint, parse_addresses, resolve
+from avatar.inference.grpc_client import GrpcInferenceClient
+from avatar.options import Generator
+from lipsync.errors import InvalidInput
+from tests.support.fake_triton import FakeTriton, region_of, serve
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+LARGE = np.zeros((200, 300, 3), np.uint8)
+SECONDS = 20.0  # after which something that has to happen has not happened
+
+
+@dataclass
+class Cluster:
+    """Servers on 127.0.0.1, each of which can be killed and started again."""
+
+    fakes: list[FakeTriton] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    stacks: list[AsyncExitStack] = field(default_factory=list)
+
+    async def add(self) -> None:
+        self.fakes.append(FakeTriton())
+        self.addresses.append("127.0.0.1:0")
+        self.stacks.append(AsyncExitStack())
+        await self.start(len(self.fakes) - 1)
+
+    async def start(self, index: int) -> None:
+        serving = serve(self.fakes[index], self.addresses[index])
+        self.addresses[index] = await self.stacks[index].enter_async_context(serving)
+
+    async def kill(self, index: int) -> None:
+        await self.stacks[index].aclose()
+
+    def drain(self, index: int) -> None:
+        """Answer as a server that got SIGTERM: every call is UNAVAILABLE, and the connection stays."""
+        self.fakes[index].status = grpc.StatusCode.UNAVAILABLE
+        self.fakes[index].requests.clear()
+
+    def shares(self) -> list[int]:
+        """Return how many segmentations each server got since the last time."""
+        numbers = [len(images_of(fake)) for fake in self.fakes]
+        for fake in self.fakes:
+            fake.requests.clear()
+        return numbers
+
+
+def images_of(fake: FakeTriton) -> list[object]:
+    """Return the segmentations of a job that a server got: a tiny call names no outputs."""
+    return [request for request in fake.requests if request.model_name == "segmentation" and request.outputs]
+
+
+@asynccontextmanager
+async def running(count: int) -> AsyncIterator[Cluster]:
+    cluster = Cluster()
+    try:
+        for _ in range(count):
+            await cluster.add()
+        yield cluster
+    finally:
+        for index in range(len(cluster.fakes)):
+            await cluster.kill(index)
+
+
+@asynccontextmanager
+async def calling(addresses: str, seconds: float = 30, **arguments: Any) -> AsyncIterator[GrpcInferenceClient]:
+    models = GrpcInferenceClient(addresses, seconds, **{"shared_memory": False, **arguments})
+    try:
+        yield models
+    finally:
+        await models.close()
+
+
+@asynccontextmanager
+async def several(count: int, **arguments: Any) -> AsyncIterator[tuple[Cluster, GrpcInferenceClient]]:
+    """A client of servers that are all healthy."""
+    async with running(count) as cluster, calling(",".join(cluster.addresses), **arguments) as models:
+        await models.segment(IMAGE)
+        await until(lambda: healthy(models) == set(cluster.addresses))
+        cluster.shares()
+        yield cluster, models
+
+
+def healthy(models: GrpcInferenceClient) -> set[str]:
+    return {state.address for state in models.servers() if state.healthy}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not condition():  # noqa: ASYNC110 - it happens in tasks of the client and the servers
+            await asyncio.sleep(0.02)
+
+
+async def under_load(models: GrpcInferenceClient, event: Callable[[], Awaitable[None]]) -> list[object]:
+    """Make calls without a pause, let `event` happen, go on for a while; return the results, errors among them."""
+    stop, results = asyncio.Event(), list[object]()
+
+    async def caller() -> None:
+        while not stop.is_set():
+            try:
+                results.append(await models.segment(IMAGE))
+            except Exception as error:
+                results.append(error)
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(8):
+            tasks.create_task(caller())
+        await until(lambda: len(results) > 40)
+        await event()
+        count = len(results)
+        await until(lambda: len(results) > count + 200)
+        stop.set()
+    return [each for each in results if isinstance(each, Exception)]
+
+
+async def test_calls_are_spread_evenly() -> None:
+    async with several(3) as (cluster, models):
+        for _ in range(10):
+            await asyncio.gather(*(models.segment(IMAGE) for _ in range(30)))
+        together = cluster.shares()
+        for _ in range(30):
+            await models.segment(IMAGE)
+        assert cluster.shares() == [10, 10, 10]
+        assert sum(together) == 300
+        assert max(together) <= 1.3 * 100
+        assert [state.in_flight for state in models.servers()] == [0, 0, 0]
+
+
+async def test_a_server_that_is_killed_under_load_loses_no_call_and_gets_calls_again_when_it_is_back() -> None:
+    async with several(3) as (cluster, models):
+        errors = await under_load(models, lambda: cluster.kill(1))
+        assert errors == []
+        assert healthy(models) == {cluster.addresses[0], cluster.addresses[2]}
+        cluster.shares()
+        await models.segment(IMAGE)
+        assert cluster.shares()[1] == 0
+        await cluster.start(1)
+        await until(lambda: len(healthy(models)) == 3)
+        await asyncio.gather(*(models.segment(IMAGE) for _ in range(30)))
+        assert cluster.shares()[1] > 0
+
+
+async def test_a_server_that_drains_gets_no_calls_although_it_is_still_connected() -> None:
+    async with several(2) as (cluster, models):
+
+        async def drain() -> None:
+            cluster.drain(0)
+
+        assert await under_load(models, drain) == []
+        assert healthy(models) == {cluster.addresses[1]}
+        cluster.fakes[0].requests.clear()
+        await asyncio.gather(*(models.segment(IMAGE) for _ in range(50)))
+        assert images_of(cluster.fakes[0]) == []
+
+
+async def test_a_server_that_is_idle_and_drains_is_noticed_before_a_call_goes_there() -> None:
+    async with several(2) as (cluster, models):
+        cluster.drain(0)
+        await until(lambda: healthy(models) == {cluster.addresses[1]})
+        assert images_of(cluster.fakes[0]) == []
+
+
+async def test_the_service_is_ready_while_one_server_has_every_model() -> None:
+    async with several(2) as (cluster, models):
+        cluster.fakes[0].missing = {"wav2lip"}
+        cluster.drain(1)
+        await until(lambda: healthy(models) <= {cluster.addresses[0]})
+        cluster.fakes[0].dead = {"s3fd"}  # each has lost another model
+        await until_raises(models.check_ready, "Tritons can serve|not ready")
+        cluster.fakes[0].missing, cluster.fakes[0].dead = set(), set()
+        await until_passes(models.check_ready)
+        await models.segment(IMAGE)
+
+
+async def until_raises(call: Callable[[], Awaitable[None]], words: str) -> None:
+    """Call until it raises Unavailable with these words: what is known of a server is a few seconds old."""
+    async with asyncio.timeout(SECONDS):
+        with pytest.raises(Unavailable, match=words) as raised:
+            while True:
+                await call()
+                await asyncio.sleep(0.05)
+    assert raised.value.retry_after > 0
+
+
+async def until_passes(call: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                return await call()
+            except Unavailable:
+                await asyncio.sleep(0.05)
+
+
+async def test_without_any_server_calls_are_unavailable_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_pool, "PATIENCE_SECONDS", 0.3)
+    async with several(2) as (cluster, models):
+        await cluster.kill(0)
+        await cluster.kill(1)
+        for call in (models.check_ready(), models.segment(IMAGE), models.model_info(Generator.WAV2LIP)):
+            with pytest.raises(Unavailable):
+                await call
+        assert healthy(models) == set()
+
+
+async def test_a_call_waits_for_a_server_that_comes_back() -> None:
+    async with several(2) as (cluster, models):
+        await cluster.kill(0)
+        await cluster.kill(1)
+        await until(lambda: healthy(models) == set())
+        call = asyncio.create_task(models.segment(IMAGE))
+        await cluster.start(0)
+        await call
+
+
+async def test_a_server_that_answers_nothing_any_more_loses_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_pool, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(triton_server, "READY_SECONDS", 0.2)
+    async with several(2, seconds=60.0) as (cluster, models):
+        cluster.fakes[0].hang = True  # as a machine that vanished: its connections stay
+        async with asyncio.timeout(SECONDS):
+            await asyncio.gather(*(models.segment(IMAGE) for _ in range(6)))
+        assert healthy(models) == {cluster.addresses[1]}
+
+
+async def test_what_a_model_rejects_is_not_sent_elsewhere() -> None:
+    async with several(2) as (cluster, models):
+        for fake in cluster.fakes:
+            fake.status = grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(InvalidInput):
+            await models.segment(IMAGE)
+        assert sum(len(images_of(fake)) for fake in cluster.fakes) == 1
+
+
+async def test_a_server_that_is_full_stays_healthy() -> None:
+    async with several(2) as (cluster, models):
+        cluster.fakes[0].full = True
+        await asyncio.gather(*(models.segment(IMAGE) for _ in range(20)))
+        assert healthy(models) == set(cluster.addresses)
+        assert sum(state.failures for state in models.servers()) > 0
+
+
+async def test_calls_fit_every_server_also_while_servers_differ() -> None:
+    faces, windows = np.arange(20 * 96 * 96 * 3, dtype=np.uint8).reshape(20, 96, 96, 3), np.zeros((20, 80, 16), "f4")
+    async with running(2) as cluster:
+        cluster.fakes[0].gpu_batches = {"wav2lip": 256, "s3fd": 16}
+        cluster.fakes[1].gpu_batches = {"wav2lip": 8, "s3fd": 4}
+        async with calling(",".join(cluster.addresses)) as models:
+            await models.check_ready()
+            await until(lambda: len(healthy(models)) == 2)
+            info = await models.model_info(Generator.WAV2LIP)
+            assert (info.generator_net.max_batch, info.detector_net.max_batch) == (8, 4)
+            np.testing.assert_array_equal(await models.wav2lip(faces, windows, Generator.WAV2LIP), faces)
+            assert rows_of(cluster.fakes[1]) == []  # 20 rows fit the first server only
+            await cluster.kill(0)
+            np.testing.assert_array_equal(await models.wav2lip(faces, windows, Generator.WAV2LIP), faces)
+            assert rows_of(cluster.fakes[1]) == [8, 8, 4]
+
+
+def rows_of(fake: FakeTriton) -> list[int]:
+    sent = [request for request in fake.requests if request.model_name == "wav2lip" and request.outputs]
+    return [request.inputs[0].shape[0] for request in sent]
+
+
+async def test_a_server_without_the_second_generator_is_not_asked_for_it() -> None:
+    faces, windows = np.zeros((2, 96, 96, 3), np.uint8), np.zeros((2, 80, 16), np.float32)
+    async with running(2) as cluster:
+        cluster.fakes[0].unknown = {"wav2lip_gan"}
+        async with calling(",".join(cluster.addresses)) as models:
+            await models.check_ready()
+            await until(lambda: len(healthy(models)) == 2)
+            await models.model_info(Generator.WAV2LIP_GAN)
+            for _ in range(4):
+                await models.wav2lip(faces, windows, Generator.WAV2LIP_GAN)
+        got = [sum(each.model_name == "wav2lip_gan" for each in fake.requests) for fake in cluster.fakes]
+        assert got == [0, 4]
+
+
+async def test_shared_memory_is_used_with_the_servers_that_see_it() -> None:
+    async with several(2, shared_memory=True) as (cluster, models):
+        cluster.fakes[0].shares = True
+        for _ in range(6):
+            np.testing.assert_array_equal(await models.segment(LARGE), np.full((200, 300), 15))
+        near, far = ([region_of(request) for request in images_of(fake)] for fake in cluster.fakes)
+        assert len(near) == len(far) == 3
+        assert all(near)
+        assert not any(far)
+
+
+class Names:
+    """A resolver in which the addresses of a name can be changed."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses: Sequence[str] = addresses
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        if not self.addresses:
+            raise OSError("no such name")
+        return self.addresses
+
+
+@asynccontextmanager
+async def one_port(*hosts: str) -> AsyncIterator[tuple[int, dict[str, FakeTriton]]]:
+    """Servers on several addresses of this machine with the same port."""
+    async with AsyncExitStack() as stack:
+        while True:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            fakes = {host: FakeTriton() for host in hosts}
+            try:
+                for host, fake in fakes.items():
+                    await stack.enter_async_context(serve(fake, f"{host}:{port}"))
+            except RuntimeError:  # another process has the port of one address
+                await stack.aclose()
+                continue
+            yield port, fakes
+            return
+
+
+async def test_all_addresses_of_a_name_are_used_and_changes_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_pool, "RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.1)
+    names = Names("127.0.0.1", "127.0.0.2")
+    hosts = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
+    async with one_port(*hosts) as (port, fakes), calling(f"dns:///triton:{port}", lookup=names) as models:
+        await models.check_ready()
+        await until(lambda: healthy(models) == {f"127.0.0.1:{port}", f"127.0.0.2:{port}"})
+        for _ in range(10):
+            await models.segment(IMAGE)
+        assert [len(images_of(fake)) for fake in fakes.values()] == [5, 5, 0]
+        names.addresses = ("127.0.0.3", "127.0.0.2")
+        await until(lambda: healthy(models) == {f"127.0.0.2:{port}", f"127.0.0.3:{port}"})
+        fakes["127.0.0.1"].requests.clear()
+        for _ in range(10):
+            await models.segment(IMAGE)
+        assert images_of(fakes["127.0.0.1"]) == []
+        names.addresses = ()  # the name server is away: the known servers stay
+        await asyncio.sleep(0.5)
+        await models.segment(IMAGE)
+        assert len(healthy(models)) == 2
+
+
+async def test_a_server_that_leaves_ends_its_calls_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_pool, "RESOLVE_SECONDS", 0.2)
+    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.1)
+    names = Names("127.0.0.1")
+    hosts = ("127.0.0.1", "127.0.0.2")
+    async with one_port(*hosts) as (port, fakes), calling(f"triton:{port}", lookup=names) as models:
+        await models.check_ready()
+        fakes["127.0.0.1"].slow = 1.0
+        call = asyncio.create_task(models.segment(IMAGE))
+        await until(lambda: bool(images_of(fakes["127.0.0.1"])))
+        names.addresses = ("127.0.0.2",)
+        await until(lambda: [state.address for state in models.servers()] == [f"127.0.0.2:{port}"])
+        await call
+        assert images_of(fakes["127.0.0.2"]) == []
+
+
+async def test_a_name_that_does_not_exist_is_unavailable() -> None:
+    async with calling("nowhere.invalid:8001", lookup=Names()) as models:
+        with pytest.raises(Unavailable, match=r"nowhere\.invalid:8001: the name of Triton cannot be resolved"):
+            await models.check_ready()
+
+
+async def test_lost_and_found_servers_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "avatar")
+    async with several(2) as (cluster, models):
+        await cluster.kill(0)
+        await until(lambda: len(healthy(models)) == 1)
+        await cluster.start(0)
+        await until(lambda: len(healthy(models)) == 2)
+    said = Counter(record.getMessage().partition(":")[0] for record in caplog.records)
+    first, second = cluster.addresses
+    assert said[f"Triton at {first} is ready".partition(":")[0]] >= 2
+    assert any(f"Triton at {first} gets no calls until it answers" in record.getMessage() for record in caplog.records)
+    assert not any(f"{second} gets no calls" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("127.0.0.1:8001", [Endpoint("127.0.0.1", 8001)]),
+        ("a:1, b.c:2,a:1", [Endpoint("a", 1), Endpoint("b.c", 2)]),
+        ("dns:///triton:8001", [Endpoint("triton", 8001)]),
+        ("[::1]:8001", [Endpoint("[::1]", 8001)]),
+    ],
+)
+def test_addresses_are_read(text: str, expected: list[Endpoint]) -> None:
+    assert list(parse_addresses(text)) == expected
+
+
+@pytest.mark.parametrize("text", ["", "triton", "http://triton:8001", "a:1,", "a:1 b:2", "a:70000", "dns:triton:1"])
+def test_other_texts_are_no_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match="host:port"):
+        parse_addresses(text)
+
+
+async def test_a_server_with_addresses_of_both_families_counts_once() -> None:
+    endpoints = parse_addresses("triton:8001,localhost:9001")
+    assert await resolve(endpoints, Names("::1", "10.0.0.2", "10.0.0.1")) == (
+        "10.0.0.1:8001",
+        "10.0.0.2:8001",
+        "localhost:9001",
+    )
+    assert await resolve(parse_addresses("triton:8001"), Names("fd00::1")) == ("[fd00::1]:8001",)
