@@ -12,7 +12,7 @@ from ._async_jobs import AsyncAvatarJobs
 from ._client import AvatarClient
 from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
 from ._events import Chunk, Event, Frame, LiveSummary, Progress, SessionInfo, Summary
-from ._job_records import Job, JobError, JobEvent, JobResult
+from ._job_records import Job, JobError, JobEvent, JobResult, KeptFace
 from ._jobs import AvatarJobs
 from ._live import LiveSession
 from ._options import File, LiveOptions, RenderOptions, Value
@@ -33,6 +33,7 @@ __all__ = [
     "JobError",
     "JobEvent",
     "JobResult",
+    "KeptFace",
     "LiveOptions",
     "LiveSession",
     "LiveSummary",

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, S
 from typing import TYPE_CHECKING, TypeVar
 
 from ._http import OnProgress
-from ._job_records import Job, JobEvent, JobState
+from ._job_records import Job, JobEvent, JobState, KeptFace
 from ._jobs import AvatarJobs, Priority
 from ._jobs_http import CURRENT, Call
 from ._options import File, RenderOptions
@@ -91,6 +91,22 @@ class AsyncAvatarJobs:
     async def remove(self, job: str) -> None:
         """Remove a job and its video; one that has not ended is canceled first."""
         await _run(lambda: self._jobs.remove(job))
+
+    async def keep_face(self, face: File, on_progress: OnProgress = lambda stage, done, total: None) -> KeptFace:
+        """Let the service keep a face, and return it; `submit` takes its `id` as `avatar`."""
+        return await _run(lambda: self._jobs.keep_face(face, on_progress))
+
+    async def get_face(self, face: str) -> KeptFace:
+        """Return a kept face by its id."""
+        return await _run(lambda: self._jobs.get_face(face))
+
+    def list_faces(self) -> AsyncIterator[KeptFace]:
+        """Yield the kept faces of this key, newest first."""
+        return _iterate(self._jobs.list_faces)
+
+    async def remove_face(self, face: str) -> None:
+        """Remove a kept face; one that a job needs stays, which is an InvalidRequest."""
+        await _run(lambda: self._jobs.remove_face(face))
 
 
 async def _run(call: Callable[[], T]) -> T:

@@ -26,12 +26,14 @@ class AvatarClientError(Exception):
     Attributes:
         message: a sentence for a person; it names the field or tensor where there is one.
         code: an HTTP status.
+        error_code: the code that the gateway's `/v1` has sent, such as `too_many_queued`; empty without one.
     """
 
     def __init__(self, message: str, code: int = 500) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+        self.error_code = ""
 
 
 class InvalidRequest(AvatarClientError):

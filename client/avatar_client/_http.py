@@ -201,14 +201,18 @@ def _fetch(response: http.client.HTTPResponse, file: BinaryIO, on_progress: OnPr
 def refusal(response: http.client.HTTPResponse) -> AvatarClientError:
     """Return the error that a response means whose status is not one of success."""
     body = response.read(BLOCK_BYTES).decode(errors="replace")
+    error_code = ""
     try:
-        detail = json.loads(body)["detail"]
-    except (ValueError, KeyError, TypeError):
+        problem = json.loads(body)
+        detail, error_code = problem["detail"], str(problem.get("code", ""))
+    except (ValueError, KeyError, TypeError, AttributeError):
         detail = " ".join(body.split())[:200] or response.reason
     after = response.headers.get("Retry-After", "")
     if response.status < 400:
         return ServerError(f"not a response of this service: {response.status} {response.reason}")
-    return from_status(response.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
+    error = from_status(response.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
+    error.error_code = error_code
+    return error
 
 
 def form_of(face: Path, speech: Path, background_file: Path | None) -> dict[str, Path]:

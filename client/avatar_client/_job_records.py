@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from ._errors import ServerError
+from ._schema import FACE_TYPE
 
 JobState = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
@@ -90,6 +91,34 @@ class JobEvent:
     def is_final(self) -> bool:
         """Return whether no other event follows."""
         return self.state in FINAL
+
+
+@dataclass(frozen=True)
+class KeptFace:
+    """A face that the service keeps, for any number of jobs.
+
+    Attributes:
+        face_type: as it was sent; if it was not, `png` or `mp4`.
+        frames: of a video; None for an image.
+        size: of the file, in bytes.
+    """
+
+    id: str
+    face_type: str
+    width: int
+    height: int
+    frames: int | None
+    size: int
+    created_at: datetime
+
+
+def face_of(fields: Any) -> KeptFace:  # noqa: ANN401 - JSON
+    """Return a kept face of the service's JSON. Raises ServerError."""
+    try:
+        as_sent: dict[str, Any] = {name: fields[name] for name in ("id", "width", "height", "frames", "size")}
+        return KeptFace(**as_sent, face_type=fields[FACE_TYPE], created_at=_parse(fields["created_at"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ServerError(f"the response is not a kept face: {error!r}") from error
 
 
 def job_of(fields: Any) -> Job:  # noqa: ANN401 - JSON

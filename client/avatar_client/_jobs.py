@@ -15,7 +15,7 @@ from . import _options
 from ._errors import InvalidRequest, ServerError
 from ._files import atomic_write
 from ._http import MultipartForm, OnProgress
-from ._job_records import Job, JobEvent, JobState, job_of
+from ._job_records import Job, JobEvent, JobState, KeptFace, face_of, job_of
 from ._job_streams import Download, Watcher
 from ._jobs_http import Transport
 from ._options import File, RenderOptions
@@ -28,7 +28,7 @@ KEY_VARIABLE = "AVATAR_API_KEY"
 URL_SCHEMES = ("https://", "http://", "s3://")
 Priority = Literal["interactive", "batch"]
 _URL_FIELDS = {FACE_FILE: "face_url", SPEECH_FILE: "audio_url"}
-_JOBS = "/v1/jobs"
+_JOBS, _FACES = "/v1/jobs", "/v1/avatars"
 
 
 def key_of(key: str | None) -> str:
@@ -81,7 +81,7 @@ class AvatarJobs:
         Args:
             face: an image or a video: its bytes, its path, or a URL that the service fetches. None with `avatar`.
             audio: an audio file, likewise.
-            avatar: the id of a face that the service keeps.
+            avatar: the id of a face that `keep_face` has returned.
             webhook: a URL that is called for `webhook_events`, or for all events.
             result_url: a URL that the video is sent to by PUT.
             idempotency_key: two submissions with the same key are one job; by default each call has its own.
@@ -117,13 +117,7 @@ class AvatarJobs:
 
     def list(self, state: JobState | None = None) -> Iterator[Job]:
         """Yield the jobs of this key, newest first, of one state or of all. Raises AvatarClientError."""
-        parameters = {"state": state} if state else {}
-        while True:
-            page = self._transport.json("GET", f"{_JOBS}?{urlencode(parameters)}")
-            yield from map(job_of, page["jobs"])
-            if not page["next"]:
-                return
-            parameters["cursor"] = page["next"]
+        yield from map(job_of, self._pages(_JOBS, "jobs", {"state": state} if state else {}))
 
     def watch(self, job: str, *, after: str | None = None, timeout: float | None = None) -> Iterator[JobEvent]:
         """Yield what happens to a job, from its start, until it has ended.
@@ -191,9 +185,50 @@ class AvatarJobs:
             with contextlib.suppress(InvalidRequest):
                 self._transport.json("DELETE", _path(job))
 
+    def keep_face(self, face: File, on_progress: OnProgress = lambda stage, done, total: None) -> KeptFace:
+        """Let the service keep a face, and return it; `submit` takes its `id` as `avatar`.
 
-def _path(job: str) -> str:
-    return f"{_JOBS}/{quote(job, safe='')}"
+        The service decodes it and detects a face in it now, so a picture without one is an InvalidRequest here.
+
+        Args:
+            face: an image or a video, its bytes or its path.
+
+        Raises:
+            ValueError: the face is a URL.
+            OSError: the file cannot be read.
+            AvatarClientError: see the class. After Unavailable, the face may be kept: look for it in `list_faces`.
+        """
+        if isinstance(face, str) and face.startswith(URL_SCHEMES):
+            raise ValueError("a face is kept from a file or from bytes; give a URL to `submit`")
+        kept = face if isinstance(face, bytes) else Path(face)
+        suffix = "" if isinstance(kept, bytes) else kept.suffix.removeprefix(".")
+        form = MultipartForm({FACE_TYPE: suffix} if suffix else {}, {FACE_FILE: kept})
+        return face_of(self._transport.submit(_FACES, form, {}, on_progress, only_rejected=True))
+
+    def get_face(self, face: str) -> KeptFace:
+        """Return a kept face by its id. Raises AvatarClientError."""
+        return face_of(self._transport.json("GET", _path(face, _FACES)))
+
+    def list_faces(self) -> Iterator[KeptFace]:
+        """Yield the kept faces of this key, newest first. Raises AvatarClientError."""
+        yield from map(face_of, self._pages(_FACES, "avatars", {}))
+
+    def remove_face(self, face: str) -> None:
+        """Remove a kept face; one that a job needs stays, which is an InvalidRequest. Raises AvatarClientError."""
+        self._transport.json("DELETE", _path(face, _FACES))
+
+    def _pages(self, path: str, name: str, parameters: dict[str, str]) -> Iterator[object]:
+        """Yield what all pages of a list hold under `name`."""
+        while True:
+            page = self._transport.json("GET", f"{path}?{urlencode(parameters)}")
+            yield from page[name]
+            if not page["next"]:
+                return
+            parameters["cursor"] = page["next"]
+
+
+def _path(identity: str, of: str = _JOBS) -> str:
+    return f"{of}/{quote(identity, safe='')}"
 
 
 def _face_type(face: File) -> str:

@@ -1,4 +1,4 @@
-"""The commands of `avatar` for jobs: submit, status, watch, fetch, cancel."""
+"""The commands of `avatar` for jobs (submit, status, watch, fetch, cancel) and for kept faces (keep, faces, forget)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from . import _cli_types as cli
 from ._files import is_stdout
-from ._job_records import Job
+from ._job_records import Job, KeptFace
 from ._jobs import KEY_VARIABLE, AvatarJobs
 from ._progress_bar import ProgressBar
 from ._schema import BACKGROUND_FILE
@@ -36,6 +36,13 @@ def add_commands(commands: Subparsers) -> None:
         "-o", "--out", type=cli.out, required=True, help="the video; - writes it to standard output as it arrives"
     )
     _add(commands, "cancel", "cancel a job that has not ended", _cancel)
+    keep = _command(
+        commands, "keep", "let the service keep a face for many jobs, and print its id", _keep, progress=True
+    )
+    keep.add_argument("face", metavar="FILE", help="an image or a video that shows a face")
+    _command(commands, "faces", "list the kept faces", _faces)
+    forget = _command(commands, "forget", "remove a kept face", _forget)
+    forget.add_argument("face", metavar="ID", help="the id of the face, as `avatar keep` prints it")
 
 
 def _add_submit(commands: Subparsers) -> None:
@@ -47,7 +54,9 @@ def _add_submit(commands: Subparsers) -> None:
         help="the face (an image or a video) and the speech (an audio file), each a path or a URL; only the speech "
         "with --avatar",
     )
-    submit.add_argument("--avatar", metavar="ID", help="a face that the service keeps")
+    submit.add_argument(
+        "--avatar", metavar="ID", help="a face that the service keeps: the id that `avatar keep` prints"
+    )
     submit.add_argument("--priority", choices=("interactive", "batch"), help="batch jobs wait for interactive ones")
     submit.add_argument("--webhook", type=cli.url, metavar="URL", help="is called when the job starts and ends")
     submit.add_argument("--result-url", metavar="URL", help="the video is also sent there, by PUT")
@@ -140,6 +149,32 @@ def _cancel(options: argparse.Namespace, bar: ProgressBar) -> int:
     job = _jobs(options).cancel(options.job)
     print(_line(job))
     return 0 if job.state == "canceled" else 1
+
+
+def _keep(options: argparse.Namespace, bar: ProgressBar) -> int:
+    face = _jobs(options).keep_face(options.face, bar.show)
+    bar.clear()
+    print(face.id)
+    return 0
+
+
+def _faces(options: argparse.Namespace, bar: ProgressBar) -> int:
+    for face in _jobs(options).list_faces():
+        print(_face_line(face))
+    return 0
+
+
+def _forget(options: argparse.Namespace, bar: ProgressBar) -> int:
+    _jobs(options).remove_face(options.face)
+    return 0
+
+
+def _face_line(face: KeptFace) -> str:
+    """Return a line such as `1f0c… png 512x512, 180 KB`."""
+    frames = "" if face.frames is None else f", {face.frames} frames"
+    return (
+        f"{face.id} {face.face_type} {face.width}x{face.height}{frames}, {face.size} bytes, {face.created_at:%Y-%m-%d}"
+    )
 
 
 def _ended(jobs: AvatarJobs, job: str, bar: ProgressBar) -> Job:

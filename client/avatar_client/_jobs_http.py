@@ -76,11 +76,14 @@ class Transport:
         self.url, self.timeout, self.retries = url.rstrip("/"), timeout, retries
         self._key = key
 
-    def repeated(self, call: Callable[[], T], *, progressed: Callable[[], object] = lambda: None) -> T:
+    def repeated(
+        self, call: Callable[[], T], *, progressed: Callable[[], object] = lambda: None, only_rejected: bool = False
+    ) -> T:
         """Return what `call` returns; repeat it while the service is unavailable, up to `retries` times in a row.
 
         Args:
             progressed: a value that changes where the last attempt made progress, which gives all retries back.
+            only_rejected: do not repeat what the service may have done although its response was lost.
         """
         left, before = self.retries, progressed()
         while True:
@@ -91,7 +94,7 @@ class Transport:
                 now = progressed()
                 left = self.retries if now != before else left
                 before = now
-                if error.code != 503 or not left:
+                if error.code != 503 or not left or (only_rejected and not error.error_code):
                     raise
                 left -= 1
                 current().pause(min(error.retry_after, _MAX_REPEAT_PAUSE))
@@ -100,7 +103,15 @@ class Transport:
         """Return the JSON of a response; None of one without a body. Repeats. Raises AvatarClientError."""
         return self.repeated(lambda: self._json(method, path, headers or {}))
 
-    def submit(self, path: str, form: MultipartForm, headers: Mapping[str, str], on_progress: OnProgress) -> Any:  # noqa: ANN401
+    def submit(
+        self,
+        path: str,
+        form: MultipartForm,
+        headers: Mapping[str, str],
+        on_progress: OnProgress,
+        *,
+        only_rejected: bool = False,
+    ) -> Any:  # noqa: ANN401
         """Post a form and return the JSON of the response. Repeats. Raises AvatarClientError, OSError."""
 
         def post() -> Any:  # noqa: ANN401
@@ -110,7 +121,7 @@ class Transport:
                 )
                 return _content(response)
 
-        return self.repeated(post)
+        return self.repeated(post, only_rejected=only_rejected)
 
     @contextmanager
     def get(self, path: str, headers: Mapping[str, str]) -> Iterator[tuple[http.client.HTTPResponse, Connected]]:
