@@ -124,6 +124,7 @@ async def _service(
         if models is None:
             models = connect_models(settings)
             stack.push_async_callback(models.close)
+        metrics.triton.watch(models)
         workspace = await stack.enter_async_context(open_workspace(settings))
         cache = await asyncio.to_thread(_open_cache, settings, metrics) if render is None else None
         job = await asyncio.to_thread(real_job, settings, cache) if render is None else render

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from avatar.errors import ShuttingDown
+from avatar.inference.protocol import InferenceClient, ReportsServers
 
 from .endpoint import RETRY_AFTER, ServiceDep, problem
 from .service import Service
@@ -19,6 +20,13 @@ class Pong(BaseModel):
     pong: str = Field("-", description="Always a dash.")
 
 
+class TritonHealth(BaseModel):
+    """One Triton, as the gateway sees it."""
+
+    server: str = Field(description="Its address.")
+    healthy: bool = Field(description="Whether it gets calls.")
+
+
 class Health(BaseModel):
     """Response of a healthy service."""
 
@@ -29,6 +37,9 @@ class Health(BaseModel):
         None, description="The last fault of this machine that a request met since the start; absent if there was none."
     )
     last_fault_seconds_ago: int | None = Field(None, description="Seconds since then.")
+    triton: list[TritonHealth] | None = Field(
+        None, description="The Tritons, where there is more than one; one that answers is enough to be ready."
+    )
     database_fault: str | None = Field(
         None, description="Why the database of the jobs cannot be used; the form works without it."
     )
@@ -81,7 +92,13 @@ def _health(status: str, service: Service) -> Health:
         status=status,
         running=service.jobs.running,
         waiting=service.jobs.queued,
+        triton=_tritons(service.models),
         last_fault=fault.reason if fault else None,
         last_fault_seconds_ago=fault.seconds_ago if fault else None,
         api_keys_fault=service.keys.check() if service.keys else None,
     )
+
+
+def _tritons(models: InferenceClient) -> list[TritonHealth] | None:
+    servers = models.servers() if isinstance(models, ReportsServers) else ()
+    return [TritonHealth(server=each.address, healthy=each.healthy) for each in servers] if len(servers) > 1 else None

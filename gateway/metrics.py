@@ -20,6 +20,7 @@ from jobs.quotas import QuotaExceeded
 from jobs.records import JobClass, JobState
 from jobs.render_metrics import FRAMES, SECONDS, STAGE_SECONDS, RenderMetrics
 from jobs.repository.totals import QueueState, Total
+from jobs.triton_metrics import TRITON_METRICS, TritonMetrics
 from jobs.worker_metrics import WORKER_METRICS, WorkerMetrics
 
 from .connection_pool import REASONS
@@ -105,6 +106,7 @@ METRICS = (
     CLOSED_CONNECTIONS,
     *QUEUE_METRICS,
     *WORKER_METRICS,
+    *TRITON_METRICS,
 )
 
 
@@ -113,6 +115,7 @@ class Metrics:
 
     Attributes:
         worker: counts the jobs of the queue that this process runs.
+        triton: shows the servers that this process calls.
     """
 
     def __init__(self) -> None:
@@ -130,6 +133,7 @@ class Metrics:
         self._cache_lookups = _CacheLookups()
         registry.register(self._cache_lookups)
         self.worker = WorkerMetrics(registry, self.observe_render)
+        self.triton = TritonMetrics(registry)
         self._queue = _Queue()
         registry.register(self._queue)
         self._connections = CONNECTIONS.gauge(registry)

@@ -25,6 +25,7 @@ from .runtime import connect_models, open_workspace, real_job
 from .settings import WorkerSettings
 from .store import Store
 from .sweep import sweep_forever
+from .triton_metrics import TritonMetrics
 from .webhook_delivery import delivering_webhooks
 from .worker import Worker
 from .worker_metrics import WorkerMetrics
@@ -55,6 +56,7 @@ async def run(settings: WorkerSettings, url: str) -> None:
         await _wait_for_tables(database)
         models = connect_models(settings)
         stack.push_async_callback(models.close)
+        TritonMetrics(registry).watch(models)
         workspace = await stack.enter_async_context(open_workspace(settings))
         cache = await asyncio.to_thread(open_cache, settings.cache_dir, settings.cache_mib * MIB)
         urls = await stack.enter_async_context(UrlClient(settings.url_rules))

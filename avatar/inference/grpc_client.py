@@ -112,7 +112,7 @@ class GrpcInferenceClient:
         return await self._pool.call(make, self._timeout, model=model)
 
     async def _infer_rows(self, model: Model, *inputs: Array, row_shape: tuple[int, ...] | None = None) -> list[Array]:
-        """As `_infer`, in several calls where the server takes fewer rows than those that were asked for their limits."""
+        """As `_infer`, but in several calls where the server takes fewer rows than the servers that were asked."""
         count = len(inputs[-1])
 
         async def make(server: TritonServer, seconds: float) -> list[Array]:
