@@ -152,6 +152,11 @@ def exporting(endpoint: str | None, service: str) -> Iterator[None]:
         stop()
 
 
+def is_on() -> bool:
+    """Return whether traces are made."""
+    return _tracer is not None
+
+
 def span(
     name: str,
     standard: Mapping[str, Value] = _NO_ATTRIBUTES,
@@ -163,6 +168,8 @@ def span(
     **own: Value,
 ) -> AbstractContextManager[Span]:
     """Record the block as a span below the current one. A block in a generator must not contain `yield`.
+
+    Without one above, only the kinds `server` and `consumer` begin a trace; the others are not recorded then.
 
     Args:
         name: the same for all spans of one kind of work.
@@ -205,7 +212,10 @@ def _infer_span(tracer: Tracer, model: str, server: str, own: Mapping[str, Value
 
 
 def stages() -> Callable[[str], Stage]:
-    """Return a function that begins the span of a stage, by its name, below the span that is current now."""
+    """Return a function that begins the span of a stage, by its name, below the span that is current now.
+
+    Where there is none, its stages are not recorded, nor is what happens in their blocks.
+    """
     return _begin_nothing if _tracer is None else _tracer.stages()
 
 

@@ -28,7 +28,7 @@ from .tracing import Kind, Span, Stage, Value, prefixed
 
 logger = logging.getLogger("avatar.tracing")
 
-STOP_SECONDS = 3.0  # for the last spans to be sent
+STOP_SECONDS = 2.0  # for the last spans to be sent
 PATH = "/v1/traces"
 
 _KINDS: Mapping[Kind, trace.SpanKind] = {
@@ -38,6 +38,7 @@ _KINDS: Mapping[Kind, trace.SpanKind] = {
     "producer": trace.SpanKind.PRODUCER,
     "consumer": trace.SpanKind.CONSUMER,
 }
+_BEGIN_TRACES: tuple[Kind, ...] = ("server", "consumer")
 _UNNAMED = "unknown_service"  # what the SDK calls a process without OTEL_SERVICE_NAME
 _PROPAGATOR = TraceContextTextMapPropagator()
 _HEADER = "traceparent"
@@ -67,6 +68,9 @@ class SdkTracer:
     ) -> Iterator[Span]:
         """As `avatar.tracing.span`."""
         above = contexts.get_current() if parent is None else _PROPAGATOR.extract({_HEADER: parent}, Context())
+        if kind not in _BEGIN_TRACES and not _is_traced(above):
+            yield _Span(trace.INVALID_SPAN)
+            return
         begun = self._tracer.start_span(
             name, above, _KINDS[kind], attributes, start_time=_nanoseconds(start) if start else None
         )
@@ -79,6 +83,8 @@ class SdkTracer:
     def stages(self) -> Callable[[str], Stage]:
         """As `avatar.tracing.stages`."""
         above = contexts.get_current()
+        if not _is_traced(above):
+            return lambda name: _Stage(trace.INVALID_SPAN, Context())
         return lambda name: _Stage(self._tracer.start_span(name, above, attributes={"avatar.stage": name}), above)
 
     def traceparent(self, *, sampled_only: bool) -> str | None:
@@ -177,6 +183,10 @@ def _current(context: Context, begun: trace.Span) -> Iterator[None]:
         raise
     finally:
         contexts.detach(token)
+
+
+def _is_traced(context: Context) -> bool:
+    return trace.get_current_span(context).get_span_context().is_valid
 
 
 def _nanoseconds(moment: datetime) -> int:

@@ -17,6 +17,8 @@ from .ports import HOST, Ports
 # not read is dropped. The default is hours.
 KEEPALIVE = ("--grpc-keepalive-time=30000", "--grpc-keepalive-timeout=10000")
 EXIT_SECONDS = 10  # that the server waits for requests in flight when it is stopped
+OTLP_VARIABLE = "AVATAR_OTLP_ENDPOINT"  # the collector of traces, as in `avatar.settings`
+SERVICE = "talking-avatar-triton"  # the name of the server in traces, where OTEL_SERVICE_NAME gives none
 
 
 def arguments(
@@ -27,6 +29,7 @@ def arguments(
     shm_prefix: str,
     token: str,
     poll: int | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return the server's command line.
 
@@ -38,6 +41,7 @@ def arguments(
         shm_prefix: beginning of the names of its shared memory.
         token: what its endpoints for operators require.
         poll: seconds between checks of the repository for changes; by default there are none.
+        environ: the environment, for `tracing`.
     """
     http = ["--allow-http=false"]
     if ports.http is not None:
@@ -66,6 +70,26 @@ def arguments(
         # other ways to the same endpoints, which in this version check no token
         "--allow-vertex-ai=false",
         "--allow-sagemaker=false",
+        *tracing(environ or {}),
+    ]
+
+
+def tracing(environ: Mapping[str, str]) -> list[str]:
+    """Return the flags that switch on Triton's own traces, where the environment names a collector.
+
+    Only calls that carry a `traceparent` are traced. The models `avatar` and `live` see it as a parameter.
+    """
+    endpoint = environ.get(OTLP_VARIABLE)
+    if not endpoint:
+        return []
+    return [
+        "--grpc-header-forward-pattern=^traceparent$",
+        "--trace-config=mode=opentelemetry",
+        "--trace-config=level=TIMESTAMPS",
+        "--trace-config=rate=0",
+        "--trace-config=count=-1",
+        f"--trace-config=opentelemetry,url={endpoint.rstrip('/')}/v1/traces",
+        f"--trace-config=opentelemetry,resource=service.name={environ.get('OTEL_SERVICE_NAME') or SERVICE}",
     ]
 
 

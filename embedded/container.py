@@ -5,6 +5,7 @@ of a model does not serve any more; the restart policy of the container then sta
 library is imported. Variables of the environment:
 
     AVATAR_TRITON_TOKEN            key of the protocols that are not for callers; without it, a random one
+    AVATAR_OTLP_ENDPOINT           collector of OpenTelemetry, for Triton's own traces; OTEL_SERVICE_NAME names them
     AVATAR_TRITON_SHARED_MEMORY    `auto` lets clients that have the key register shared memory; default: off
     NVIDIA_TRITON_SERVER_VERSION   set by NVIDIA's image: the year and month of its release
 """
@@ -76,6 +77,7 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str, gpus: int = 0
         # other ways to the same endpoints
         "--allow-vertex-ai=false",
         "--allow-sagemaker=false",
+        *command_line.tracing(environ),
     ]
     if version >= RESPONSE_POOL:
         argv.append(f"--grpc-max-response-pool-size={MAX_UNREAD}")

@@ -140,10 +140,11 @@ class Triton:
         try:
             self._log_path = self._log or process.folder / "triton.log"
             backends = backend_directory.build_backends(process.folder, found)
+            environ = os.environ | self._env
             argv = command_line.arguments(
-                found, self._repository, backends, self._ports, process.shm_prefix, self._token, self._poll
+                found, self._repository, backends, self._ports, process.shm_prefix, self._token, self._poll, environ
             )
-            env = command_line.environment(found, self._threads, os.environ | self._env)
+            env = command_line.environment(found, self._threads, environ)
             self._log_path.parent.mkdir(parents=True, exist_ok=True)
             if self._log_path.exists():  # what the run before wrote at its end may explain it
                 self._log_path.replace(f"{self._log_path}.1")

@@ -10,8 +10,10 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from lipsync.triton.pb_utils import PbUtils, TritonError
 
 from ..errors import AvatarError, ShuttingDown, Unavailable
 from ..options import Generator
+from ..tracing import infer_span
 from .protocol import GENERATORS, ModelInfo, ServedModel, described_by
 from .readiness import fault_of
 from .shm_layout import check_inputs
@@ -40,6 +43,9 @@ TIMEOUT_SECONDS = 120.0
 # the number of the job's calls in flight, for a caller that has disconnected.
 CALL_SECONDS = 0.2
 MIN_WINDOWS = 2  # of one call; fewer would cost more in calls than they save in waiting
+# Triton may not have loaded yet what a configuration says that was changed so short a time ago.
+SETTLE_SECONDS = 60.0
+NEWEST = -1  # a version, as Triton writes it
 
 SERVER_STOPPING = ("Server not ready", "Server is stopping")  # in Triton's errors
 
@@ -69,6 +75,8 @@ class BlsInferenceClient:
         # not asyncio's own threads: there, calls that wait for the networks would delay pasting and reading
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="bls")
         self._lost: set[Future[list[Array]]] = set()  # calls that were given up, but still have their thread
+        self._versions: Mapping[str, str] = {}
+        self._is_live, self._started = live, time.time()
         self._windows = _AdaptiveBatch(MIN_WINDOWS)
         self._images = _AdaptiveBatch(1)
         self._generators = {each: _for_live(model, repository) if live else model for each, model in GENERATORS.items()}
@@ -95,7 +103,9 @@ class BlsInferenceClient:
         """As `InferenceClient`."""
 
         async def call(rows: slice) -> list[Array]:
-            return await self._infer(tensors.DETECT_FACES, frames[rows])
+            if tensors.S3FD.name not in self._versions:
+                return await self._infer(tensors.DETECT_FACES, frames[rows])
+            return await self._infer(tensors.FACE_NMS, *await self._infer(tensors.S3FD, frames[rows]))
 
         boxes, scores = await self._images.run(len(frames), self._max_batch[tensors.S3FD.name], call)
         return boxes, scores
@@ -122,37 +132,56 @@ class BlsInferenceClient:
         (labels,) = await self._infer(tensors.SEGMENTATION, image)
         return labels
 
+    def pinned(self, versions: Mapping[str, str]) -> BlsInferenceClient:
+        """As `InferenceClient`."""
+        view = copy(self)
+        view._versions = versions
+        return view
+
     async def close(self) -> None:
         """As `InferenceClient`; calls in flight continue, and their results are discarded."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _infer(self, model: Model, *inputs: Array) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors."""
-        self._check_threads()
-        call = self._threads.submit(self._send, model, inputs)
+        version = int(self._versions.get(model.name, NEWEST))
         try:
-            async with asyncio.timeout(self._timeout):
-                return await asyncio.wrap_future(call)
-        except TimeoutError:
-            if not call.cancel():  # it was sent: its thread is lost until Triton answers
-                self._lost.add(call)
-            raise Unavailable(f"{model.name} did not answer in time") from None
+            return await self._infer_version(model, version, inputs)
+        except ModelNotServed:
+            if version == NEWEST:
+                raise
+        return await self._infer_version(model, NEWEST, inputs)  # the trial has ended
+
+    async def _infer_version(self, model: Model, version: int, inputs: tuple[Array, ...]) -> list[Array]:
+        self._check_threads()
+        batch, size = len(inputs[0]) if model.max_batch_size else 1, sum(array.nbytes for array in inputs)
+        with infer_span(model.name, "", batch=batch, size=size, shared_memory=True) as along:
+            call = self._threads.submit(self._send, model, version, inputs, along.request_id)
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await asyncio.wrap_future(call)
+            except TimeoutError:
+                if not call.cancel():  # it was sent: its thread is lost until Triton answers
+                    self._lost.add(call)
+                raise Unavailable(f"{model.name} did not answer in time") from None
 
     def _check_threads(self) -> None:
         """Raise Unavailable if calls that were given up leave too few threads."""
-        self._lost = {call for call in self._lost if not call.done()}
+        self._lost -= {call for call in self._lost if call.done()}
         if len(self._lost) >= MAX_LOST:
             raise Unavailable("the models do not answer")
 
-    def _send(self, model: Model, inputs: tuple[Array, ...]) -> list[Array]:
+    def _send(self, model: Model, version: int, inputs: tuple[Array, ...], request_id: str) -> list[Array]:
         pb = self._pb
         check_inputs(model, inputs)
         pairs = zip(model.inputs, inputs, strict=True)
         request = pb.InferenceRequest(
             model_name=model.name,
+            model_version=version,
             requested_output_names=[tensor.name for tensor in model.outputs],
             inputs=[pb.Tensor(tensor.name, np.ascontiguousarray(array)) for tensor, array in pairs],
             preferred_memory=pb.PreferredMemory(pb.TRITONSERVER_MEMORY_CPU, 0),
+            request_id=request_id,
         )
         try:
             # not async_exec: before Triton 26.07 it may free its response too early (python_backend, pull request 439)
@@ -166,13 +195,18 @@ class BlsInferenceClient:
 
     def _read_info(self, generator: Generator) -> ModelInfo:
         net = GENERATORS[generator]
-        return ModelInfo.of(net, {model.name: _served(self._config(model)) for model in described_by(net)})
+        info = ModelInfo.of(net, {model.name: self._served(model) for model in described_by(net)})
+        return replace(info, trial=None) if self._is_live else info  # sessions last: they keep the active version
 
-    def _config(self, model: Model) -> str:
+    def _served(self, model: Model) -> ServedModel:
+        path = self._repository / model.name / "config.pbtxt"
         try:
-            return (self._repository / model.name / "config.pbtxt").read_text("utf-8")
+            served, changed = _served(path.read_text("utf-8")), path.stat().st_mtime
         except OSError:  # the model is in another folder: then nothing is known about it
-            return ""
+            return ServedModel()
+        if self._started < changed and time.time() < changed + SETTLE_SECONDS:
+            return replace(served, parameters={**served.parameters, "export": "", tensors.TRIAL_EXPORT: ""})
+        return served
 
 
 class _AdaptiveBatch:

@@ -21,6 +21,7 @@ from lipsync.tensors import SEQUENCE_IDLE_SECONDS
 from lipsync.triton.cpu import use_one_blas_thread
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
+from .. import tracing
 from ..context import JobContext, RequestLogger, log_failure
 from ..errors import AvatarError, InvalidField, ShuttingDown
 from ..form.parse import parse
@@ -35,6 +36,7 @@ from .live_avatar import FORMATS, LiveAvatar, prepare
 from .live_sequences import SequenceTable
 from .live_session import LiveSession
 from .live_sessions import LiveSessions
+from .metrics import FRAMES, LATE_FRAMES, SESSIONS, ModelMetrics
 from .request import StreamRequest
 from .runner import RequestRunner
 from .triton_log import log_to_triton
@@ -42,6 +44,7 @@ from .triton_log import log_to_triton
 logger = logging.getLogger("avatar")
 
 SWEEP_SECONDS = 0.5  # Triton forgets a sequence 3 s after its last request (`export.triton_config.runtimes`)
+LATE_SECONDS = 0.1  # from which on a frame counts as late
 CANCEL_POLL_SECONDS = 1.0  # where many requests wait, checking each of them more often would cost more than it saves
 
 
@@ -59,9 +62,11 @@ class LiveModel:
         warn_of_old_names(LiveSettings, logger)
         mel_spectrogram(np.zeros(SAMPLE_RATE, np.float32))  # its first call computes the filters
         use_one_blas_thread()  # after it, because it limits the libraries that are loaded
-        self._sessions = LiveSessions(self._settings)
+        tracing.start(self._settings.otlp_endpoint, "talking-avatar-triton")
+        self._metrics = ModelMetrics(pb_utils, tensors.LIVE)
+        self._sessions = LiveSessions(self._settings, lambda number: self._metrics.set(SESSIONS, number))
         self._table = SequenceTable(pb_utils)
-        self._runner = RequestRunner(pb_utils, tensors.LIVE, CANCEL_POLL_SECONDS)
+        self._runner = RequestRunner(pb_utils, tensors.LIVE, self._metrics, CANCEL_POLL_SECONDS, self._table.is_own)
         repository = Path(args["model_repository"]).parent
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout, live=True)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
@@ -80,6 +85,8 @@ class LiveModel:
         self._runner.close()
         self._table.close()
         self._files.close()
+        self._metrics.close()
+        tracing.stop()
 
     async def _serve(self, request: StreamRequest) -> None:
         self._sessions.track(request)
@@ -116,9 +123,15 @@ class LiveModel:
 
         def make() -> LiveSession:
             access = SessionAccess(required=required)
-            return LiveSession(request.id, access, self._models, self._settings, self._sessions.finished)
+            finished = self._sessions.finished
+            return LiveSession(request.id, access, self._models, self._settings, finished, self._count_frame)
 
         return self._sessions.admit(request, make)
+
+    def _count_frame(self, seconds_late: float) -> None:
+        self._metrics.count(FRAMES)
+        if seconds_late > LATE_SECONDS:
+            self._metrics.count(LATE_FRAMES)
 
     async def _enter_again(self, request: StreamRequest) -> None:
         """Undo in Triton's table what an END has done that was not the caller's."""
@@ -144,6 +157,8 @@ class LiveModel:
             except AvatarError as error:
                 log_failure(error, job.log)
                 raise
+            finally:
+                job.timer.close()
 
     async def _sweep(self) -> None:
         """Close the sessions whose callers are gone or do not read, and keep the others in Triton's table."""

@@ -38,7 +38,7 @@ class PendingRequest:
     """A request in its session's queue; its caller waits until it is completed."""
 
     def __init__(self, request: StreamRequest) -> None:
-        self.request = request
+        self.request, self.arrived = request, time.monotonic()
         self._done: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def complete(self, error: Exception | None = None) -> None:
@@ -87,8 +87,13 @@ class LiveSession:
         models: BlsInferenceClient,
         settings: LiveSettings,
         on_finish: Callable[[LiveSession], None],
+        on_frame: Callable[[float], None],
     ) -> None:
-        """Make a session that is not prepared yet; `on_finish` is called before its summary is sent."""
+        """Make a session that is not prepared yet.
+
+        `on_finish` is called before its summary is sent, and `on_frame` for each frame, with the seconds that it is
+        late: a player shows a frame when the speech for it has arrived, and the frame before it has had its time.
+        """
         self.id, self.access = identity, access
         self.output = UnreadFrames()
         self.cause: StreamRequest | None = None
@@ -96,10 +101,11 @@ class LiveSession:
         self.size = 0
         self.in_flight = 0
         self.last_active = time.monotonic()
-        self._models, self._settings, self._on_finish = models, settings, on_finish
+        self._models, self._settings, self._on_finish, self._on_frame = models, settings, on_finish, on_frame
         self._queue: asyncio.Queue[PendingRequest] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self._reason: Exception = ClientError(NO_SESSION)  # why requests fail once the session is closed
+        self._due = 0.0
         self._without_face = 0
         self._samples_received = 0
 
@@ -178,6 +184,7 @@ class LiveSession:
         }
         logger.info("session started: %s", info, extra={"request_id": self.id})
         await request.send(session=json.dumps({**info, "token": self.access.token}))
+        self._due = time.monotonic()  # of the next frame, at the earliest
         self._worker = asyncio.create_task(self._work(avatar, MelStream(float(avatar.fps))))
 
     async def _work(self, avatar: LiveAvatar, mel: MelStream) -> None:
@@ -186,12 +193,15 @@ class LiveSession:
             batch = [await self._queue.get()]
             while not self._queue.empty() and sum(sample_count(each.request) for each in batch) < SAMPLES_AT_ONCE:
                 batch.append(self._queue.get_nowait())
+            generation = batch[0].request.begin_stage("generation")
             try:
-                await self._answer(avatar, mel, batch)
+                with generation.current():
+                    await self._answer(avatar, mel, batch)
             except Exception as error:
                 for pending in batch:
                     pending.complete(error)
-            finally:  # where the session was closed meanwhile: no request may wait forever
+            finally:  # also where the session was closed meanwhile: no request may wait forever
+                generation.end(requests=len(batch))
                 for pending in batch:
                     pending.complete(self._reason)
 
@@ -206,6 +216,8 @@ class LiveSession:
                     outputs = await anext(frames)
                     await piece.pending.request.send(index=index, **outputs)
                     self.output.add(sum(array.nbytes for array in outputs.values()))
+                    self._on_frame(time.monotonic() - max(self._due, piece.pending.arrived))
+                    self._due = max(self._due, piece.pending.arrived) + float(1 / avatar.fps)
                     index += 1
                 if piece.pending.request.is_end and piece.error is None:
                     await self._finish(piece, mel.frames)

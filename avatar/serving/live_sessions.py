@@ -34,8 +34,9 @@ class LiveSessions:
         running: the sessions that have not ended.
     """
 
-    def __init__(self, settings: LiveSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: LiveSettings, on_change: Callable[[int], None]) -> None:
+        """Begin without a session; `on_change` is called with the number of running ones when that changes."""
+        self._settings, self._on_change = settings, on_change
         self.running: dict[Sequence, LiveSession] = {}
         self._ended: dict[Sequence, _Ended] = {}
         self._limits: dict[LiveSession, UnreadLimit] = {}
@@ -86,6 +87,7 @@ class LiveSessions:
         session = self.running[request.sequence] = make()
         session.is_in_table = not request.is_end
         self._limits[session] = UnreadLimit(self._settings.unread_mib * MIB)
+        self._on_change(len(self.running))
         return session
 
     def reserve(self, session: LiveSession, size: int) -> None:
@@ -123,6 +125,7 @@ class LiveSessions:
         for sequence, known in tuple(self.running.items()):
             if known is session:
                 del self.running[sequence]
+                self._on_change(len(self.running))
                 return sequence
         return None
 

@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from lipsync.tensors import AVATAR
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
+from .. import tracing
 from ..events import Chunk, Event, Progress, RenderResult
 from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
@@ -28,6 +29,7 @@ from ..resources.workspace import Workspace
 from ..settings import MIB, StreamSettings, load, warn_of_old_names
 from ..streams import cancel_and_wait
 from .inputs import open_workspace, write_form
+from .metrics import STAGE_SECONDS, ModelMetrics
 from .request import NotRead, StreamRequest
 from .runner import RequestRunner
 from .server_memory import UnreadLimit
@@ -51,7 +53,9 @@ class RenderModel:
         log_to_triton(pb_utils, AVATAR)
         self._settings = load(StreamSettings)
         warn_of_old_names(StreamSettings, logger)
-        self._runner = RequestRunner(pb_utils, AVATAR)
+        tracing.start(self._settings.otlp_endpoint, "talking-avatar-triton")
+        self._metrics = ModelMetrics(pb_utils, AVATAR)
+        self._runner = RequestRunner(pb_utils, AVATAR, self._metrics)
         repository = Path(args["model_repository"]).parent
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
@@ -68,6 +72,8 @@ class RenderModel:
         """Cancel the running jobs and remove all files."""
         self._runner.close()
         self._workspace.close()
+        self._metrics.close()
+        tracing.stop()
 
     async def _serve(self, request: StreamRequest) -> None:
         start = time.monotonic()
@@ -79,6 +85,8 @@ class RenderModel:
                 async with self._slot(request):
                     limit = UnreadLimit(self._settings.unread_mib * MIB)
                     result = await stream(request, self._render(avatar_request, self._models), limit)
+        for stage, spent in result.seconds.items():
+            self._metrics.observe(STAGE_SECONDS, stage, spent)
         stages = " ".join(f"{stage}={spent:.3f}" for stage, spent in result.seconds.items())
         seconds = time.monotonic() - start
         logger.info("200 %d frames in %.3f s %s", result.frames, seconds, stages, extra={"request_id": request.id})
@@ -88,7 +96,9 @@ class RenderModel:
         """Wait for a slot to run the job in; until then, send the caller a heartbeat."""
         heartbeat = asyncio.create_task(_send_queue_heartbeat(request))
         try:
-            async with self._admission.slot():
+            async with AsyncExitStack() as held:
+                with tracing.span("queue"):
+                    await held.enter_async_context(self._admission.slot())
                 await cancel_and_wait(heartbeat)  # it has not started where the slot was free at once
                 yield
         finally:

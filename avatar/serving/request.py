@@ -11,9 +11,11 @@ Rules for decoupled models, found out with Triton 2.51, that this file keeps:
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 
@@ -21,11 +23,13 @@ from lipsync.arrays import Array
 from lipsync.tensors import Model, Tensor
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse, PbUtils
 
+from .. import tracing
 from ..errors import ClientError, InvalidField, Unavailable
 from ..form.parse import MAX_TEXT_BYTES, TOO_LONG
 from ..request import choose_id
 
 CLIENT_CANCELLED = "499 the client cancelled the request or disconnected"
+TRACEPARENT = "traceparent"  # a parameter of the request, or metadata that `embedded.command_line` lets Triton forward
 Output = Array | str | int
 
 
@@ -50,6 +54,8 @@ class StreamRequest:
         problem: what is wrong with the inputs, if anything is.
         inputs: by name; text where the tensor is text.
         ended: set once the last response was sent.
+        traceparent: of the span that the request belongs to: Triton's own, else the caller's; None where there is none.
+        begin_stage: begins the span of a stage of the work on it.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class StreamRequest:
         self.is_start = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
         self.is_end = bool(flags & pb_utils.TRITONSERVER_REQUEST_FLAG_SEQUENCE_END)
         self.ended = asyncio.Event()
+        self.traceparent = _traceparent(request) if tracing.is_on() else None
+        self.begin_stage = tracing.stages()
         self.problem: Exception | None = None
         self.inputs: dict[str, Array | str] = {}
         self._read_inputs(request)
@@ -159,6 +167,14 @@ class StreamRequest:
     def _is_cancelled(self) -> bool:
         with self._lock:
             return not self._is_final and bool(self._sender.is_cancelled())
+
+
+def _traceparent(request: InferenceRequest) -> str | None:
+    for read in (request.trace().get_context, request.parameters):
+        with suppress(ValueError, AttributeError, TypeError):
+            if found := json.loads(read() or "{}").get(TRACEPARENT):
+                return str(found)
+    return None
 
 
 def _id(request: InferenceRequest) -> str | None:

@@ -14,8 +14,10 @@ from typing import TypeVar
 from lipsync.tensors import Model
 from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 
+from .. import tracing
 from ..errors import AvatarError, ClientError, MachineFault, ShuttingDown, Unavailable
 from ..faults import machine_fault
+from .metrics import ModelMetrics
 from .request import StreamRequest
 
 logger = logging.getLogger("avatar")
@@ -30,9 +32,25 @@ Work = Callable[[StreamRequest], Awaitable[None]]
 class RequestRunner:
     """The requests of one streaming model. Its own thread runs an event loop for all of them."""
 
-    def __init__(self, pb_utils: PbUtils, model: Model, cancel_poll: float = CANCEL_POLL_SECONDS) -> None:
-        """Start the loop; `cancel_poll` is the number of seconds between two checks for a cancelled request."""
+    def __init__(
+        self,
+        pb_utils: PbUtils,
+        model: Model,
+        metrics: ModelMetrics,
+        cancel_poll: float = CANCEL_POLL_SECONDS,
+        is_own: Callable[[StreamRequest], bool] = lambda request: False,
+    ) -> None:
+        """Start the loop.
+
+        Args:
+            pb_utils: Triton's module for Python models.
+            model: the model.
+            metrics: counts how the requests end.
+            cancel_poll: seconds between two checks for a cancelled request.
+            is_own: whether the model itself has sent a request: such a one is neither counted nor traced.
+        """
         self._pb, self._model, self._cancel_poll = pb_utils, model, cancel_poll
+        self._metrics, self._is_own = metrics, is_own
         # Sending blocks until the server has taken the response, and the check for a cancelled request until the
         # server has answered it. The checks have a thread of their own, so that they never delay responses.
         self._send_threads = ThreadPoolExecutor(8, thread_name_prefix="send")
@@ -74,17 +92,36 @@ class RequestRunner:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, request: StreamRequest, work: Work) -> None:
+        tracing.request_id.set(request.id)
+        if self._is_own(request):
+            await self._answer(request, work)
+        elif request.traceparent or not self._model.sequences or request.is_start:
+            about = {"avatar.request_id": request.id, "avatar.model": self._model.name}
+            with tracing.span(self._model.name, about, kind="server", parent=request.traceparent) as span:
+                request.begin_stage = tracing.stages()
+                error = await self._answer(request, work)
+                if isinstance(error, Exception) and not isinstance(error, ClientError):
+                    span.fail(type(error).__qualname__)
+            self._metrics.count_end(error)
+        else:  # a session sends a request every few milliseconds: only who asks for it gets a trace of each
+            self._metrics.count_end(await self._answer(request, work))
+
+    async def _answer(self, request: StreamRequest, work: Work) -> BaseException | None:
+        """Do the work, and end the stream; return the error that it was answered with."""
+        answered: BaseException | None = None
         try:
             await self._until_cancelled(request, work)
         except asyncio.CancelledError as error:
-            await request.fail(ShuttingDown("the model is being unloaded") if self._closing else error)
+            answered = ShuttingDown("the model is being unloaded") if self._closing else error
+            await request.fail(answered)
         except Exception as error:
-            failure = machine_fault(error) or error
-            _log_failure(request, failure)
-            await request.fail(failure)
+            answered = machine_fault(error) or error
+            _log_failure(request, answered)
+            await request.fail(answered)
         finally:
             request.inputs.clear()
             await request.finish()
+        return answered.with_traceback(None) if answered else None
 
     async def _until_cancelled(self, request: StreamRequest, work: Work) -> None:
         """Run `work`; cancel it when the caller cancels."""

@@ -7,6 +7,8 @@ import logging
 from lipsync.tensors import Model
 from lipsync.triton.pb_utils import PbUtils
 
+from ..tracing import request_id, trace_id
+
 logger = logging.getLogger("avatar")
 
 
@@ -19,7 +21,8 @@ class TritonLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record as one line, also where its message quotes text with line breaks."""
-        text = f"{self._model.name} [{getattr(record, 'request_id', '-')}] {self.format(record)}"
+        ids = " ".join(filter(None, (getattr(record, "request_id", request_id.get()), trace_id())))
+        text = f"{self._model.name} [{ids}] {self.format(record)}"
         text = " | ".join(filter(None, map(str.strip, text.splitlines())))
         if record.levelno >= logging.ERROR:
             self._log.log_error(text)

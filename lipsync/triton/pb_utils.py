@@ -6,13 +6,14 @@ The module exists only inside the server, so nothing here imports it: each `mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NewType, Protocol, TypeAlias, overload
 
 from ..arrays import Array
 
 ErrorCode = NewType("ErrorCode", object)
 MemoryType = NewType("MemoryType", object)
+MetricKind = NewType("MetricKind", object)
 
 
 class PbTensor(Protocol):
@@ -68,6 +69,13 @@ class ResponseSender(Protocol):
         """Return whether the client has cancelled the request. Crashes the server after the final flag was sent."""
 
 
+class InferenceTrace(Protocol):
+    """Triton's own trace of a request."""
+
+    def get_context(self) -> str | None:
+        """Return a JSON object with the `traceparent` of Triton's span; None where Triton makes none."""
+
+
 class InferenceRequest(Protocol):
     """A request: one that Triton passes to `execute`, or one that a model sends to another (BLS)."""
 
@@ -79,6 +87,12 @@ class InferenceRequest(Protocol):
 
     def request_id(self) -> str:
         """Return the request's id. Raises UnicodeDecodeError for one that is not UTF-8."""
+
+    def parameters(self) -> str:
+        """Return a JSON object: the request's parameters, and the metadata that the server is to forward."""
+
+    def trace(self) -> InferenceTrace:
+        """Return Triton's own trace of the request."""
 
     def correlation_id(self) -> int | str:
         """Return the id of the request's sequence, 0 for none."""
@@ -99,6 +113,39 @@ class InferenceRequest(Protocol):
 
 class PreferredMemory(Protocol):
     """Where the outputs of a BLS request are to be."""
+
+
+class TritonMetric(Protocol):
+    """One series of a metric."""
+
+    def increment(self, number: float, /) -> None:
+        """Add to a counter or a gauge."""
+
+    def set(self, value: float, /) -> None:
+        """Set a gauge."""
+
+    def observe(self, value: float, /) -> None:
+        """Add a value to a histogram."""
+
+
+class MetricFamily(Protocol):
+    """A metric on the server's metrics port."""
+
+    def Metric(  # noqa: N802
+        self, *, labels: Mapping[str, str], buckets: Sequence[float] = ...
+    ) -> TritonMetric:
+        """Make a series; `buckets` of a histogram only."""
+
+
+class MetricFamilyClass(Protocol):
+    """The class `MetricFamily`: its kinds and its constructor."""
+
+    COUNTER: MetricKind
+    GAUGE: MetricKind
+    HISTOGRAM: MetricKind
+
+    def __call__(self, *, name: str, description: str, kind: MetricKind) -> MetricFamily:
+        """Make a metric."""
 
 
 class Logger(Protocol):
@@ -139,6 +186,10 @@ class PbUtils(Protocol):
         """The class of errors."""
 
     @property
+    def MetricFamily(self) -> MetricFamilyClass:  # noqa: N802
+        """The class of metrics."""
+
+    @property
     def TritonModelException(self) -> type[Exception]:  # noqa: N802
         """The exception of Triton's own calls."""
 
@@ -152,6 +203,8 @@ class PbUtils(Protocol):
         requested_output_names: Sequence[str],
         inputs: Sequence[PbTensor],
         preferred_memory: _PreferredMemory,
+        model_version: int = -1,
+        request_id: str = "",
         correlation_id: int | str = 0,
         flags: int = 0,
     ) -> _Request:

@@ -73,7 +73,7 @@ def test_a_span_knows_its_parent_its_attributes_and_its_error(receiver: OtlpRece
 def test_a_span_may_have_begun_before_its_block(receiver: OtlpReceiver) -> None:
     tracing.start(receiver.endpoint, "tests")
     begun = datetime.now(UTC) - timedelta(seconds=90)
-    with tracing.span("queue", start=begun):
+    with tracing.span("queue", start=begun, parent=TRACEPARENT):
         pass
     queue = spans_of(receiver)["queue"]
     assert queue.start == pytest.approx(begun.timestamp(), abs=1e-3)
@@ -117,7 +117,7 @@ async def test_a_stage_is_one_span_with_the_calls_of_all_its_blocks(receiver: Ot
 
 async def test_work_that_is_cancelled_is_no_error(receiver: OtlpReceiver) -> None:
     tracing.start(receiver.endpoint, "tests")
-    with pytest.raises(asyncio.CancelledError), tracing.span("job"):
+    with pytest.raises(asyncio.CancelledError), tracing.span("job", kind="consumer"):
         raise asyncio.CancelledError
     job = spans_of(receiver)["job"]
     assert not job.is_error and job.attributes == {"avatar.cancelled": True}
@@ -136,17 +136,29 @@ def test_a_trace_that_its_caller_does_not_record_is_passed_on_and_not_sent(recei
 @pytest.mark.parametrize("parent", ["", "00-zz-1-01", "x" * 5000, f"00-{'0' * 32}-{ABOVE}-01"])
 def test_a_traceparent_that_is_none_starts_a_new_trace(parent: str, receiver: OtlpReceiver) -> None:
     tracing.start(receiver.endpoint, "tests")
-    with tracing.span("job", parent=parent):
+    with tracing.span("job", kind="server", parent=parent):
         pass
     job = spans_of(receiver)["job"]
     assert not job.parent and job.trace not in (TRACE, "0" * 32)
+
+
+async def test_work_outside_of_a_trace_begins_none(receiver: OtlpReceiver) -> None:
+    tracing.start(receiver.endpoint, "tests")
+    untraced = StageTimer()
+    with tracing.span("job"), StageTimer().stage("decode"):
+        assert tracing.trace_id() == ""
+    infer = tracing.infer_span("s3fd", "", batch=1, size=1, shared_memory=True)
+    with tracing.span("request", kind="server"), untraced.stage("speech"), infer as call:
+        assert call.headers is None
+    untraced.close()
+    assert list(spans_of(receiver)) == ["request"]
 
 
 def test_the_variables_of_opentelemetry_count(receiver: OtlpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
     tracing.start(receiver.endpoint, "tests")
-    with tracing.span("root"):
+    with tracing.span("root", kind="server"):
         pass
     with tracing.span("sampled", parent=TRACEPARENT):
         pass
@@ -181,7 +193,7 @@ def test_a_collector_that_is_away_costs_a_warning_and_a_short_stop(caplog: pytes
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections and never answers
         tracer = SdkTracer(f"http://127.0.0.1:{silent.getsockname()[1]}", "tests", stop_seconds=0.2)
         for _ in range(5000):  # more than are kept
-            with tracer.span("job", "internal", None, None, {}):
+            with tracer.span("job", "server", None, None, {}):
                 pass
         begun = time.monotonic()
         tracer.stop()
