@@ -19,6 +19,7 @@ from avatar.errors import Unavailable
 from .database import Database
 from .records import Job, JobState
 from .repository import retention
+from .repository.running import release_everywhere
 from .settings import ServiceSettings
 from .store import Blob, Store
 
@@ -77,6 +78,7 @@ async def sweep(
         avatars = await retention.forget_unused_avatars(database, timedelta(hours=settings.avatar_retention))
         await store.delete(avatars)
         await retention.forget_keys_and_log(database)
+        await release_everywhere(database)
         files = 0
         if await retention.take_turn_to_compare(database, timedelta(0) if compare else COMPARE_EVERY):
             files = await _remove_orphans(database, store, grace)

@@ -30,6 +30,7 @@ from .net.client import UrlClient
 from .reports import NO_REPORT, WorkerReport
 from .repository import leases, work
 from .repository.leases import Lease
+from .repository.running import WAKE_CHANNEL
 from .settings import ServiceSettings
 from .store import Store
 
@@ -96,6 +97,7 @@ class Worker:
         """
         end = (
             self._database.listen(queue.channel(), self._on_notification),
+            self._database.listen(WAKE_CHANNEL, lambda _: self._wake.set()),
             self._database.on_connected(self._on_connected),
         )
         slots = [asyncio.create_task(self._slot()) for _ in range(self._slots)]

@@ -11,6 +11,7 @@ from ..records import Job, JobState, WebhookEvent
 from .outbox import add_webhook
 from .read import NOT_FOUND
 from .rows import STATE, add_event, job_of
+from .running import release
 
 
 async def cancel(database: Database, tenant: str, job_id: UUID) -> tuple[Job, bool]:
@@ -41,6 +42,8 @@ async def cancel(database: Database, tenant: str, job_id: UUID) -> tuple[Job, bo
         await queue_on(connection).mark_job_as_cancelled([job.queue_id])  # type: ignore[list-item]
         await add_event(connection, job_id, STATE, {"state": JobState.CANCELED})
         await add_webhook(connection, canceled, WebhookEvent.CANCELED)
+        if job.state is JobState.RUNNING:
+            await release(connection, tenant)
         return canceled, True
 
 

@@ -22,6 +22,7 @@ from ..queue import RENDER, QueueRow, dequeue, queue_on
 from ..records import Job, JobError, JobResult, JobState, Progress, WebhookEvent
 from .outbox import add_webhook
 from .rows import STATE, add_event, job_of, result_to_json
+from .running import hold_back_if_full, release, wake
 from .totals import Total, count
 
 WORKER_LOST = JobError("worker_lost", "every worker that ran the job was lost; it may need too much memory", 503)
@@ -48,7 +49,8 @@ class Lease:
 async def claim(database: Database, worker: UUID, lease: timedelta, max_attempts: int) -> Lease | None:
     """Take the next job, or one whose worker has not been heard of for `lease`; return None if there is none.
 
-    A job that has lost `max_attempts` workers fails here, and the next one is taken.
+    A job that has lost `max_attempts` workers fails here, and the next one is taken. So it is with a job whose owner
+    runs as many as it may: it is held back until another one of the owner ends.
     """
     while True:
         async with database.transaction() as connection:
@@ -68,10 +70,12 @@ async def _take(connection: Connection, row: QueueRow, worker: UUID, max_attempt
         return None
     job = job_of(before)
     took_over = job.state is JobState.RUNNING
-    if took_over:
-        await count(connection, Total.LEASE_LOSSES)
     if job.attempt - job.given_back >= max_attempts:
         await _end(connection, Lease(job, row, took_over), JobState.FAILED, {"error": Jsonb(asdict(WORKER_LOST))})
+        if took_over:
+            await count(connection, Total.LEASE_LOSSES)
+        return None
+    if not took_over and await hold_back_if_full(connection, job, row):
         return None
     updated = await connection.execute(
         """
@@ -85,6 +89,8 @@ async def _take(connection: Connection, row: QueueRow, worker: UUID, max_attempt
     assert after is not None  # noqa: S101 - the row is locked
     await connection.execute("UPDATE virtual_time SET start_tag = greatest(start_tag, %s)", (job.start_tag,))
     await count(connection, Total.ATTEMPTS)
+    if took_over:
+        await count(connection, Total.LEASE_LOSSES)
     taken = job_of(after)
     await add_event(connection, job.id, STATE, {"state": JobState.RUNNING, "attempt": taken.attempt})
     if taken.attempt == 1:
@@ -146,6 +152,7 @@ async def _end(connection: Connection, lease: Lease, state: JobState, columns: M
     job = job_of(row)
     await add_event(connection, job.id, STATE, {"state": state})
     await add_webhook(connection, job, event)
+    await release(connection, job.tenant)
     return job
 
 
@@ -172,3 +179,6 @@ async def give_back(database: Database, lease: Lease, delay: timedelta, *, count
         if await rows.fetchone() is None:
             raise LeaseLost
         await add_event(connection, lease.job.id, STATE, {"state": JobState.QUEUED, "attempt": lease.job.attempt})
+        await release(connection, lease.job.tenant)
+        if not delay:  # another worker takes it at once
+            await wake(connection)

@@ -15,6 +15,7 @@ from ..queue import RENDER, queue_on
 from ..quotas import check_in_transaction
 from ..records import Job, JobState, Submission
 from .rows import STATE, add_event, job_of
+from .running import remember_limit
 
 CONFLICT = "Idempotency-Key: it was used before for a job with other content; use a new key for another job"
 
@@ -44,6 +45,7 @@ async def submit(
         if limits is not None:
             size = sum(file.size for file in submission.inputs.values())
             await check_in_transaction(connection, submission.tenant, limits, size)
+            await remember_limit(connection, submission.tenant, limits.running)
         return await _insert(connection, submission, key_lifetime), True
 
 
