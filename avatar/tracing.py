@@ -169,7 +169,7 @@ def span(
 ) -> AbstractContextManager[Span]:
     """Record the block as a span below the current one. A block in a generator must not contain `yield`.
 
-    Without one above, only the kinds `server` and `consumer` begin a trace; the others are not recorded then.
+    Without `parent`, the kinds `server` and `consumer` begin a trace; the others are only recorded within one.
 
     Args:
         name: the same for all spans of one kind of work.

@@ -67,7 +67,10 @@ class SdkTracer:
         self, name: str, kind: Kind, parent: str | None, start: datetime | None, attributes: Mapping[str, Value]
     ) -> Iterator[Span]:
         """As `avatar.tracing.span`."""
-        above = contexts.get_current() if parent is None else _PROPAGATOR.extract({_HEADER: parent}, Context())
+        if parent is not None:
+            above = _PROPAGATOR.extract({_HEADER: parent}, Context())
+        else:  # what the server does for a request may run in the context of an earlier one of the same connection
+            above = Context() if kind in _BEGIN_TRACES else contexts.get_current()
         if kind not in _BEGIN_TRACES and not _is_traced(above):
             yield _Span(trace.INVALID_SPAN)
             return

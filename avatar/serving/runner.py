@@ -97,7 +97,7 @@ class RequestRunner:
             await self._answer(request, work)
         elif request.traceparent or not self._model.sequences or request.is_start:
             about = {"avatar.request_id": request.id, "avatar.model": self._model.name}
-            with tracing.span(self._model.name, about, kind="server", parent=request.traceparent) as span:
+            with tracing.span(f"serve {self._model.name}", about, kind="server", parent=request.traceparent) as span:
                 request.begin_stage = tracing.stages()
                 error = await self._answer(request, work)
                 if isinstance(error, Exception) and not isinstance(error, ClientError):

@@ -142,6 +142,14 @@ def test_a_traceparent_that_is_none_starts_a_new_trace(parent: str, receiver: Ot
     assert not job.parent and job.trace not in (TRACE, "0" * 32)
 
 
+def test_a_request_without_a_traceparent_begins_a_trace_of_its_own(receiver: OtlpReceiver) -> None:
+    tracing.start(receiver.endpoint, "tests")
+    with tracing.span("first", kind="server"), tracing.span("second", kind="server"):
+        pass
+    spans = spans_of(receiver)
+    assert not spans["second"].parent and spans["first"].trace != spans["second"].trace
+
+
 async def test_work_outside_of_a_trace_begins_none(receiver: OtlpReceiver) -> None:
     tracing.start(receiver.endpoint, "tests")
     untraced = StageTimer()
