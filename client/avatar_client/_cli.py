@@ -133,7 +133,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     where = render.add_mutually_exclusive_group()
     where.add_argument(
-        "--server", type=cli.address, default=SERVER, metavar="HOST:PORT", help=f"Triton's gRPC (default {SERVER})"
+        "--server",
+        type=cli.address,
+        default=SERVER,
+        metavar="HOST:PORT",
+        help=f"Triton's gRPC, or several, separated by commas (default {SERVER})",
     )
     where.add_argument(
         "--url",

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ._options import RENDER_NAMES
+from ._rotation import DNS
 from ._schema import BACKGROUND_FILE
 
 
@@ -25,8 +26,8 @@ def setting(text: str) -> tuple[str, str]:
 
 
 def address(text: str) -> str:
-    """Return host:port."""
-    if "://" in text or ":" not in text:
+    """Return host:port, or several, as `AvatarClient` takes them."""
+    if ("://" in text and not text.startswith(DNS)) or ":" not in text:
         raise argparse.ArgumentTypeError(f"host:port expected, got {text!r} (use --url for the gateway's URL)")
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -12,18 +13,17 @@ from tritonclient.grpc import service_pb2 as pb
 
 from . import _messages, _models, _options
 from ._async_jobs import AsyncAvatarJobs
-from ._connection import READY_SECONDS, Connection
+from ._connection import READY_SECONDS
 from ._errors import Cancelled, ServerError, from_rpc_error
-from ._infer import InferCaller
 from ._jobs import AvatarJobs
 from ._kserve import InferRequest
-from ._live import LiveSession
+from ._live import LiveSession, start_session
 from ._messages import InputTensor
 from ._models import Boxes, Floats, Images
 from ._options import File, LiveOptions, RenderOptions
 from ._render import RenderStream
+from ._rotation import Rotation, Server, addresses_of
 from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SPEECH_FILE
-from ._shared_memory import GrpcRegionRegistry, SharedMemoryPool
 from .access import Token
 
 if TYPE_CHECKING:
@@ -33,16 +33,17 @@ Generator = Literal["wav2lip", "wav2lip_gan"]
 
 
 class AvatarClient:
-    """Calls one server's models over gRPC. Thread-safe; it connects at the first call.
+    """Calls the models of one server, or of several, over gRPC. Thread-safe; it connects at the first call.
 
     Every call raises AvatarClientError: `InvalidRequest` (the input), `Unavailable` (the server is not reachable, not
     ready, busy, or does not respond), `ServerError` (a defect of the server) or `Cancelled`. A call that could not be
-    delivered is repeated: a video only until its first response, a live session never.
+    delivered is repeated, on another server where there is one: a video only until its first response. A live session
+    stays with its server, and is started on another one only if it has not started.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout: float = 120.0,
         retries: int = 2,
@@ -54,7 +55,8 @@ class AvatarClient:
         """Make a client. Use it in a `with` block, or call `close` at the end.
 
         Args:
-            address: host:port of Triton's gRPC.
+            address: host:port of Triton's gRPC; or several, as a sequence or separated by commas. `dns:///name:port` is
+                all addresses of the name. Calls and streams use them in turn, and pass over those that fail.
             timeout: seconds for a call, including its repetitions; of a stream, until the first response and then
                 between two responses.
             retries: how many times a call may be repeated.
@@ -69,21 +71,23 @@ class AvatarClient:
         Raises:
             ValueError: an invalid value.
         """
-        if address.startswith(("http://", "https://")) or not address:
-            raise ValueError(f"host:port of Triton's gRPC expected, got {address!r}")
+        addresses = addresses_of(address)
         if not timeout > 0 or retries < 0:
             raise ValueError(f"a positive timeout and no negative retries expected, got {timeout} and {retries}")
         self._gateway = (http, key, timeout, retries)
         if http is not None:
             AvatarJobs(http, key, timeout=timeout, retries=retries)  # raises ValueError
-        self._connection = Connection.connect(address, timeout, retries)
         use_memory = shared_memory and sys.platform == "linux"
         access = Token.from_environment() if token is None else Token(token)
-        memory = SharedMemoryPool(GrpcRegionRegistry(self._connection.stub, access)) if use_memory else None
-        self._infer = InferCaller(self._connection, memory).infer
+
+        def connect(address: str) -> Server:
+            return Server.connect(address, timeout, retries, access if use_memory else None)
+
+        self._rotation = Rotation(addresses, connect)
+        self._infer = self._rotation.infer
         self._streams: weakref.WeakSet[RenderStream | LiveSession] = weakref.WeakSet()
         # also where `close` is never called: the server would keep its mappings of our memory
-        self._finalizer = weakref.finalize(self, _release, self._connection, memory)
+        self._finalizer = weakref.finalize(self, self._rotation.close)
 
     @property
     def jobs(self) -> AvatarJobs:
@@ -112,8 +116,19 @@ class AvatarClient:
         self.close()
 
     def is_ready(self, *models: str) -> bool:
-        """Return whether the server, and each of the named models, says within two seconds that it is ready."""
-        stub = self._connection.stub
+        """Return whether a server, and each of the named models on it, says within two seconds that it is ready."""
+        tried: list[Server] = []
+        try:
+            while not tried or len(tried) < len(self._rotation.servers):
+                tried.append(self._rotation.next(tried))
+                if self._is_ready(tried[-1], models):
+                    return True
+        except Cancelled:
+            pass
+        return False
+
+    def _is_ready(self, server: Server, models: Sequence[str]) -> bool:
+        stub = server.connection.stub
         try:
             if not stub.ServerReady(pb.ServerReadyRequest(), timeout=READY_SECONDS).ready:
                 return False
@@ -130,15 +145,15 @@ class AvatarClient:
         Raises:
             AvatarClientError: the server does not answer, or has no version.
         """
-        asked = pb.ModelConfigRequest(name=AVATAR.name)
+        asked, connection = pb.ModelConfigRequest(name=AVATAR.name), self._rotation.next().connection
         try:
-            config = self._connection.stub.ModelConfig(asked, timeout=READY_SECONDS).config
+            config = connection.stub.ModelConfig(asked, timeout=READY_SECONDS).config
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._connection.address) from error
+            raise from_rpc_error(error, connection.address) from error
         except ValueError:
             raise Cancelled("the client was closed") from None
         if "api_version" not in config.parameters:
-            raise ServerError(f"{self._connection.address} serves models without an API version")
+            raise ServerError(f"{connection.address} serves models without an API version")
         return str(config.parameters["api_version"].string_value)
 
     def render(self, face: File, audio: File, /, **chosen: Unpack[RenderOptions]) -> RenderStream:
@@ -165,7 +180,7 @@ class AvatarClient:
             ]
             return _messages.request(AVATAR.name, [*files, *_option_inputs(texts, background_file)])
 
-        stream = RenderStream(self._connection, request)
+        stream = RenderStream(self._rotation, request)
         self._streams.add(stream)
         return stream
 
@@ -187,7 +202,7 @@ class AvatarClient:
         """
         texts = _options.with_type(_options.texts(chosen, _options.LIVE_NAMES), face)
         looks = _option_inputs(texts, chosen.get("background_file"))
-        session = LiveSession(self._connection, [_messages.file_tensor(FACE_FILE, _options.read(face)), *looks])
+        session = start_session(self._rotation, [_messages.file_tensor(FACE_FILE, _options.read(face)), *looks])
         self._streams.add(session)
         return session
 
@@ -267,9 +282,3 @@ def _needed(url: str | None) -> str:
     if url is None:
         raise ValueError("jobs are on the gateway: give its URL, as in AvatarClient(address, http='http://host:16000')")
     return url
-
-
-def _release(connection: Connection, memory: SharedMemoryPool | None) -> None:
-    if memory:
-        memory.close()
-    connection.channel.close()

@@ -51,7 +51,7 @@ class Connection:
 
     def retry_state(self) -> RetryState:
         """Return the counter of one call's attempts."""
-        return RetryState(self)
+        return RetryState(self.timeout, self.retries)
 
     def stream(self, requests: Iterator[InferRequest]) -> StreamCall:
         """Start a ModelStreamInfer call.
@@ -92,24 +92,28 @@ class RetryState:
     Only UNAVAILABLE is tried again: a call that the server has accepted, and may still work on, is not sent twice.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._pauses = [FIRST_PAUSE * 2.0**n for n in range(connection.retries)]
-        self._end = time.monotonic() + connection.timeout
+    def __init__(self, timeout: float, retries: int) -> None:
+        self._pauses = [FIRST_PAUSE * 2.0**n for n in range(retries)]
+        self._end = time.monotonic() + timeout
 
     @property
     def seconds_left(self) -> float:
         """Seconds for the next attempt, more than 0."""
         return max(0.001, self._end - time.monotonic())
 
-    def pause(self, error: grpc.RpcError) -> float:
+    def pause(self, error: grpc.RpcError, connection: Connection, elsewhere: bool = False) -> float:
         """Return the seconds until the next attempt, random so that the clients of a restarted server do not coincide.
+
+        Args:
+            error: what the last attempt failed with.
+            connection: where it was made.
+            elsewhere: whether the next one is made at another server: then at once.
 
         Raises:
             AvatarClientError: what `error` means, where no attempt is left.
         """
         if error.code() == grpc.StatusCode.UNAVAILABLE and self._pauses:
-            seconds = self._pauses.pop(0) * random.uniform(0.5, 1.0)  # noqa: S311
+            seconds = self._pauses.pop(0) * random.uniform(0.5, 1.0) * (not elsewhere)  # noqa: S311
             if seconds < self.seconds_left:
                 return seconds
-        raise from_rpc_error(error, self._connection.address) from error
+        raise from_rpc_error(error, connection.address) from error

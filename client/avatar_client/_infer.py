@@ -11,7 +11,7 @@ import numpy as np
 
 from . import _messages
 from ._connection import Connection
-from ._errors import Cancelled, ServerError
+from ._errors import ServerError
 from ._kserve import InferRequest, InferResponse
 from ._messages import InputTensor, Span
 from ._schema import NUMPY, Array, Model
@@ -31,29 +31,21 @@ class InferCaller:
         self._connection = connection
         self._memory = memory
 
-    def infer(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
+    def infer(
+        self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None, seconds: float
+    ) -> list[Array]:
         """Make one inference, with inputs and outputs in the model's order.
 
         Args:
             model: the model to call.
             inputs: one array per input.
             output_shape: of the only output, where it is known in advance: then it can be written to shared memory.
+            seconds: deadline.
 
         Raises:
-            AvatarClientError: the call failed.
+            grpc.RpcError, grpc.FutureCancelledError: the call failed.
+            AvatarClientError: it cannot be made, or its response cannot be read.
         """
-        state = self._connection.retry_state()
-        while True:
-            try:
-                return self._try(model, inputs, output_shape, state.seconds_left)
-            except grpc.FutureCancelledError:
-                raise Cancelled("the client was closed") from None
-            except grpc.RpcError as error:
-                time.sleep(state.pause(error))
-
-    def _try(
-        self, model: Model, inputs: Sequence[Array], output_shape: tuple[int, ...] | None, seconds: float
-    ) -> list[Array]:
         start = time.monotonic()
         sizes = _shared_sizes(model, inputs, output_shape)
         region = self._memory.acquire(sum(sizes)) if self._memory and any(sizes) else None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _errors, _messages
-from ._connection import Connection
-from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError
+from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
 from ._events import Frame, LiveSummary, SessionInfo, parse_json
 from ._kserve import InferRequest, InferResponse, StreamResponse
 from ._messages import InputTensor
 from ._models import check
 from ._response_reader import ResponseReader
+from ._rotation import Rotation, Server
 from ._schema import LIVE, MIN_SAMPLES, RECEIVED, SAMPLE_RATE, SESSION_TOKEN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 MAX_PIECE = 10 * SAMPLE_RATE  # samples of one request; the server accepts three times as many
+FULL = 503  # away, stopping, or at its limit of sessions; another server may have a place
 Samples = NDArray[np.float32] | NDArray[np.int16]
 
 
@@ -44,14 +46,15 @@ class LiveSession:
 
     info: SessionInfo
 
-    def __init__(self, connection: Connection, face: Sequence[InputTensor]) -> None:
+    def __init__(self, server: Server, on_lost: Callable[[Server], object], face: Sequence[InputTensor]) -> None:
         """Made by `AvatarClient.live`; waits for the server to start the session."""
         self.summary: LiveSummary | None = None
-        self._connection = connection
+        self._server, self._on_lost = server, on_lost
+        self._connection = connection = server.connection
         self._id = secrets.randbelow(2**63 - 1) + 1
         self._error: AvatarClientError | None = None
         self._lock = threading.Lock()  # pieces are sent in order, and none after the end
-        self._speech_ended = self._cancelled = self._stream_ended = False
+        self._started = self._speech_ended = self._cancelled = self._stream_ended = False
         self._requests: queue.SimpleQueue[InferRequest | None] = queue.SimpleQueue()
         self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
         # Triton may change the order of responses to different requests, so frames wait for those before them.
@@ -61,6 +64,7 @@ class LiveSession:
         self._put(face, start=True)
         try:
             self.info = self._wait_for_start()
+            self._started = True
         except BaseException:
             self.cancel()
             raise
@@ -199,9 +203,19 @@ class LiveSession:
         except grpc.RpcError as error:
             if self.summary:  # nothing is missing
                 return None
-            cancelled = Cancelled("the session was cancelled") if self._cancelled else None
-            self._error = cancelled or _errors.from_rpc_error(error, self._connection.address)
+            self._error = self._meaning(error)
             raise self._error from error
+
+    def _meaning(self, error: grpc.RpcError) -> AvatarClientError:
+        """Return what the end of the stream means; also tell the client if the server is lost."""
+        if self._cancelled:
+            return Cancelled("the session was cancelled")
+        failed = _errors.from_rpc_error(error, self._connection.address)
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            self._on_lost(self._server)
+            if self._started:
+                return Unavailable(f"{failed.message}; the live session is lost with its server, start a new one")
+        return failed
 
     def _handle(self, message: StreamResponse | None) -> None:
         """Read a response; None is the stream's end."""
@@ -227,6 +241,23 @@ class LiveSession:
             self._frames[index] = Frame(index, image, data, (x1, y1, x2, y2))
         if "summary" in texts:
             self.summary = parse_json(LiveSummary, texts["summary"])
+
+
+def start_session(rotation: Rotation, face: Sequence[InputTensor]) -> LiveSession:
+    """Start a session on the server whose turn it is, or on another one if that is away or full."""
+    tried, errors = [rotation.next()], list[Unavailable]()
+    end = time.monotonic() + tried[0].connection.timeout
+    while True:
+        try:
+            return LiveSession(tried[-1], rotation.failed, face)
+        except Unavailable as error:
+            if error.code != FULL:  # the caller is at its limit, wherever it calls
+                raise
+            errors.append(error)
+            if len(tried) >= len(rotation.servers) or time.monotonic() > end:
+                # that a server is full says more than that another one is away
+                raise min(errors, key=lambda each: isinstance(each.__cause__, grpc.RpcError)) from error.__cause__
+        tried.append(rotation.next(tried))
 
 
 def _pieces(samples: Samples) -> list[InputTensor]:

@@ -16,12 +16,13 @@ import grpc
 import grpc.aio
 
 from . import _errors, _messages
-from ._connection import Connection
+from ._connection import Connection, RetryState
 from ._errors import AvatarClientError, Cancelled, ServerError
 from ._events import Chunk, Event, Progress, Summary, parse_json
 from ._files import atomic_write
 from ._kserve import AsyncChannel, AsyncStreamCall, InferRequest, InferResponse, StreamResponse
 from ._response_reader import ResponseReader
+from ._rotation import Rotation, Server
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -43,13 +44,14 @@ class RenderStream:
         summary: the last event, once it was received.
     """
 
-    def __init__(self, connection: Connection, make_request: Callable[[], InferRequest]) -> None:
+    def __init__(self, rotation: Rotation, make_request: Callable[[], InferRequest]) -> None:
         """Made by `AvatarClient.render`. `make_request` reads the files."""
         self.summary: Summary | None = None
-        self._connection = connection
+        self._rotation = rotation
+        self._chosen: Server | None = None
         self._make_request = make_request
         self._request: InferRequest | None = None
-        self._retry_state = connection.retry_state()
+        self._attempts: RetryState | None = None
         self._events: deque[Event] = deque()
         self._responded = self._ended = False
         self._lock = threading.Lock()  # of what follows: any thread may call `cancel`
@@ -58,6 +60,23 @@ class RenderStream:
         self._loop: asyncio.AbstractEventLoop | None = None  # of the iteration by `async for`
         self._channel: AsyncChannel | None = None
         self._call: AsyncStreamCall | None = None
+
+    @property
+    def _server(self) -> Server:
+        """The server of this video, or of the next attempt at it."""
+        if self._chosen is None:
+            self._chosen = self._rotation.next()
+        return self._chosen
+
+    @property
+    def _connection(self) -> Connection:
+        return self._server.connection
+
+    @property
+    def _retry_state(self) -> RetryState:
+        if self._attempts is None:
+            self._attempts = self._connection.retry_state()
+        return self._attempts
 
     def save(self, path: str | os.PathLike[str], progress: Callable[[Progress], None] | None = None) -> Summary:
         """Write the video to `path`; if it fails, `path` stays as it was. `progress` is called with each step.
@@ -162,7 +181,7 @@ class RenderStream:
                     self.cancel()
                     raise _errors.no_response(self._connection.address) from None
                 time.sleep(self._pause(error))
-                self._reader = None
+                self._chosen = self._reader = None
 
     async def _receive_async(self) -> StreamResponse | None:
         """As `_receive`, in the running event loop."""
@@ -178,7 +197,8 @@ class RenderStream:
                 if not isinstance(error, grpc.RpcError):
                     raise _errors.no_response(self._connection.address) from None
                 await asyncio.sleep(self._pause(error))
-                self._call = None
+                await self._close_channel()
+                self._chosen = self._call = None
 
     async def _read_async(self, call: AsyncStreamCall) -> StreamResponse | None:
         """As `ResponseReader.take`. Without `wait_for`, which before Python 3.12 may swallow a cancellation."""
@@ -203,7 +223,7 @@ class RenderStream:
     def _read_files(self) -> InferRequest:
         if self._request is None:
             self._request = self._make_request()
-            self._retry_state = self._connection.retry_state()  # its time starts now
+            self._attempts = self._connection.retry_state()  # its time starts now
         return self._request
 
     def _start(self, request: InferRequest) -> None:
@@ -230,8 +250,10 @@ class RenderStream:
         if self._cancelled:
             raise self._cancelled_error() from None
         if self._responded:
+            self._rotation.failed_by(self._server, error)
             raise _errors.from_rpc_error(error, self._connection.address) from error
-        return self._retry_state.pause(error)
+        elsewhere = self._rotation.failed_by(self._server, error)
+        return self._retry_state.pause(error, self._connection, elsewhere)
 
     def _handle(self, message: StreamResponse | None) -> None:
         """Read the events of a response; None is the stream's end."""
