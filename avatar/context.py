@@ -46,8 +46,9 @@ class JobContext:
         return cls(models, RequestLogger(request.id), request.options, request.limits, cache=cache)
 
     def served_as(self, model_info: ModelInfo) -> JobContext:
-        """Return the same job, with this information about the models."""
-        return replace(self, model_info=model_info)
+        """Return the same job, with this information about the models, and calls of the versions that it names."""
+        models = self.models.pinned(model_info.versions) if model_info.versions else self.models
+        return replace(self, model_info=model_info, models=models)
 
     @contextmanager
     def failure_logged(self) -> Iterator[None]:

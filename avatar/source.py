@@ -13,14 +13,21 @@ from lipsync.tensors import BACKGROUND, FACE_FILE
 from .background.compositing import Matte
 from .background.replacement import BackgroundReplacer
 from .context import JobContext
-from .errors import InvalidField
+from .errors import InvalidField, Unavailable
 from .inference.protocol import ModelInfo
 from .media.image import NOT_AN_IMAGE, WHITE, LoadedImage, StillImage, load_layers
 from .media.image_type import is_gif, is_image
 from .media.transform import FrameTransform
 from .media.video import NOT_A_VIDEO, Video, probe_video
 from .request import AvatarRequest, UnknownBackground
-from .resources.avatar_cache import BackgroundCache, FaceBoxCache, cache_key, file_digest, transform_key
+from .resources.avatar_cache import (
+    BackgroundCache,
+    FaceBoxCache,
+    StillValid,
+    cache_key,
+    file_digest,
+    transform_key,
+)
 from .streams import both
 
 TRANSPARENT_VIDEO = "background: Transparent applies to images; for a video, send background_video=true too"
@@ -58,6 +65,7 @@ async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     replacer = BackgroundReplacer(request, job)
     known, media = await both(_look_up(request, replacer, job), _open(request, replacer, job))
     model_info, face_boxes, backgrounds = known
+    replacer.served_as(model_info)
     if isinstance(media, Video):
         return _video_source(media, request, replacer, face_boxes, model_info)
     image, alpha = await replacer.replace_still(media, backgrounds)
@@ -88,8 +96,21 @@ async def _look_up(
     request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext
 ) -> tuple[ModelInfo, FaceBoxCache, BackgroundCache]:
     """Return how the models are served, and the cache entries of this avatar with them."""
-    model_info = await job.models.model_info(job.options.model)
+    model_info = (await job.models.model_info(job.options.model)).chosen(request.id)
     return model_info, *await asyncio.to_thread(_cached, request, replacer, model_info, job)
+
+
+def _still_served(request: AvatarRequest, model_info: ModelInfo, job: JobContext) -> StillValid:
+    """Return a check that the networks are still those of the keys: what others computed is not kept under them."""
+
+    async def check() -> bool:
+        try:
+            now = (await job.models.model_info(job.options.model)).chosen(request.id)
+        except Unavailable:
+            return False
+        return (now.detector, now.segmenter) == (model_info.detector, model_info.segmenter)
+
+    return check
 
 
 def _cached(
@@ -103,9 +124,10 @@ def _cached(
     image = (file_digest(request.face_path), request.is_still, *transform, job.limits.max_work_pixels)
     background = (*replacer.cache_key(), model_info.segmenter) if replacer.enabled else ()
     detection = (options.face, options.detection, model_info.detector)
+    valid = _still_served(request, model_info, job)
     return (
-        FaceBoxCache(job.cache, cache_key(*image, *background, *detection)),
-        BackgroundCache(job.cache, cache_key(*image, *background)),
+        FaceBoxCache(job.cache, cache_key(*image, *background, *detection), valid),
+        BackgroundCache(job.cache, cache_key(*image, *background), valid),
     )
 
 

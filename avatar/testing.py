@@ -37,6 +37,7 @@ class FakeInference:
         frame_count: images passed to `detect_faces`.
         generators: generators that `wav2lip` was called with.
         window_count: windows passed to `wav2lip`.
+        versions: what `pinned` was called with.
         info: what `model_info` returns; by default, the networks are served as on a CPU.
         gates: the event that calls of a method wait for, by its name.
         failures: the error that calls of a method raise, by its name.
@@ -68,6 +69,7 @@ class FakeInference:
         self.running: Counter[str] = Counter()
         self.max_running: Counter[str] = Counter()
         self.generators: set[Generator] = set()
+        self.versions: list[Mapping[str, str]] = []
         self.frame_count = self.window_count = 0
         self.closed = False
 
@@ -111,6 +113,11 @@ class FakeInference:
         async with self._call("segment"):
             red, blue = image[:, :, 0].astype(np.int32), image[:, :, 2].astype(np.int32)
             return np.where(red - blue > 40, PERSON, 0).astype(np.int32)
+
+    def pinned(self, versions: Mapping[str, str]) -> FakeInference:
+        """As in `InferenceClient`; all versions do the same."""
+        self.versions.append(versions)
+        return self
 
     async def close(self) -> None:
         """As in `InferenceClient`."""

@@ -16,6 +16,7 @@ from lipsync.yuv import Planes, to_yuv420
 
 from ..context import JobContext
 from ..errors import InvalidField
+from ..inference.protocol import ModelInfo
 from ..media.image import LoadedImage, load_image
 from ..media.playback import FrameReader, play
 from ..media.video import Video
@@ -65,6 +66,10 @@ class BackgroundReplacer:
         self.is_transparent = self._file is None and request.background is Background.TRANSPARENT
         self.color: RGB | None = None if self._file else request.background.rgb
         self.enabled = self.is_transparent or self.color is not None or self._file is not None
+
+    def served_as(self, model_info: ModelInfo) -> None:
+        """Use the versions of the models that were chosen for the job."""
+        self._job = self._job.served_as(model_info)
 
     def use_alpha_of(self, video: Video) -> None:
         """Take the alpha channel of the video whose frames are replaced for the person, instead of segmentation."""

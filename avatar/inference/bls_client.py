@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync import tensors
+from lipsync import tensors, trial
 from lipsync.arrays import Array, Floats, Images, Labels
 from lipsync.errors import InvalidInput
 from lipsync.tensors import Model
@@ -205,7 +205,7 @@ class BlsInferenceClient:
         except OSError:  # the model is in another folder: then nothing is known about it
             return ServedModel()
         if self._started < changed and time.time() < changed + SETTLE_SECONDS:
-            return replace(served, parameters={**served.parameters, "export": "", tensors.TRIAL_EXPORT: ""})
+            return replace(served, parameters={**served.parameters, "export": "", trial.EXPORT: ""})
         return served
 
 

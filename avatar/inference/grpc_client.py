@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ class GrpcInferenceClient:
             ValueError: an invalid address.
         """
         self._timeout = timeout
+        self._versions: Mapping[str, str] = {}
         access = Token(token, token_file)
 
         def connect(address: str) -> TritonServer:
@@ -84,7 +86,11 @@ class GrpcInferenceClient:
 
     async def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """As `InferenceClient`."""
-        boxes, scores = await self._infer_rows(tensors.DETECT_FACES, frames)
+        if tensors.S3FD.name in self._versions:  # the ensemble calls the newest version
+            candidates = await self._infer_rows(tensors.S3FD, frames)
+            boxes, scores = await self._infer(tensors.FACE_NMS, *candidates)
+        else:
+            boxes, scores = await self._infer_rows(tensors.DETECT_FACES, frames)
         return boxes, scores
 
     async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
@@ -99,21 +105,28 @@ class GrpcInferenceClient:
         (labels,) = await self._infer(tensors.SEGMENTATION, image, output_shape=image.shape[:2])
         return labels
 
+    def pinned(self, versions: Mapping[str, str]) -> GrpcInferenceClient:
+        """As `InferenceClient`; the view shares the connections."""
+        view = copy(self)
+        view._versions = versions
+        return view
+
     async def close(self) -> None:
         """As `InferenceClient`; calls in flight raise Unavailable, a later call connects again."""
         await self._pool.close()
 
     async def _infer(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors."""
+        version = self._versions.get(model.name, "")
 
         async def make(server: TritonServer, seconds: float) -> list[Array]:
-            return await server.infer(model, inputs, output_shape, seconds)
+            return await server.infer(model, inputs, output_shape, seconds, version)
 
         return await self._pool.call(make, self._timeout, model=model)
 
     async def _infer_rows(self, model: Model, *inputs: Array, row_shape: tuple[int, ...] | None = None) -> list[Array]:
         """As `_infer`, but in several calls where the server takes fewer rows than the servers that were asked."""
-        count = len(inputs[-1])
+        count, version = len(inputs[-1]), self._versions.get(model.name, "")
 
         async def make(server: TritonServer, seconds: float) -> list[Array]:
             most = server.limits.get(model.name) or count
@@ -121,7 +134,7 @@ class GrpcInferenceClient:
             for start in range(0, max(1, count), max(1, most)):
                 rows = [each[start : start + most] for each in inputs]
                 shape = (len(rows[-1]), *row_shape) if row_shape else None
-                parts.append(await server.infer(model, rows, shape, seconds))
+                parts.append(await server.infer(model, rows, shape, seconds, version))
             return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
 
         return await self._pool.call(make, self._timeout, model=model, rows=count)

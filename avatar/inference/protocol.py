@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
-from lipsync import tensors
+from lipsync import tensors, trial
 from lipsync.arrays import Floats, Images, Labels
 from lipsync.tensors import Model
 
@@ -47,6 +48,12 @@ class ServedModel:
     max_batch: int = 0
     on_gpu: bool = False
 
+    def tried(self) -> ServedModel:
+        """Return the same with the facts about the version that is tried."""
+        names = {"export": trial.EXPORT, "checkpoint": trial.CHECKPOINT}
+        facts = {name: self.parameters.get(source, "") for name, source in names.items()}
+        return replace(self, parameters={**self.parameters, **facts})
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -56,6 +63,8 @@ class ModelInfo:
         stand_ins: names of the models whose checkpoint is a stand-in; empty with real weights.
         detector, segmenter: names of the exports; another export has another name. Empty where it is not known.
         generator_net, detector_net: how these networks are served; where it is not known, as on a CPU.
+        versions: the version that calls of a network name, by its name; others get the newest that is served.
+        trial: what a share of the jobs gets instead; None without one.
     """
 
     stand_ins: tuple[str, ...] = ()
@@ -63,6 +72,13 @@ class ModelInfo:
     segmenter: str = ""
     generator_net: ServedNet = ServedNet(tensors.WAV2LIP_BATCH)
     detector_net: ServedNet = ServedNet(tensors.S3FD_BATCH)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    trial: Trial | None = None
+
+    def chosen(self, job: str) -> ModelInfo:
+        """Return what a job uses: of the trial for its share of the jobs, and always the same for one job's id."""
+        position = int.from_bytes(hashlib.sha256(job.encode()).digest()[:8]) / 2**64
+        return self.trial.info if self.trial and position < self.trial.share else self
 
     @classmethod
     def shared(cls, infos: Sequence[ModelInfo]) -> ModelInfo:
@@ -76,12 +92,17 @@ class ModelInfo:
             segmenter="|".join(sorted({each.segmenter for each in infos})),
             generator_net=ServedNet.least([each.generator_net for each in infos]),
             detector_net=ServedNet.least([each.detector_net for each in infos]),
+            versions=infos[0].versions,
+            trial=Trial.shared([each.trial for each in infos]),
         )
 
     @classmethod
     def of(cls, generator: Model, served: Mapping[str, ServedModel]) -> ModelInfo:
         """Return what the configurations of these models say: `described_by(generator)`, by name."""
+        return replace(cls._active(generator, served), trial=Trial.of(generator, served))
 
+    @classmethod
+    def _active(cls, generator: Model, served: Mapping[str, ServedModel]) -> ModelInfo:
         def net(model: Model) -> ServedNet:
             config = served[model.name]
             return ServedNet(config.max_batch or model.max_batch_size, config.on_gpu)
@@ -95,9 +116,52 @@ class ModelInfo:
         )
 
 
+@dataclass(frozen=True)
+class Trial:
+    """Other versions of some networks, for a share of the jobs (docs/adr/0048).
+
+    Attributes:
+        share: of the jobs, from 0 to 1.
+        info: what a job of the trial is served, with the versions that its calls name.
+    """
+
+    share: float
+    info: ModelInfo
+
+    @classmethod
+    def of(cls, generator: Model, served: Mapping[str, ServedModel]) -> Trial | None:
+        """Return the trial that the configurations of these models describe, if there is one."""
+        tried = {name: model.tried() for name, model in served.items() if trial.VERSION in model.parameters}
+        share = _share(served[tensors.DETECT_FACES.name].parameters) if tensors.DETECT_FACES.name in served else 0.0
+        if not share or not tried:
+            return None
+        versions = {name: model.parameters[trial.VERSION] for name, model in tried.items()}
+        return cls(share, replace(ModelInfo._active(generator, {**served, **tried}), versions=versions))
+
+    @classmethod
+    def shared(cls, trials: Sequence[Trial | None]) -> Trial | None:
+        """Return the trial of several servers; None if they differ, as while one after the other changes."""
+        found = [each for each in trials if each]
+        if len(found) < len(trials) or any(each.identity != found[0].identity for each in found):
+            return None
+        return cls(found[0].share, ModelInfo.shared([each.info for each in found]))
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """Return what must be the same on all servers."""
+        return self.share, sorted(self.info.versions.items()), self.info.detector, self.info.segmenter
+
+
+def _share(parameters: Mapping[str, str]) -> float:
+    try:
+        return min(1.0, max(0.0, float(parameters.get(trial.SHARE, "0"))))
+    except ValueError:
+        return 0.0
+
+
 def described_by(generator: Model) -> tuple[Model, ...]:
     """Return the models whose configurations `ModelInfo.of` needs."""
-    return tensors.S3FD, generator, tensors.SEGMENTATION
+    return tensors.S3FD, generator, tensors.SEGMENTATION, tensors.DETECT_FACES
 
 
 class InferenceClient(Protocol):
@@ -127,6 +191,12 @@ class InferenceClient(Protocol):
 
     async def segment(self, image: Images) -> Labels:
         """Return the labels INT32 [H,W] of an image UINT8 [H,W,3] RGB."""
+
+    def pinned(self, versions: Mapping[str, str]) -> InferenceClient:
+        """Return a view of this client whose calls of these networks name a version; it is not closed.
+
+        Where a version is no longer served, the newest one answers: a trial may end while a job runs.
+        """
 
     async def close(self) -> None:
         """Close the connection."""

@@ -152,6 +152,11 @@ def may_have_forgotten(error: Exception) -> bool:
     return _status_of(error) in {"NOT_FOUND", "INVALID_ARGUMENT"}
 
 
+def may_lack_version(error: Unavailable) -> bool:
+    """Return whether the version that a call named may be why it failed: Triton does not know it, or unloads it."""
+    return _status_of(error) in {"NOT_FOUND", "UNAVAILABLE"}
+
+
 def may_be_repeated(error: Unavailable) -> bool:
     """Return whether another server may be asked at once: everywhere but where the time of the call is over."""
     return _status_of(error) != "DEADLINE_EXCEEDED"

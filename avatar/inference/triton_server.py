@@ -28,6 +28,7 @@ from .triton_rpc import (
     gather_all,
     inputs_of,
     may_have_forgotten,
+    may_lack_version,
     message,
     result_of,
     served_model,
@@ -89,7 +90,12 @@ class TritonServer:
         return {model.name: each for model, each in zip(models, served, strict=True)}
 
     async def infer(
-        self, model: Model, inputs: Sequence[Array], output_shape: tuple[int, ...] | None, seconds: float
+        self,
+        model: Model,
+        inputs: Sequence[Array],
+        output_shape: tuple[int, ...] | None,
+        seconds: float,
+        version: str = "",
     ) -> list[Array]:
         """Make one inference, with inputs and outputs in the order of the model's tensors.
 
@@ -98,12 +104,13 @@ class TritonServer:
             inputs: one array for each input.
             output_shape: of the only output, where it is known in advance: then it can be written to shared memory.
             seconds: deadline.
+            version: of the model, by default the newest; where the server has no such version, the newest answers.
         """
         layout = plan_layout(model, inputs, output_shape)
         self.in_flight += 1
         self._calls += 1
         try:
-            outputs = await self._infer_once(model, layout, inputs, seconds)
+            outputs = await self._infer_version(model, layout, inputs, seconds, version)
         except Unavailable:
             self._failures += 1
             self._readiness.failed()
@@ -154,15 +161,27 @@ class TritonServer:
         sent = [message(*pair) for pair in tiny_inputs(model)]
         await result_of(self._client.infer(model.name, sent, client_timeout=2 * CALL_SECONDS), model.name)
 
-    async def _infer_once(self, model: Model, layout: Layout, inputs: Sequence[Array], seconds: float) -> list[Array]:
+    async def _infer_version(
+        self, model: Model, layout: Layout, inputs: Sequence[Array], seconds: float, version: str
+    ) -> list[Array]:
+        try:
+            return await self._infer_once(model, layout, inputs, seconds, version)
+        except Unavailable as error:
+            if not version or not may_lack_version(error):
+                raise
+        return await self._infer_once(model, layout, inputs, seconds)
+
+    async def _infer_once(
+        self, model: Model, layout: Layout, inputs: Sequence[Array], seconds: float, version: str = ""
+    ) -> list[Array]:
         if self._shared_memory and layout.size and self._pool is None:
             self._pool = SharedMemoryPool(Registry(self.address, self._token), self._timeout)
         pool = self._pool
         region = await pool.acquire(layout.size) if pool and layout.size else None
         if pool is None or region is None:
-            return await self._send(model, inputs, layout, seconds)
+            return await self._send(model, inputs, layout, seconds, version=version)
         try:
-            outputs = await self._send(model, inputs, layout, seconds, region)
+            outputs = await self._send(model, inputs, layout, seconds, region, version)
         except (InvalidInput, Unavailable) as error:
             pool.discard(region)
             if not may_have_forgotten(error):
@@ -173,12 +192,18 @@ class TritonServer:
         else:
             pool.release(region)
             return outputs
-        outputs = await self._send(model, inputs, layout, seconds)  # really invalid input is rejected a second time
+        outputs = await self._send(model, inputs, layout, seconds, version=version)  # invalid input: rejected once more
         pool.invalidate()
         return outputs
 
     async def _send(
-        self, model: Model, inputs: Sequence[Array], layout: Layout, seconds: float, region: Region | None = None
+        self,
+        model: Model,
+        inputs: Sequence[Array],
+        layout: Layout,
+        seconds: float,
+        region: Region | None = None,
+        version: str = "",
     ) -> list[Array]:
         sent = await asyncio.to_thread(inputs_of, model, inputs, layout, region)  # copies the frames
         outputs = [InferRequestedOutput(tensor.name) for tensor in model.outputs]
@@ -190,6 +215,7 @@ class TritonServer:
             call = self._client.infer(
                 model.name,
                 sent,
+                model_version=version,
                 outputs=outputs,
                 client_timeout=seconds,
                 headers=along.headers,

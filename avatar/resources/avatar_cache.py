@@ -1,14 +1,15 @@
 """Cache what is computed for an avatar: the boxes of its face, and a still with its background replaced.
 
 The key of an entry holds everything that the entry was computed from: the content of the file, the options that matter,
-the export of the model, and this code. So a new model or a new version of the code starts with an empty cache.
+the export of the model, and this code. So a new model or a new version of the code starts with an empty cache. A model
+may be replaced while a job runs: an entry is only stored if its model is still the one of its key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
@@ -24,12 +25,20 @@ from .cache import Cache
 
 ImageWithAlpha: TypeAlias = tuple[Image, NDArray[np.uint8] | None]  # [H,W,3] BGR, and its alpha channel [H,W] if any
 
+StillValid: TypeAlias = Callable[[], Awaitable[bool]]  # whether the models are still those that a key names
+
+
+async def always() -> bool:
+    """Return that the models are those of the key."""
+    return True
+
 
 class FaceBoxCache:
     """The boxes of one avatar's face by frame, as detected. Without a cache or a key it is empty and stores nothing."""
 
-    def __init__(self, store: Cache | None = None, key: str = "") -> None:
+    def __init__(self, store: Cache | None = None, key: str = "", valid: StillValid = always) -> None:
         self._cache, self._key = (store, f"faces {key}") if key else (None, "")
+        self._valid = valid
 
     async def get(self, count: int) -> list[Box | None] | None:
         """Return the boxes INT32 [4] of the first `count` frames, or of all frames if the video has fewer.
@@ -51,7 +60,7 @@ class FaceBoxCache:
 
     async def put(self, boxes: Sequence[Box | None], *, complete: bool) -> None:
         """Store the boxes of the first `len(boxes)` frames; `complete` says that the video ends there."""
-        if self._cache is None:
+        if self._cache is None or not await self._valid():
             return
         corners = np.array([(0, 0, 0, 0) if box is None else box for box in boxes], np.int32).reshape(-1, 4)
         found = np.array([box is not None for box in boxes], bool)
@@ -62,8 +71,9 @@ class FaceBoxCache:
 class BackgroundCache:
     """One still with one background. Without a cache or a key it is empty and stores nothing."""
 
-    def __init__(self, store: Cache | None = None, key: str = "") -> None:
+    def __init__(self, store: Cache | None = None, key: str = "", valid: StillValid = always) -> None:
         self._cache, self._key = (store, f"background {key}") if key else (None, "")
+        self._valid = valid
 
     async def get(self, width: int, height: int) -> ImageWithAlpha | None:
         """Return the image of this size and its alpha channel, or None if it is not cached."""
@@ -79,7 +89,7 @@ class BackgroundCache:
 
     async def put(self, image: Image, alpha: NDArray[np.uint8] | None) -> None:
         """Store the image UINT8 [H,W,3] and its alpha channel UINT8 [H,W]."""
-        if self._cache:
+        if self._cache and await self._valid():
             arrays = {"image": image} | ({} if alpha is None else {"alpha": alpha})
             await asyncio.to_thread(self._cache.put, self._key, arrays)
 
