@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 HEARTBEATS = 4  # per lease
 RETRY_SECONDS = 1.0  # between two tries of a write while the database is away
 SETTLE_SECONDS = 300.0  # for which the end of a job is tried
-STOPPED_SETTLE_SECONDS = 10.0  # the same for a worker that is being stopped
+STOPPED_SETTLE_SECONDS = 5.0  # the same for a worker that is being stopped
 MAX_PAUSE = timedelta(minutes=10)
 
 
@@ -59,6 +59,7 @@ class Attempt:
         self._task: asyncio.Task[JobResult] | None = None
         self._stopped: _Stop | None = None
         self._hurry = asyncio.Event()
+        self._patience: asyncio.Timeout | None = None  # of `_settle`
         self._writing = asyncio.Lock()  # the lease is not extended while the end is written
         self._settled = False
 
@@ -138,6 +139,8 @@ class Attempt:
 
     async def _fail(self, failure: JobError) -> Outcome:
         settled = await self._settle(lambda: leases.fail(self._database, self._lease, failure))
+        if settled is None:
+            return "lost"
         if not settled:
             return await self._lost()
         await self._remove_inputs()
@@ -145,6 +148,8 @@ class Attempt:
 
     async def _give_back(self, pause: timedelta, *, counts: bool) -> Outcome:
         settled = await self._settle(lambda: leases.give_back(self._database, self._lease, pause, counts=counts))
+        if settled is None:
+            return "lost"
         return "given_back" if settled else await self._lost()
 
     async def _lost(self) -> Outcome:
@@ -158,8 +163,18 @@ class Attempt:
         return "canceled" if job is None or job.state is JobState.CANCELED else "lost"
 
     async def _settle(self, end: Callable[[], Awaitable[object]]) -> bool | None:
-        """Write the end; return whether the job was this attempt's, or None if the database did not answer at all."""
-        start = time.monotonic()
+        """Write the end; return whether the job was this attempt's, or None if the database did not answer in time."""
+        seconds = STOPPED_SETTLE_SECONDS if self._stopped is _Stop.GIVE_BACK else SETTLE_SECONDS
+        try:
+            async with asyncio.timeout(seconds) as self._patience:
+                return await self._write_end(end)
+        except TimeoutError:
+            logger.error("job %s: the database did not answer in time; its lease expires", self._job.id)
+            return None
+        finally:
+            self._patience = None
+
+    async def _write_end(self, end: Callable[[], Awaitable[object]]) -> bool:
         while True:
             async with self._writing:
                 try:
@@ -172,10 +187,6 @@ class Attempt:
                 else:
                     self._settled = True
                     return True
-            limit = STOPPED_SETTLE_SECONDS if self._stopped is _Stop.GIVE_BACK else SETTLE_SECONDS
-            if time.monotonic() - start > limit:
-                logger.error("job %s: the database did not answer for %g s; its lease expires", self._job.id, limit)
-                return None
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _keep(self) -> None:
@@ -200,6 +211,9 @@ class Attempt:
     def _stop(self, reason: _Stop) -> None:
         if self._stopped is not _Stop.LOST:  # after that there is nothing to give back
             self._stopped = reason
+        if reason is _Stop.GIVE_BACK and self._patience is not None:
+            soon = asyncio.get_running_loop().time() + STOPPED_SETTLE_SECONDS
+            self._patience.reschedule(min(soon, self._patience.when() or soon))
         if self._task is not None:
             self._task.cancel()
 

@@ -22,6 +22,19 @@ async def background(work: Coroutine[object, None, None]) -> AsyncIterator[async
         await asyncio.wait((task,))
 
 
+async def run_unless(event: asyncio.Event, work: Coroutine[object, None, None]) -> None:
+    """Run a coroutine, and cancel it as soon as the event is set. Raises what it raises."""
+    task, stop = asyncio.create_task(work), asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        task.cancel()
+        await asyncio.wait((task,))
+    if not task.cancelled():
+        task.result()
+
+
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
         logger.error("a task of the job queue ended with an error", exc_info=error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, TypeAlias
 
@@ -25,6 +25,8 @@ SCHEMA = "avatar"  # of all our tables, and of PgQueuer's
 CONNECT_SECONDS = 5.0  # to open a connection, or to get one from the pool
 RETRY_SECONDS = 1.0  # between two attempts to listen again
 STATEMENT_SECONDS = 30
+ANSWER_SECONDS = 45.0  # for a statement or a transaction: a server that hangs does not end its statements itself
+CLOSE_SECONDS = 2.0  # for each part of the end, if the server is away
 UNAVAILABLE = "the database does not answer; try again later"
 _OPTIONS = f"-c search_path={SCHEMA} -c statement_timeout={STATEMENT_SECONDS}s"
 
@@ -66,9 +68,8 @@ class Database:
     ) -> None:
         if self._listening:
             self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
-        await self._pool.close()
+            await asyncio.wait((self._listening,), timeout=CLOSE_SECONDS)
+        await self._pool.close(CLOSE_SECONDS)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -82,12 +83,12 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Yield a connection within a transaction, which an exception rolls back. Raises DatabaseUnavailable."""
-        async with self.connection() as connection, connection.transaction():
+        async with _answering(), self.connection() as connection, connection.transaction():
             yield connection
 
     async def fetch(self, query: str, *values: Any) -> list[DictRow]:  # noqa: ANN401 - what psycopg adapts
         """Return the rows of one statement. Raises DatabaseUnavailable."""
-        async with self.connection() as connection:
+        async with _answering(), self.connection() as connection:
             return await (await connection.execute(query.encode(), values)).fetchall()
 
     async def check(self) -> None:
@@ -136,6 +137,32 @@ class Database:
             async for notify in connection.notifies(timeout=1.0, stop_after=1):
                 for listener in tuple(self._listeners.get(notify.channel, ())):
                     listener(notify.payload)
+
+
+@asynccontextmanager
+async def session_lock(connection: Connection, number: int) -> AsyncIterator[None]:
+    """Give back an advisory lock of the session at the end of the block.
+
+    After an error the connection is closed instead, which frees the lock too: a server that hangs does not answer.
+    """
+    try:
+        yield
+    except BaseException:
+        await connection.close()
+        raise
+    await connection.execute("SELECT pg_advisory_unlock(%s)", (number,))
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    """Raise DatabaseUnavailable if the block takes longer than a server needs that works."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS) as limit:
+            yield
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DatabaseUnavailable(UNAVAILABLE) from error
 
 
 def _connection_arguments() -> dict[str, Any]:

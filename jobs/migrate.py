@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import psycopg
 
-from .database import SCHEMA, Connection, Database
+from .database import SCHEMA, Connection, Database, session_lock
 from .queue import queue_on
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ async def migrate(database: Database) -> list[str]:
     """
     async with database.connection() as connection:
         await connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-        try:
+        async with session_lock(connection, _LOCK):
             await connection.execute(_TABLE.encode())
             applied = await _applied(connection)
             _compare(applied)
@@ -73,8 +73,6 @@ async def migrate(database: Database) -> list[str]:
             else:
                 await queue.install()
             return [await _apply(connection, each) for each in migrations() if each.number not in applied]
-        finally:
-            await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
 
 
 async def check(database: Database) -> None:

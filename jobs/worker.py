@@ -22,6 +22,7 @@ from avatar.tracing import Value, span
 
 from . import queue
 from .attempt import HEARTBEATS, Attempt
+from .background import run_unless
 from .database import Database
 from .errors import DatabaseUnavailable
 from .execution import Execution, Render
@@ -80,7 +81,7 @@ class Worker:
         self._claiming = 0  # slots that have seen a job and are about to take it
         self._looking = asyncio.Lock()  # one idle slot looks at the queue for all of them
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._give_back = False
         self._was_away = False  # the database, at the last look
         self._complaint = ""  # why no jobs are taken, as it was logged
@@ -113,18 +114,17 @@ class Worker:
 
     def stop(self, grace: float) -> None:
         """Take no more jobs; those that still run after `grace` seconds are given back. Call it in the event loop."""
-        self._stopping = True
-        self._wake.set()
+        self._stopping.set()
         if grace > 0:
             asyncio.get_running_loop().call_later(grace, self._give_all_back)
         else:
             self._give_all_back()
 
     async def _slot(self) -> None:
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
-                await self._look()
-                if not self._stopping:
+                await run_unless(self._stopping, self._look())
+                if not self._stopping.is_set():
                     await self._take()
             except ShuttingDown:
                 return
@@ -135,9 +135,9 @@ class Worker:
                 await asyncio.sleep(_CRASH_PAUSE)
 
     async def _look(self) -> None:
-        """Return when there is a job for this slot, and it could run, or when the worker is being stopped."""
+        """Return when there is a job for this slot, and it could run."""
         async with self._looking:
-            while not self._stopping:
+            while True:
                 self._wake.clear()
                 try:
                     if await self._has_job():
@@ -172,7 +172,7 @@ class Worker:
             self._claiming += 1
             try:
                 await held.enter_async_context(self._place())
-                if self._stopping:
+                if self._stopping.is_set():
                     return
                 lease = await leases.claim(self._database, self.id, self._settings.lease, self._settings.job_attempts)
             finally:

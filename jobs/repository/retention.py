@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from uuid import UUID
 
-from ..database import Database
+from ..database import Database, session_lock
 from ..records import Job, JobState
 from .rows import STATE, add_event, job_of
 
@@ -23,12 +23,11 @@ async def only_sweep(database: Database) -> AsyncIterator[bool]:
     """Yield whether no other process sweeps; none begins to within the block. Raises DatabaseUnavailable."""
     async with database.connection() as connection:
         rows = await (await connection.execute("SELECT pg_try_advisory_lock(%s) AS held", (_LOCK,))).fetchall()
-        held = bool(rows[0]["held"])
-        try:
-            yield held
-        finally:
-            if held:
-                await connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        if not rows[0]["held"]:
+            yield False
+            return
+        async with session_lock(connection, _LOCK):
+            yield True
 
 
 async def take_turn_to_compare(database: Database, every: timedelta) -> bool:
