@@ -42,10 +42,10 @@ def still_running(folder: Path) -> list[str]:
     return command_lines
 
 
-def test_help_explains_the_exit_status() -> None:
-    done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=TIMEOUT, check=False)
-    assert done.returncode == 0
-    assert "0 done, 1 failed, 2 wrong usage" in done.stdout
+def test_help_explains_the_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    assert "0 done, 1 failed, 2 wrong usage" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [("down",), ("--wieghts", "x"), ("up", "--port", "http")])
@@ -58,7 +58,7 @@ def test_the_official_files_are_those_of_the_exporter() -> None:
     assert models.OFFICIAL_FILES == registry.FILES
 
 
-@pytest.mark.parametrize("present", ["wav2lip.pth", "xception_pascalvoc.pb"])
+@pytest.mark.parametrize("present", ["wav2lip.pth", pytest.param("xception_pascalvoc.pb", marks=pytest.mark.slow)])
 def test_an_incomplete_set_of_real_weights_exits_with_1_and_names_the_missing_files(
     tmp_path: Path, present: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +116,7 @@ def test_a_run_writes_a_video_and_a_sheet_and_leaves_no_process(
     assert still_running(logs) == []
 
 
+@pytest.mark.slow  # tests/soak/test_soak.py checks the same in every run
 def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path: Path, database_folder: Path) -> None:
     ports = stack.Ports.free()
     numbers = ["--port", ports.gateway, "--grpc-port", ports.grpc]
@@ -183,43 +184,59 @@ def test_one_port_for_two_servers_is_rejected_before_anything_starts(tmp_path: P
     assert still_running(tmp_path) == []
 
 
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The commands of the exporter, which are recorded and not run."""
+    recorded: list[tuple[str, ...]] = []
+    monkeypatch.setattr(models, "_run", lambda *words: recorded.append(words))
+    return recorded
+
+
+def exports(weights: Path, repository: Path) -> list[tuple[str, ...]]:
+    """Return the commands that export stand-ins."""
+    folder = str(weights / "stand-ins")
+    return [
+        ("export", "stand-ins", "--weights", folder),
+        ("export", "models", "--weights", folder, "--repository", str(repository), *ONNX),
+    ]
+
+
 def test_without_a_network_no_download_is_attempted(
-    stand_in_weights: Path,
-    repository: Path,
     tmp_path: Path,
+    runs: list[tuple[str, ...]],
     monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     unreachable = ("127.0.0.1", find_free())
-    weights = stand_in_weights.parent  # holds the stand-ins' folder, and no official file
-    models.prepare(weights, repository, ONNX, accept_license=True, host=unreachable)
-    output = capfd.readouterr().out
+    models.prepare(tmp_path, tmp_path / "repository", ONNX, accept_license=True, host=unreachable)
+    output = capsys.readouterr().out
     assert "there is no network" in output
     assert "STAND-INS are used" in output
-    assert ": downloading" not in output
-    assert output.count(": up to date with ") == 4  # nothing is exported twice
-    assert ": exporting from " not in output
+    assert runs == exports(tmp_path, tmp_path / "repository")
 
 
-def test_after_a_failed_download_stand_ins_are_used(
+def test_without_a_terminal_the_license_has_to_be_accepted_by_the_option(
+    tmp_path: Path, runs: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models.prepare(tmp_path, tmp_path / "repository", ONNX)
+    output = capsys.readouterr().out
+    assert "The published weights were not downloaded: their license must be accepted first" in output
+    assert "STAND-INS are used" in output
+    assert runs == exports(tmp_path, tmp_path / "repository")
+
+
+def test_after_a_failed_download_stand_ins_are_used_and_nothing_is_exported_twice(
     stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # nothing listens on this port, so every connection is refused
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    # the folder holds the stand-ins' folder, and no official file
     models.prepare(stand_in_weights.parent, repository, ONNX, accept_license=True)
     output = capfd.readouterr()
     assert "every source failed" in output.err
     assert "Continuing without the published weights" in output.out
     assert "STAND-INS are used" in output.out
-
-
-@pytest.mark.slow
-def test_without_a_terminal_the_license_has_to_be_accepted_by_the_option(
-    stand_in_weights: Path, repository: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    models.prepare(stand_in_weights.parent, repository, ONNX)
-    output = capfd.readouterr().out
-    assert "The published weights were not downloaded: their license must be accepted first" in output
-    assert "STAND-INS are used" in output
+    assert output.out.count(": up to date with ") == 4
+    assert ": exporting from " not in output.out

@@ -1,7 +1,8 @@
 """Each image installs the packages that its code needs, and no more: its code runs in an environment of only these.
 
 The environments link to packages of this one, so that no package index is needed. The gateway has the packages that the
-metadata of its wheel names, the exporter and Triton those of their extras.
+metadata of its wheel names, the exporter and Triton those of their extras. Whether an environment has what the install
+script requires is read from the metadata of its packages; `make test-long` runs the script with pip.
 """
 
 import ast
@@ -35,10 +36,19 @@ TRITON_PYTHON = {"python_version": "3.12", "python_full_version": "3.12.3"}  # o
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 # the gRPC client and its shared memory, and what runs PyTorch: they are in the image, but nothing there imports them
 NOT_IN_TRITON = {
-    *(ROOT / "avatar" / "inference" / f"{name}.py" for name in ("grpc_client", "shared_memory")),
+    *(
+        ROOT / "avatar" / "inference" / f"{name}.py"
+        for name in ("grpc_client", "server_pool", "shared_memory", "triton_rpc", "triton_server")
+    ),
     *(ROOT / "lipsync" / "triton" / "pytorch").glob("*.py"),
 }
-LOCK = (ROOT / "requirements.lock").read_text().splitlines()
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"  # what pip calls
+# takes the place of pip: prints its arguments, and the requirements that it would read
+RECORDER = """#!/bin/sh
+echo "pip $*"
+cat
+"""
 with_the_wheels = pytest.mark.xdist_group("live")  # with the test that needs a Triton, so that they are built once
 
 
@@ -70,29 +80,38 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The wheels of the project and of its client, built as the image builds them."""
+    """The wheels of the project and of its client, built by the same backend as in the image."""
     folder = tmp_path_factory.mktemp("wheels")
-    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), ".", "./client", cwd=source)
-    assert len(list(folder.iterdir())) == 2
+    for project in (source, source / "client"):
+        run(sys.executable, "-c", BUILD, str(folder), cwd=project)
     (client,) = folder.glob("talking_avatar_client-*.whl")
     (project,) = set(folder.iterdir()) - {client}
     return project, client
 
 
+def install(python: Path, *wheels: Path) -> None:
+    """Install wheels of pure Python without their requirements."""
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(virtualenvs.site_of(python))
+
+
 @pytest.fixture(scope="module")
-def python(wheels: tuple[Path, Path], source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of the gateway's image."""
-    wheel, client = wheels
-    with zipfile.ZipFile(wheel) as archive:
+def gateway_requirements(wheels: tuple[Path, Path]) -> list[str]:
+    """The requirements in the metadata of the wheel with its `gateway` extra."""
+    with zipfile.ZipFile(wheels[0]) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        needed = virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
-    packages = closure(needed) | INSTALLED_WITHOUT_DEPENDENCIES
+        return virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
+
+
+@pytest.fixture(scope="module")
+def python(
+    wheels: tuple[Path, Path], gateway_requirements: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The Python of the gateway's image."""
+    packages = closure(gateway_requirements) | INSTALLED_WITHOUT_DEPENDENCIES
     interpreter = virtualenvs.make(tmp_path_factory.mktemp("gateway-python") / "venv", packages)
-    pip = (*PIP, "--python", str(interpreter))
-    # the image's script: without an index it succeeds only if every requirement has the version of the lock
-    run("bash", "docker/install.sh", "gateway", cwd=source, PIP=" ".join(pip))
-    run(*pip, "install", "--no-deps", str(wheel), str(client), cwd=source)
-    run(*pip, "install", f"{wheel}[gateway]", cwd=source)  # the requirements of its metadata are installed too
+    install(interpreter, *wheels)
     return interpreter
 
 
@@ -140,9 +159,60 @@ def test_the_health_check_of_the_image_passes_only_with_a_gateway(clean_gateway:
         assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == status
 
 
-def test_the_install_script_of_the_export_image_requires_the_versions_of_the_lock(source: Path) -> None:
+def pip_calls(extra: str, source: Path, folder: Path) -> list[tuple[list[str], list[str]]]:
+    """Return the calls of pip by the install script: the arguments, and the requirements on its standard input."""
+    recorder = folder / "pip"
+    recorder.write_text(RECORDER)
+    recorder.chmod(0o755)
+    output = run("bash", "docker/install.sh", extra, cwd=source, PIP=str(recorder))
+    calls = [call.splitlines() for call in output.split("pip ")[1:]]
+    return [(arguments.split(), requirements) for arguments, *requirements in calls]
+
+
+@with_the_wheels
+@pytest.mark.parametrize("extra", ["gateway", "export", "triton"])
+def test_an_image_installs_what_its_environment_has_in_the_versions_of_the_lock(
+    extra: str, python: Path, source: Path, tmp_path: Path
+) -> None:
+    (arguments, requirements), *rest = pip_calls(extra, source, tmp_path)
+    assert arguments == ["install", "--constraint", "requirements.lock", "--requirement", "/dev/stdin"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert requirements == [*project["dependencies"], *project["optional-dependencies"][extra]]
+    # this environment has every package of the lock
+    environment = python if extra == "gateway" else Path(sys.executable)
+    assert virtualenvs.unsatisfied(requirements, environment, LOCK) == []
+    for plain, pinned in rest:
+        assert plain == ["install", "--no-deps", "--requirement", "/dev/stdin"]
+        assert {Requirement(line).name for line in pinned} == INSTALLED_WITHOUT_DEPENDENCIES
+        assert set(pinned) <= set(LOCK)
+    assert len(rest) == (extra != "export")
+
+
+@with_the_wheels
+def test_the_gateway_image_has_what_the_metadata_of_the_wheel_requires(
+    python: Path, gateway_requirements: list[str]
+) -> None:
+    assert len(gateway_requirements) > 10
+    assert virtualenvs.unsatisfied(gateway_requirements, python, LOCK) == []
+    # an environment without one of them is not taken for complete
+    assert virtualenvs.unsatisfied(["torch"], python, LOCK) == ["torch"]
+    assert virtualenvs.unsatisfied(["numpy<1"], python, LOCK) == ["numpy<1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("extra", ["gateway", "export", "triton"])
+def test_pip_finds_every_requirement_of_an_image_in_the_version_of_the_lock(extra: str, source: Path) -> None:
     # this environment has every package, so nothing is downloaded
-    run("bash", "docker/install.sh", "export", cwd=source, PIP=" ".join(PIP))
+    run("bash", "docker/install.sh", extra, cwd=source, PIP=" ".join(PIP))
+
+
+@pytest.mark.slow
+def test_pip_builds_and_installs_the_wheels_of_the_gateway_image(python: Path, source: Path, tmp_path: Path) -> None:
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path), ".", "./client", cwd=source)
+    pip = (*PIP, "--python", str(python))
+    run(*pip, "install", "--no-deps", "--force-reinstall", *sorted(tmp_path.glob("*.whl")), cwd=source)
+    (project,) = set(tmp_path.glob("*.whl")) - set(tmp_path.glob("talking_avatar_client-*.whl"))
+    run(*pip, "install", f"{project}[gateway]", cwd=source)  # the requirements of its metadata are installed too
 
 
 @pytest.fixture(scope="module")
@@ -176,24 +246,29 @@ def test_the_export_image_has_every_package_that_its_code_imports(exporter: tupl
 
 
 def test_the_export_image_accepts_the_exports_of_this_checkout_as_up_to_date(
-    exporter: tuple[Path, Path], stand_in_weights: Path, repository: Path
+    exporter: tuple[Path, Path], stand_in_weights: Path, repository: Path, tmp_path: Path
 ) -> None:
     # so it has the same code, samples and Python models; it writes the Python models again in any case
     python, image = exporter
-    variant = ("--format", "onnx", "--precision", "fp32")
-    folders = ("--weights", stand_in_weights, "--repository", repository)
-    output = run(python, "-m", "export", "models", *folders, *variant, cwd=image)
+    (tmp_path / "weights").mkdir()
+    folders = {"WEIGHTS": tmp_path / "weights", "CHECKPOINTS": stand_in_weights.parent, "REPOSITORY": repository}
+    variables = {
+        "PATH": os.pathsep.join([str(python.parent), os.environ["PATH"]]),
+        "EXPORT_FORMAT": "onnx",
+        "EXPORT_PRECISION": "fp32",
+        **{name: str(folder) for name, folder in folders.items()},
+    }
+    output = run("bash", "export.sh", cwd=image, **variables)
+    assert output.startswith("export: building the model repository")
+    assert "!! No weights in weights/" in output
+    assert "using STAND-INS" in output
     assert output.splitlines()[-1].endswith(f"complete, {len(MODELS)} models")
     assert ": exporting " not in output
     run(python, "-c", "from export.validation.sample_media import Media; Media.shipped().hashes()", cwd=image)
 
 
-def test_the_install_script_of_the_triton_image_requires_the_versions_of_the_lock(source: Path) -> None:
-    run("bash", "docker/install.sh", "triton", cwd=source, PIP=" ".join(PIP))
-
-
 def test_every_requirement_of_triton_is_in_the_lock_and_supports_its_python() -> None:
-    locked = {canonicalize_name(Requirement(line).name) for line in LOCK if not line.startswith("#")}
+    locked = {canonicalize_name(Requirement(line).name) for line in LOCK}
     packages = triton_packages()
     assert packages <= locked
     for name in packages:
@@ -204,7 +279,7 @@ def test_every_requirement_of_triton_is_in_the_lock_and_supports_its_python() ->
 @with_the_wheels
 def test_the_code_of_the_triton_image_needs_only_its_requirements(wheels: tuple[Path, Path], tmp_path: Path) -> None:
     python = virtualenvs.make(tmp_path / "venv", triton_packages())
-    run(*PIP, "--python", str(python), "install", "--no-deps", str(wheels[0]), cwd=tmp_path)
+    install(python, wheels[0])
     for folder in ("work", "path"):
         (tmp_path / folder).mkdir()
     # there is no ffmpeg on its PATH
