@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import runpy
 import sys
+import warnings
 
 import pytest
 
@@ -15,29 +16,31 @@ from tests.docs.pages import COMMANDS, PAGES, ROOT, python_commands
 PYTHON = python_commands()
 
 
-def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> str:
+def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the help of a command, which it prints only if it accepts the words before `--help`.
 
-    Commands of the benchmark run in this process, because their imports take seconds.
+    The command runs as with `python -m`, but in this process, because imports take seconds.
     """
     module, *words = command
     words = [word for word in words if word not in ("--help", "DIR", "N")] + ["--help"]
-    if module == "bench":
-        try:
-            assert bench.main(words) == 0
-        except SystemExit as end:  # argparse exits after the help
-            assert end.code == 0
-        return capsys.readouterr().out
-    output = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=ROOT)
-    assert output.returncode == 0, output.stderr
-    return output.stdout
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.chdir(ROOT)
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
+        # a module that a test has imported runs once more
+        warnings.filterwarnings("ignore", ".* found in sys.modules after import of package", RuntimeWarning)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    output = capsys.readouterr()
+    assert not end.value.code, output.err
+    return output.out
 
 
 @pytest.mark.parametrize("command", PYTHON, ids=" ".join)
-def test_a_python_command_accepts_its_flags(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_python_command_accepts_its_flags(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     if command[0] == "bench" and command[1:] and not command[1].startswith("-"):
         assert command[1] in bench.COMMANDS
-    output = _help(command, capsys)
+    output = _help(command, capsys, monkeypatch)
     for flag in (word for word in command if word.startswith("--")):
         assert re.search(rf"{flag}\b", output), flag
 
@@ -49,10 +52,12 @@ def test_the_python_commands_are_found() -> None:
     assert set(bench.COMMANDS) - {"compare"} <= benches
 
 
-def test_every_flag_of_the_export_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_flag_of_the_export_is_documented(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pages = {("export", "models"): "docs/guide/export.md", ("export", "weights"): "docs/guide/weights.md"}
     for command, page in pages.items():
-        for flag in re.findall(r"^  (--[a-z-]+)", _help(command, capsys), re.M):
+        for flag in re.findall(r"^  (--[a-z-]+)", _help(command, capsys, monkeypatch), re.M):
             assert flag in PAGES[page], flag
 
 
