@@ -23,9 +23,8 @@ from tests.support.media import read_video, tone, write_wav
 from tests.support.postgres import server_options
 
 ROOT = Path(__file__).parents[2]
-STATES = ("queued", "running", pytest.param("succeeded", marks=pytest.mark.slow))
-SECONDS = 6.0  # of speech: long enough to be killed in the middle
-FRAMES = 150
+LONG, SHORT = 150, 15  # frames; the long job is killed in the middle
+FPS = 25
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Service:
 
     folder: Path
     triton: Triton
-    database: Postgres
+    database_url: str
     port: int = field(default_factory=lambda: Ports.free().gateway)
     process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +46,7 @@ class Service:
         for name in ("work", "store"):
             (self.folder / name).mkdir(mode=0o700, exist_ok=True)
         settings = {
-            "AVATAR_DATABASE_URL": self.database.url,
+            "AVATAR_DATABASE_URL": self.database_url,
             "AVATAR_STORE": str(self.folder / "store"),
             "AVATAR_WORK_DIR": str(self.folder / "work"),
             "AVATAR_CACHE_DIR": str(self.folder / "cache"),
@@ -77,27 +76,28 @@ class Service:
         return [str(path.relative_to(self.folder)) for each in folders for path in files_below(each)]
 
 
-@pytest.fixture
-def service(tmp_path: Path, triton: Triton, database_folder: Path) -> Iterator[Service]:
-    with Postgres(database_folder / "data", **server_options(database_folder)) as server:
-        found = Service(tmp_path, triton, server)
-        try:
-            yield found
-        finally:
-            found.end(signal.SIGKILL)
+@contextlib.contextmanager
+def running(folder: Path, triton: Triton, database_url: str) -> Iterator[Service]:
+    """Start a gateway with one worker, and kill what is left of it at the end."""
+    service = Service(folder, triton, database_url)
+    try:
+        service.start(workers=1)
+        yield service
+    finally:
+        service.end(signal.SIGKILL)
 
 
-def submit_until(service: Service, state: str, samples: Path) -> str:
-    """Submit a job, and return its id when it is in this state; a queued one has no worker."""
-    service.start(workers=0 if state == "queued" else 1)
-    speech = write_wav(service.folder / "speech.wav", tone(SECONDS))
-    job = service.jobs.submit(samples / "portrait.png", speech)
-    if state == "running":
-        wait_until(lambda: service.jobs.get(job.id).stage == "encode")
-    elif state == "succeeded":
-        service.jobs.wait(job.id)
-    assert service.jobs.get(job.id).state == state
-    return job.id
+def submit(service: Service, samples: Path, frames: int) -> str:
+    speech = write_wav(service.folder / "speech.wav", tone(frames / FPS))
+    return service.jobs.submit(samples / "portrait.png", speech).id
+
+
+def submit_two(service: Service, samples: Path) -> tuple[str, str]:
+    """Submit two jobs, and return their ids when the first one runs and the other one waits for the worker."""
+    first, second = submit(service, samples, LONG), submit(service, samples, SHORT)
+    wait_until(lambda: service.jobs.get(first).stage == "encode")
+    assert service.jobs.get(second).state == "queued"
+    return first, second
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -108,44 +108,79 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("the condition is still false after 30 s")
 
 
-def check_end(service: Service, identity: str, most_attempts: int) -> None:
-    """Check that the job ends once, in the right state and with the right video, and that nothing is left of it."""
-    job = service.jobs.wait(identity, timeout=60)
-    assert job.state == "succeeded" and job.attempts <= most_attempts, job
-    video = service.folder / "video.mp4"
-    service.jobs.result(identity, video)
-    assert len(read_video(video)) == FRAMES
-    assert [event.state for event in service.jobs.watch(identity)].count("succeeded") == 1
+def check_ends(service: Service, *expected: tuple[str, int, int]) -> None:
+    """Check that each job ends once, in the right state and with the right video, and that nothing is left of it.
+
+    `expected`: the id of a job, its frames, and how many attempts it may have.
+    """
+    results = []
+    for identity, frames, most_attempts in expected:
+        job = service.jobs.wait(identity, timeout=60)
+        assert job.state == "succeeded" and job.attempts <= most_attempts, job
+        video = service.folder / "video.mp4"
+        service.jobs.result(identity, video)
+        assert len(read_video(video)) == frames
+        assert [event.state for event in service.jobs.watch(identity)].count("succeeded") == 1
+        results.append(f"store/results/{identity}/{job.attempts}.mp4")
     service.end(signal.SIGTERM)
     run_sweep(service)
-    assert service.files() == [f"store/results/{identity}/{job.attempts}.mp4"]
+    assert sorted(service.files()) == sorted(results)
 
 
 def run_sweep(service: Service) -> None:
     """Remove what a killed process left: `python -m jobs sweep`, which workers do by themselves, without its grace."""
-    settings = {"AVATAR_DATABASE_URL": service.database.url, "AVATAR_STORE": str(service.folder / "store")}
+    settings = {"AVATAR_DATABASE_URL": service.database_url, "AVATAR_STORE": str(service.folder / "store")}
     command = [sys.executable, "-m", "jobs", "sweep", "--grace", "0"]
     subprocess.run(command, env={**os.environ, **settings}, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("state", STATES)
-def test_a_job_survives_a_gateway_that_is_killed(state: str, service: Service, samples: Path) -> None:
-    identity = submit_until(service, state, samples)
-    service.end(signal.SIGKILL)
-    service.start(workers=1)
-    check_end(service, identity, most_attempts=2 if state == "running" else 1)
-
-
-@pytest.mark.parametrize("state", STATES)
-def test_a_job_survives_a_database_that_is_killed(
-    state: str, service: Service, samples: Path, database_folder: Path
+def test_running_and_queued_jobs_survive_a_gateway_that_is_killed(
+    triton: Triton, database_url: str, samples: Path, tmp_path: Path
 ) -> None:
-    identity = submit_until(service, state, samples)
-    os.kill(service.database.pid, signal.SIGKILL)
+    with running(tmp_path, triton, database_url) as service:
+        first, second = submit_two(service, samples)
+        service.end(signal.SIGKILL)
+        service.start(workers=1)
+        check_ends(service, (first, LONG, 2), (second, SHORT, 1))
+
+
+def test_running_and_queued_jobs_survive_a_database_that_is_killed(
+    triton: Triton, database_folder: Path, samples: Path, tmp_path: Path
+) -> None:
+    with (
+        Postgres(database_folder / "data", **server_options(database_folder)) as database,
+        running(tmp_path, triton, database.url) as service,
+    ):
+        first, second = submit_two(service, samples)
+        with killed(database, database_folder):
+            check_ends(service, (first, LONG, 1), (second, SHORT, 1))
+
+
+@contextlib.contextmanager
+def killed(database: Postgres, folder: Path) -> Iterator[None]:
+    """Kill a PostgreSQL, and start another one with its data."""
+    os.kill(database.pid, signal.SIGKILL)
     with contextlib.suppress(Exception):
-        service.database.stop()
-    with Postgres(database_folder / "data", **server_options(database_folder)):
-        if state == "queued":
-            service.end(signal.SIGTERM)
+        database.stop()
+    with Postgres(folder / "data", **server_options(folder)):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["gateway", "database"])
+def test_a_job_that_has_ended_survives_a_process_that_is_killed(
+    victim: str, triton: Triton, database_folder: Path, samples: Path, tmp_path: Path
+) -> None:
+    with (
+        Postgres(database_folder / "data", **server_options(database_folder)) as database,
+        running(tmp_path, triton, database.url) as service,
+        contextlib.ExitStack() as replaced,
+    ):
+        identity = submit(service, samples, SHORT)
+        service.jobs.wait(identity)
+        if victim == "gateway":
+            service.end(signal.SIGKILL)
             service.start(workers=1)
-        check_end(service, identity, most_attempts=1)
+        else:
+            replaced.enter_context(killed(database, database_folder))
+        check_ends(service, (identity, SHORT, 1))
