@@ -29,7 +29,9 @@ T = TypeVar("T")
 RESOLVE_SECONDS = 5.0  # between two looks at the addresses of a name; at most, after a server was lost
 PROBE_SECONDS = 1.0  # between two questions to a healthy server whether it is ready
 RECHECK_SECONDS = 0.5  # between two checks of a server that is down
-SILENT_SECONDS = 10.0  # a server that answers nothing for this long has vanished or hangs
+# A server that answers nothing for this long has vanished or hangs, if another one answers; else the machine of the
+# caller may be overloaded, and calls wait as they do with one server.
+SILENT_SECONDS = 20.0
 PATIENCE_SECONDS = 5.0  # for which a call waits for a healthy server where there is none
 ATTEMPTS = 4  # of one call; an input that kills servers does not kill all of them
 _LIMITED = (tensors.S3FD, tensors.WAV2LIP, tensors.SEGMENTATION)  # their configurations; not every server has the GAN
@@ -153,6 +155,7 @@ class ServerPool:
                     raise
                 if means_down(reason):
                     self._down(member, str(reason))
+                member.changed.set()  # a server that stops also answers that it does not have a model: look at it now
         raise error or self._none_ready()
 
     async def close(self) -> None:
@@ -264,7 +267,7 @@ class ServerPool:
             try:
                 await (member.server.check_up() if member.healthy else self._recover(member))
             except Unavailable as reason:
-                silent = time.monotonic() - member.server.answered_at >= SILENT_SECONDS
+                silent = time.monotonic() - member.server.answered_at >= SILENT_SECONDS and self._has_others(member)
                 if silent or may_be_repeated(reason) or not member.healthy:
                     self._down(member, str(reason))
                 if silent and member.server.in_flight:
@@ -278,6 +281,9 @@ class ServerPool:
                 await wait_for(member.changed, PROBE_SECONDS)
             else:
                 await asyncio.sleep(RECHECK_SECONDS)
+
+    def _has_others(self, member: Member) -> bool:
+        return any(other is not member for other in self.healthy)
 
     async def _recover(self, member: Member) -> None:
         """Make a server healthy if all its models answer. Raises AvatarError."""
