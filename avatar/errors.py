@@ -8,6 +8,7 @@
     └── Unavailable (503)        a dependency is down, not ready or too slow; the caller may retry
         ├── Busy                 the queue is full
         ├── ShuttingDown         this process is being stopped
+        ├── ModelLost            the process of a Triton model died or is stopped
         └── MachineFault         the machine of the service fails; the input may be valid
             ├── FfmpegFault      ffmpeg is missing, was killed, hangs, or fails on every file
             ├── StorageFault     the disk or the work folder: full, read-only, removed
@@ -99,6 +100,10 @@ class ShuttingDown(Unavailable):
 
     def __init__(self, message: str = "the service is being stopped") -> None:
         super().__init__(message)
+
+
+class ModelLost(Unavailable):
+    """The process of a Python model of Triton died or is stopped; the watcher of the server replaces it."""
 
 
 class MachineFault(Unavailable):

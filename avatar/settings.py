@@ -159,17 +159,17 @@ class JobSettings(BaseSettings):
         "algorithm: P-256, P-384, P-521, Ed25519 or RSA.",
         json_schema_extra={"shown": "none"},
     )
+    mark_required: Annotated[bool, AfterValidator(_possible)] = Field(
+        False,
+        description="Whether a video may only leave with its mark: one that cannot be signed is a 503. Otherwise it is "
+        "sent with its metadata and a note.",
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
         description="Collector of OpenTelemetry that gets traces by OTLP over HTTP, such as `http://collector:4318`. "
         "Without it, no traces are made. The standard variables `OTEL_…` set the rest.",
         json_schema_extra={"shown": "none"},
-    )
-    mark_required: Annotated[bool, AfterValidator(_possible)] = Field(
-        False,
-        description="Whether a video may only leave with its mark: one that cannot be signed is a 503. Otherwise it is "
-        "sent with its metadata and a note.",
     )
 
     @property

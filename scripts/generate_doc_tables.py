@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from avatar.form.fields import OPTION_FIELDS
+from avatar.serving.metrics import MODEL_METRICS
 from avatar.settings import OLD_NAMES, LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
@@ -74,17 +75,26 @@ def settings_page() -> str:
 
 
 def metrics_page() -> str:
-    """Return the page of the gateway's metrics, one row per metric."""
+    """Return the page of the metrics of the gateway and of the models, one row per metric."""
     rows = [
         f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
         for each in METRICS
         if each.name not in OLD_METRICS
     ]
+    of_models = [
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
+        for each in MODEL_METRICS
+    ]
+    columns = ("metric", "kind", "labels", "meaning")
     return _page(
         "Metrics",
         "`GET /metrics` of the gateway returns these metrics, and `process_*` (CPU, memory, open files).\n"
         "[Metrics, health and logs](../operations/metrics.md) explains how to use them.",
-        _table(("metric", "kind", "labels", "meaning"), rows),
+        _table(columns, rows),
+        "## The models `avatar` and `live`",
+        "Triton returns these on its own port for metrics (8002), next to its `nv_*`. Every series also has the label\n"
+        "`process`, so that a model that is loaded again starts new ones.",
+        _table(columns, of_models),
         "## Old names",
         "These names of earlier builds are exported too, for one release.",
         _table(("old name", "name"), (f"| `{old}` | `{new}` |" for old, new in OLD_METRICS.items())),

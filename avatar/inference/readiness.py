@@ -17,7 +17,7 @@ from lipsync.arrays import Array
 from lipsync.errors import InvalidInput
 from lipsync.tensors import Model, Tensor
 
-from ..errors import AvatarError, ResourceFault, Unavailable
+from ..errors import AvatarError, ModelLost, ResourceFault, Unavailable
 
 REMEMBERED_SECONDS = 5.0  # for which an answer of a model, or a passed check, counts
 CALL_SECONDS = 3.0  # that a tiny call may take
@@ -66,7 +66,7 @@ def lost_model(message: str) -> str:
 def fault_of(message: str) -> Unavailable | None:
     """Return what is wrong with the server, if this error of Triton says so: calls with other inputs fail, too."""
     if model := lost_model(message):
-        return Unavailable(f"{model} cannot be reached: its process died or is stopped")
+        return ModelLost(f"{model} cannot be reached: its process died or is stopped")
     if _MEMORY_FULL in message:
         return ResourceFault("the shared memory of Triton is full")
     return None
@@ -118,7 +118,8 @@ class Readiness:
         except InvalidInput:  # the model answers; such a small input is not for it
             self.answered(model)
         except AvatarError as error:
-            raise Unavailable(f"the models are not ready: {error}") from error
+            kind = ModelLost if isinstance(error, ModelLost) else Unavailable  # the metrics count them apart
+            raise kind(f"the models are not ready: {error}") from error
         else:
             self.answered(model)
 

@@ -34,6 +34,7 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 # what obstore reads for S3
 CLOUD = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ENDPOINT_URL"}
+TRACES = {"OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_EXPORTER_OTLP_HEADERS"}
 BUILT = {name: each for name, each in SERVICES.items() if "build" in each}
 
 
@@ -192,7 +193,7 @@ def test_the_gateway_listens_where_it_is_published_and_finds_triton_by_its_alias
 @pytest.mark.parametrize("name", ["gateway", "gateway-cpu"])
 def test_the_variables_of_the_gateway_are_valid_settings(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert environment.keys() - OLD_NAMES.keys() - CLOUD <= {setting.variable for setting in SETTINGS}
+    assert environment.keys() - OLD_NAMES.keys() - CLOUD - TRACES <= {setting.variable for setting in SETTINGS}
     given = {name.removeprefix("AVATAR_").lower(): value for name, value in environment.items() if value}
     assert Settings(**given).triton_url == "triton:8001"
 
@@ -207,7 +208,7 @@ def test_a_worker_has_the_image_the_files_and_the_settings_of_the_gateway_and_ru
     shared = {key: value for key, value in worker["environment"].items() if key not in own}
     assert shared.items() <= gateway["environment"].items()
     known = set(map(variable_of, WorkerSettings.model_fields))
-    assert worker["environment"].keys() - OLD_NAMES.keys() - CLOUD <= known
+    assert worker["environment"].keys() - OLD_NAMES.keys() - CLOUD - TRACES <= known
     assert gateway["environment"]["AVATAR_WORKERS"] == "0"
     # several may run, and another service must not reach one in place of the gateway
     assert not worker["ports"]
@@ -244,8 +245,8 @@ def test_postgres_has_the_major_version_of_the_embedded_one_and_stops_without_wa
 @pytest.mark.parametrize("name", ["triton", "triton-cpu"])
 def test_the_variables_of_triton_are_the_settings_of_its_jobs_and_sessions(name: str) -> None:
     environment = SERVICES[name]["environment"]
-    assert environment.keys() - OLD_NAMES.keys() <= set(map(variable_of, LiveSettings.model_fields))
-    assert set(environment.values()) == {""}  # so each has its own default
+    assert environment.keys() - OLD_NAMES.keys() - TRACES <= set(map(variable_of, LiveSettings.model_fields))
+    assert set(environment.values()) <= {"", None}  # so each has its own default
     # one value applies to the jobs of the gateway and to those of Triton
     shared_names = {variable for variable in environment if variable in {setting.variable for setting in SETTINGS}}
     assert shared_names <= set(SERVICES["gateway"]["environment"])

@@ -46,6 +46,23 @@ def test_clients_may_share_memory_only_where_it_is_asked_for() -> None:
     assert flags("26.11", AVATAR_TRITON_SHARED_MEMORY="auto")["allow-client-shm"] == "true"
 
 
+def test_with_a_collector_triton_traces_the_calls_that_carry_a_traceparent() -> None:
+    assert not {"trace-config", "grpc-header-forward-pattern"} & set(flags("26.11", AVATAR_OTLP_ENDPOINT=""))
+    environ = {"NVIDIA_TRITON_SERVER_VERSION": "26.11", "AVATAR_OTLP_ENDPOINT": "http://collector:4318/"}
+    argv = container.arguments(environ, "secret", PREFIX)
+    assert "--grpc-header-forward-pattern=^traceparent$" in argv
+    assert {flag.removeprefix("--trace-config=") for flag in argv if flag.startswith("--trace-config=")} == {
+        "mode=opentelemetry",
+        "level=TIMESTAMPS",
+        "rate=0",
+        "count=-1",
+        "opentelemetry,url=http://collector:4318/v1/traces",
+        "opentelemetry,resource=service.name=talking-avatar-triton",
+    }
+    named = container.arguments(environ | {"OTEL_SERVICE_NAME": "mine"}, "secret", PREFIX)
+    assert "--trace-config=opentelemetry,resource=service.name=mine" in named
+
+
 def test_with_a_gpu_the_pools_of_memory_and_the_threads_for_calls_are_larger(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
@@ -66,7 +83,8 @@ def test_the_oldest_server_accepts_every_flag() -> None:
     parts = find_installation()
     libraries = os.pathsep.join([str(parts.libpython), str(parts.libraries)])
     done = subprocess.run([parts.server, "--help"], capture_output=True, text=True, env={"LD_LIBRARY_PATH": libraries})
-    for flag in flags("24.10", gpus=1, AVATAR_TRITON_SHARED_MEMORY="auto"):
+    every = {"AVATAR_TRITON_SHARED_MEMORY": "auto", "AVATAR_OTLP_ENDPOINT": "http://collector:4318"}
+    for flag in flags("24.10", gpus=1, **every):
         assert re.search(rf"^ +--{flag}\b", done.stdout + done.stderr, re.M), flag
 
 

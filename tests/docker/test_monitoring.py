@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from avatar.errors import AvatarError
+from avatar.serving.metrics import MODEL_METRICS
 from embedded.server import Triton
 from gateway.app import create_app
+from gateway.errors import INTERNAL_ERROR
 from gateway.metrics import METRICS
 from gateway.settings import Settings
 from jobs.settings import WorkerSettings
@@ -31,7 +34,7 @@ GPU_METRICS = {
     "nv_gpu_power_limit",
     "nv_energy_consumption",
 }
-FUNCTIONS = {"sum", "max", "by", "rate", "increase", "histogram_quantile"}
+FUNCTIONS = {"sum", "max", "min", "by", "and", "rate", "increase", "resets", "histogram_quantile"}
 
 
 def expressions() -> list[str]:
@@ -58,16 +61,18 @@ def samples(text: str) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def exported(triton: Triton) -> dict[str, set[str]]:
-    """Return the labels of every exported metric by name: Triton's from a live server, the gateway's from its table."""
+    """Return the labels of every exported metric by name: Triton's from a live server, ours from their tables."""
     with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as answer:
         metrics = samples(answer.read().decode())
     metrics |= samples(create_app(Settings()).state.metrics.text().decode())
-    for metric in METRICS:
-        labels = set(metric.labels)
+    assert {metric.name for metric in MODEL_METRICS if metric.kind != "histogram"} <= set(metrics)
+    tables = [(metric.name, metric.kind, {*metric.labels}) for metric in METRICS]
+    tables += [(metric.name, metric.kind, {*metric.labels, "process"}) for metric in MODEL_METRICS]
+    for name, kind, labels in tables:
         names = {"": labels}
-        if metric.kind == "histogram":
+        if kind == "histogram":
             names = {"_bucket": labels | {"le"}, "_sum": labels, "_count": labels}
-        metrics |= {metric.name + ending: own for ending, own in names.items()}
+        metrics |= {name + ending: own for ending, own in names.items()}
     metrics |= {name: {"gpu_uuid"} for name in GPU_METRICS}
     return metrics | {"up": set()}
 
@@ -143,9 +148,24 @@ def test_panels_have_different_ids_and_do_not_overlap() -> None:
     assert max(x for x, _ in taken) < 24
 
 
-def test_the_dashboard_shows_every_metric_of_the_gateway() -> None:
+def test_the_kinds_of_errors_that_an_alert_names_exist() -> None:
+    known = {each.__name__ for each in _subclasses(AvatarError)} | {INTERNAL_ERROR}
+    values = [value for expression in expressions() for value in re.findall(r'kind=~?"([^"]+)"', expression)]
+    named = {kind for value in values for kind in value.split("|")}
+    assert named and named <= known
+
+
+def _subclasses(kind: type[AvatarError]) -> set[type[AvatarError]]:
+    direct = kind.__subclasses__()
+    return set(direct).union(*map(_subclasses, direct))
+
+
+def test_the_dashboard_shows_every_metric_of_the_gateway_and_of_the_models() -> None:
     used = set().union(*(metrics_of(target["expr"]) for panel in PANELS for target in panel["targets"]))
     old_names = {metric.name for metric in METRICS if metric.description.startswith("Deprecated")}
-    assert {metric.name for metric in METRICS if metric.kind != "histogram"} - old_names <= used
+    shown = {each.name for each in METRICS if each.kind != "histogram"} | {
+        each.name + ("_bucket" if each.kind == "histogram" else "") for each in MODEL_METRICS
+    }
+    assert shown - old_names <= used
     assert not old_names & used
     assert {"nv_inference_queue_duration_us", "nv_inference_exec_count", "nv_gpu_utilization"} <= used

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from avatar.form.fields import OPTION_FIELDS
+from avatar.serving.metrics import MODEL_METRICS
 from avatar.settings import LiveSettings, described
 from gateway.app import create_app
 from gateway.metrics import METRICS
@@ -135,7 +136,7 @@ def test_every_option_setting_metric_and_tensor_is_in_the_reference() -> None:
     rows = {
         "options": {option.name for option in OPTION_FIELDS},
         "settings": {setting.variable for setting in (*SETTINGS, *described(LiveSettings))},
-        "metrics": {metric.name for metric in METRICS},
+        "metrics": {metric.name for metric in (*METRICS, *MODEL_METRICS)},
         "models": {model.name for model in MODELS}
         | {each.name for model in MODELS for each in (*model.inputs, *model.outputs)}
         - {each.name for each in OPTION_FIELDS},
