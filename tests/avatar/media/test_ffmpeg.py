@@ -2,6 +2,7 @@ import asyncio
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,15 @@ async def test_an_encoder_that_reads_nothing_is_killed_at_its_deadline(fake: Fak
     assert children() == before
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Let SIGHUP end child processes, where the tests run under nohup too: what is ignored is ignored by children."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_process_that_is_killed_from_outside_is_the_machines_fault(end: signal.Signals) -> None:
     before = children()
@@ -93,7 +103,8 @@ async def test_a_process_that_is_killed_from_outside_is_the_machines_fault(end: 
             await process.read_into(buffer.data)
             (child,) = children() - before
             os.kill(child, end)
-            await process.read_all()
+            async with process.deadline(60):
+                await process.read_all()
             await process.finish()
     assert isinstance(fault.value.__cause__, ffmpeg.FfmpegError)
 
