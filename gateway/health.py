@@ -69,8 +69,8 @@ async def live(service: ServiceDep) -> Health:
     response_model_exclude_none=True,
     responses={
         503: problem(
-            "A model does not respond, the disk or ffmpeg of this machine fails, or the gateway is being stopped; "
-            "`detail` names the reason.",
+            "A model does not respond, the disk or ffmpeg of this machine fails, or the gateway is being started or "
+            "stopped; `detail` names the reason.",
             RETRY_AFTER,
         )
     },
@@ -79,6 +79,8 @@ async def ready(service: ServiceDep) -> Health:
     """Report that every model responds, that the work folder can be written, and that ffmpeg works."""
     if service.jobs.closed:
         raise ShuttingDown()
+    if service.v1:
+        service.v1.check_started()
     await service.machine.check()
     await service.models.check_ready()
     database_fault = await service.v1.fault() if service.v1 else None

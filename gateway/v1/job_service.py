@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import psycopg
 
-from avatar.errors import Busy
+from avatar.errors import Busy, Unavailable
 from avatar.resources.held import Held
 from jobs.database import UNAVAILABLE, Database
 from jobs.errors import DatabaseUnavailable
@@ -55,9 +55,14 @@ class Uploads:
 
 @dataclass
 class Schema:
-    """Whether the tables are those of this version; `fault` says why not."""
+    """Whether the tables are those of this version; `fault` says why not.
+
+    Attributes:
+        tried: whether the first try to prepare them has ended, one way or the other.
+    """
 
     ready: bool = False
+    tried: bool = False
     fault: str = "the database does not answer yet"
 
     async def prepare(self, database: Database) -> None:
@@ -75,6 +80,8 @@ class Schema:
             else:
                 self.ready = True
                 return
+            finally:
+                self.tried = True
             await asyncio.sleep(pause)
 
 
@@ -140,6 +147,14 @@ class JobService:
         """Return if the tables are there. Raises DatabaseUnavailable."""
         if not self.schema.ready:
             raise DatabaseUnavailable(f"jobs cannot be handed over yet: {self.schema.fault}; try again later")
+
+    def check_started(self) -> None:
+        """Return if jobs can be handed over, or the database is away or of another version. Raises Unavailable.
+
+        A start ends with the first try to prepare the tables: the first call that follows is not too early.
+        """
+        if not self.schema.tried:
+            raise Unavailable("the gateway is starting: the tables of the jobs are being prepared", retry_after=1)
 
     async def queue_state(self) -> QueueState | None:
         """Return the state of the queue, at most `STATE_SECONDS` old; None while the database does not answer."""
