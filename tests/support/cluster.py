@@ -1,0 +1,147 @@
+"""A cluster on this machine: three Tritons, two gateways, three workers, and Envoy in front of the Tritons."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from avatar_client import AvatarClient
+from avatar_client._connection import CHANNEL_OPTIONS, Connection
+from avatar_client._infer import InferCaller
+from avatar_client._kserve import make_stub
+from avatar_client._rotation import Rotation, Server
+from embedded import ports
+from embedded.server import Triton
+from tests.support.envoy import Envoy, envoy_process
+from tests.support.gateway_process import Gateway, gateway_process
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "the-token-of-all-servers-of-the-cluster"  # noqa: S105 - of servers that the test starts
+TRITONS, GATEWAYS, WORKERS = 3, 2, 3
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What runs."""
+
+    tritons: Sequence[Triton]
+    gateways: Sequence[Gateway]
+    envoy: Envoy
+    worker_logs: Sequence[Path]
+
+    @property
+    def addresses(self) -> list[str]:
+        """Return host:port of each Triton; it stays the same when one is started again."""
+        return [triton.grpc_address for triton in self.tritons]
+
+    def kill(self, index: int) -> None:
+        """Kill the process of a Triton at once, and clean up after it."""
+        os.kill(self.tritons[index].pid, signal.SIGKILL)
+
+    def start_again(self, index: int) -> None:
+        """Start a Triton that was killed or stopped, on its port, and wait until it is ready."""
+        self.tritons[index].stop()
+        self.tritons[index].start()
+
+    def logs(self) -> str:
+        """Return the ends of all logs, for the message of a failure."""
+        files = [*(gateway.log for gateway in self.gateways), *self.worker_logs]
+        return "\n".join(f"--- {file}\n{file.read_text()[-3000:]}" for file in files)
+
+
+@contextmanager
+def running_cluster(repository: Path, folder: Path, database_url: str) -> Iterator[Cluster]:
+    """Start all of it within the block."""
+    numbers = [ports.choose({"http": None, "grpc": 0, "metrics": 0}).grpc for _ in range(TRITONS)]
+    tritons = [_triton(repository, folder / f"triton-{port}", port) for port in numbers]
+    settings = {
+        "AVATAR_DATABASE_URL": database_url,
+        "AVATAR_STORE": str(folder / "store"),
+        "AVATAR_WORKERS": "0",
+        "AVATAR_JOB_LEASE": "10",
+    }
+    (folder / "store").mkdir(mode=0o700)
+    with ExitStack() as stack:
+        for triton in tritons:
+            stack.callback(triton.stop)
+        with ThreadPoolExecutor(TRITONS) as threads:
+            list(threads.map(lambda triton: triton.start(), tritons))
+        addresses = [triton.grpc_address for triton in tritons]
+        gateways = []
+        for number in range(GATEWAYS):
+            own = folder / f"gateway-{number}"
+            own.mkdir()
+            running = gateway_process(own, ",".join(addresses), token=TOKEN, **settings)
+            gateways.append(stack.enter_context(running))
+        logs = [stack.enter_context(_worker(folder / f"worker-{n}", addresses, settings)) for n in range(WORKERS)]
+        (folder / "envoy").mkdir()
+        envoy = stack.enter_context(envoy_process(folder / "envoy", addresses))
+        yield Cluster(tritons, gateways, envoy, logs)
+
+
+def client_of_envoy(envoy: Envoy, timeout: float) -> AvatarClient:
+    """Return a client that calls through Envoy, with the key that it requires."""
+    client = AvatarClient(envoy.address, timeout=timeout, shared_memory=False)
+
+    def connect(address: str) -> Server:
+        channel: Any = grpc.intercept_channel(grpc.insecure_channel(address, CHANNEL_OPTIONS), _Key(envoy))
+        connection = Connection(address, timeout, 2, channel, make_stub(channel))
+        return Server(connection, None, InferCaller(connection, None))
+
+    client._rotation = Rotation([envoy.address], connect)
+    return client
+
+
+class _Key(grpc.StreamStreamClientInterceptor):
+    """Adds the key to each stream."""
+
+    def __init__(self, envoy: Envoy) -> None:
+        self._metadata = envoy.metadata
+
+    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
+        return continuation(details._replace(metadata=[*(details.metadata or ()), *self._metadata]), requests)
+
+
+def _triton(repository: Path, folder: Path, port: int) -> Triton:
+    (folder / "work").mkdir(parents=True)
+    env = {
+        "AVATAR_WORK_DIR": str(folder / "work"),
+        "AVATAR_CACHE_DIR": str(folder / "cache"),
+        "AVATAR_LIVE_SESSIONS": "40",
+    }
+    return Triton(repository, grpc_port=port, log=folder / "triton.log", token=TOKEN, threads=1, env=env)
+
+
+@contextmanager
+def _worker(folder: Path, addresses: Sequence[str], settings: dict[str, str]) -> Iterator[Path]:
+    (folder / "work").mkdir(parents=True)
+    own = {
+        "AVATAR_TRITON_URL": ",".join(addresses),
+        "AVATAR_TRITON_TOKEN": TOKEN,
+        "AVATAR_WORK_DIR": str(folder / "work"),
+        "AVATAR_CACHE_DIR": str(folder / "cache"),
+        "AVATAR_WORKER_PORT": "0",
+        "AVATAR_WORKER_JOBS": "2",
+    }
+    env = {**os.environ, **settings, **own}
+    with (folder / "log").open("wb") as log:
+        command = [sys.executable, "-m", "jobs", "worker"]
+        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield folder / "log"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            process.kill()
