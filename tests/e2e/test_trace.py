@@ -17,6 +17,8 @@ import httpx
 import numpy as np
 import pytest
 
+from avatar import tracing
+from avatar.inference.grpc_client import GrpcInferenceClient
 from embedded.postgres import Postgres
 from embedded.server import Triton
 from tests.conftest import job_env
@@ -29,6 +31,7 @@ from tests.support.triton_streams import Responses, make_request, stub
 ROOT = Path(__file__).parents[2]
 FRAMES = 10
 FORM = {"avatarFileType": "png", "background": "From Input"}
+KNOWN = ("e5" * 16, "f6" * 16, "a7" * 16)  # the traces of the tests of Triton
 CALLED = {"infer mel_spectrogram", "infer detect_faces", "infer wav2lip"}
 
 
@@ -172,31 +175,90 @@ def test_a_request_that_fails_is_marked_and_its_caller_may_leave_the_trace_out(s
     assert not [each for each in service.receiver.spans if each.trace == unsampled.id]
 
 
-@pytest.mark.slow
-def test_triton_adds_its_own_spans_and_those_of_the_models_that_are_the_whole_job(
-    tiny_repository: Path, samples: Path, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def traced_triton(
+    tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Triton, OtlpReceiver]]:
+    """A Triton that sends its own traces, and where they arrive."""
+    folder = tmp_path_factory.mktemp("traced-triton")
     with otlp_receiver() as receiver:
-        settings = job_env(tmp_path) | {"AVATAR_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
-        with Triton(tiny_repository, env=settings) as triton, stub(triton.grpc_address) as calls:
-            trace, untraced = Trace(receiver, "e5" * 16), Trace(receiver, "f6" * 16)
-            speech = write_wav(tmp_path / "speech.wav", tone(FRAMES / 25)).read_bytes()
-            inputs = {"face_file": (samples / "face.png").read_bytes(), "audio_file": speech}
-            metadata = (("traceparent", trace.headers["traceparent"]),)
-            request, responses = make_request("avatar", "request-1", **inputs), Responses()
-            for response in calls.ModelStreamInfer(iter([request]), metadata=metadata):
-                responses.add(response)
-            assert responses.summary, responses.error
-            spans = trace.until("serve avatar", "InferRequest")
-            one = _by_name([span for span in spans if span.kind != "server"])
-            (job,) = [span for span in spans if span.name == "serve avatar"]
-            (compute,) = [span for span in spans if span.id == job.parent]  # Triton's own
-            assert compute.trace == trace.id and compute.name in ("avatar", "compute")
-            assert {one[name].parent for name in ("queue", "speech", "detection", "generation")} == {job.id}
-            assert {span.name for span in spans} >= CALLED
-            assert {span.attributes["avatar.request_id"] for span in spans if span.kind == "client"} == {"request-1"}
-            calls.ModelInfer(make_request("detect_faces", frames=np.zeros((1, 64, 64, 3), np.uint8)))
-        assert not [span for span in receiver.spans if span.trace == untraced.id or span.name == "detect_faces"]
+        settings = job_env(folder) | {"AVATAR_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+        with Triton(tiny_repository, env=settings) as triton:
+            yield triton, receiver
+
+
+@pytest.mark.slow
+def test_a_stream_of_avatar_is_below_the_span_of_triton_and_above_its_stages(
+    traced_triton: tuple[Triton, OtlpReceiver], samples: Path, tmp_path: Path
+) -> None:
+    triton, receiver = traced_triton
+    trace = Trace(receiver, "e5" * 16)
+    speech = write_wav(tmp_path / "speech.wav", tone(FRAMES / 25)).read_bytes()
+    request = make_request("avatar", "request-1", face_file=(samples / "face.png").read_bytes(), audio_file=speech)
+    responses, metadata = Responses(), (("traceparent", trace.headers["traceparent"]),)
+    with stub(triton.grpc_address) as server:
+        for response in server.ModelStreamInfer(iter([request]), metadata=metadata):
+            responses.add(response)
+    assert responses.summary, responses.error
+    spans = trace.until("serve avatar", "InferRequest")
+    (job,) = [span for span in spans if span.name == "serve avatar"]
+    (above,) = [span for span in spans if span.id == job.parent]
+    assert above.name == "avatar"  # Triton's own
+    one = _by_name([span for span in spans if span.kind != "server"])
+    assert {one[name].parent for name in ("queue", "speech", "detection", "generation")} == {job.id}
+    assert {span.attributes["avatar.request_id"] for span in spans if span.kind == "client"} == {"request-1"}
+    assert {span.name for span in spans if span.kind == "client"} == CALLED
+    line = f"avatar [request-1 {trace.id}] 200 {FRAMES} frames"
+    assert line in triton.log_path.read_text()
+
+
+@pytest.mark.slow
+def test_a_session_may_name_its_trace_by_a_parameter(traced_triton: tuple[Triton, OtlpReceiver], samples: Path) -> None:
+    triton, receiver = traced_triton
+    trace, responses = Trace(receiver, "f6" * 16), Responses()
+    face = (samples / "portrait.png").read_bytes()  # not the one of `avatar`: its box is in the cache
+    request = make_request("live", "request-2", face_file=face, audio=tone(0.6))
+    request.parameters["sequence_id"].int64_param = 4321
+    request.parameters["sequence_start"].bool_param = request.parameters["sequence_end"].bool_param = True
+    request.parameters["traceparent"].string_param = trace.headers["traceparent"]
+    with stub(triton.grpc_address) as server:
+        for response in server.ModelStreamInfer(iter([request])):
+            responses.add(response)
+    assert responses.frames, responses.error
+    spans = {span.id: span for span in trace.until("serve live")}
+    (session,) = [span for span in spans.values() if span.name == "serve live"]
+    stages = {span.name for span in spans.values() if span.parent == session.id}
+    assert {"decode", "detection", "generation"} <= stages
+    (detection,) = [span for span in spans.values() if span.name == "infer detect_faces"]
+    assert spans[detection.parent].name == "detection"
+    generated = [span for span in spans.values() if span.name == "infer wav2lip"]
+    assert generated and all(spans[span.parent].name == "generation" for span in generated)
+
+
+@pytest.mark.slow
+async def test_triton_adds_its_own_spans_and_the_id_of_the_request_to_a_call_that_is_traced(
+    traced_triton: tuple[Triton, OtlpReceiver],
+) -> None:
+    triton, receiver = traced_triton
+    trace, frames = Trace(receiver, "a7" * 16), np.zeros((1, 64, 64, 3), np.uint8)
+    client = GrpcInferenceClient(triton.grpc_address, shared_memory=False)
+    token = tracing.request_id.set("request-3")
+    try:
+        with tracing.exporting(receiver.endpoint, "caller"):
+            await client.detect_faces(frames)  # of no trace
+            with tracing.span("caller", kind="server", parent=trace.headers["traceparent"]):
+                await client.detect_faces(frames)
+    finally:
+        tracing.request_id.reset(token)
+        await client.close()
+    spans = {span.id: span for span in trace.until("infer detect_faces", "InferRequest")}
+    (root,) = [span for span in spans.values() if span.name == "InferRequest"]
+    assert (spans[root.parent].service, spans[root.parent].name) == ("caller", "infer detect_faces")
+    ids = {span.name: span.attributes.get("triton.request_id") for span in spans.values()}
+    assert {name: ids[name] for name in ("detect_faces", "s3fd", "face_nms")} == dict.fromkeys(
+        ("detect_faces", "s3fd", "face_nms"), "request-3"
+    )
+    assert len([span for span in receiver.spans if span.name == "s3fd" and span.trace not in KNOWN]) == 0
 
 
 def _ended(client: httpx.Client, identity: str) -> dict[str, Any]:

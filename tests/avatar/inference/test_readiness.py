@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from avatar.errors import AvatarError, Unavailable
+from avatar.errors import AvatarError, ModelLost, Unavailable
 from avatar.inference import readiness
-from avatar.inference.readiness import NEEDED, Readiness, lost_model, tiny_inputs
+from avatar.inference.readiness import NEEDED, Readiness, fault_of, lost_model, tiny_inputs
 from lipsync import tensors
 from lipsync.errors import InvalidInput
 from lipsync.tensors import Model
@@ -79,6 +79,12 @@ async def test_a_model_that_rejects_a_tiny_call_answers(models: Models) -> None:
 async def test_any_other_error_of_a_tiny_call_means_not_ready(models: Models) -> None:
     models.error = AvatarError("mel_spectrogram failed")
     with pytest.raises(Unavailable, match="not ready: mel_spectrogram failed"):
+        await models.check()
+
+
+async def test_a_model_whose_process_died_is_another_error_than_one_that_is_not_ready(models: Models) -> None:
+    models.error = fault_of("Stub process 'mel_spectrogram_0_12' is not healthy.")
+    with pytest.raises(ModelLost, match="not ready: mel_spectrogram cannot be reached"):
         await models.check()
 
 
