@@ -43,13 +43,15 @@ class Member:
     Attributes:
         healthy: whether it gets calls.
         recoveries: how often it has become healthy.
-        picked: number of the last call that it got.
+        picked: number of the last inference that it got.
+        asked: the same for other questions, which are spread on their own: a job asks one for each inference.
         checked: whether the first check of it has ended.
         fault: why it gets no calls.
     """
 
     def __init__(self, server: TritonServer, *, healthy: bool) -> None:
-        self.server, self.healthy, self.recoveries, self.picked = server, healthy, 0, 0
+        self.server, self.healthy, self.recoveries = server, healthy, 0
+        self.picked = self.asked = 0
         self.checked, self.fault = healthy, ""
         self.changed = asyncio.Event()  # wakes the task that watches it
         self.watcher: asyncio.Task[None] | None = None
@@ -230,10 +232,14 @@ class ServerPool:
         while True:
             fresh = [each for each in self.healthy if tried.get(each, -1) < each.recoveries and each.rows_of(model)]
             if fresh:
-                fitting = [each for each in fresh if each.rows_of(model) >= rows]
-                chosen = min(fitting or fresh, key=lambda each: (each.server.in_flight, each.picked))
                 self._picks += 1
-                chosen.picked = self._picks
+                if model is None:
+                    chosen = min(fresh, key=lambda each: each.asked)
+                    chosen.asked = self._picks
+                else:
+                    fitting = [each for each in fresh if each.rows_of(model) >= rows]
+                    chosen = min(fitting or fresh, key=lambda each: (each.server.in_flight, each.picked))
+                    chosen.picked = self._picks
                 return chosen
             left = end - time.monotonic()
             if not all(each.checked for each in self.members):  # soon it is known what it can do

@@ -157,6 +157,8 @@ class Sessions:
 
 def disturb(cluster: Cluster, sessions: Sessions, figures: Figures, stop: threading.Event) -> None:
     """Kill or stop one Triton after the other, and start it again."""
+    if stop.wait(5.0):
+        return
     for number in itertools.count():
         index, kill = number % 3, number % 2 == 0
         figures.events.append(f"{'kill' if kill else 'stop'} {index}")

@@ -419,3 +419,12 @@ async def test_a_server_with_addresses_of_both_families_counts_once() -> None:
         "localhost:9001",
     )
     assert await resolve(parse_addresses("triton:8001"), Names("fd00::1")) == ("[fd00::1]:8001",)
+
+
+async def test_checks_of_readiness_do_not_take_the_turns_of_calls() -> None:
+    async with several(3) as (cluster, models):
+        for _ in range(6):  # as jobs do
+            await models.check_ready()
+            await models.segment(IMAGE)
+            await models.segment(IMAGE)
+        assert cluster.shares() == [4, 4, 4]
