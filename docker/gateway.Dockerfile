@@ -7,6 +7,8 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1
 RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml requirements.lock docker/install.sh docker/trim.sh ./
+# more extras of pyproject.toml: `--build-arg EXTRAS=c2pa` signs videos (docs/guide/marking.md)
+ARG EXTRAS=
 # hadolint ignore=DL3013
 RUN PIP="python -m pip --python /opt/venv/bin/python" bash install.sh gateway \
     && bash trim.sh /opt/venv/lib/python3.11/site-packages \

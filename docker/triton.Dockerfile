@@ -14,6 +14,8 @@ FROM nvcr.io/nvidia/tritonserver:26.11-py3
 # the Python backend runs models in the image's own Python
 WORKDIR /opt/avatar
 COPY pyproject.toml requirements.lock docker/install.sh docker/trim.sh docker/smoke.py ./
+# more extras of pyproject.toml: `--build-arg EXTRAS=c2pa` signs videos (docs/guide/marking.md)
+ARG EXTRAS=
 # PIP_IGNORE_INSTALLED: pip cannot uninstall packages that came with Ubuntu's own, and would fail where it wants to
 RUN PIP="python3 -m pip --no-cache-dir --disable-pip-version-check" \
     PIP_BREAK_SYSTEM_PACKAGES=1 PIP_IGNORE_INSTALLED=1 bash install.sh triton \
