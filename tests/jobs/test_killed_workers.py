@@ -25,7 +25,12 @@ async def queue(database_url: str, tmp_path: Path) -> AsyncIterator[Queue]:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "pause", "kills"), [(200, 0.8, 3), pytest.param(2000, 3.0, 30, marks=pytest.mark.slow)]
+    ("jobs", "pause", "kills"),
+    [
+        (30, 0.3, 2),
+        pytest.param(200, 0.8, 3, marks=pytest.mark.slow),
+        pytest.param(2000, 3.0, 30, marks=pytest.mark.slow),
+    ],
 )
 async def test_every_job_ends_once_while_workers_are_killed(queue: Queue, jobs: int, pause: float, kills: int) -> None:
     with ExitStack() as stack:

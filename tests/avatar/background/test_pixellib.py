@@ -6,7 +6,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,105 +13,47 @@ from numpy.typing import NDArray
 from avatar.background import pixellib
 from avatar.errors import InvalidField, Unavailable
 from avatar.inference.grpc_client import GrpcInferenceClient
-from avatar.request import Background
 from avatar.testing import FakeInference
 from embedded.server import Triton
+from tests.support import pixellib_on_tensorflow
 from tests.support.media import Frames, names, other_tasks, until
-
-# PixelLib as intended: TensorFlow runs the graph. Only its module for h5 models, which fails with every TensorFlow for
-# this Python, is replaced; pb models do not use it.
-WITH_TENSORFLOW = """
-import sys, types
-from pathlib import Path
-import numpy as np
-h5 = types.ModuleType("pixellib.semantic.deeplab")
-h5.Deeplab_xcep_pascal = h5.Deeplab_xcep_ade20k = type("Net", (), {})
-sys.modules[h5.__name__] = h5
-from pixellib.tune_bg import alter_bg
-graph, folder = sys.argv[1], Path(sys.argv[2])
-altering = alter_bg(model_type="pb")
-altering.load_pascalvoc_model(graph)
-for line in (folder / "jobs").read_text().splitlines():
-    name, *color = line.split()
-    changed = altering.color_bg(str(folder / f"{name}.png"), tuple(map(int, color)), detect="person")
-    np.save(folder / f"{name}.npy", changed)
-"""
-
-
-def noise(height: int, width: int, seed: int) -> Frames:
-    """Return colored blotches, some of them red enough to count as a person."""
-    small = np.random.RandomState(seed).randint(0, 256, (6, 8, 3)).astype(np.uint8)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def images(samples: Path) -> dict[str, Frames]:
-    portrait = np.asarray(cv2.imread(str(samples / "portrait.png")), np.uint8)
-    no_person = np.full((90, 70, 3), (200, 100, 50), np.uint8)
-    black = np.zeros((64, 64, 3), np.uint8)
-    black[16:48, 16:48] = (0, 0, 200)
-    black[30:34, 30:34] = 0  # black pixels of the person stay black
-    return {
-        "portrait": portrait,
-        "head": portrait[:256, 100:356],
-        "large": np.asarray(cv2.resize(portrait, (1300, 700)), np.uint8),
-        "tall": noise(800, 40, 1),
-        "wide": noise(30, 900, 2),
-        "odd": noise(333, 517, 3),
-        "tiny": noise(9, 7, 4),
-        "no_person": no_person,
-        "black": black,
-    }
+from tests.support.pixellib_on_tensorflow import Case, noise
 
 
 @pytest.fixture(scope="module")
-def jobs(samples: Path) -> dict[str, tuple[Frames, Background]]:
-    """Images by name, each with a color."""
-    colors = [color for color in Background if color.rgb]
-    return {name: (image, colors[n % len(colors)]) for n, (name, image) in enumerate(images(samples).items())}
+def cases(samples: Path) -> dict[str, Case]:
+    """Images by name, each with a color, and the result of PixelLib with TensorFlow that was recorded for it."""
+    return pixellib_on_tensorflow.recorded(samples)
 
 
-@pytest.fixture(scope="module")
-def by_tensorflow(
-    jobs: dict[str, tuple[Frames, Background]], stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Frames]:
-    """Results of PixelLib for the same images with a TensorFlow session."""
-    folder = tmp_path_factory.mktemp("tensorflow")
-    lines = []
-    for name, (image, color) in jobs.items():
-        cv2.imwrite(str(folder / f"{name}.png"), image)
-        lines.append(" ".join([name, *map(str, color.rgb or ())]))
-    (folder / "jobs").write_text("\n".join(lines))
-    graph = stand_in_weights / "xception_pascalvoc.pb"
-    subprocess.run(
-        [sys.executable, "-c", WITH_TENSORFLOW, str(graph), str(folder)],
-        check=True,
-        capture_output=True,
-        env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    return {name: np.load(folder / f"{name}.npy") for name in jobs}
-
-
-@pytest.mark.xdist_group("live")  # with the next test, so that TensorFlow runs once
 async def test_pixellib_gives_the_same_with_our_session_as_with_tensorflow(
-    jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path
+    cases: dict[str, Case], tmp_path: Path
 ) -> None:
-    for name, (image, color) in jobs.items():
-        changed = await pixellib.replace_with_color(image, color.rgb or (0, 0, 0), tmp_path, FakeInference())
-        np.testing.assert_array_equal(changed, by_tensorflow[name], name)
+    for name, (image, color, expected) in cases.items():
+        changed = await pixellib.replace_with_color(image, color, tmp_path, FakeInference())
+        np.testing.assert_array_equal(changed, expected, name)
         if name not in ("tall", "no_person"):
             assert (changed == image).all(axis=2).any(), f"{name}: nothing is left of the person"
 
 
 async def test_pixellib_gives_the_same_with_triton_as_with_tensorflow(
-    jobs: dict[str, tuple[Frames, Background]], by_tensorflow: dict[str, Frames], tmp_path: Path, triton: Triton
+    cases: dict[str, Case], tmp_path: Path, triton: Triton
 ) -> None:
     models = GrpcInferenceClient(triton.grpc_address)
     try:
-        for name, (image, color) in jobs.items():
-            changed = await pixellib.replace_with_color(image, color.rgb or (0, 0, 0), tmp_path, models)
-            np.testing.assert_array_equal(changed, by_tensorflow[name], name)
+        for name, (image, color, expected) in cases.items():
+            changed = await pixellib.replace_with_color(image, color, tmp_path, models)
+            np.testing.assert_array_equal(changed, expected, name)
     finally:
         await models.close()
+
+
+@pytest.mark.slow  # TensorFlow takes half a minute to start
+def test_the_recorded_results_are_those_of_tensorflow(
+    cases: dict[str, Case], samples: Path, stand_in_weights: Path, tmp_path: Path
+) -> None:
+    for name, changed in pixellib_on_tensorflow.run(samples, stand_in_weights, tmp_path).items():
+        np.testing.assert_array_equal(changed, cases[name].changed, name)
 
 
 async def test_without_a_person_the_whole_image_gets_the_color(tmp_path: Path) -> None:

@@ -1,8 +1,7 @@
 """Which frame of a video is shown when, and that it is the same from memory and from the file."""
 
-from collections.abc import Callable
+import asyncio
 from fractions import Fraction
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,11 @@ def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def reader(path: Path) -> FrameReader:
-    return FrameReader(await probe_video(path, Options(), LIMITS), 4, StageTimer(), RequestLogger("test"))
+    return reader_of(await probe_video(path, Options(), LIMITS))
+
+
+def reader_of(video: Video) -> FrameReader:
+    return FrameReader(video, 4, StageTimer(), RequestLogger("test"))
 
 
 @pytest.mark.parametrize(
@@ -63,26 +66,36 @@ def test_one_or_two_frames_are_repeated_too(count: int, mode: ExtendMode, order:
     assert [frame_index(n, count, mode) for n in range(5)] == order
 
 
+Clips = dict[int, tuple[Video, Frames]]  # by the number of their frames, with their frames
+# In every mode, at the first frame, and before, at and after the end of a repetition. The others take more passes.
+COUNTS_AND_EXTRAS = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (2, 7), (3, 1), (3, 6), (3, 7), (7, 6), (7, 8)]
+COUNTS_AND_EXTRAS += [(7, 0), (7, 1), (7, 7), (7, 23)]
+MORE = [(count, extra) for count in (1, 2, 3, 7) for extra in (0, 1, 2, 6, 7, 8, 23)]
+
+
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, Frames]]:
-    """Return a function that writes a clip with a number of frames, each once, and returns it with its frames."""
-
-    @cache
-    def clip(count: int) -> tuple[Path, Frames]:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    """Clips with these numbers of frames."""
+    made: Clips = {}
+    for count in (1, 2, 3, 7):
         path = write_video(tmp_path_factory.mktemp("clip") / "a.mp4", moving_square(count))
-        return path, read_video(path)
-
-    return clip
+        made[count] = asyncio.run(probe_video(path, Options(), LIMITS)), read_video(path)
+    return made
 
 
 @pytest.mark.parametrize("mode", list(ExtendMode))
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-@pytest.mark.parametrize("extra", [0, 1, 2, 6, 7, 8, 23])
+@pytest.mark.parametrize(
+    ("count", "extra"),
+    [
+        *COUNTS_AND_EXTRAS,
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in MORE if pair not in COUNTS_AND_EXTRAS),
+    ],
+)
 async def test_what_is_repeated_follows_the_frame_index(
-    clips: Callable[[int], tuple[Path, Frames]], memory: None, mode: ExtendMode, count: int, extra: int
+    clips: Clips, memory: None, mode: ExtendMode, count: int, extra: int
 ) -> None:
-    path, source = clips(count)
-    frames, total = await reader(path), count + extra
+    video, source = clips[count]
+    frames, total = reader_of(video), count + extra
     kept = KeptFrames(frames.video, total)
     for image in source:
         kept.add(image)

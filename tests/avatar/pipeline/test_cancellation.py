@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -39,18 +40,29 @@ from tests.support.media import (
     write_wav,
 )
 
+FRAMES = 200  # of the video; more than may be in memory at once
 CHUNKS = generator.CONCURRENCY
 NETS = ModelInfo()
 CHUNK_FRAMES = max_chunk_frames(NETS.generator_net)
 CALLS = ["mel_windows", "model_info", "segment", "detect_faces", "wav2lip"]
 
 
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a still, a video, and speech of the length of the video."""
+    folder = tmp_path_factory.mktemp("media")
+    write_wav(folder / "speech.wav", tone(FRAMES / 25))
+    write_still(folder / "face.png")
+    write_video(folder / "face.mp4", moving_square(FRAMES))
+    return folder
+
+
 @pytest.fixture
-def jobs(tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
-    """Return jobs for a still with a new background and a video of 300 frames, and check what they leave."""
-    speech = write_wav(tmp_path / "speech.wav", tone(12))
-    still = write_still(tmp_path / "face.png")
-    video = write_video(tmp_path / "face.mp4", moving_square(300))
+def jobs(media: Path, tmp_path: Path) -> Iterator[dict[str, AvatarRequest]]:
+    """Return jobs for a still with a new background and for a video, and check what they leave."""
+    speech, still, video = (
+        Path(shutil.copy(media / name, tmp_path)) for name in ("speech.wav", "face.png", "face.mp4")
+    )
     before = children()
     yield {
         "still": request(tmp_path, still, speech, still=True, background=Background.BLUE),
@@ -120,13 +132,13 @@ async def test_the_frames_in_memory_are_bounded_if_the_model_is_slow(jobs: dict[
         (CHUNKS + 2) * CHUNK_FRAMES
         + SMOOTHING
         + (detection.CONCURRENCY + 1) * NETS.detector_net.max_batch
-        + 300 // MIN_STEP
+        + FRAMES // MIN_STEP
     )
-    assert CHUNKS * CHUNK_FRAMES <= seen <= bound < 300
+    assert CHUNKS * CHUNK_FRAMES <= seen <= bound < FRAMES
     assert models.max_running["wav2lip"] == CHUNKS
     models.gates["wav2lip"].set()
     rendered = await task
-    assert models.frame_count == rendered.frames == 300
+    assert models.frame_count == rendered.frames == FRAMES
     file_of(rendered).unlink()
 
 

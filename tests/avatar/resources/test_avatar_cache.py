@@ -44,7 +44,7 @@ async def job(
     cache: Cache | None,
     models: FakeInference,
     *,
-    seconds: float = 1.0,
+    seconds: float = 0.4,
     video: Frames | None = None,
     options: Options | None = None,
     background: Background = Background.FROM_INPUT,
@@ -66,7 +66,7 @@ def models(export: str = "one", **options: object) -> FakeInference:
     return FakeInference(find_square, export=export, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("video", [None, moving_square(30)], ids=["still", "video"])
+@pytest.mark.parametrize("video", [None, moving_square(10)], ids=["still", "video"])
 @pytest.mark.parametrize("detection", list(Detection))
 async def test_the_face_of_the_same_avatar_is_not_detected_again(
     tmp_path: Path, cache: Cache, video: Frames | None, detection: Detection
@@ -87,15 +87,15 @@ async def test_the_face_of_the_same_avatar_is_not_detected_again(
 async def test_shorter_speech_uses_the_cached_frames_and_longer_speech_detects_again(
     tmp_path: Path, cache: Cache
 ) -> None:
-    frames = moving_square(60)
-    await job(tmp_path, cache, models(), video=frames, seconds=1.0)
+    frames = moving_square(24)
+    await job(tmp_path, cache, models(), video=frames, seconds=0.4)
     shorter, longer, loop = models(), models(), models()
-    await job(tmp_path, cache, shorter, video=frames, seconds=0.6)
+    await job(tmp_path, cache, shorter, video=frames, seconds=0.24)
     assert shorter.frame_count == 0
-    assert len(await job(tmp_path, cache, longer, video=frames, seconds=2.0)) == 50
+    assert len(await job(tmp_path, cache, longer, video=frames, seconds=0.8)) == 20
     assert longer.frame_count > 0
-    await job(tmp_path, cache, models(), video=frames, seconds=3.0)
-    assert len(await job(tmp_path, cache, loop, video=frames, seconds=4.0)) == 100
+    await job(tmp_path, cache, models(), video=frames, seconds=1.2)
+    assert len(await job(tmp_path, cache, loop, video=frames, seconds=1.6)) == 40
     assert loop.frame_count == 0  # all frames of the video are cached
 
 
@@ -142,8 +142,8 @@ async def test_a_replaced_background_is_cached(tmp_path: Path, cache: Cache, bac
 
 
 async def test_frames_without_a_face_are_cached_as_such(tmp_path: Path, cache: Cache) -> None:
-    frames = moving_square(30)
-    frames[10:14] //= 2
+    frames = moving_square(10)
+    frames[5:8] //= 2
     keep = Options(no_face=NoFace.KEEP)
     one = await job(tmp_path, cache, models(), video=frames, options=keep)
     again = models()
@@ -151,7 +151,7 @@ async def test_frames_without_a_face_are_cached_as_such(tmp_path: Path, cache: C
     assert again.frame_count == 0
     with pytest.raises(FaceNotFound) as error:
         await job(tmp_path, cache, models(), video=frames)
-    assert error.value.seconds == pytest.approx(10 / 25)
+    assert error.value.seconds == pytest.approx(5 / 25)
 
 
 NOT_BOXES: dict[str, dict[str, Any]] = {
