@@ -52,7 +52,7 @@ coverage: $(STAMP)  ## the test suite under coverage.py, its processes included;
 	@$(PY) -m coverage report --skip-covered
 
 # the slowest part first, two at a time: one core checks types while the other does the rest
-CHECKS := check-types check-types-image check-style check-generated check-types-client docs-build
+CHECKS := check-types check-types-image check-style check-generated check-types-client docs-build check-deploy
 .PHONY: $(CHECKS)
 check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs and tables, the documentation site
 	@$(MAKE) --no-print-directory -j2 --output-sync=target $(CHECKS)
@@ -78,6 +78,9 @@ check-generated: $(STAMP)
 	@$(PY) -m export configs --check
 	@$(PY) scripts/generate_doc_tables.py --check
 	@$(PY) -m bench perf-inputs --check
+
+check-deploy: $(STAMP)  ## the Helm chart against the schemas of Kubernetes, and Envoy's configuration (a few seconds)
+	@$(PY) -m scripts.check_deploy
 
 docs: $(STAMP)  ## the documentation site on http://127.0.0.1:8100, rebuilt when a page changes
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
