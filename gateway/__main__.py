@@ -38,7 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on (AVATAR_HOST)")
     parser.add_argument("--port", help="port to listen on (AVATAR_PORT)")
     parser.add_argument(
-        "--triton", dest="triton_url", metavar="HOST:PORT", help="gRPC address of Triton (AVATAR_TRITON_URL)"
+        "--triton",
+        dest="triton_url",
+        metavar="HOST:PORT",
+        help="gRPC address of Triton, or several (AVATAR_TRITON_URL)",
     )
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (AVATAR_LOG_LEVEL)")
     return parser

@@ -53,7 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     worker.add_argument("--host", dest="worker_host", help="address of /health and /metrics (AVATAR_WORKER_HOST)")
     worker.add_argument("--port", dest="worker_port", help="their port; 0: none (AVATAR_WORKER_PORT)")
     worker.add_argument(
-        "--triton", dest="triton_url", metavar="HOST:PORT", help="gRPC address of Triton (AVATAR_TRITON_URL)"
+        "--triton",
+        dest="triton_url",
+        metavar="HOST:PORT",
+        help="gRPC address of Triton, or several (AVATAR_TRITON_URL)",
     )
     worker.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (AVATAR_LOG_LEVEL)")
     worker.set_defaults(run=_checked(_worker))

@@ -163,10 +163,10 @@ class ServerPool:
     async def close(self) -> None:
         """Close all connections: calls in flight raise Unavailable. A later call connects again."""
         self._closed = True
+        self._tell()
         members, self._members = self.members, {}
-        tasks = [*self._tasks, *(each.watcher for each in members if each.watcher)]
-        tasks += [self._resolving] if self._resolving else []
-        self._resolving = None
+        found = [*self._tasks, self._resolving, *(each.watcher for each in members)]
+        tasks, self._resolving = [task for task in found if task], None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -190,7 +190,7 @@ class ServerPool:
         try:
             async with asyncio.timeout(RESOLVE_SECONDS):
                 addresses = await resolve(self._endpoints, self._lookup)
-        except OSError as error:  # a TimeoutError, too
+        except (OSError, UnicodeError) as error:  # a TimeoutError, too
             names = ", ".join(str(each) for each in self._endpoints)
             raise Unavailable(f"{names}: the name of Triton cannot be resolved") from error
         if self._closed:
@@ -278,7 +278,7 @@ class ServerPool:
                     self._down(member, str(reason))
                 if silent and member.server.in_flight:
                     await member.server.disconnect()
-            except AvatarError:
+            except Exception:
                 logger.exception("the check of Triton at %s failed", member.server.address)
             if not member.checked:
                 member.checked = True

@@ -69,6 +69,7 @@ def running_cluster(repository: Path, folder: Path, database_url: str) -> Iterat
         "AVATAR_STORE": str(folder / "store"),
         "AVATAR_WORKERS": "0",
         "AVATAR_JOB_LEASE": "10",
+        "AVATAR_CACHE_MIB": "0",  # every form calls every model
     }
     (folder / "store").mkdir(mode=0o700)
     with ExitStack() as stack:

@@ -428,3 +428,15 @@ async def test_checks_of_readiness_do_not_take_the_turns_of_calls() -> None:
             await models.segment(IMAGE)
             await models.segment(IMAGE)
         assert cluster.shares() == [4, 4, 4]
+
+
+async def test_a_call_that_waits_for_a_server_ends_when_the_client_is_closed() -> None:
+    async with several(2) as (cluster, models):
+        await cluster.kill(0)
+        await cluster.kill(1)
+        await until(lambda: healthy(models) == set())
+        call = asyncio.create_task(models.segment(IMAGE))
+        await asyncio.sleep(0)
+        await models.close()
+        with pytest.raises(Unavailable):
+            await call
