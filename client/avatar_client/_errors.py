@@ -18,6 +18,8 @@ import grpc
 
 RETRY_AFTER = 5.0  # seconds, where the server does not say it
 _STATUS = re.compile(r"([45]\d\d) (.*)", re.DOTALL)
+_STOPPING = ("Server not ready", "Server is stopping", "Server exiting")  # in Triton's own errors
+_BROKEN = "RST_STREAM"  # a proxy ends a stream in this way when it has lost the server
 
 
 class AvatarClientError(Exception):
@@ -77,8 +79,9 @@ def from_status(code: int, message: str, retry_after: float = RETRY_AFTER) -> Av
 
 def from_stream_error(text: str) -> AvatarClientError:
     """Return the error in a stream: `400 face_file: not an image`. Triton's own errors have no number in front."""
-    match = _STATUS.fullmatch(text)
-    return from_status(int(match[1]), match[2]) if match else ServerError(text)
+    if match := _STATUS.fullmatch(text):
+        return from_status(int(match[1]), match[2])
+    return Unavailable(text) if any(words in text for words in _STOPPING) else ServerError(text)
 
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> AvatarClientError:
@@ -86,7 +89,7 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> AvatarClientError:
     status, details = error.code(), error.details() or "no reason given"
     if status == grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest(details)
-    if status == grpc.StatusCode.UNAVAILABLE:
+    if status == grpc.StatusCode.UNAVAILABLE or (status == grpc.StatusCode.INTERNAL and _BROKEN in details):
         return Unavailable(f"{address} cannot be reached: {details}")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return no_response(address)

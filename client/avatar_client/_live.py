@@ -211,7 +211,7 @@ class LiveSession:
         if self._cancelled:
             return Cancelled("the session was cancelled")
         failed = _errors.from_rpc_error(error, self._connection.address)
-        if error.code() == grpc.StatusCode.UNAVAILABLE:
+        if isinstance(failed, Unavailable) and error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
             self._on_lost(self._server)
             if self._started:
                 return Unavailable(f"{failed.message}; the live session is lost with its server, start a new one")

@@ -139,10 +139,21 @@ def test_live_sessions_are_spread_and_each_stays_with_its_server(client: AvatarC
     assert [server.streams for server in servers.all] == [1, 1, 1]
 
 
+def broken_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    yield fake.session_response(next(requests))
+    context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+
+
+def reset_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    yield fake.session_response(next(requests))
+    context.abort(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")  # as Envoy does
+
+
+@pytest.mark.parametrize("script", [broken_session, reset_session])
 def test_a_session_of_a_killed_server_says_so_and_the_next_one_goes_elsewhere(
-    client: AvatarClient, servers: Servers
+    client: AvatarClient, servers: Servers, script: fake.Script
 ) -> None:
-    servers.all[0].live = broken_session
+    servers.all[0].live = script
     session = client.live(b"face")
     with pytest.raises(Unavailable, match="the live session is lost with its server, start a new one"):
         list(session)
@@ -154,9 +165,16 @@ def test_a_session_of_a_killed_server_says_so_and_the_next_one_goes_elsewhere(
     assert [server.streams for server in servers.all] == [1, 2, 2]
 
 
-def broken_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    yield fake.session_response(next(requests))
-    context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+def stopping_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+    next(requests)
+    yield fake.error_response("in ensemble 'x', Server is stopping, scheduler for model has stopped accepting requests")
+
+
+def test_a_session_that_meets_a_server_that_stops_starts_elsewhere(client: AvatarClient, servers: Servers) -> None:
+    servers.all[0].live = stopping_session
+    client.live(b"face").cancel()
+    assert servers.all[0].streams == 1
+    assert sum(server.streams for server in servers.all) == 2
 
 
 def test_a_session_is_started_elsewhere_if_its_server_is_away_or_full(client: AvatarClient, servers: Servers) -> None:

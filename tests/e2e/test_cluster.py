@@ -56,6 +56,7 @@ class Figures:
         times = np.percentile(self.seconds, (50, 95, 100)) if self.seconds else (0, 0, 0)
         print(f"\n{title}: {len(self.seconds)} forms and jobs, {len(self.lost)} lost, {len(self.wrong)} wrong; seconds")
         print(f"  of one: p50 {times[0]:.1f}, p95 {times[1]:.1f}, max {times[2]:.1f}; events: {', '.join(self.events)}")
+        print(*(f"  {words} x {count}\n" for words, count in Counter(self.lost + self.wrong).items()), end="")
         print(f"  live sessions: {dict(self.sessions)}; told after a kill: {[round(each, 2) for each in self.told]}")
 
 
