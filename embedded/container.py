@@ -6,6 +6,7 @@ library is imported. Variables of the environment:
 
     AVATAR_TRITON_TOKEN            key of the protocols that are not for callers; without it, a random one
     AVATAR_OTLP_ENDPOINT           collector of OpenTelemetry, for Triton's own traces; OTEL_SERVICE_NAME names them
+    AVATAR_TRITON_POLL             seconds between looks for new versions in the repository; default: none
     AVATAR_TRITON_SHARED_MEMORY    `auto` lets clients that have the key register shared memory; default: off
     NVIDIA_TRITON_SERVER_VERSION   set by NVIDIA's image: the year and month of its release
 """
@@ -22,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import access, command_line, private_memory
+from .model_watch import POLLING
 from .watchdog import REGIONS, SHM
 
 REPOSITORY = "/models/repository"
@@ -78,6 +80,7 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str, gpus: int = 0
         "--allow-vertex-ai=false",
         "--allow-sagemaker=false",
         *command_line.tracing(environ),
+        *_polling(environ),
     ]
     if version >= RESPONSE_POOL:
         argv.append(f"--grpc-max-response-pool-size={MAX_UNREAD}")
@@ -90,6 +93,15 @@ def arguments(environ: Mapping[str, str], token: str, prefix: str, gpus: int = 0
         if version >= INFER_THREADS:
             argv.append(f"--grpc-infer-thread-count={THREADS_WITH_GPU}")
     return argv
+
+
+def _polling(environ: Mapping[str, str]) -> list[str]:
+    seconds = environ.get("AVATAR_TRITON_POLL", "")
+    if not seconds:
+        return []
+    if not re.fullmatch(r"[1-9]\d{0,4}", seconds):
+        raise ValueError(f"AVATAR_TRITON_POLL is a whole number of seconds, at least 1, not {seconds!r}")
+    return [POLLING, f"--repository-poll-secs={seconds}"]
 
 
 def claim_prefix(folder: Path = SHM) -> str:
@@ -130,9 +142,9 @@ def main() -> None:
         print(f"container: other users can read the frames in {SHM}: {error}", file=sys.stderr, flush=True)
     try:
         token = access.check_token(environ.pop(access.TOKEN_VARIABLE, "") or access.make_token())
+        argv = arguments(environ, token, claim_prefix(), count_gpus())
     except ValueError as error:
         sys.exit(f"container: {error}")
-    argv = arguments(environ, token, claim_prefix(), count_gpus())
     guard = [sys.executable, "-m", "embedded.guard", "--http", HTTP, "--"]
     os.execve(sys.executable, guard + argv, environ)  # noqa: S606
 

@@ -22,7 +22,7 @@ from . import access
 from .canary import TINY_CALLS, HttpCaller, Outcome
 from .errors import ServerDied, ServerEnded, StartFailed
 from .last_words import describe_status
-from .model_watch import ModelWatch
+from .model_watch import POLLING, ModelWatch
 from .progress import Progress
 from .watchdog import Watchdog, kill_group
 
@@ -68,7 +68,8 @@ class Guard:
         if token := access.token_of(self._command):
             for pid in (os.getpid(), server.pid):
                 access.hide_argument(pid, token)
-        watch = ModelWatch(server.pid, TINY_CALLS, self._call, self._progress.finished)  # now it knows all names
+        finished, reloads = self._progress.finished, POLLING in self._command
+        watch = ModelWatch(server.pid, TINY_CALLS, self._call, finished, reloads=reloads)  # now it knows all names
         _print_line("every model is loaded")
         faults: list[ServerEnded | None] = []
         watching = threading.Thread(target=lambda: faults.append(watch.run()), daemon=True)

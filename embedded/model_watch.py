@@ -14,6 +14,7 @@ from .canary import TINY_CALLS, Call, Outcome
 from .errors import ModelDied, ModelHung, ServerEnded
 from .stubs import DEAD, STOPPED, Process, Stub, find_stubs, has_runnable_thread, read_process
 
+POLLING = "--model-control-mode=poll"  # flag of a server that unloads models and loads others by itself
 POLL_SECONDS = 0.25
 RESCAN_SECONDS = 5.0  # between looks for new stubs
 DEAD_SECONDS = 0.4  # an unloaded model's stub is a zombie too, until the server reaps it

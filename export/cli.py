@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Protocol
 
-from .commands import configs, models, plans, prune, pull, push, stand_ins, weights
+from .commands import activate, configs, models, plans, prune, pull, push, rollback, stand_ins, trial, weights
 from .commands import list as list_
 from .errors import ExportError
 
@@ -36,6 +36,9 @@ COMMANDS: dict[str, _Command] = {
     "models": models,
     "plans": plans,
     "list": list_,
+    "trial": trial,
+    "activate": activate,
+    "rollback": rollback,
     "prune": prune,
     "push": push,
     "pull": pull,

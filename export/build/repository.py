@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,19 +15,20 @@ from lipsync.tensors import Model
 
 from ..checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from ..errors import ExportError
-from ..files import ProgressCallback, atomic_write, exclusive_lock
-from ..triton_config import alternatives, model_config
+from ..files import ProgressCallback, exclusive_lock
+from ..triton_config import model_config
 from ..validation.gpu import NO_GPU, Gpu
 from ..validation.sample_media import Media
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
-from . import live_networks, versions
+from . import live_networks, served_configs, trials, versions
 from .exported_models import EXPORTED_MODELS, ExportedModel, ExportInputs
+from .release import Release
+from .staging import staging_folder
 from .versions import REPORT_FILE, Version
 
 if TYPE_CHECKING:
     from .selection import VariantSelector
 
-MODEL_VERSION = "1"  # the only version of the Python models and the ensembles
 KEEP = 1  # older versions of a network that are kept
 
 
@@ -47,6 +44,7 @@ class BuildOptions:
         keep: number of older versions of a network to keep.
         timing: whether exports are timed for their reports.
         live_networks: whether the generators are served a second time, for `live` alone; by default on a GPU.
+        trial: the share of the jobs that use new exports, next to the active ones; None makes new exports active.
     """
 
     profile: Profile = Profile.CPU
@@ -56,6 +54,7 @@ class BuildOptions:
     keep: int = KEEP
     timing: bool = True
     live_networks: bool | None = None
+    trial: float | None = None
 
     @property
     def has_live_networks(self) -> bool:
@@ -100,15 +99,17 @@ def build_repository(
             f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, but show made-up results ***"
         )
     repository.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(repository, on_progress), _staging(repository) as staging:
+    with exclusive_lock(repository, on_progress), staging_folder(repository) as staging:
         update = _Update(checkpoints, repository, staging, options, candidates, gpu, on_progress)
         if not is_own:
-            _copy_models(source, repository, options.profile)
+            update.check_trial()
+            served_configs.copy_models(source, repository, options.profile, update.release.share)
         for exported in EXPORTED_MODELS:
             newest = update.bring_up_to_date(exported)
             if not is_own:
-                _write_config(exported.model, newest, repository, options)
-                update.serve_for_live(exported.model, newest)
+                update.serve(exported.model, newest)
+        if not is_own:
+            update.finish()
         _report_unknown_models(repository, on_progress)
     on_progress(f"{repository}: complete, {len(tensors.MODELS)} models")
 
@@ -121,9 +122,10 @@ def prune(repository: Path, keep: int, on_progress: ProgressCallback = print) ->
     """
     if not repository.is_dir():
         raise ExportError(f"{repository}: no such folder")
-    with exclusive_lock(repository, on_progress), _staging(repository) as staging:
+    with exclusive_lock(repository, on_progress), staging_folder(repository) as staging:
+        tried = Release.read(repository).trial.values()
         for model in (*(exported.model for exported in EXPORTED_MODELS), *tensors.LIVE_NETWORKS.values()):
-            _prune_model(repository / model.name, keep, staging, on_progress)
+            _prune_model(repository / model.name, keep, staging, on_progress, tried)
 
 
 class _Update:
@@ -142,15 +144,34 @@ class _Update:
         self._checkpoints, self._repository, self._staging = checkpoints, repository, staging
         self._options, self._candidates, self._gpu, self._on_progress = options, candidates, gpu, on_progress
         self._inputs = ExportInputs(checkpoints, options.media, candidates, gpu.name)
+        self.release = Release.read(repository)
+        self._active: dict[str, str] = {}
+        self._staged: dict[str, Path] = {}  # to be tried
+
+    def check_trial(self) -> None:
+        """Raise ExportError if a trial that runs, or the one that is asked for, does not allow this run."""
+        if self._options.trial is not None:
+            trials.check_share(self._options.trial)
+            if not self.release.active:
+                raise ExportError(f"{self._repository}: nothing is active here yet; export without --trial first")
+        for exported in EXPORTED_MODELS if self.release.trial else ():
+            name = exported.model.name
+            known = (self.release.active.get(name), self.release.trial.get(name))
+            if versions.export_name(self._inputs.of(exported)) not in known:
+                raise ExportError(f"{self._repository}: {trials.RUNNING}")
 
     def bring_up_to_date(self, exported: ExportedModel) -> Version:
         """Export the network unless that is done already, prune its older versions, and return the newest."""
         name, model = exported.model.name, self._repository / exported.model.name
         inputs = self._inputs.of(exported)
-        same = [version for version in versions.list_versions(model) if version.export == versions.export_name(inputs)]
-        same = [version for version in same if version.is_intact()]
-        if same and same[-1].folder == versions.list_versions(model)[-1].folder:
+        export, found = versions.export_name(inputs), versions.list_versions(model)
+        same = [version for version in found if version.export == export and version.is_intact()]
+        if same and same[-1].folder == found[-1].folder:
             self._on_progress(f"{name}: up to date with {exported.checkpoint}, {_describe(same[-1])}")
+        elif same and self.release.trial.get(name) == export:
+            self._on_progress(f"{name}: tried, {_describe(same[-1])}")
+        elif self._options.trial is None and export in self.release.withdrawn:
+            self._on_progress(f"{name}: export {export} was rolled back and stays so; to use it again: --trial")
         else:
             staged = self._staging / name
             if same:
@@ -158,12 +179,26 @@ class _Update:
                 self._on_progress(f"{name}: reusing an older export, {_describe(same[-1])}")
             else:
                 self._export(exported, inputs, staged)
-            versions.publish(staged, model)
-        _prune_model(model, self._options.keep, self._staging, self._on_progress)
+            self._publish(exported.model, staged)
+        _prune_model(model, self._options.keep, self._staging, self._on_progress, self.release.trial.values())
         return versions.list_versions(model)[-1]
 
-    def serve_for_live(self, model: Model, newest: Version) -> None:
-        """Serve a generator's newest version for `live` as well, if that is wanted; else no longer."""
+    def _publish(self, model: Model, staged: Path) -> None:
+        folder = self._repository / model.name
+        if self._options.trial is None:
+            versions.publish(staged, folder)
+            return
+        found = versions.list_versions(folder)
+        if not found:
+            raise ExportError(f"{folder}: nothing is active here yet; export without --trial first")
+        trials.check_format(model, found[-1], versions.read_version(staged))
+        self._staged[model.name] = staged
+
+    def serve(self, model: Model, newest: Version) -> None:
+        """Write the configuration of a network, and serve it for `live` as well, if that is wanted; else no longer."""
+        tried = trials.tried_version(self._repository / model.name, self.release)
+        served_configs.write_network(model, newest, self._repository, self._options.profile, tried)
+        self._active[model.name] = newest.export
         live = tensors.LIVE_NETWORKS.get(model.name)
         if live is None or not self._options.has_live_networks:
             if live_networks.remove(model, self._repository, self._staging):
@@ -171,7 +206,20 @@ class _Update:
             return
         version = live_networks.follow(live, newest, self._repository, self._staging)
         _prune_model(self._repository / live.name, self._options.keep, self._staging, self._on_progress)
-        _write_config(live, version, self._repository, self._options)
+        served_configs.write_network(live, version, self._repository, self._options.profile)
+
+    def finish(self) -> None:
+        """Write down what is active, and start or change the trial that was asked for."""
+        release, share = self.release, self._options.trial
+        if not release.trial:
+            release = release.activated(self._active)
+        release = replace(release, profile=self._options.profile)
+        if share is not None and (self._staged or release.trial):
+            trials.begin(self._repository, release, self._staged, share, self._staging, self._on_progress)
+            return
+        if share is not None:
+            self._on_progress("nothing to try: every network is up to date")
+        release.write(self._repository)
 
     def _export(self, exported: ExportedModel, inputs: Mapping[str, object], staged: Path) -> None:
         name, provenance = exported.model.name, self._inputs.provenances[exported.checkpoint]
@@ -213,45 +261,11 @@ def _describe(version: Version) -> str:
     return f"{version.record['format']} {version.record['precision']}, export {version.export}"
 
 
-def _prune_model(model: Path, keep: int, staging: Path, on_progress: ProgressCallback) -> None:
-    for removed in versions.prune(model, keep, staging):
+def _prune_model(
+    model: Path, keep: int, staging: Path, on_progress: ProgressCallback, tried: Collection[str] = ()
+) -> None:
+    for removed in versions.prune(model, keep, staging, tried):
         on_progress(f"{model.name}: removed version {removed.number}, keeping {keep} older")
-
-
-def _write_config(model: Model, version: Version, repository: Path, options: BuildOptions) -> None:
-    record = version.record
-    variant = Variant(Format(str(record["format"])), Precision(str(record["precision"])))
-    parameters = {
-        "checkpoint": str(record["weights"]),
-        "checkpoint_sha256": str(record["checkpoint_sha256"]),
-        "export": version.export,
-        "precision": str(record["precision"]),
-    }
-    if variant.format is Format.TENSORRT:
-
-        def render(format: Format) -> str:
-            served = Variant(format, variant.precision)
-            return model_config.render(model, parameters, variant=served, profile=options.profile)
-
-        alternatives.write(repository / model.name, version.folder, render)
-        return
-    alternatives.remove(repository / model.name)
-    model_config.write_one(model, repository, parameters, variant=variant, profile=options.profile)
-
-
-def _copy_models(source: Path, repository: Path, profile: Profile) -> None:
-    """Copy what is not exported: Python models, empty version folders of the ensembles, and the configs of both."""
-    exported = {exported.model.name for exported in EXPORTED_MODELS}
-    for model in tensors.MODELS:
-        if model.name in exported:
-            continue
-        (repository / model.name / MODEL_VERSION).mkdir(parents=True, exist_ok=True)
-        for file in (source / model.name / MODEL_VERSION).glob("*.py"):
-            copy = repository / model.name / MODEL_VERSION / file.name
-            if not copy.is_file() or copy.read_bytes() != file.read_bytes():
-                with atomic_write(copy) as temporary:
-                    shutil.copyfile(file, temporary)
-        model_config.write_one(model, repository, profile=profile)
 
 
 def _report_unknown_models(repository: Path, on_progress: ProgressCallback) -> None:
@@ -259,22 +273,3 @@ def _report_unknown_models(repository: Path, on_progress: ProgressCallback) -> N
     names = sorted(path.parent.name for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
     for name in [name for name in names if name not in known]:
         on_progress(f"{name}: not one of this project's models, not touched; Triton will load it too")
-
-
-@contextmanager
-def _staging(repository: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to the repository: on its file system, but not polled by Triton.
-
-    Raises:
-        ExportError: the repository is a mount point, so that no folder can be renamed into it.
-    """
-    real = repository.resolve()
-    if os.path.ismount(real):
-        raise ExportError(
-            f"{repository} is a mount point, so no version can be renamed into it; use a folder inside it"
-        )
-    prefix, suffix = f".{real.name}.", ".staging"
-    for stale in real.parent.glob(f"{prefix}*{suffix}"):
-        shutil.rmtree(stale)  # of an export that was killed: this process holds the lock, so no other one uses it
-    with tempfile.TemporaryDirectory(prefix=prefix, suffix=suffix, dir=real.parent) as folder:
-        yield Path(folder)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -73,6 +73,11 @@ def list_versions(model: Path) -> list[Version]:
     return found
 
 
+def read_version(folder: Path) -> Version:
+    """Return the version in a folder that was filled. Raises OSError or ValueError."""
+    return Version(folder, json.loads((folder / RECORD_FILE).read_text("utf-8")))
+
+
 def write_record(folder: Path, inputs: Mapping[str, object], outcome: Mapping[str, object]) -> None:
     """Write the record of the export whose files are in `folder`.
 
@@ -97,23 +102,52 @@ def publish(staged: Path, model: Path) -> Path:
     return target
 
 
+def publish_for_trial(staged: Path, model: Path, staging: Path) -> Path:
+    """Rename a filled folder to the version before the newest one, and return its path there.
+
+    The newest one gets a higher number for that, by hard links: whoever names no version never gets what is tried.
+    """
+    again = staging / f"{model.name}-again"
+    newest = list_versions(model)[-1]
+    link(newest, again)
+    number = max(int(folder.name) for folder in _numbered(model)) + 1
+    _make_durable(staged)
+    again.rename(model / str(number + 1))  # first, so that what is tried is never the newest
+    target = model / str(number)
+    staged.rename(target)
+    remove_duplicates(model, staging)
+    return target
+
+
 def link(version: Version, staged: Path) -> None:
     """Copy a version's directory with hard links to its files, to publish an older export again."""
     shutil.copytree(version.folder, staged, copy_function=os.link)
 
 
-def prune(model: Path, keep: int, staging: Path) -> list[Version]:
+def prune(model: Path, keep: int, staging: Path, protected: Collection[str] = ()) -> list[Version]:
     """Remove all versions but the newest and `keep` older ones, and return the removed ones.
 
-    Each is first moved out of the repository by one rename. Directories without a record are kept.
+    Each is first moved out of the repository by one rename. Directories without a record are kept, and so are exports
+    in `protected`, which do not count.
     """
     versions = list_versions(model)
-    removed = versions[: max(0, len(versions) - 1 - keep)]
+    older = [version for version in versions[:-1] if version.export not in protected]
+    return _remove(older[: max(0, len(older) - keep)], model, staging)
+
+
+def remove_duplicates(model: Path, staging: Path) -> None:
+    """Remove each version whose export has a higher number too."""
+    versions = list_versions(model)
+    newest = {version.export: version.number for version in versions}
+    _remove([version for version in versions if newest[version.export] != version.number], model, staging)
+
+
+def _remove(removed: Sequence[Version], model: Path, staging: Path) -> list[Version]:
     for version in removed:
         target = staging / f"{model.name}-{version.number}-pruned"
         version.folder.rename(target)
         shutil.rmtree(target)
-    return removed
+    return list(removed)
 
 
 def _numbered(model: Path) -> list[Path]:

@@ -35,6 +35,14 @@ def positive_seconds(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """Return a share of the jobs, from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError("must be from 0 to 1")
+    return number
+
+
 def _count(text: str) -> int:
     number = int(text)
     if number < 0:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..variants import Format, Precision, Profile
-from .arguments import add_keep, add_repository, print_line
+from .arguments import add_keep, add_repository, print_line, share
 
 HELP = "build a complete model repository from checkpoints"
 DESCRIPTION = (
@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_variant(parser.add_argument_group("variant of s3fd, wav2lip and wav2lip_gan"))
     _add_media(parser.add_argument_group("calibration (int8) and evaluation"))
     add_keep(parser)
+    parser.add_argument(
+        "--trial",
+        type=share,
+        metavar="SHARE",
+        help="do not replace what is active: serve new exports next to it, for this share of the jobs (0 to 1); "
+        "`activate` or `rollback` ends that",
+    )
     parser.add_argument(
         "--live-networks",
         action=argparse.BooleanOptionalAction,
@@ -90,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         keep=args.keep,
         timing=not args.no_timing,
         live_networks=args.live_networks,
+        trial=args.trial,
     )
     repository.build_repository(args.weights, args.repository, print_line, options)
     return 0

@@ -22,7 +22,7 @@ from .errors import NotStored, StoreError
 from .location import HASH, parse_source
 from .manifest import MAX_BYTES, Manifest, digest_of, parse
 from .push import manifest_key, signature_key, tag_key
-from .snapshot import ORIGIN_FILE
+from .snapshot import ORIGIN_FILE, is_kept
 from .swap import put_in_place
 
 TIMEOUT_SECONDS = 3600.0
@@ -141,7 +141,7 @@ def _replace(
 
 def _local_files(repository: Path) -> list[str]:
     paths = (path for path in repository.rglob("*") if path.is_file() and not path.is_symlink())
-    return [str(path.relative_to(repository)) for path in paths if path.parent != repository]
+    return [str(path.relative_to(repository)) for path in paths if is_kept(path, repository)]
 
 
 def _build_tree(tree: Path, manifest: Manifest, blobs: Path, contents: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import lipsync
 
 from ..build import versions
+from ..build.release import RELEASE_FILE
 from ..errors import ExportError
 from ..files import sha256
 from ..triton_config import alternatives
@@ -53,9 +54,14 @@ def _sources(repository: Path) -> Iterator[tuple[str, Path]]:
             continue
         if path.is_symlink():
             raise ExportError(f"{path}: a link; a model repository is pushed without links")
-        if path.is_file() and path.parent != repository:
+        if path.is_file() and is_kept(path, repository):
             is_config = path.name == alternatives.CONFIG_FILE
             yield str(path.relative_to(repository)), _config(path.parent) if is_config else path
+
+
+def is_kept(path: Path, repository: Path) -> bool:
+    """Return whether a file belongs to the repository: to a model, or it says what is served."""
+    return path.parent != repository or path.name == RELEASE_FILE
 
 
 def _config(model: Path) -> Path:

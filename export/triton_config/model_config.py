@@ -64,6 +64,7 @@ def config(
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
     cores: int | None = None,
+    versions: Sequence[int] = (),
 ) -> pb.ModelConfig:
     """Return the Triton configuration of a model of the table.
 
@@ -73,6 +74,7 @@ def config(
         variant: the exported variant, for networks only. All variants have the same tensors.
         profile: the kind of machine that serves the model.
         cores: of that machine; by default those that this process may use. On a CPU nothing depends on it.
+        versions: the versions to serve; by default the newest one alone.
 
     Raises:
         KeyError: the model has no entry in `RUNTIMES`.
@@ -89,6 +91,8 @@ def config(
             _set_python(result, model, runtime, runtime.instances(profile, cores or usable_cores()))
         case Ensemble(steps):
             _set_ensemble(result, steps)
+    if versions:
+        result.version_policy.specific.versions.extend(versions)
     result.parameters[tensors.API_VERSION_PARAMETER].string_value = tensors.API_VERSION
     for key, value in (parameters or {}).items():
         result.parameters[key].string_value = value
@@ -101,9 +105,10 @@ def render(
     *,
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
+    versions: Sequence[int] = (),
 ) -> str:
     """Return the text of a model's `config.pbtxt`; arguments and errors as in `config`."""
-    message = config(model, parameters, variant=variant, profile=profile)
+    message = config(model, parameters, variant=variant, profile=profile, versions=versions)
     return _HEADER + str(text_format.MessageToString(message, as_utf8=True))
 
 
@@ -119,10 +124,11 @@ def write_one(
     *,
     variant: Variant = ONNX_FP32,
     profile: Profile = Profile.CPU,
+    versions: Sequence[int] = (),
 ) -> Path | None:
     """Write one model's `config.pbtxt` into `repository` by a rename, and return the file if it changed."""
     path = repository / model.name / CONFIG_FILE
-    text = render(model, parameters, variant=variant, profile=profile)
+    text = render(model, parameters, variant=variant, profile=profile, versions=versions)
     if path.is_file() and path.read_text("utf-8") == text:
         return None
     with atomic_write(path) as temporary:
