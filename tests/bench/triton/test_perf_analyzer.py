@@ -22,7 +22,7 @@ from tests.support.triton_calls import caller
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = Token("a-token-of-this-test")
-ALWAYS, SLOW = (WAV2LIP, DETECT_FACES, FACE_NMS, AVATAR, LIVE), pytest.mark.slow
+ALWAYS, SLOW = (WAV2LIP, AVATAR, LIVE), pytest.mark.slow
 SHM = Path("/dev/shm")  # noqa: S108
 REPORT = """\
 Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,\
@@ -155,13 +155,13 @@ def test_a_run_over_the_time_limit_is_stopped() -> None:
     ("model", "memory"),
     [
         *(
-            # a network, an ensemble, a Python model and both streaming models; a measurement takes three seconds
+            # a network and both streaming models: each takes three seconds, and test_sweep.py has a Python model
             pytest.param(model, perf_analyzer.supported_memory(model)[-1], marks=() if model in ALWAYS else SLOW)
             for model in MODELS
             if "gan" not in model.name
         ),
         pytest.param(DETECT_FACES, "none", marks=SLOW),
-        (WAV2LIP, "none"),
+        pytest.param(WAV2LIP, "none", marks=SLOW),  # the larger batch below is sent in the same way
     ],
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
