@@ -18,7 +18,8 @@ import grpc
 
 RETRY_AFTER = 5.0  # seconds, where the server does not say it
 _STATUS = re.compile(r"([45]\d\d) (.*)", re.DOTALL)
-_STOPPING = ("Server not ready", "Server is stopping", "Server exiting")  # in Triton's own errors
+# in Triton's own errors; a server that stops unloads its models one after the other
+_STOPPING = ("Server not ready", "Server is stopping", "Server exiting", "has no available versions")
 _BROKEN = "RST_STREAM"  # a proxy ends a stream in this way when it has lost the server
 
 

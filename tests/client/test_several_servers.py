@@ -165,13 +165,22 @@ def test_a_session_of_a_killed_server_says_so_and_the_next_one_goes_elsewhere(
     assert [server.streams for server in servers.all] == [1, 2, 2]
 
 
-def stopping_session(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
-    next(requests)
-    yield fake.error_response("in ensemble 'x', Server is stopping, scheduler for model has stopped accepting requests")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "in ensemble 'x', Server is stopping, scheduler for model has stopped accepting new inference requests",
+        "Request for unknown model: 'live' has no available versions",
+        "Server not ready",
+    ],
+)
+def test_a_session_that_meets_a_server_that_stops_starts_elsewhere(
+    client: AvatarClient, servers: Servers, words: str
+) -> None:
+    def stopping(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        next(requests)
+        yield fake.error_response(words)
 
-
-def test_a_session_that_meets_a_server_that_stops_starts_elsewhere(client: AvatarClient, servers: Servers) -> None:
-    servers.all[0].live = stopping_session
+    servers.all[0].live = stopping
     client.live(b"face").cancel()
     assert servers.all[0].streams == 1
     assert sum(server.streams for server in servers.all) == 2

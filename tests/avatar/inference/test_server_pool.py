@@ -26,6 +26,13 @@ LARGE = np.zeros((200, 300, 3), np.uint8)
 SECONDS = 20.0  # after which something that has to happen has not happened
 
 
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the servers more often than in use, so that no test waits for a second."""
+    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(server_pool, "RECHECK_SECONDS", 0.1)
+
+
 @dataclass
 class Cluster:
     """Servers on 127.0.0.1, each of which can be killed and started again."""
@@ -363,7 +370,7 @@ async def test_a_server_that_leaves_ends_its_calls_first(monkeypatch: pytest.Mon
     hosts = ("127.0.0.1", "127.0.0.2")
     async with one_port(*hosts) as (port, fakes), calling(f"triton:{port}", lookup=names) as models:
         await models.check_ready()
-        fakes["127.0.0.1"].slow = 1.0
+        fakes["127.0.0.1"].slow = 1.0  # longer than the next look at the name
         call = asyncio.create_task(models.segment(IMAGE))
         await until(lambda: bool(images_of(fakes["127.0.0.1"])))
         names.addresses = ("127.0.0.2",)
