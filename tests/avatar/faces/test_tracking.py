@@ -67,7 +67,7 @@ def true_boxes(places: list[tuple[float, float]]) -> list[Floats]:
     return [np.concatenate((each, each + SIZE)).astype(np.float32) for each in corner]
 
 
-@pytest.mark.parametrize("chunk", [1, 4, 7])
+@pytest.mark.parametrize("chunk", [4, *(pytest.param(chunk, marks=pytest.mark.slow) for chunk in (1, 7))])
 async def test_a_moving_face_is_tracked_through_every_frame_with_few_detections(chunk: int) -> None:
     places, models = swaying(200), FakeInference(find)
     boxes, frames = await tracked(clip(*places), models, chunk)

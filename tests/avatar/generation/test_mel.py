@@ -15,9 +15,19 @@ from lipsync.mel import mel_spectrogram
 from lipsync.mel_windows import mel_windows
 from tests.support.media import other_tasks, tone, until
 
+RATES, DURATIONS = ["25", "24000/1001", "30000/1001", "60000/1001", "12.5"], [0.2, 3.33, 29.99, 30.0, 75.3]
+# every duration at one rate, and every rate for one duration with more than one chunk
+QUICK = {*(("25", seconds) for seconds in DURATIONS), *((fps, 30.0) for fps in RATES)}
 
-@pytest.mark.parametrize("fps", ["25", "24000/1001", "30000/1001", "60000/1001", "12.5"])
-@pytest.mark.parametrize("seconds", [0.2, 3.33, 29.99, 30.0, 75.3])
+
+@pytest.mark.parametrize(
+    ("fps", "seconds"),
+    [
+        pytest.param(fps, seconds, marks=() if (fps, seconds) in QUICK else pytest.mark.slow)
+        for fps in RATES
+        for seconds in DURATIONS
+    ],
+)
 async def test_windows_computed_in_chunks_equal_those_of_the_whole_bit_for_bit(
     tmp_path: Path, fps: str, seconds: float
 ) -> None:

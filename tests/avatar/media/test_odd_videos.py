@@ -130,8 +130,13 @@ def changing_size(folder: Path, *, pause: bool = False) -> Path:
     return folder / "a.mkv"
 
 
-async def test_frames_of_another_size_on_the_way_get_the_size_of_the_first(tmp_path: Path) -> None:
-    video = await probe(changing_size(tmp_path))
+@pytest.fixture(scope="module")
+def changing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return changing_size(tmp_path_factory.mktemp("changing"))
+
+
+async def test_frames_of_another_size_on_the_way_get_the_size_of_the_first(changing: Path) -> None:
+    video = await probe(changing)
     assert (video.width, video.height) == (320, 240)
     whole = await decoded(video)
     assert len(whole) == video.frame_count == 100
@@ -139,18 +144,17 @@ async def test_frames_of_another_size_on_the_way_get_the_size_of_the_first(tmp_p
     np.testing.assert_allclose(after, [2 * x for x in centers(moving_square(50))], atol=6)
 
 
-async def test_frames_after_a_change_of_size_are_decoded_from_any_index_and_with_any_step(tmp_path: Path) -> None:
-    video = await probe(changing_size(tmp_path))
+async def test_frames_after_a_change_of_size_are_decoded_from_any_index_and_with_any_step(changing: Path) -> None:
+    video = await probe(changing)
     whole = await decoded(video)
     np.testing.assert_array_equal(await decoded(video, first=60), whole[60:])
     np.testing.assert_array_equal(await decoded(video, first=3, step=7), whole[3::7])
 
 
 @pytest.mark.parametrize("length", ["loop", "bounce", "hold"])
-async def test_a_video_of_changing_size_is_shown_for_longer_than_it_lasts(tmp_path: Path, length: str) -> None:
-    path = changing_size(tmp_path)
+async def test_a_video_of_changing_size_is_shown_for_longer_than_it_lasts(changing: Path, length: str) -> None:
     options = replace(DEFAULTS, extend=type(DEFAULTS.extend)(length))
-    assert len(await locate(path, 230, options)) == 230
+    assert len(await locate(changing, 230, options)) == 230
 
 
 async def test_a_pause_before_a_change_of_size_stays(tmp_path: Path) -> None:
@@ -215,9 +219,14 @@ ALPHA = {
     "animation.mov": ["-c:v", "qtrle", "-pix_fmt", "argb"],
     "a.gif": ["-filter_complex", "split[a][b];[a]palettegen=reserve_transparent=1[p];[b][p]paletteuse"],
 }
+# alpha in a track of its own, in the pixels, and in the palette; the others hold it as one of these
+ALPHA_NAMES = [
+    *("a.webm", "prores.mov", "a.gif"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("vp8.webm", "animation.mov")),
+]
 
 
-@pytest.mark.parametrize("name", ALPHA)
+@pytest.mark.parametrize("name", ALPHA_NAMES)
 async def test_a_video_with_alpha_is_laid_over_a_color(tmp_path: Path, name: str) -> None:
     video = await probe(half_transparent(tmp_path / name, ALPHA[name]))
     assert video.has_alpha
@@ -228,7 +237,7 @@ async def test_a_video_with_alpha_is_laid_over_a_color(tmp_path: Path, name: str
         assert np.abs(frames[:, :, :70].astype(int) - np.array(RED[::-1])).max() <= 12
 
 
-@pytest.mark.parametrize("name", ALPHA)
+@pytest.mark.parametrize("name", ALPHA_NAMES)
 async def test_the_alpha_channel_of_a_video_can_be_read_alone(tmp_path: Path, name: str) -> None:
     video = await probe(half_transparent(tmp_path / name, ALPHA[name]))
     alpha = await decoded(replace(video, only_alpha=True))

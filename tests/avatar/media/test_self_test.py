@@ -22,7 +22,8 @@ async def test_it_passes_with_the_real_program() -> None:
 async def test_it_finds_every_fault_of_every_run(
     fake: FakeFfmpeg, monkeypatch: pytest.MonkeyPatch, fault: str, run: str
 ) -> None:
-    monkeypatch.setattr(self_test, "TEST_SECONDS", 2.0)
+    if fault in ("hung", "busy"):  # any other has all the time of a busy machine
+        monkeypatch.setattr(self_test, "TEST_SECONDS", 0.5)
     before = children()
     fake.fail(fault, run)
     with pytest.raises(FfmpegFault):
