@@ -14,12 +14,16 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from embedded.server import Triton
 from tests.support import workers
 from tests.support.gateway_process import Gateway, gateway_process
+
+if TYPE_CHECKING:
+    from tests.support.golden_exports import GoldenBuilder
 
 ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
@@ -74,7 +78,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def _hash_of_export_inputs() -> str:
     files = [path for package in ("export", "lipsync", "model_repository") for path in (ROOT / package).rglob("*.*")]
-    files += [ROOT / "requirements.lock", ROOT / "tests" / "support" / "golden_weights.py"]
+    files.append(ROOT / "requirements.lock")
     digest = hashlib.sha256()
     for path in sorted(files):
         if path.suffix != ".pyc" and path.is_file():
@@ -102,27 +106,23 @@ def stand_in_weights(cache: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden_weights(cache: Path) -> Path:
-    """A folder with checkpoints with the golden weights, in the official formats."""
-    from tests.support.golden_weights import write_golden_weights
-
-    weights = cache / "golden-weights"
-    weights.mkdir(parents=True, exist_ok=True)
-    with _alone(cache):
-        write_golden_weights(weights)
-    return weights
-
-
-@pytest.fixture(scope="session")
 def repository(cache: Path, stand_in_weights: Path) -> Path:
     """A complete model repository of the stand-ins."""
     return _build(stand_in_weights, cache / "repository")
 
 
 @pytest.fixture(scope="session")
-def golden_repository(cache: Path, golden_weights: Path) -> Path:
-    """A complete model repository with the golden weights."""
-    return _build(golden_weights, cache / "golden-repository")
+def golden_builders(stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, GoldenBuilder]:
+    """The builders of `s3fd` and `wav2lip` with the golden weights: each variant is exported once per run."""
+    from export.checkpoints.provenance import Provenance
+    from lipsync.tensors import S3FD, WAV2LIP
+    from tests.support.golden_exports import GoldenBuilder
+
+    provenance = Provenance(sha256="5" * 64, stand_in=True)
+    return {
+        model.name: GoldenBuilder(model, provenance, stand_in_weights, tmp_path_factory.mktemp(model.name))
+        for model in (S3FD, WAV2LIP)
+    }
 
 
 @pytest.fixture(scope="session")
@@ -145,12 +145,6 @@ def triton(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 def stand_in_triton(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """A running server with all models, networks of the real size and stand-in weights; it takes 2 GB."""
     yield from _serve(repository, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def golden_triton(golden_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    """A running server with every model, with the golden weights; for one module only, it takes 2 GB."""
-    yield from _serve(golden_repository, tmp_path_factory)
 
 
 def _build(weights: Path, repository: Path) -> Path:

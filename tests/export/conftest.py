@@ -1,4 +1,4 @@
-"""Fixtures: the two networks with the golden weights, and their exports, which take ten seconds once."""
+"""Fixtures: the two networks with the golden weights, and their exports to ONNX."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ from pathlib import Path
 import pytest
 
 from export.checkpoints.provenance import Provenance
-from export.formats import onnx_export
 from export.networks.inference import S3FDGraph, Wav2LipGraph
-from export.networks.s3fd import S3FD
-from export.networks.wav2lip import Wav2Lip
-from export.validation import samples
-from lipsync import tensors
-from tests.support.golden_weights import GOLDEN, golden_state
+from export.variants import ONNX_FP32
+from tests.support.golden_exports import GoldenBuilder
 
 
 @pytest.fixture(scope="session")
-def wav2lip_graph() -> Wav2LipGraph:
-    net = Wav2Lip()
-    net.load_state_dict(golden_state(GOLDEN / "wav2lip_state.json"))
-    return Wav2LipGraph(net).eval()
+def wav2lip_graph(golden_builders: dict[str, GoldenBuilder]) -> Wav2LipGraph:
+    graph = golden_builders["wav2lip"].graph
+    assert isinstance(graph, Wav2LipGraph)
+    return graph
 
 
 @pytest.fixture(scope="session")
-def s3fd_graph() -> S3FDGraph:
-    net = S3FD()
-    net.load_state_dict(golden_state(GOLDEN / "s3fd_state.json"))
-    return S3FDGraph(net).eval()
+def s3fd_graph(golden_builders: dict[str, GoldenBuilder]) -> S3FDGraph:
+    graph = golden_builders["s3fd"].graph
+    assert isinstance(graph, S3FDGraph)
+    return graph
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +32,10 @@ def provenance() -> Provenance:
 
 
 @pytest.fixture(scope="session")
-def wav2lip_onnx(wav2lip_graph: Wav2LipGraph, provenance: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("wav2lip") / "model.onnx"
-    onnx_export.save(tensors.WAV2LIP, wav2lip_graph, samples.timing(tensors.WAV2LIP, 2), path, provenance)
-    return path
+def wav2lip_onnx(golden_builders: dict[str, GoldenBuilder]) -> Path:
+    return golden_builders["wav2lip"].file(ONNX_FP32)
 
 
 @pytest.fixture(scope="session")
-def s3fd_onnx(s3fd_graph: S3FDGraph, provenance: Provenance, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("s3fd") / "model.onnx"
-    onnx_export.save(tensors.S3FD, s3fd_graph, samples.timing(tensors.S3FD, 2), path, provenance)
-    return path
+def s3fd_onnx(golden_builders: dict[str, GoldenBuilder]) -> Path:
+    return golden_builders["s3fd"].file(ONNX_FP32)

@@ -12,14 +12,17 @@ import pytest
 from embedded.server import Triton
 from lipsync.face_detection import best_face
 from lipsync.mel import HOP_LENGTH
+from tests.support.golden_exports import GoldenBuilder, write_repository
 from tests.support.triton_calls import Caller, caller
 
 GRAY_LEVELS = 2
 
 
 @pytest.fixture(scope="module")
-def call(golden_triton: Triton) -> Iterator[Caller]:
-    with caller(golden_triton.grpc_address) as connection:
+def call(golden_builders: dict[str, GoldenBuilder], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Caller]:
+    repository = tmp_path_factory.mktemp("golden")
+    write_repository(golden_builders, repository)
+    with Triton(repository) as triton, caller(triton.grpc_address) as connection:
         yield connection
 
 

@@ -6,7 +6,6 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +13,11 @@ import pytest
 from google.protobuf import text_format
 
 from embedded.server import Triton
-from export.build.variant_builder import VariantBuilder
-from export.checkpoints import load
-from export.checkpoints.provenance import Provenance
-from export.networks import random_weights
-from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.triton_config import model_config
 from export.validation.accuracy import MIN_IOU, MIN_PSNR_DB
-from export.validation.sample_media import Media
-from export.validation.samples import Samples
 from export.variants import Format, Precision, Profile, Variant
 from lipsync import face_detection, tensors
+from tests.support.golden_exports import GoldenBuilder
 from tests.support.triton_calls import Caller, caller, rejection
 
 VARIANTS = [
@@ -35,10 +28,10 @@ VARIANTS = [
     if (format, precision) not in ((Format.TORCHSCRIPT, Precision.INT8), (Format.ONNX, Precision.FP32))
 ]  # the other tests of a live server cover ONNX FP32
 NETWORKS = (tensors.WAV2LIP, tensors.S3FD)
-# Quantization runs both networks over all calibration images, and TorchScript in FP16 is meant for a GPU: on a CPU
-# they take minutes, and run with `make test-long`.
+# Quantization runs both networks over all calibration images, and TorchScript and ONNX in FP16 are meant for a GPU: on
+# a CPU they take minutes, and run with `make test-long`.
 SLOW = [variant for variant in VARIANTS if variant.precision is Precision.INT8]
-SLOW.append(Variant(Format.TORCHSCRIPT, Precision.FP16))
+SLOW += [Variant(format, Precision.FP16) for format in (Format.TORCHSCRIPT, Format.ONNX)]
 QUICK = [variant for variant in VARIANTS if variant not in SLOW]
 every_variant = pytest.mark.parametrize(
     ("call", "variant"),
@@ -57,34 +50,21 @@ def name_of(network: tensors.Model, variant: Variant) -> str:
 
 @pytest.fixture(scope="module")
 def call(
-    request: pytest.FixtureRequest, stand_in_weights: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    golden_builders: dict[str, GoldenBuilder],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Caller]:
     """A server with one model for each network and each variant of the parameter."""
-    work, repository = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("variants")
-    detector = S3FDGraph(load.load_s3fd(stand_in_weights / "s3fd.pth")).eval()  # finds the samples' faces
-    samples = Samples(Media.shipped(), detector, print)
-    graphs: dict[str, Wav2LipGraph | S3FDGraph] = {
-        tensors.WAV2LIP.name: Wav2LipGraph(random_weights.wav2lip()),
-        tensors.S3FD.name: S3FDGraph(random_weights.s3fd()),
-    }
+    repository = tmp_path_factory.mktemp("variants")
     for network in NETWORKS:
-        builder = VariantBuilder(
-            network,
-            graphs[network.name],
-            Provenance("0" * 64, stand_in=True),
-            "seeded random",
-            calibration=partial(samples.calibration, network),
-            evaluation={},
-            folder=work / network.name,
-        )
         for variant in request.param:
             config = model_config.config(network, variant=variant, profile=Profile.CPU)
             config.name = name_of(network, variant)
             del config.model_warmup[:]
             (repository / config.name).mkdir()
             (repository / config.name / model_config.CONFIG_FILE).write_text(text_format.MessageToString(config))
-            # linked, not moved: int8 in one format is built from int8 in another
-            shutil.copytree(builder.build(variant), repository / config.name / "1", copy_function=os.link)
+            exported = golden_builders[network.name].build(variant)
+            shutil.copytree(exported, repository / config.name / "1", copy_function=os.link)
     with Triton(repository) as triton, caller(triton.grpc_address) as connection:
         yield connection
 

@@ -15,18 +15,15 @@ MARKED = {  # pytest also marks these tests by the name of the group
     "live": {"triton", "gateway", "served"},
     "exports": {
         "stand_in_weights",
-        "golden_weights",
         "repository",
-        "golden_repository",
-        "golden_triton",
+        "golden_builders",
         "stand_in_triton",
     },
 }
 GROUPS = MARKED | {
-    "networks": {"wav2lip_graph", "s3fd_graph", "wav2lip_onnx", "s3fd_onnx"},
     "postgres": {"postgres_server"},
 }
-LONGEST = ("soak", "live", "exports", "networks")  # in this order; each of them takes minutes
+LONGEST = ("soak", "live", "exports")  # in this order; each of them takes minutes
 
 
 def distribute(items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ from export.files import atomic_write
 from tests.support import tiny_models
 from tests.support.triton_calls import Caller, caller
 
+PAUSE = 0.003  # seconds between two calls, which leave the server time to load
 SECONDS = 60.0  # until a test gives up waiting for a new version; Triton polls every second
 
 
@@ -38,7 +39,7 @@ def call(repository: Path) -> Iterator[Caller]:
 
 
 class Calling:
-    """Send calls without pause from another thread until the block ends, and keep every distinct result."""
+    """Send calls from another thread, hundreds per second, until the block ends, and keep every distinct result."""
 
     def __init__(self, call: Caller) -> None:
         self._call, self._stopped, self.failed = call, threading.Event(), list[Exception]()
@@ -60,7 +61,7 @@ class Calling:
 
     def _run(self) -> None:
         ones = np.ones((1, tiny_models.WIDTH), np.float32)
-        while not self._stopped.is_set():
+        while not self._stopped.wait(PAUSE):
             try:
                 result = float(self._call("arithmetic", {"x": ones, "y": ones})["sum"][0, 0])
             except Exception as error:

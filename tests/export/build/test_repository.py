@@ -6,9 +6,11 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -22,6 +24,8 @@ from export.triton_config import model_config
 from export.validation.sample_media import Media
 from export.variants import Format, Precision, Profile
 from lipsync.tensors import MODELS
+from tests.support.golden_weights import write_golden_weights
+from tests.support.quick_judge import few_samples, small_media
 
 EXPORTED_NAMES = {net.model.name for net in EXPORTED_MODELS}
 ONNX = BuildOptions(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
@@ -155,11 +159,11 @@ def test_an_incomplete_set_of_weights_is_rejected_with_the_missing_names(
     assert not (tmp_path / "repository").exists()
 
 
-def test_real_weights_and_stand_ins_do_not_mix(golden_weights: Path, stand_in_weights: Path, tmp_path: Path) -> None:
+def test_real_weights_and_stand_ins_do_not_mix(stand_in_weights: Path, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     shutil.copytree(stand_in_weights, mixed, copy_function=os.link)
     (mixed / "s3fd.pth").unlink()
-    os.link(golden_weights / "s3fd.pth", mixed / "s3fd.pth")
+    torch.save({"weight": torch.zeros(1)}, mixed / "s3fd.pth")
     with pytest.raises(ExportError, match="mixed") as caught:
         build(mixed, tmp_path / "repository", lambda _: None)
     assert "stand-in" in str(caught.value)
@@ -295,7 +299,12 @@ def test_a_mount_point_is_rejected(stand_in_weights: Path, lines: list[str]) -> 
         build(stand_in_weights, mounted, lines.append)
 
 
-def test_real_weights_are_evaluated_and_the_report_records_that(golden_repository: Path) -> None:
+@pytest.mark.slow  # half a minute; tests/export/build/test_selection.py has a report of real weights in `make test`
+def test_real_weights_are_evaluated_and_the_report_records_that(tmp_path: Path) -> None:
+    weights, golden_repository = tmp_path / "weights", tmp_path / "repository"
+    write_golden_weights(weights)
+    with few_samples():
+        build(weights, golden_repository, lambda _: None, replace(ONNX, media=small_media(tmp_path / "media")))
     for name in ("s3fd", "wav2lip", "wav2lip_gan"):
         (version,) = versions.list_versions(golden_repository / name)
         report = json.loads((version.folder / versions.REPORT_FILE).read_text())

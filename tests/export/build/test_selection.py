@@ -109,6 +109,7 @@ def test_an_inaccurate_variant_is_reported_and_the_next_one_exported(
     assert report.variant == OPENVINO_FP32
     assert (tmp_path / "export" / "model.xml").read_text() == "openvino fp32"
     assert list(report.milliseconds) == ["PyTorch fp32", "onnxruntime fp32", "openvino fp32"]
+    assert report.to_json()["evaluated_on_real_weights"] is True
     evaluated = [line.rpartition("evaluating ")[2] for line in lines if "building and evaluating" in line]
     assert evaluated == ["openvino int8", "openvino fp32"]  # the fastest first, and none after the accurate one
     assert [line for line in lines if "wav2lip as openvino int8: not accurate enough, not written" in line]

@@ -3,111 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
-import os
-import pty
-import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from export.checkpoints import fetch, registry
-from export.checkpoints.download import DownloadError, RetryPolicy
+from export.checkpoints.download import DownloadError, RetryPolicy, download
 from export.checkpoints.fetch import FetchOptions, LicenseNotAccepted
 from export.checkpoints.lockfile import LOCK_FILE
 from export.checkpoints.progress import ProgressLines
 from export.checkpoints.registry import PUBLISHED, PublishedFile
 from export.errors import ExportError
-
-CONTENT = bytes(range(256)) * 4096  # a megabyte
-SHA256 = hashlib.sha256(CONTENT).hexdigest()
-PAGE = b"<!DOCTYPE html><html><body>moved</body></html>"
-QUICK = RetryPolicy(rounds=2, timeout=2, pause=0.01, max_pause=0.05)
-YES = FetchOptions(accept_license=True)
-ROOT = Path(__file__).parents[3]
-
-
-@dataclass
-class ServerBehavior:
-    """The behavior of a test server, and the requests that it has received."""
-
-    content: bytes = CONTENT
-    status: int = 200
-    kind: str = "application/octet-stream"
-    ranges: bool = True
-    cut: list[int] = field(default_factory=list)  # bytes after which each of the next responses ends
-    etag: str = '"1"'
-    pause: float = 0.0  # seconds between blocks of 64 KB
-    busy: int = 0  # number of next responses that are 503, with Retry-After
-    requests: list[dict[str, str]] = field(default_factory=list)
-
-
-@contextmanager
-def serving(behavior: ServerBehavior) -> Iterator[str]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            behavior.requests.append({"path": self.path, **self.headers})
-            start, status, body = 0, behavior.status, behavior.content
-            if behavior.busy:
-                behavior.busy -= 1
-                status, body = 503, b"later"
-            requested_range = self.headers.get("Range", "")
-            fresh = self.headers.get("If-Range", behavior.etag) == behavior.etag
-            if status == 200 and behavior.ranges and fresh and requested_range:
-                start, status = int(requested_range.removeprefix("bytes=").removesuffix("-")), 206
-            self.send_response(status)
-            self.send_header("Content-Type", behavior.kind)
-            self.send_header("Content-Length", str(len(body) - start))
-            self.send_header("ETag", behavior.etag)
-            if status == 503:
-                self.send_header("Retry-After", "1")
-            if status == 206:
-                self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-            self.end_headers()
-            end = start + behavior.cut.pop(0) if behavior.cut else len(body)
-            for i in range(start, min(end, len(body)), 65536):
-                self.wfile.write(body[i : min(i + 65536, end)])
-                time.sleep(behavior.pause)
-            self.close_connection = True
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-def published_file(*sources: str, sha256: str | None = SHA256, size: int | None = None) -> tuple[PublishedFile]:
-    return (PublishedFile("net.pth", tuple(f"{source}/net.pth" for source in sources), sha256, size),)
-
-
-def fetch_into(folder: Path, lines: list[str], files: tuple[PublishedFile, ...], options: FetchOptions = YES) -> None:
-    fetch.fetch(folder, lines.append, options, files=files, policy=QUICK)
-
-
-def written_files(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+from tests.support.weight_server import (
+    CONTENT,
+    PAGE,
+    QUICK,
+    SHA256,
+    YES,
+    ServerBehavior,
+    fetch_into,
+    published_file,
+    serving,
+    written_files,
+)
 
 
 def test_the_published_table_is_complete() -> None:
@@ -182,47 +103,6 @@ def test_a_file_of_another_size_is_rejected_before_the_download(tmp_path: Path, 
     assert written_files(tmp_path) == set()
 
 
-def test_a_download_resumes_after_a_cut_connection(tmp_path: Path, lines: list[str]) -> None:
-    with serving(server := ServerBehavior(cut=[300_000, 200_000])) as url:
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert [request.get("Range") for request in server.requests] == [None, "bytes=300000-", "bytes=500000-"]
-    assert server.requests[1]["If-Range"] == '"1"'
-
-
-def test_a_download_resumes_in_another_run_from_another_source(tmp_path: Path, lines: list[str]) -> None:
-    with serving(ServerBehavior(cut=[300_000, 0, 0, 0])) as url, pytest.raises(DownloadError, match="was cut"):
-        fetch_into(tmp_path, lines, published_file(url))
-    assert written_files(tmp_path) == {"net.pth.part", "net.pth.part.json"}
-    with serving(server := ServerBehavior()) as url:
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.requests[0]["Range"] == "bytes=300000-"
-
-
-def test_a_download_starts_over_if_the_server_ignores_ranges(tmp_path: Path, lines: list[str]) -> None:
-    with serving(server := ServerBehavior(ranges=False, cut=[300_000])) as url:
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-    assert server.requests[1]["Range"] == "bytes=300000-"
-
-
-def test_a_download_starts_over_if_the_file_has_changed(tmp_path: Path, lines: list[str]) -> None:
-    with serving(server := ServerBehavior(cut=[300_000, 0, 0])) as url:
-        with pytest.raises(DownloadError):
-            fetch_into(tmp_path, lines, published_file(url))
-        server.etag, server.cut = '"2"', []
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-
-
-def test_parts_of_two_files_are_never_accepted_as_one(tmp_path: Path, lines: list[str]) -> None:
-    (tmp_path / "net.pth.part").write_bytes(b"x" * 300_000)
-    with serving(ServerBehavior()) as url:
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-
-
 def test_a_file_without_a_published_hash_is_checked_against_its_first_download(
     tmp_path: Path, lines: list[str]
 ) -> None:
@@ -244,8 +124,6 @@ def test_a_file_without_a_published_hash_is_checked_against_its_first_download(
 
 
 def test_too_little_disk_space_is_reported_before_the_download(tmp_path: Path, lines: list[str]) -> None:
-    from export.checkpoints.download import download
-
     with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match=r"needs 68 MB more free space"):
         download(
             published_file(url)[0],
@@ -257,77 +135,6 @@ def test_too_little_disk_space_is_reported_before_the_download(tmp_path: Path, l
             free=lambda folder: 0,
         )
     assert written_files(tmp_path) == set()
-
-
-SCRIPT = """
-import resource, sys
-from pathlib import Path
-from export.checkpoints import fetch
-from export.checkpoints.download import RetryPolicy
-from export.checkpoints.registry import PublishedFile
-url, folder, sha256, limit = sys.argv[1:]
-if int(limit):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-file = PublishedFile("net.pth", (url + "/net.pth",), sha256)
-try:
-    fetch.fetch(Path(folder), lambda line: print(line, flush=True), fetch.FetchOptions(accept_license=True),
-                files=(file,), policy=RetryPolicy(rounds=2, timeout=20, pause=0.01))
-except KeyboardInterrupt:
-    sys.exit("interrupted")
-except Exception as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-def start(url: str, folder: Path, limit: int = 0) -> subprocess.Popen[str]:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    command = [sys.executable, "-c", SCRIPT, url, str(folder), SHA256, str(limit)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def test_a_full_disk_ends_the_download_with_one_line_and_the_part_is_kept(tmp_path: Path, lines: list[str]) -> None:
-    with serving(ServerBehavior()) as url:
-        with start(url, tmp_path, limit=500_000) as process:  # limits the size of files, like a full disk
-            _, stderr = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert stderr.startswith("DownloadError: ")
-        assert "the received part is kept" in stderr
-        assert 0 < (tmp_path / "net.pth.part").stat().st_size <= 500_000
-        fetch_into(tmp_path, lines, published_file(url))
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
-
-
-def test_two_processes_at_once_download_one_file_once(tmp_path: Path) -> None:
-    with serving(server := ServerBehavior(pause=2)) as url, start(url, tmp_path) as first:
-        assert first.stdout is not None
-        while "downloading" not in first.stdout.readline():
-            assert first.poll() is None
-        with start(url, tmp_path) as second:
-            assert second.stdout is not None
-            assert "waiting for it" in second.stdout.readline()
-            server.pause = 0
-            outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
-    assert (first.returncode, second.returncode) == (0, 0)
-    assert "net.pth: already present, checksum matches" in outputs[1]
-    assert len(server.requests) == 1
-
-
-def test_the_received_part_is_kept_after_ctrl_c(tmp_path: Path, lines: list[str]) -> None:
-    with serving(server := ServerBehavior(pause=0.1)) as url:
-        with start(url, tmp_path) as process:
-            deadline = time.monotonic() + 60
-            while not (tmp_path / "net.pth.part").exists() or not (tmp_path / "net.pth.part").stat().st_size:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[1] == "interrupted\n"
-        received = (tmp_path / "net.pth.part").stat().st_size
-        assert 0 < received < len(CONTENT)
-        server.pause = 0
-        fetch_into(tmp_path, lines, published_file(url))
-    assert server.requests[-1]["Range"] == f"bytes={received}-"
-    assert (tmp_path / "net.pth").read_bytes() == CONTENT
 
 
 def test_a_proxy_of_the_environment_is_used(tmp_path: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,31 +159,6 @@ def test_without_a_terminal_the_license_must_be_accepted_by_the_flag(tmp_path: P
         fetch_into(tmp_path, lines, RESTRICTED, FetchOptions())
     assert "research" in lines[0]
     assert written_files(tmp_path) == set()
-
-
-@pytest.mark.parametrize(("answer", "accepted"), [("y", True), ("n", False), ("", False)])
-def test_in_a_terminal_the_license_is_accepted_at_a_prompt(tmp_path: Path, answer: str, accepted: bool) -> None:
-    script = SCRIPT.replace("accept_license=True", "").replace("sha256)", "sha256, restricted=True)")
-    with serving(server := ServerBehavior()) as url:
-        here, there = pty.openpty()
-        command = [sys.executable, "-c", script, url, str(tmp_path), SHA256, "0"]
-        with subprocess.Popen(command, cwd=ROOT, stdin=there, stdout=there, stderr=there) as process:
-            os.close(there)
-            shown = b""
-            while b"[y/N]" not in shown:
-                shown += os.read(here, 1024)
-            os.write(here, answer.encode() + b"\n")
-            while True:
-                try:
-                    shown += os.read(here, 1024)
-                except OSError:  # the process has closed its side
-                    break
-        os.close(here)
-    assert b"research" in shown
-    assert (process.returncode == 0) is accepted
-    assert (tmp_path / "net.pth").exists() is accepted
-    assert bool(server.requests) is accepted
-    assert accepted or b"nothing was downloaded" in shown
 
 
 def test_files_from_a_folder_are_checked_in_the_same_way(

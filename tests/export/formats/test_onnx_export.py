@@ -1,47 +1,52 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 import lipsync
 from export.checkpoints.provenance import Provenance
 from export.errors import ExportError
 from export.formats import onnx_export, onnx_model
-from export.networks.inference import S3FDGraph, Wav2LipGraph, to_half
+from export.networks.inference import S3FDGraph, Wav2LipGraph
 from export.validation import samples
+from export.variants import ONNX_FP32, Format, Precision, Variant
 from lipsync import face_detection, tensors
 from lipsync.tensors import Model
-from tests.support import tiny_repository
+from tests.support.golden_exports import GoldenBuilder
 from tests.support.golden_weights import GOLDEN
+from tests.support.small_networks import half_graph
 
 DTYPES = {"UINT8": "tensor(uint8)", "FP32": "tensor(float)"}
-exports = pytest.mark.parametrize(
-    ("model", "fixture"), [(tensors.WAV2LIP, "wav2lip_onnx"), (tensors.S3FD, "s3fd_onnx")], ids=["wav2lip", "s3fd"]
-)
+nets = pytest.mark.parametrize("model", [tensors.WAV2LIP, tensors.S3FD], ids=["wav2lip", "s3fd"])
 
 
-def run(path: Path, model: Model, *inputs: np.ndarray) -> list[np.ndarray]:
-    return onnx_model.run(onnx_model.session(path), model, inputs)
+@pytest.fixture(scope="module")
+def session(golden_builders: dict[str, GoldenBuilder]) -> Callable[[Model], InferenceSession]:
+    """Return the session of a network's export; to make one takes a second."""
+    return cache(lambda model: onnx_model.session(golden_builders[model.name].file(ONNX_FP32)))
 
 
-@exports
-def test_an_export_has_the_tensors_of_the_table(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
-    session = onnx_model.session(request.getfixturevalue(fixture))
-    for exported, table in ((session.get_inputs(), model.inputs), (session.get_outputs(), model.outputs)):
+@nets
+def test_an_export_has_the_tensors_of_the_table(model: Model, session: Callable[[Model], InferenceSession]) -> None:
+    made = session(model)
+    for exported, table in ((made.get_inputs(), model.inputs), (made.get_outputs(), model.outputs)):
         assert [(t.name, t.type) for t in exported] == [(t.name, DTYPES[t.dtype]) for t in table]
         for tensor, expected in zip(exported, table, strict=True):
             assert tensor.shape[0] == "batch"
             assert [-1 if isinstance(size, str) else size for size in tensor.shape[1:]] == list(expected.shape)
 
 
-@exports
-def test_an_export_can_be_read_by_nvidias_container(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
-    proto = onnx.load(request.getfixturevalue(fixture))
+@nets
+def test_an_export_can_be_read_by_nvidias_container(model: Model, golden_builders: dict[str, GoldenBuilder]) -> None:
+    proto = onnx.load(golden_builders[model.name].file(ONNX_FP32))
     assert proto.ir_version <= 10
     (opset,) = proto.opset_import
     assert opset.domain == ""
@@ -49,31 +54,44 @@ def test_an_export_can_be_read_by_nvidias_container(model: Model, fixture: str, 
     onnx.checker.check_model(proto)
 
 
-@exports
-def test_an_export_records_its_checkpoint(model: Model, fixture: str, request: pytest.FixtureRequest) -> None:
-    notes = onnx_model.session(request.getfixturevalue(fixture)).get_modelmeta().custom_metadata_map
-    assert notes == {"checkpoint_sha256": "5" * 64, "stand_in": "true", "talking_avatar_version": lipsync.__version__}
+@nets
+def test_an_export_records_its_checkpoint(model: Model, golden_builders: dict[str, GoldenBuilder]) -> None:
+    proto = onnx.load(golden_builders[model.name].file(ONNX_FP32))
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {
+        "checkpoint_sha256": "5" * 64,
+        "stand_in": "true",
+        "talking_avatar_version": lipsync.__version__,
+    }
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository that most tests of the service use."""
-    repository = tmp_path_factory.mktemp("tiny") / "repository"
-    tiny_repository.write(repository)
-    return repository
-
-
-@exports
+@nets
 def test_tensorrt_meets_uint8_only_in_casts_at_the_edge_of_the_graph(
-    model: Model, fixture: str, request: pytest.FixtureRequest, tiny: Path, provenance: Provenance, tmp_path: Path
+    model: Model,
+    tiny_repository: Path,
+    golden_builders: dict[str, GoldenBuilder],
+    provenance: Provenance,
+    tmp_path: Path,
 ) -> None:
     half = tmp_path / "model.onnx"
-    graph = to_half(request.getfixturevalue(fixture.replace("onnx", "graph")))
-    onnx_export.save(model, graph, samples.timing(model, 1), half, provenance)
-    for path in (half, request.getfixturevalue(fixture), tiny / model.name / "1" / "model.onnx"):
+    onnx_export.save(model, half_graph(model), samples.timing(model, 2), half, provenance)
+    whole, tiny = golden_builders[model.name].file(ONNX_FP32), tiny_repository / model.name / "1" / "model.onnx"
+    for path in (half, whole, tiny):
         assert onnx_model.misplaced_uint8(onnx.load(path)) == []
-    # what TensorRT's parser turns into loops, which no CUDA graph can hold, or into outputs of unknown sizes
-    assert not {node.op_type for node in onnx.load(half).graph.node} & {"CumSum", "Loop", "Scan", "NonZero"}
+    for path in (half, whole):
+        assert loops(path) == set()
+
+
+@pytest.mark.slow
+@nets
+def test_tensorrt_can_read_the_networks_in_fp16(model: Model, golden_builders: dict[str, GoldenBuilder]) -> None:
+    path = golden_builders[model.name].file(Variant(Format.ONNX, Precision.FP16))
+    assert onnx_model.misplaced_uint8(onnx.load(path)) == []
+    assert loops(path) == set()
+
+
+def loops(path: Path) -> set[str]:
+    """Return what TensorRT makes loops of, which no CUDA graph can hold, or outputs of unknown sizes."""
+    return {node.op_type for node in onnx.load(path).graph.node} & {"CumSum", "Loop", "Scan", "NonZero"}
 
 
 def test_uint8_elsewhere_is_found() -> None:
@@ -96,16 +114,17 @@ def test_batch_norms_are_folded_into_the_convolutions(wav2lip_onnx: Path) -> Non
     assert "BatchNormalization" not in kinds
 
 
-def test_the_exported_wav2lip_gives_the_golden_mouths(wav2lip_onnx: Path) -> None:
+def test_the_exported_wav2lip_gives_the_golden_mouths(session: Callable[[Model], InferenceSession]) -> None:
     with np.load(GOLDEN / "wav2lip.npz") as golden:
-        (mouths,) = run(wav2lip_onnx, tensors.WAV2LIP, golden["faces"], golden["mel"])
+        inputs = golden["faces"], golden["mel"]
+        (mouths,) = onnx_model.run(session(tensors.WAV2LIP), tensors.WAV2LIP, inputs)
         assert np.abs(mouths.astype(int) - golden["mouths"]).max() <= 2
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -> None:
+def test_the_exported_s3fd_finds_the_golden_faces(session: Callable[[Model], InferenceSession], count: int) -> None:
     with np.load(GOLDEN / "s3fd.npz") as golden:
-        boxes, scores = run(s3fd_onnx, tensors.S3FD, golden["frames"][:count])
+        boxes, scores = onnx_model.run(session(tensors.S3FD), tensors.S3FD, [golden["frames"][:count]])
         kept, kept_scores = face_detection.non_max_suppression(boxes, scores)
         for n in range(count):
             corners = face_detection.best_face(kept[n], kept_scores[n])
@@ -115,10 +134,10 @@ def test_the_exported_s3fd_finds_the_golden_faces(s3fd_onnx: Path, count: int) -
 
 @pytest.mark.parametrize("size", [(32, 32), (47, 33), (200, 64)])
 def test_the_exported_s3fd_accepts_images_of_any_size(
-    s3fd_onnx: Path, s3fd_graph: S3FDGraph, size: tuple[int, int]
+    session: Callable[[Model], InferenceSession], s3fd_graph: S3FDGraph, size: tuple[int, int]
 ) -> None:
     images = np.random.default_rng(7).integers(0, 256, (2, *size, 3), np.uint8)
-    _, scores = run(s3fd_onnx, tensors.S3FD, images)
+    _, scores = onnx_model.run(session(tensors.S3FD), tensors.S3FD, [images])
     with torch.inference_mode():
         _, expected = s3fd_graph(torch.from_numpy(images))
     np.testing.assert_allclose(scores, expected, atol=1e-3)

@@ -29,7 +29,8 @@ from export.variants import Format, Precision, Profile, Variant
 from lipsync import tensors
 from lipsync.arrays import Array, Batch
 from lipsync.tensors import CANDIDATES, S3FD, WAV2LIP, Model
-from tests.support.fake_trtexec import FACE, SCORE, Behavior, FakeTrtexec, write_nvidia_smi
+from tests.support.fake_trtexec import Behavior, FakeTrtexec, write_nvidia_smi
+from tests.support.fake_trtexec_program import FACE, SCORE
 
 ROOT = Path(__file__).parents[3]
 H100, L4 = Gpu("NVIDIA H100 80GB HBM3", "9.0"), Gpu("NVIDIA L4", "8.9")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -31,12 +32,18 @@ SKIN = (130, 165, 215)
 MOUTH = (slice(None), slice(52, 88), slice(24, 72))  # of 96×96 crops: bottom, center
 
 
-@pytest.fixture(scope="module", autouse=True)
+@contextmanager
 def fast_zeros() -> Iterator[None]:
-    """Almost all weights are zero; the resulting denormals would slow a CPU down ten times."""
+    """Almost all weights are zero; the resulting denormals would slow a CPU down ten times.
+
+    Only the network runs without them: NumPy warns where it meets such a thread before it has measured its limits.
+    """
     torch.set_flush_denormal(True)
-    yield
-    torch.set_flush_denormal(False)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +63,7 @@ def portrait(samples: Path) -> Image:
 
 def candidates(net: S3FD, image: Image) -> tuple[Floats, Floats]:
     normalized = image[..., ::-1].astype(np.float32) - np.array(face_detection.RGB_MEANS, np.float32)
-    with torch.inference_mode():
+    with fast_zeros():
         maps = net(torch.from_numpy(normalized.transpose(2, 0, 1)[None].copy()))
     return face_detection.decode_boxes([m.numpy() for m in maps])
 
@@ -109,7 +116,7 @@ def test_a_drawn_face_is_detected_once_at_its_position(
 
 
 def test_the_box_follows_a_face_that_moves(detector: S3FD) -> None:
-    for step in range(0, 64, 20):
+    for step in (0, 30, 60):
         box = (60 + step, 30 + step // 2, 190 + step, 190 + step // 2)
         (box_found, *_), _ = detect(detector, draw((320, 240), box))
         middle = (box_found[:2] + box_found[2:]) / 2
@@ -138,7 +145,7 @@ def generate(net: Wav2Lip, crop: Image, windows: Floats) -> Floats:
     masked = whole.copy()
     masked[48:] = 0
     face = torch.from_numpy(np.concatenate((masked, whole), axis=2).transpose(2, 0, 1).copy())
-    with torch.inference_mode():
+    with fast_zeros():
         mouths = net(torch.from_numpy(windows[:, None].copy()), face.expand(len(windows), -1, -1, -1))
     result: Floats = mouths.numpy().transpose(0, 2, 3, 1)
     return result
@@ -176,7 +183,7 @@ def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Image, samples: 
     with wave.open(str(samples / "speech.wav")) as file:
         assert file.getframerate() == SAMPLE_RATE
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
-    windows = mel_windows(mel_spectrogram(sound), 25.0)[::6]
+    windows = mel_windows(mel_spectrogram(sound), 25.0)[::12]
     dark = darkness(generate(generator, crop, windows))
     assert np.corrcoef(dark, windows.mean(axis=(1, 2)))[0, 1] > 0.9
 
