@@ -140,9 +140,15 @@ class ModelMetrics:
             self.count(REFUSALS, reason)
 
     def close(self) -> None:
-        """Hand over what is left."""
+        """Hand over what is left, and remove the series of this process from the server: another one replaces them."""
+        for metric in self._families:
+            if metric.kind == "gauge":
+                self.set(metric, 0)
         self._closing.set()
         self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._series.clear()  # before the families, as Triton requires it
+            self._families.clear()
 
     def _run(self) -> None:
         while not self._closing.wait(FLUSH_SECONDS):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from avatar.serving.metrics import FRAMES, JOBS, LATE_FRAMES, MODEL_METRICS, REFUSALS, SESSIONS, STAGE_SECONDS
 from embedded.server import Triton
+from tests.conftest import job_env
 from tests.support.media import tone, write_wav
 from tests.support.triton_streams import LiveConnection, make_request, send_request, stub
 
@@ -83,3 +87,29 @@ def test_a_session_is_counted_while_it_runs_and_so_are_its_frames(triton: Triton
     after = until(triton, lambda now: now[sessions] == 0 and now[frames] >= before[frames] + made)
     assert after[frames] == before[frames] + made
     assert 0 <= after[late] - before[late] <= made
+
+
+@pytest.mark.slow
+def test_the_series_of_a_model_that_is_loaded_again_replace_those_of_the_process_before(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(tiny_repository, repository)
+
+    def processes(triton: Triton) -> set[str]:
+        with urllib.request.urlopen(f"http://{triton.metrics_address}/metrics") as answer:
+            return set(re.findall(r'^avatar_model_jobs_total{.*process="(\d+)"', answer.read().decode(), re.M))
+
+    with Triton(repository, poll=1, env=job_env(tmp_path)) as triton:
+        (first,) = processes(triton)
+        with (repository / "avatar" / "1" / "model.py").open("a") as code:
+            code.write("# another version of it\n")
+        end = time.monotonic() + 3 * SECONDS
+        while len(now := processes(triton)) != 1 or now == {first}:
+            assert time.monotonic() < end, now
+            time.sleep(0.1)
+        speech = write_wav(tmp_path / "speech.wav", tone(0.2)).read_bytes()
+        with stub(triton.grpc_address) as server:
+            assert "400" in send_request(server, make_request("avatar", face_file=b"none", audio_file=speech)).error
+        until(triton, lambda samples: samples[JOBS.name, "rejected"] == 1)
+        triton.wait(0.1)  # raises ServerDied if the server has died
