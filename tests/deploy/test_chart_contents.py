@@ -101,6 +101,7 @@ def test_a_typo_in_the_values_is_refused_with_its_name(flag: str, named_by_helm:
         ("cpu", "store.volume.enabled=true", "not both"),
         ("trial", "database.urlSecret.name=x", "not both"),
         ("cpu", "routes.http.parentRefs=null", "name a Gateway"),
+        ("cpu", "monitoring.serviceMonitor.enabled=true", "with API keys, name a Secret with one for the metrics"),
     ],
 )
 def test_what_cannot_work_is_refused_with_what_to_do(rendering: str, flag: str, message: str) -> None:
@@ -120,7 +121,7 @@ def test_settings_that_are_given_reach_their_container() -> None:
 
 def test_a_fault_in_an_object_is_found() -> None:
     wrong = copy.deepcopy(named(rendered("gpu"), "Deployment", "-gateway"))
-    wrong["spec"]["template"]["spec"]["containers"][0]["readynessProbe"] = {}
+    wrong["spec"]["template"]["spec"]["containers"][0]["readinesProb"] = {}
     scaled = copy.deepcopy(named(rendered("gpu"), "ScaledObject", "-worker"))
     scaled["spec"]["triggers"][0]["metadata"]["queri"] = "SELECT 1"
     for item in (wrong, scaled, {"apiVersion": "v9", "kind": "Unknown", "metadata": {"name": "x"}}):
@@ -224,4 +225,3 @@ def test_the_programs_are_unpacked_on_first_use(capfd: pytest.CaptureFixture[str
     assert helm_tools([]) == 0
     folder = Path(capfd.readouterr().out.strip())
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {"helm", "kubectl"}
-    assert helm_tools(["make"]) == 2

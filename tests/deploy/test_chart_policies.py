@@ -163,6 +163,11 @@ def test_pods_that_stop_have_the_time_that_their_processes_take() -> None:
             assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 10 + container.EXIT_SECONDS + 10
 
 
+def test_compose_gives_triton_the_time_that_it_takes_to_stop() -> None:
+    for name in ("triton", "triton-cpu"):
+        assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= container.EXIT_SECONDS + 10
+
+
 def pause(each: Pod) -> int:
     hook = each.containers[-1].get("lifecycle", {}).get("preStop", {})
     return int(hook.get("sleep", {}).get("seconds", 0))

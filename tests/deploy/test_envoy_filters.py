@@ -29,6 +29,7 @@ class Recorder(grpc.GenericRpcHandler):
     def __init__(self) -> None:
         self.metadata: dict[str, str] = {}
         self.messages: list[bytes] = []
+        self.unloaded = 0  # calls that are still to be answered as by a server that is being stopped
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         if details.method == "/grpc.health.v1.Health/Check":
@@ -38,6 +39,9 @@ class Recorder(grpc.GenericRpcHandler):
         return grpc.stream_stream_rpc_method_handler(self._record)
 
     def _record(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        if self.unloaded:
+            self.unloaded -= 1
+            context.abort(grpc.StatusCode.NOT_FOUND, "unloaded")
         for request in requests:
             self.messages.append(request)
             yield b""
@@ -164,6 +168,18 @@ def test_a_call_of_a_single_model_is_limited_in_size_and_a_stream_is_not(
     assert error.value.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.RESOURCE_EXHAUSTED}
     send(envoy, "ModelStreamInfer", large)
     assert [len(message) for message in recorder[0].messages] == [len(large)]
+
+
+def test_a_call_for_a_model_that_a_stopping_server_has_unloaded_is_made_again(
+    envoy: Envoy, recorder: tuple[Recorder, str]
+) -> None:
+    recorder[0].unloaded = 1
+    send(envoy, "ModelInfer", b"again")
+    assert recorder[0].messages == [b"again"]
+    recorder[0].unloaded = 1
+    with pytest.raises(grpc.RpcError) as error:
+        send(envoy, "ModelStreamInfer", b"once")
+    assert error.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_key_that_calls_too_often_is_refused_for_a_while(envoy: Envoy) -> None:
