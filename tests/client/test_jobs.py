@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import re
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,11 +22,11 @@ from avatar_client import (
     Job,
     JobEvent,
     Unavailable,
-    _cli,
     _http,
     _job_events,
 )
 from avatar_client._jobs_http import Transport
+from tests.client.conftest import FACE, SPEECH, VIDEO
 from tests.support.api_keys import add_key
 from tests.support.gateway_fakes import FakeRender, eventually
 from tests.support.live_gateway import live_gateway, proxy_to
@@ -36,26 +34,6 @@ from tests.support.live_gateway import live_gateway, proxy_to
 T = TypeVar("T")
 
 CLIENT = Path(__file__).parents[2] / "client"
-FACE, SPEECH = bytes(range(256)) * 2000, b"RIFF" * 300
-VIDEO = FACE + b"|" + SPEECH
-
-
-@pytest.fixture
-def render() -> FakeRender:
-    return FakeRender()
-
-
-@pytest.fixture
-def settings(tmp_path: Path, database_url: str) -> dict[str, Any]:
-    work = tmp_path / "work"
-    work.mkdir()
-    return {"work_dir": work, "store": str(tmp_path / "store"), "database_url": database_url, "workers": 2}
-
-
-@pytest.fixture
-async def url(render: FakeRender, settings: dict[str, Any]) -> AsyncIterator[str]:
-    async with live_gateway(render, **settings) as url:
-        yield url
 
 
 @pytest.fixture
@@ -328,76 +306,6 @@ async def test_the_example_of_the_documents_runs(url: str, tmp_path: Path, monke
     await call((tmp_path / "speech.wav").write_bytes, SPEECH)
     await call(exec, example.replace("http://127.0.0.1:16000", url), {})
     assert (tmp_path / "out.mp4").read_bytes() == VIDEO
-
-
-async def command(*arguments: str) -> tuple[int, str, str]:
-    """Run `avatar`; return its exit status and its output."""
-    environment = {"PYTHONPATH": str(CLIENT), "PATH": "/usr/bin:/bin"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "avatar_client._cli", *arguments),
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode is not None
-    return process.returncode, out.decode().strip(), error.decode()
-
-
-async def test_the_commands_submit_watch_fetch_and_show_a_job(url: str, tmp_path: Path) -> None:
-    face, speech, out = tmp_path / "face.jpg", tmp_path / "speech.wav", tmp_path / "out.mp4"
-    await call(face.write_bytes, FACE)
-    await call(speech.write_bytes, SPEECH)
-    status, job, _ = await command("submit", str(face), str(speech), "--url", url, "--background", "White")
-    assert status == 0
-    watched, fetched = await asyncio.gather(
-        command("watch", job, "--url", url), command("fetch", job, "-o", str(out), "--url", url)
-    )
-    assert (watched[0], fetched[0]) == (0, 0)
-    assert f"{job} succeeded: 3 frames" in watched[1]
-    assert out.read_bytes() == VIDEO
-    assert f"{out}: 3 frames" in fetched[1]
-    shown, canceled = await asyncio.gather(
-        command("status", job, "--json", "--url", url), command("cancel", job, "--url", url)
-    )
-    assert json.loads(shown[1])["state"] == "succeeded"
-    assert canceled[0] == 1  # it has ended
-    assert "succeeded" in canceled[1]
-
-
-async def test_the_commands_say_what_is_wrong(url: str, tmp_path: Path) -> None:
-    missing = "00000000-0000-4000-8000-000000000000"
-    results = await asyncio.gather(
-        command("status", missing, "--url", url),
-        command("fetch", missing, "-o", str(tmp_path / "out.mp4"), "--url", url),
-        command("submit", "one-file", "--url", url),
-        command("submit", str(tmp_path / "none"), str(tmp_path / "none"), "--url", url),
-    )
-    assert [status for status, _, _ in results] == [1, 1, 2, 1]
-    assert all("no such job" in error for _, _, error in results[:2])
-    assert "expected face and speech, got 1 files" in results[2][2]
-    assert "No such file" in results[3][2]
-
-
-@pytest.mark.parametrize(
-    ("url", "key", "reason"),
-    [("http://", "", "http://host:port expected"), ("http://127.0.0.1:9", "ключ", "AVATAR_API_KEY")],
-)
-@pytest.mark.parametrize("command", [["status", "x"], ["render", "file", "file", "-o", "out.mp4"]])
-def test_a_url_or_a_key_that_is_none_is_wrong_usage(
-    url: str,
-    key: str,
-    reason: str,
-    command: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("AVATAR_API_KEY", key)
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_bytes(FACE)
-    assert _cli.main([*command, "--url", url]) == 2
-    assert reason in capsys.readouterr().err
 
 
 def test_bytes_in_a_form_are_sent_as_a_file() -> None:

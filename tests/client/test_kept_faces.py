@@ -11,7 +11,8 @@ import pytest
 
 from avatar_client import AsyncAvatarJobs, AvatarJobs, InvalidRequest, KeptFace, Unavailable, _cli
 from avatar_client._progress_bar import ProgressBar
-from tests.client.test_jobs import SPEECH, call
+from tests.client.conftest import SPEECH
+from tests.client.test_jobs import call
 from tests.support.gateway_fakes import FakeRender
 from tests.support.live_gateway import live_gateway, proxy_to
 from tests.support.media import write_still
