@@ -1,4 +1,7 @@
-"""The whole service while its processes are killed: what callers see, and that it heals itself."""
+"""The whole service while its processes are killed: what callers see, and that it heals itself.
+
+These take minutes; tests/soak/test_soak.py kills a model in every run.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,8 @@ from tests.support.triton_streams import LiveConnection, make_request, stub
 
 LIMIT = 60.0  # seconds; docs/operations/recovery.md says 20, on a machine with nothing else to do
 STREAM_LIMIT = 10.0
-KILLED_MODEL, FROZEN_MODEL = (
-    next(fault for fault in FAULTS if fault.name.startswith(name)) for name in ("wav2lip killed", "wav2lip frozen")
-)
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -40,30 +42,16 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> list[FormCase]:
     return stills(tmp_path_factory.mktemp("forms"))
 
 
-def _check(service: SoakStack, forms: list[FormCase], fault: Fault) -> None:
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name.replace(" ", "-") for fault in FAULTS])
+def test_every_process_is_replaced_and_callers_see_nothing_but_503(
+    service: SoakStack, forms: list[FormCase], fault: Fault
+) -> None:
     recovery = measure(service, fault, forms)
     assert [answer for answer in recovery.answers if not answer.is_allowed] == []
     assert recovery.good is not None
     assert recovery.good < LIMIT
 
 
-def test_a_killed_model_is_replaced_and_callers_see_nothing_but_503(service: SoakStack, forms: list[FormCase]) -> None:
-    _check(service, forms, KILLED_MODEL)
-    log = (service.folder / "logs" / "up.log").read_text()
-    assert "embedded: the process of the model wav2lip died" in log
-    assert "demo: embedded ended by itself (exit status 3); restart 1 in 0.5 s" in log
-    assert "demo: embedded is ready again" in log
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name.replace(" ", "-") for fault in FAULTS])
-def test_every_process_is_replaced_and_callers_see_nothing_but_503(
-    service: SoakStack, forms: list[FormCase], fault: Fault
-) -> None:
-    _check(service, forms, fault)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["avatar", "live", "wav2lip"])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
 def test_streams_get_an_error_within_seconds(
@@ -104,7 +92,6 @@ def _wait_until_ready(service: SoakStack) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.slow
 def test_a_killed_gateway_is_replaced(service: SoakStack, forms: list[FormCase]) -> None:
     gateway = service.gateway()
     assert gateway is not None
@@ -114,7 +101,6 @@ def test_a_killed_gateway_is_replaced(service: SoakStack, forms: list[FormCase])
     assert forms[0].post(service.url).status_code == 200
 
 
-@pytest.mark.slow
 def test_a_ctrl_c_during_a_restart_stops_everything(tiny_repository: Path, tmp_path: Path) -> None:
     with running(tiny_repository, tmp_path) as service:
         server = TRITON.find(service)
@@ -124,7 +110,6 @@ def test_a_ctrl_c_during_a_restart_stops_everything(tiny_repository: Path, tmp_p
     # `running` has sent SIGINT, and raises if a process is left or if the status is not 0
 
 
-@pytest.mark.slow
 def test_a_killed_supervisor_leaves_no_process(tiny_repository: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(RuntimeError, match=r"did not stop cleanly: status -9, left: \[\]"),

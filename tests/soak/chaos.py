@@ -6,7 +6,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import httpx
@@ -41,11 +41,14 @@ FAULTS = (TRITON, *(_stub(model) for model in STUBS), _stub("wav2lip", signal.SI
 class Chaos:
     """Injects faults from its own thread."""
 
-    def __init__(self, stack: SoakStack, outcomes: Outcomes, case: FormCase, seed: int) -> None:
-        """Make it; `case` is the form that shows that the service has recovered."""
+    def __init__(
+        self, stack: SoakStack, outcomes: Outcomes, case: FormCase, seed: int, first: Sequence[Fault] = ()
+    ) -> None:
+        """Make it; `case` is the form that shows that the service has recovered, `first` the faults to begin with."""
         self._stack, self._outcomes, self._case = stack, outcomes, case
         self._random = random.Random(seed)
-        self._queue: list[Fault] = []
+        self._queue: list[Fault] = list(reversed(first))
+        self.injected = 0
 
     def inject(self, fault: Fault | None = None) -> None:
         """Cause one fault, by default the next of a random order, and wait until a form succeeds again."""
@@ -53,6 +56,7 @@ class Chaos:
             if not self._queue:
                 self._queue = self._random.sample(FAULTS, len(FAULTS))
             fault = self._queue.pop()
+        self.injected += 1
         victim = fault.find(self._stack)
         if victim is None:
             self._outcomes.fail("chaos", f"{fault.name}: there is no such process")

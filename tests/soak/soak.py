@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.callers import Caller, FormCaller, Gate, LiveCaller, RenderCaller
-from tests.soak.chaos import TRITON, Chaos
+from tests.soak.chaos import TRITON, Chaos, Fault
 from tests.soak.forms import FormCase, Video, write_forms
 from tests.soak.hostile import HostileCaller
 from tests.soak.monitor import Resources
@@ -19,6 +19,8 @@ from tests.soak.stack import SoakStack, running
 FORM_CALLERS = 3
 SETTLE_SECONDS = 15.0  # abandoned live sessions end after ten seconds
 JOIN_SECONDS = 120.0
+KINDS = tuple(kind.kind for kind in (FormCaller, RenderCaller, LiveCaller, HostileCaller))
+WARM_CALLS, WARM_SECONDS = 6, 120.0  # of each kind before the baseline, and how long that may take
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class SoakPlan:
         seconds: how long callers call.
         baseline_seconds: after how long the resources are measured that those at the end are compared with.
         fault_seconds: seconds between two faults; with `forms`, faults are spread over the forms instead.
+        faults: what to break first, before faults of a random order; the run lasts at least until the last of them.
         forms: where set, run until this many forms are answered instead of for `seconds`.
         restarts: with `forms`, how many times tritonserver is killed.
         pace: seconds that every caller waits between two calls.
@@ -42,6 +45,7 @@ class SoakPlan:
     seconds: float = 1800.0
     baseline_seconds: float = 300.0
     fault_seconds: float = 60.0
+    faults: tuple[Fault, ...] = ()
     forms: int = 0
     restarts: int = 0
     pace: float = 0.0
@@ -70,7 +74,7 @@ def run(plan: SoakPlan, report: Callable[[str], None] = print) -> SoakResult:
         result = SoakResult(Outcomes())
         gate = Gate()
         callers = _callers(plan, stack, result.outcomes, gate, cases, expected)
-        chaos = Chaos(stack, result.outcomes, cases[0], plan.seed)
+        chaos = Chaos(stack, result.outcomes, cases[0], plan.seed, plan.faults)
         for caller in callers:
             caller.pace = plan.pace
             caller.start()
@@ -86,7 +90,7 @@ def run(plan: SoakPlan, report: Callable[[str], None] = print) -> SoakResult:
             if caller.is_alive():
                 result.outcomes.fail(caller.kind, "this caller is still waiting for its response")
         result.seconds = result.outcomes.seconds
-        result.end = _at_rest(stack)
+        result.end = _at_rest(stack, result.baseline)
         if result.baseline:
             result.growth = result.end.growth_since(result.baseline)
             for line in result.growth:
@@ -132,16 +136,24 @@ def _until_time(
     faults = threading.Thread(target=chaos.every, args=(plan.fault_seconds, gate.stopped), daemon=True)
     end = time.monotonic() + plan.seconds
     time.sleep(min(plan.baseline_seconds, plan.seconds))
+    _until_warm(result.outcomes)
     gate.pause()
     result.baseline = _at_rest(stack)
     report(f"baseline: {result.baseline}")
     gate.resume()
     faults.start()
-    while time.monotonic() < end:
+    while time.monotonic() < end or chaos.injected < len(plan.faults):
         time.sleep(min(30.0, max(0.1, end - time.monotonic())))
         report(_progress(result.outcomes))
     gate.stop()
     faults.join(JOIN_SECONDS)
+
+
+def _until_warm(outcomes: Outcomes) -> None:
+    """Wait until every kind of caller has made some calls: on a busy machine the first ones take long."""
+    deadline = time.monotonic() + WARM_SECONDS
+    while any(outcomes.total(kind) < WARM_CALLS for kind in KINDS) and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _until_forms(plan: SoakPlan, result: SoakResult, chaos: Chaos, report: Callable[[str], None]) -> None:
@@ -154,11 +166,16 @@ def _until_forms(plan: SoakPlan, result: SoakResult, chaos: Chaos, report: Calla
         time.sleep(0.2)
 
 
-def _at_rest(stack: SoakStack) -> Resources:
+def _at_rest(stack: SoakStack, baseline: Resources | None = None) -> Resources:
+    """Measure the resources when all calls have ended, at once when they are those of the baseline again."""
     deadline = time.monotonic() + 60
     while not stack.is_ready() and time.monotonic() < deadline:
         time.sleep(0.5)
-    time.sleep(SETTLE_SECONDS)
+    settled = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < settled:
+        time.sleep(1.0)
+        if baseline and not (resources := Resources.of(stack)).growth_since(baseline):
+            return resources
     return Resources.of(stack)
 
 
