@@ -12,6 +12,7 @@ import pytest
 
 from avatar.inference.protocol import InferenceClient
 from avatar.resources.admission import Admission
+from gateway.__main__ import main
 from gateway.app import create_app
 from gateway.server import Server, listen
 from gateway.settings import Settings
@@ -54,6 +55,24 @@ def serve(work: Path, render: FakeRender) -> Serve:
 async def client(serve: Serve) -> AsyncIterator[httpx.AsyncClient]:
     async with serve() as client:
         yield client
+
+
+@pytest.fixture
+def failed_start(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """`failed_start("--port", "1", AVATAR_MARK="c2pa")`: the exit status and stderr of a start that gets no further.
+
+    It runs in this process, because Python takes seconds to import the gateway.
+    """
+
+    def start(*arguments: str, **settings: str) -> tuple[int, str]:
+        monkeypatch.setattr("gateway.logging_config.configure", lambda *_: None)  # pytest has the log
+        for name, value in {"AVATAR_WORK_DIR": str(work), **settings}.items():
+            monkeypatch.setenv(name, value)
+        return main(arguments), capsys.readouterr().err
+
+    return start
 
 
 @dataclass

@@ -1,9 +1,7 @@
 """API keys over HTTP: who may call what, and what an owner of a key may have at the same time."""
 
 import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -145,11 +143,10 @@ async def test_rejections_are_counted(closed: httpx.AsyncClient, key: str) -> No
     assert 'avatar_jobs_rejected_total{reason="key"} 0.0' in text
 
 
-def test_a_gateway_without_its_file_of_keys_does_not_start(keys: Path) -> None:
-    command = [sys.executable, "-m", "gateway", "--port", "0"]
-    ended = subprocess.run(
-        command, env={"AVATAR_API_KEYS": str(keys), "PATH": ""}, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 2
-    assert str(keys) in ended.stderr
-    assert "python -m jobs keys add NAME" in ended.stderr
+def test_a_gateway_without_its_file_of_keys_does_not_start(
+    keys: Path, failed_start: Callable[..., tuple[int, str]]
+) -> None:
+    status, printed = failed_start("--port", "0", AVATAR_API_KEYS=str(keys))
+    assert status == 2
+    assert str(keys) in printed
+    assert "python -m jobs keys add NAME" in printed

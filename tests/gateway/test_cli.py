@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +19,7 @@ from gateway.__main__ import main
 from gateway.settings import SETTINGS
 from tests.support.gateway_fakes import contents, form
 
+FailedStart = Callable[..., tuple[int, str]]
 COMMAND = (sys.executable, "-m", "gateway")
 
 
@@ -96,16 +97,10 @@ def test_help_lists_every_option_and_setting(capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_a_bad_setting_ends_with_2_and_one_clear_line(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: tuple[str, ...],
-    settings: dict[str, str],
-    named: str,
+    failed_start: FailedStart, arguments: tuple[str, ...], settings: dict[str, str], named: str
 ) -> None:
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    assert main(arguments) == 2
-    printed = capsys.readouterr().err
+    status, printed = failed_start(*arguments, **settings)
+    assert status == 2
     assert printed.startswith(f"python -m gateway: {named}: ")
     assert printed.count("\n") == 1
 
@@ -116,12 +111,12 @@ def test_an_unknown_option_ends_the_process_with_2(work: Path) -> None:
     assert "--prot" in done.stderr
 
 
-def test_a_port_in_use_ends_with_1_and_one_clear_line(work: Path) -> None:
+def test_a_port_in_use_ends_with_1_and_one_clear_line(work: Path, failed_start: FailedStart) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run(work, "--host", "127.0.0.1", "--port", str(port))
-    assert done.returncode == 1
-    assert done.stderr == f"python -m gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+        status, printed = failed_start("--host", "127.0.0.1", "--port", str(port))
+    assert status == 1
+    assert printed == f"python -m gateway: cannot listen on 127.0.0.1:{port}: Address already in use\n"
     assert contents(work) == []
 
 

@@ -14,7 +14,7 @@ from avatar.pipeline import render
 from avatar.settings import BadSetting
 from avatar.testing import FakeInference
 from gateway.settings import load
-from tests.gateway.test_cli import gateway, run
+from tests.gateway.test_cli import FailedStart, gateway
 from tests.support.certificates import make_authority
 from tests.support.gateway_fakes import Serve
 from tests.support.marks import SYNTHETIC, source_type, xmp_packets
@@ -85,11 +85,14 @@ async def test_a_webm_that_would_have_to_be_signed_is_rejected(
     assert response.json()["detail"].startswith("background: Transparent gives a WebM, which cannot hold")
 
 
-def test_a_key_of_another_certificate_stops_the_start(work: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_stops_the_start(
+    failed_start: FailedStart, files: tuple[Path, Path], tmp_path: Path
+) -> None:
     other = make_authority().issue(tmp_path / "other")
-    done = run(work, AVATAR_MARK="c2pa", AVATAR_C2PA_CERTIFICATE=str(files[0]), AVATAR_C2PA_KEY=str(other[1]))
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == (
+    keys = {"AVATAR_C2PA_CERTIFICATE": str(files[0]), "AVATAR_C2PA_KEY": str(other[1])}
+    status, printed = failed_start(AVATAR_MARK="c2pa", **keys)
+    assert status == 1
+    assert printed.splitlines()[-1] == (
         "python -m gateway: cannot start: AVATAR_C2PA_KEY: the key does not belong to the first certificate of "
         "AVATAR_C2PA_CERTIFICATE; give its key, and put the certificate of the signer first"
     )
