@@ -222,12 +222,18 @@ def test_the_side_doors_of_triton_have_no_route() -> None:
     assert headers["requestHeaderModifier"]["remove"] == ["triton_grpc_error", access.HEADER]
 
 
+def test_the_entry_point_of_nvidias_image_stays_where_cuda_is_used() -> None:
+    for rendering in RENDERINGS:
+        for part in pod(rendering, "triton").containers:
+            assert ("command" in part) != (part["name"] in {"triton", "plans"})
+
+
 def test_kserve_runs_the_same_container_as_the_chart() -> None:
     (runtime,) = (each for name, objects in examples() for each in of_kind(objects, "ServingRuntime"))
     (part,) = runtime["spec"]["containers"]
     own = pod("cpu", "triton").containers[-1]
-    assert " ".join(own["command"]) in " ".join(part["command"])
-    assert container.REPOSITORY in " ".join(part["command"])
+    assert " ".join(own["args"]) in " ".join(part["args"])
+    assert container.REPOSITORY in " ".join(part["args"])
     for name in ("readinessProbe", "startupProbe", "livenessProbe", "lifecycle"):
         assert part[name] == own[name]
     assert own["securityContext"].items() <= part["securityContext"].items()

@@ -65,7 +65,7 @@ class Machine:
 
 def command_of(part: Mapping[str, Any]) -> list[str]:
     """Return the command with the Python of this environment."""
-    command = [str(word) for word in part["command"]]
+    command = [str(word) for word in part.get("command", part.get("args", ()))]
     return [sys.executable if re.fullmatch(r"python3?", command[0]) else command[0], *command[1:]]
 
 
@@ -206,7 +206,7 @@ def test_the_exporters_commands_are_those_of_its_program(component: str, name: s
     part = container("gpu", component, name)
     done = subprocess.run([*command_of(part), "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for flag in (word for word in part["command"] if word.startswith("--")):
+    for flag in (word for word in command_of(part) if word.startswith("--")):
         assert flag in done.stdout
 
 
