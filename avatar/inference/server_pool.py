@@ -95,8 +95,8 @@ class ServerPool:
         return [member for member in self._members.values() if member.healthy]
 
     def states(self) -> list[ServerState]:
-        """Return the state of each server."""
-        return [member.server.state(healthy=member.healthy) for member in self.members]
+        """Return the state of each server. One that is alone gets all calls, and is unhealthy while they fail."""
+        return [each.server.state(None if self._alone else each.healthy) for each in self.members]
 
     def uses(self, generator: Model) -> None:
         """Note that jobs use this generator: servers have to answer it, too."""

@@ -54,25 +54,31 @@ class TritonServer:
         address: host:port.
         in_flight: inferences that have no response yet.
         answered_at: when it answered last, by `time.monotonic`.
+        failing: whether the last call, or check of readiness, failed.
         limits: most rows of one call, by the name of the model, where they are known; 0 for one that it does not serve.
     """
 
     def __init__(self, address: str, timeout: float, token: Token, *, shared_memory: bool = True) -> None:
         self.address, self._timeout, self._token, self._shared_memory = address, timeout, token, shared_memory
         self.in_flight, self._calls, self._failures = 0, 0, 0
-        self.answered_at = time.monotonic()
+        self.answered_at, self.failing = time.monotonic(), False
         self.limits: dict[str, int] = {}
         self._connection: InferenceServerClient | None = None
         self._pool: SharedMemoryPool | None = None
         self._readiness = Readiness(self._call_tiny)
 
-    def state(self, *, healthy: bool) -> ServerState:
-        """Return what the metrics show of it."""
+    def state(self, healthy: bool | None) -> ServerState:
+        """Return what the metrics show of it; None: it is healthy unless its last call failed."""
+        healthy = not self.failing if healthy is None else healthy
         return ServerState(self.address, healthy, self._calls, self._failures, self.in_flight)
 
     async def check_ready(self, generators: Iterable[Model]) -> None:
         """As `InferenceClient`; returns within five seconds. What is found out is remembered for some seconds."""
-        await self._readiness.check(self._check_loaded, generators)
+        try:
+            await self._readiness.check(self._check_loaded, generators)
+        except Unavailable:
+            self.failing = True
+            raise
         self._answered()
 
     async def check_up(self) -> None:
@@ -112,7 +118,7 @@ class TritonServer:
         try:
             outputs = await self._infer_version(model, layout, inputs, seconds, version)
         except Unavailable:
-            self._failures += 1
+            self._failures, self.failing = self._failures + 1, True
             self._readiness.failed()
             raise
         finally:
@@ -146,7 +152,7 @@ class TritonServer:
         return self._connection
 
     def _answered(self) -> None:
-        self.answered_at = time.monotonic()
+        self.answered_at, self.failing = time.monotonic(), False
 
     async def _check_loaded(self) -> None:
         """Ask the server which models it has; that they answer is another question."""

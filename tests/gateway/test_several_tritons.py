@@ -60,6 +60,18 @@ async def test_readiness_forms_and_metrics_while_one_server_after_the_other_is_l
                 assert "127.0.0.1" not in answer.json()["detail"]
 
 
+async def test_one_server_is_unhealthy_while_it_does_not_answer(serve: Serve) -> None:
+    server = fake_triton.FakeTriton()
+    async with fake_triton.serve(server) as address:
+        models = GrpcInferenceClient(address, shared_memory=False)
+        async with serve(models) as client:
+            for up, status in ((True, 200), (False, 503), (True, 200)):
+                server.up = up
+                assert (await client.get("/health/ready")).status_code == status
+                assert await metric(client, "avatar_triton_healthy") == {address: up}
+        await models.close()
+
+
 async def test_one_server_is_not_listed(serve: Serve) -> None:
     async with fake_triton.serve(fake_triton.FakeTriton()) as address:
         models = GrpcInferenceClient(address, shared_memory=False)
