@@ -79,8 +79,8 @@ class Attempt:
         """Stop the work, and put the job back into the queue."""
         self._stop(_Stop.GIVE_BACK)
 
-    async def run(self) -> None:
-        """Do the job as far as this worker can, and settle it."""
+    async def run(self) -> Outcome:
+        """Do the job as far as this worker can, settle it, and return how it ended."""
         start = time.monotonic()
         self._report.started(self._job, self._lease.took_over)
         logger.info("job %s: attempt %d", self._job.id, self._job.attempt)
@@ -89,6 +89,7 @@ class Attempt:
         seconds = time.monotonic() - start
         logger.info("job %s: %s after %.1f s", self._job.id, outcome.replace("_", " "), seconds)
         self._report.ended(self._job, outcome, seconds)
+        return outcome
 
     async def _work(self) -> Outcome:
         self._task = asyncio.create_task(self._execution.run(self._job, self._progress.report))

@@ -204,8 +204,8 @@ class Worker:
                 "avatar.attempt": job.attempt,
                 "avatar.request_id": job.request_id,
             }
-            with span("attempt", about, kind="consumer", parent=job.traceparent):
-                await attempt.run()
+            with span("attempt", about, kind="consumer", parent=job.traceparent) as current:
+                current.set(outcome=await attempt.run())
         finally:
             request_id.reset(token)
             del self._attempts[lease.row.id]

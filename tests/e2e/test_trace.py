@@ -141,6 +141,7 @@ def test_the_trace_of_a_job_holds_its_request_its_queue_its_worker_its_stages_an
     }
     assert one["queue"].start == pytest.approx(one["submit"].start, abs=30)
     assert one["queue"].end <= one["attempt"].start + 1e-3
+    assert one["attempt"].attributes["avatar.outcome"] == "succeeded"
     assert one["attempt"].attributes["avatar.job"] == job["id"] == one["submit"].attributes["avatar.job"]
     _check_calls(spans, trace)
     assert not [span for span in spans if span.is_error]
