@@ -84,7 +84,7 @@ def honest(gateway: Gateway, samples: Path) -> httpx.Response:
     """Send a form from another address than the attackers."""
     files = form(
         face_file=("face.png", (samples / "face.png").read_bytes()),
-        audio_file=("speech.wav", (samples / "speech.wav").read_bytes()[:64_044]),
+        audio_file=("speech.wav", (samples / "speech.wav").read_bytes()[:12_844]),
     )
     with httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.3"), timeout=120) as client:
         return client.post(gateway.url, files=files)

@@ -93,7 +93,7 @@ async def test_a_dripping_upload_ends_and_its_place_is_free(
 
 
 async def test_an_upload_that_keeps_the_rate_may_take_longer(live: Start, connect: Connect, raw_form: bytes) -> None:
-    gateway = await live(transfer_seconds=0.3, transfer_min_rate=100)
+    gateway = await live(transfer_seconds=0.3, transfer_min_rate=10)
     reader, writer = await connect(gateway)
     for start in range(0, len(raw_form), 50):
         writer.write(raw_form[start : start + 50])

