@@ -6,6 +6,7 @@ Usage: `python -m scripts.chart_schema [--check]`.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -147,10 +148,13 @@ def text() -> str:
     return json.dumps({**head, **made}, indent=1) + "\n"
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the file, or with `--check` compare it."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.chart_schema", description="Write values.schema.json.")
+    parser.add_argument("--check", action="store_true", help="only compare the file with what would be written")
+    options = parser.parse_args(argv)
     made = text()
-    if "--check" not in argv:
+    if not options.check:
         PATH.write_text(made)
         return 0
     if PATH.read_text() == made:
@@ -160,4 +164,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -5,6 +5,7 @@ Usage: `python -m scripts.check_deploy` (`make check-deploy`). It needs no clust
 
 from __future__ import annotations
 
+import argparse
 import functools
 import json
 import re
@@ -124,6 +125,10 @@ def _check_envoy() -> list[str]:
 
 def main() -> int:
     """Check everything; print what is wrong, and return the exit status."""
+    argparse.ArgumentParser(
+        prog="python -m scripts.check_deploy",
+        description="Check the chart, KServe's examples and Envoy's configuration.",
+    ).parse_args()
     tools()  # before two threads want to unpack them
     faults: dict[str, Sequence[str]] = {}
     with ThreadPoolExecutor(2) as pool:

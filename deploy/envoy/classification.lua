@@ -38,11 +38,6 @@ local function cleaned(before, piece)
 end
 
 function envoy_on_request(handle)
-  local path = handle:headers():get(":path")
-  if path ~= "/inference.GRPCInferenceService/ModelInfer"
-    and path ~= "/inference.GRPCInferenceService/ModelStreamInfer" then
-    return
-  end
   local before = ""
   for chunk in handle:bodyChunks() do
     local size = chunk:length()

@@ -77,7 +77,7 @@ def infer_request(name: str = "classification", padding: int = 0) -> bytes:
     return bytes(request.SerializeToString())
 
 
-@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer", "ModelInfer?x=1"])
 def test_the_parameter_classification_arrives_under_a_name_that_triton_does_not_know(
     envoy: Envoy, recorder: tuple[Recorder, str], method: str
 ) -> None:
