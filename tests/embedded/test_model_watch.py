@@ -287,7 +287,9 @@ def _with_endless_model(folder: Path, work: str) -> Path:
     return tiny_models.add_face_nms(folder, _ENDLESS.format(work=work))
 
 
-def test_a_live_model_that_hangs_ends_the_server(tmp_path: Path) -> None:
+def test_a_live_model_that_hangs_ends_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_watch, "CALL_EVERY_SECONDS", 0.5)
+    monkeypatch.setattr(model_watch, "HUNG_SECONDS", 2.0)
     models = _with_endless_model(tmp_path / "models", "time.sleep(1)")
     with Triton(models, canaries=True) as triton:
         group = triton.pid
@@ -315,11 +317,3 @@ def test_a_live_stub_that_is_killed_or_stopped_ends_the_server(
         os.kill(stub.pid, number)
         with pytest.raises(error, match=rf"the process of the model arithmetic .*\(process {stub.pid}\)"):
             triton.wait(LIMIT)
-
-
-def test_a_gentle_stop_is_no_fault(tmp_path: Path) -> None:
-    tiny_models.add_arithmetic(tmp_path / "models")
-    triton = Triton(tmp_path / "models", canaries=True)
-    for _ in range(2):
-        with triton:
-            triton.wait(0.5)

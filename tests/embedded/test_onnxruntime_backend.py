@@ -20,6 +20,8 @@ from tests.support import tiny_models
 from tests.support.triton_calls import Caller, caller, rejection
 
 LAUNCHER_THREADS = 1
+ATTEMPTS = 10  # to let requests arrive at the same moment
+SECONDS = 60.0  # until a test gives up waiting for a line of the log
 
 
 @pytest.fixture(scope="module")
@@ -88,9 +90,12 @@ def test_requests_for_different_outputs_share_a_run_and_get_their_own_rows(call:
         if "twice" in requested:
             np.testing.assert_array_equal(outputs["twice"], np.full((1 + i % 3, 1), i * 20, np.float32))
 
-    before = _runs(call, "lookup")
-    _concurrently(call_model, 24)
-    assert _runs(call, "lookup") - before < 24
+    def runs_of_24() -> int:
+        before = _runs(call, "lookup")
+        _concurrently(call_model, 24)
+        return _runs(call, "lookup") - before
+
+    assert any(runs_of_24() < 24 for _ in range(ATTEMPTS))
 
 
 def test_a_request_that_the_graph_rejects_does_not_affect_the_others_of_its_run(call: Caller) -> None:
@@ -127,7 +132,7 @@ def test_a_failure_inside_the_graph_is_reported_in_the_log_only(call: Caller, lo
 
 def _lines(log: Path, text: str) -> list[str]:
     """Return the lines of the log that contain the text; wait for the first, because models log in the background."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + SECONDS
     while not (lines := [line for line in log.read_text().splitlines() if text in line]) and time.monotonic() < end:
         time.sleep(0.05)
     return lines

@@ -25,6 +25,7 @@ from tests.support.triton_calls import Caller, caller, rejection
 
 BACKENDS = ("openvino", "pytorch")
 THREADS = {"openvino": "INFERENCE_NUM_THREADS", "pytorch": "INTRA_OP_THREAD_COUNT"}
+ATTEMPTS = 10  # to let requests arrive at the same moment
 FILES = {"openvino": "model.xml", "pytorch": "model.pt"}
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -120,12 +121,15 @@ def test_concurrent_requests_share_runs_and_get_their_own_rows(call: Caller, bac
         barrier.wait()
         np.testing.assert_array_equal(call(backend, inputs)["sum"], inputs["x"] * 3)
 
-    before = sum(call.batches(backend).values())
+    def runs_of_twelve() -> int:
+        before = sum(call.batches(backend).values())
+        with ThreadPoolExecutor(12) as pool:
+            for done in [pool.submit(call_model, i) for i in range(12)]:
+                done.result()
+        return sum(call.batches(backend).values()) - before
+
     barrier = threading.Barrier(12)
-    with ThreadPoolExecutor(12) as pool:
-        for done in [pool.submit(call_model, i) for i in range(12)]:
-            done.result()
-    assert sum(call.batches(backend).values()) - before < 12
+    assert any(runs_of_twelve() < 12 for _ in range(ATTEMPTS))
 
 
 def test_shapes_that_a_module_rejects_are_an_error_of_the_caller(call: Caller) -> None:
@@ -160,23 +164,29 @@ def test_large_inputs_run_and_do_not_change_the_network(call: Caller, backend: s
     np.testing.assert_array_equal(call(backend, numbers(1))["sum"], numbers(1)["x"] * 3)
 
 
+@pytest.fixture(scope="module")
+def reasons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a server says about each of its models, none of which can be loaded."""
+    repository = tmp_path_factory.mktemp("broken")
+    for backend in BACKENDS:
+        add(repository, backend, f"{backend}_without_file").unlink()
+        add(repository, backend, f"{backend}_many", parameters={THREADS[backend]: "many"})
+    config = add(repository, "openvino", "total").parents[1] / "config.pbtxt"
+    config.write_text(config.read_text().replace('"sum"', '"total"'))
+    with pytest.raises(StartFailed) as failed:
+        Triton(repository).start()
+    return dict(each.split(" does not load: ", 1) for each in f"; {failed.value}".split("; model ")[1:])  # type: ignore[misc]
+
+
 @every_backend
-def test_a_missing_file_is_reported_by_name(tmp_path: Path, backend: str) -> None:
-    add(tmp_path, backend).unlink()
-    with pytest.raises(StartFailed, match=rf"model {backend} does not load: .*{FILES[backend]} is missing"):
-        Triton(tmp_path).start()
+def test_a_missing_file_is_reported_by_name(reasons: dict[str, str], backend: str) -> None:
+    assert f"{FILES[backend]} is missing" in reasons[f"{backend}_without_file"]
 
 
-def test_a_name_that_the_network_lacks_is_reported(tmp_path: Path) -> None:
-    add(tmp_path, "openvino")
-    path = tmp_path / "openvino" / "config.pbtxt"
-    path.write_text(path.read_text().replace('"sum"', '"total"'))
-    with pytest.raises(StartFailed, match=r"config\.pbtxt names output \['total'\]"):
-        Triton(tmp_path).start()
+def test_a_name_that_the_network_lacks_is_reported(reasons: dict[str, str]) -> None:
+    assert "config.pbtxt names output ['total']" in reasons["total"]
 
 
 @every_backend
-def test_a_parameter_that_is_not_a_number_is_reported_by_name(tmp_path: Path, backend: str) -> None:
-    add(tmp_path, backend, parameters={THREADS[backend]: "many"})
-    with pytest.raises(StartFailed, match=rf"parameter {THREADS[backend]}: a number expected, got 'many'"):
-        Triton(tmp_path).start()
+def test_a_parameter_that_is_not_a_number_is_reported_by_name(reasons: dict[str, str], backend: str) -> None:
+    assert f"parameter {THREADS[backend]}: a number expected, got 'many'" in reasons[f"{backend}_many"]

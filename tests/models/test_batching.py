@@ -15,6 +15,7 @@ from tests.support.triton_calls import Caller, caller, rejection
 
 BOX = np.array([[10, 10, 74, 90]], np.int32)
 INVALID = "StatusCode.INVALID_ARGUMENT"
+ATTEMPTS = 10  # to let requests arrive at the same moment
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +48,20 @@ def _concurrently(tasks: list[Callable[[], None]]) -> None:
 def test_concurrent_requests_run_in_larger_batches_and_each_gets_its_own_frames(call: Caller) -> None:
     requests = [_lipsync_inputs(4, seed) for seed in range(8)]
     alone = [call("lipsync", inputs)["mouths"] for inputs in requests]
-    before = call.batches("wav2lip")
 
     def call_and_compare(inputs: dict[str, np.ndarray], expected: np.ndarray) -> None:
         # a batch of another size may round differently
         np.testing.assert_allclose(call("lipsync", inputs)["mouths"].astype(int), expected, atol=1)
 
-    _concurrently([lambda i=i, e=e: call_and_compare(i, e) for i, e in zip(requests, alone, strict=True)])  # type: ignore[misc]
-    runs = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
-    assert sum(size * count for size, count in runs.items()) == 8 * 4
-    assert sum(runs.values()) < 8
-    merged = [size for size, count in runs.items() if count and size > 4]
-    assert merged
-    assert max(merged) <= WAV2LIP_BATCH
+    def merged_sizes() -> list[int]:
+        before = call.batches("wav2lip")
+        _concurrently([lambda i=i, e=e: call_and_compare(i, e) for i, e in zip(requests, alone, strict=True)])  # type: ignore[misc]
+        runs = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
+        assert sum(size * count for size, count in runs.items()) == 8 * 4
+        assert max(size for size, count in runs.items() if count) <= WAV2LIP_BATCH
+        return [size for size, count in runs.items() if count and size > 4]
+
+    assert any(merged_sizes() for _ in range(ATTEMPTS))
 
 
 def test_an_invalid_request_does_not_affect_the_others_of_its_batch(call: Caller) -> None:

@@ -26,20 +26,29 @@ from tests.support.triton_server import Served
 from tests.support.triton_streams import make_request
 
 
+def next_error(stream: Stream, sequence: int) -> str:
+    """Send a piece of speech, and return the error that it is answered with; none while the session is open."""
+    name = f"next-{len(stream.finished)}"
+    stream.send(live_request(sequence, name, audio=SPEECH[:320]))
+    stream.wait_until_finished(name)
+    return stream.responses[name].error
+
+
 def test_cancelling_one_stream_of_a_session_ends_it_for_its_other_streams(
     served: Served, face: bytes, sequence: int
 ) -> None:
     ours, theirs = Stream(served), Stream(served)
     ours.send(live_request(sequence, "begin", start=True, face_file=face))
     ours.wait_until_finished("begin")
-    names = [f"ours-{n}" for n in range(20)]  # enough work for the server to detect the cancellation meanwhile
-    ours.send(*(live_request(sequence, name, audio=LONG_SPEECH) for name in names))
-    ours.wait_until(lambda: bool(ours.responses[names[0]].frames))
+    # work on which the other stream's request has to wait until it is cancelled
+    ours.send(*(live_request(sequence, f"ours-{n}", audio=LONG_SPEECH) for n in range(5)))
+    ours.wait_until(lambda: bool(ours.responses["ours-0"].frames))
     theirs.send(live_request(sequence, "theirs", audio=LONG_SPEECH))
-    time.sleep(0.2)
+    theirs.send(make_request("live", "after"))  # Triton rejects it after it has accepted the one before it
+    theirs.wait_until_finished("after")
     theirs.cancel()
+    ours.wait_until(lambda: next_error(ours, sequence) == SESSION_CLOSED)
     ours.end()
-    assert ours.responses[names[-1]].error == SESSION_CLOSED
 
 
 def test_a_cancelled_stream_of_many_pieces_leaves_no_session(served: Served, face: bytes, sequence: int) -> None:
@@ -51,10 +60,7 @@ def test_a_cancelled_stream_of_many_pieces_leaves_no_session(served: Served, fac
     after = Stream(served)
 
     def session_is_closed() -> bool:
-        after.send(live_request(sequence, "after", audio=SPEECH[:320]))
-        after.wait_until(lambda: "after" in after.finished)
-        after.finished.clear()
-        error = after.responses.pop("after").error
+        error = next_error(after, sequence)
         return error == SESSION_CLOSED or FORGOTTEN in error
 
     after.wait_until(session_is_closed)

@@ -90,7 +90,7 @@ def test_the_face_crops_of_a_video_count_towards_the_memory_limit(
 
 
 def test_a_silent_session_stays_in_tritons_table(served: Served, face: bytes, sequence: int) -> None:
-    """Triton alone would forget it after three seconds."""
+    """Triton alone would forget it after three seconds: `max_sequence_idle_microseconds` of the model."""
     stream = Stream(served)
     stream.send(live_request(sequence, "first", start=True, face_file=face))
     stream.wait_until_finished("first")

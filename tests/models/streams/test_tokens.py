@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.live_streams import (
     FRAMES_OF_SPEECH,
+    LONG_SPEECH,
     SPEECH,
     Stream,
     finish,
@@ -157,8 +158,9 @@ def test_an_empty_token_protects_a_session_from_its_start(served: Served, face: 
 
 
 def test_a_session_whose_stream_was_cancelled_does_not_hold_its_id(served: Served, face: bytes, sequence: int) -> None:
-    lost, _ = start(served, sequence, face)
-    lost.send(*(live_request(sequence, f"piece-{n}", audio=np.resize(SPEECH, 160_000)) for n in range(5)))
+    name, lost = f"lost-{sequence}", Stream(served)
+    lost.send(live_request(sequence, name, start=True, face_file=face))
+    lost.send(*(live_request(sequence, f"piece-{n}", audio=LONG_SPEECH) for n in range(3)))
     lost.wait_until(lambda: bool(lost.responses["piece-0"].frames))
     lost.cancel()
     again = Stream(served)
@@ -171,6 +173,7 @@ def test_a_session_whose_stream_was_cancelled_does_not_hold_its_id(served: Serve
         assert responses.session or responses.error == IN_USE
         return bool(responses.session)
 
-    again.wait_until(is_started, seconds=8)  # sooner than a session that is idle
+    again.wait_until(is_started)
+    assert f"live [{name}] session closed: no request" not in served.log.read_text()  # as of a session that is idle
     assert respond(again, sequence, "end", end=True).summary
     again.end()
