@@ -33,9 +33,10 @@ def gateway(triton: Triton, database_url: str, tmp_path: Path) -> Iterator[Gatew
 
 
 def _wait_for_jobs(url: str) -> None:
-    for _ in range(100):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         try:
-            urllib.request.urlopen(f"{url}/v1/jobs", timeout=5).close()
+            urllib.request.urlopen(f"{url}/v1/jobs", timeout=60).close()
             return
         except urllib.error.HTTPError as error:
             assert error.code == 503, error.read()

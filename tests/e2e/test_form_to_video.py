@@ -40,13 +40,13 @@ def full_gateway(stand_in_triton: Triton, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def demo_speech(media: Media, samples: Path) -> Path:
-    """The first three seconds of the speech of the demo: a frame of a real network takes 0.1 s of a core."""
-    return media("demo.wav", "-i", str(samples / "speech.wav"), "-t", "3")
+    """The first 1.2 s of the speech of the demo: a frame of a real network takes 0.1 s of a core."""
+    return media("demo.wav", "-i", str(samples / "speech.wav"), "-t", "1.2")
 
 
 @pytest.fixture(scope="module")
 def demo(full_gateway: Gateway, samples: Path, demo_speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Video:
-    """The video of the form that the demo posts, of three seconds."""
+    """The video of the form that the demo posts, with the short speech."""
     response = post(full_gateway.url, samples / "face.png", demo_speech, "png")
     assert response.headers["x-avatar-stand-ins"]
     return read_result(response, tmp_path_factory.mktemp("demo"))

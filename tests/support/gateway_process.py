@@ -15,6 +15,8 @@ from pathlib import Path
 from demo.stack import Ports
 from tests.support.files import files_below
 
+START_SECONDS, CLEAN_UP_SECONDS, STOP_SECONDS = 180.0, 30.0, 120.0  # on a busy machine
+
 
 @dataclass(frozen=True)
 class Gateway:
@@ -24,11 +26,9 @@ class Gateway:
     pid: int
 
     def leftovers(self) -> list[Path]:
-        """Return the files in the work folder; wait up to five seconds for the clean-up after a response."""
-        for _ in range(50):
-            files = files_below(self.work)
-            if not files:
-                return []
+        """Return the files in the work folder; wait for the clean-up after a response, which a busy machine delays."""
+        end = time.monotonic() + CLEAN_UP_SECONDS
+        while (files := files_below(self.work)) and time.monotonic() < end:
             time.sleep(0.1)
         return files
 
@@ -77,13 +77,19 @@ def gateway_process(
         )
     gateway = Gateway(f"http://127.0.0.1:{port}", work, log_file, process.pid)
     try:
-        for _ in range(300):
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"{gateway.url}/ping", timeout=1).close()
-                break
-            assert process.poll() is None, gateway.log.read_text()
-            time.sleep(0.1)
+        _wait_until_it_answers(gateway, process)
         yield gateway
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, gateway.log.read_text()
+        assert process.wait(STOP_SECONDS) == 0, gateway.log.read_text()
+
+
+def _wait_until_it_answers(gateway: Gateway, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            urllib.request.urlopen(f"{gateway.url}/ping", timeout=10).close()
+            return
+        assert process.poll() is None, gateway.log.read_text()
+        assert time.monotonic() < end, f"no answer after {START_SECONDS:.0f} s: {gateway.log.read_text()}"
+        time.sleep(0.1)

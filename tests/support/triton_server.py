@@ -27,11 +27,11 @@ class Served:
     work: Path
 
     def leftovers(self) -> list[Path]:
-        """Return the files in the work folder; wait a few seconds for the clean-up."""
+        """Return the files in the work folder; wait for the clean-up."""
         return eventually_empty(lambda: files_below(self.work))
 
     def ffmpegs(self) -> list[int]:
-        """Return the process ids of its ffmpegs; wait a few seconds for their end."""
+        """Return the process ids of its ffmpegs; wait for their end."""
         return eventually_empty(self._ffmpegs)
 
     def _ffmpegs(self) -> list[int]:
@@ -46,7 +46,7 @@ class Served:
         return pids
 
 
-def eventually_empty(list_items: Callable[[], list[T]], seconds: float = 5.0) -> list[T]:
+def eventually_empty(list_items: Callable[[], list[T]], seconds: float = 30.0) -> list[T]:
     """List items until there are none or the time is over; return those that are left."""
     end = time.monotonic() + seconds
     while (items := list_items()) and time.monotonic() < end:
