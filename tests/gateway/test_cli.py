@@ -11,13 +11,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gateway.__main__ import main
-from gateway.settings import SETTINGS
-from tests.support.gateway_fakes import contents, form
+from gateway.app import create_app
+from gateway.settings import SETTINGS, Settings
+from tests.support.gateway_fakes import FakeRender, ReadyModels, contents, form
 
 FailedStart = Callable[..., tuple[int, str]]
 COMMAND = (sys.executable, "-m", "gateway")
@@ -161,17 +163,18 @@ def test_a_stop_during_an_upload_does_not_wait_for_its_end(work: Path) -> None:
     assert contents(work) == []
 
 
-def test_the_next_gateway_removes_the_folder_of_a_killed_one_and_no_other_folder(work: Path) -> None:
+async def test_the_next_gateway_removes_the_folder_of_a_killed_one_and_no_other_folder(work: Path) -> None:
     with gateway(work) as killed:
         assert killed.stop(signal.SIGKILL) == -signal.SIGKILL
     (left,) = contents(work)
     (left / "half a video").write_bytes(b"x")
     other = work / "of another program"
     other.mkdir()
-    with gateway(work) as first, gateway(work) as second:
+    render: Any = FakeRender()
+    first, second = (create_app(Settings(work_dir=work), ReadyModels(), render) for _ in range(2))
+    async with first.router.lifespan_context(first), second.router.lifespan_context(second):
         assert not left.exists()
         assert len(contents(work)) == 3
-        assert first.stop(signal.SIGTERM) == second.stop(signal.SIGTERM) == 0
     assert contents(work) == [other]
 
 

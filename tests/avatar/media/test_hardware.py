@@ -73,12 +73,12 @@ async def encode(speech: Path, frames: Frames, *, streamed: bool = False) -> tup
     return path.read_bytes() if path else b"".join(chunks), encoder.codec
 
 
-async def probe(folder: Path, *arguments: str, name: str = "face.mp4") -> Video:
+async def probe(folder: Path, *arguments: str, name: str = "face.mp4", frames: int = 20) -> Video:
     """Return a video of the moving square, encoded with these arguments; probe it."""
     height, width = SQUARE.shape[1:3]
     raw = ["-f", "rawvideo", "-pixel_format", "bgr24", "-video_size", f"{width}x{height}", "-framerate", "25"]
     encoding = ["-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", *arguments]
-    ffmpeg_cli(*raw, "-i", "pipe:0", *encoding, "-y", str(folder / name), data=SQUARE[:20].tobytes())
+    ffmpeg_cli(*raw, "-i", "pipe:0", *encoding, "-y", str(folder / name), data=SQUARE[:frames].tobytes())
     return await probe_video(folder / name, Options(), LIMITS)
 
 
@@ -135,7 +135,7 @@ async def test_unusual_videos_are_decoded_by_the_cpu(
     gpu: FakeGpu, tmp_path: Path, arguments: list[str], name: str
 ) -> None:
     await HARDWARE.choose("x264", "cuda")
-    assert not (await probe(tmp_path, *arguments, name=name)).on_gpu
+    assert not (await probe(tmp_path, *arguments, name=name, frames=5)).on_gpu
 
 
 async def test_a_frame_is_encoded_and_decoded_on_the_gpu(gpu: FakeGpu, tmp_path: Path, speech: Path) -> None:
