@@ -222,6 +222,16 @@ def test_the_side_doors_of_triton_have_no_route() -> None:
     assert headers["requestHeaderModifier"]["remove"] == ["triton_grpc_error", access.HEADER]
 
 
+def test_the_database_of_a_trial_is_that_of_compose() -> None:
+    (part,) = pod("trial", "database").containers
+    own, given = environment(part), SERVICES["postgres"]["environment"]
+    for name in ("POSTGRES_USER", "POSTGRES_DB", "POSTGRES_INITDB_ARGS"):
+        assert own[name] == given[name]
+    major = part["image"].partition(":")[2].partition(".")[0]
+    assert part["lifecycle"]["preStop"]["exec"]["command"][-1] == f"--pgdata=/var/lib/postgresql/{major}/docker"
+    assert "POSTGRES_HOST_AUTH_METHOD" not in own  # over the network it has a password
+
+
 def test_the_entry_point_of_nvidias_image_stays_where_cuda_is_used() -> None:
     for rendering in RENDERINGS:
         for part in pod(rendering, "triton").containers:

@@ -78,6 +78,8 @@ def write_files(folder: Path, tritons: Sequence[str], port: int, admin: int, *, 
         del listener["filter_chains"][0]["transport_socket"]
     for cluster in config["static_resources"]["clusters"]:
         cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [_endpoint(each) for each in tritons]}]
+        # a server that is slow because the machine is busy is not to be taken out; a killed one refuses at once
+        cluster["connect_timeout"] = cluster["health_checks"][0]["timeout"] = f"{SECONDS}s"
     _write(path, config)
     return path
 
