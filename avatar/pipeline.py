@@ -58,6 +58,8 @@ async def render(
         decoding = decode_audio(request.audio_path, pcm_path, job.limits, job.timer)
         speech, source = await both(decoding, load_source(request, job))
         job = job.served_as(source.model_info)
+        if source.model_info.versions:
+            job.log.info("this job tries versions of %s", dict(source.model_info.versions))
         clip = Clip.plan(source, speech, job)
         mark = marker.mark(clip.format.container, clip.stand_ins, streamed=request.streamed)
         yield Progress("speech", clip.frame_count, clip.frame_count)
