@@ -108,7 +108,12 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: Ke
         allow_credentials=settings.cors_credentials,
         expose_headers=[*_RESULT_HEADERS, ID_HEADER, FACE_MISSING_AT, "Retry-After", *EXPOSED],
     )
-    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(RequestContext, metrics=metrics, draining=partial(_is_draining, app))
+
+
+def _is_draining(app: FastAPI) -> bool:
+    service: Service | None = getattr(app.state, "service", None)
+    return service is not None and service.jobs.draining
 
 
 @asynccontextmanager

@@ -77,7 +77,7 @@ async def live(service: ServiceDep) -> Health:
 )
 async def ready(service: ServiceDep) -> Health:
     """Report that every model responds, that the work folder can be written, and that ffmpeg works."""
-    if service.jobs.closed:
+    if service.jobs.draining:
         raise ShuttingDown()
     if service.v1:
         service.v1.check_started()

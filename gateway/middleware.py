@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import quote
 
@@ -33,11 +33,15 @@ _UNTRACED = ("/ping", "/health/live", "/health/ready", "/metrics")  # what is as
 
 
 class RequestContext:
-    """Outermost middleware: sets the request's id in log and response; traces, logs and counts the request."""
+    """Outermost middleware: sets the request's id in log and response; traces, logs and counts the request.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Responses of a gateway that is `draining` close their connection, so that the next request goes to another one.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, draining: Callable[[], bool]) -> None:
         self._app = app
         self._metrics = metrics
+        self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -73,6 +77,7 @@ class RequestContext:
         start = time.perf_counter()
         state = scope.setdefault("state", {})
         status: int | None = None
+        unread = _has_body(scope)  # closing now would cut the client off before it has read the response
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -81,10 +86,14 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers[ID_HEADER] = identity
                 headers["X-Content-Type-Options"] = "nosniff"
+                if self._draining() and not unread:
+                    headers["Connection"] = "close"
             await send(message)
 
         async def receive_counted() -> Message:
+            nonlocal unread
             message = await receive()
+            unread = unread and message.get("more_body", False)
             self._metrics.count_upload(len(message.get("body", b"")))
             return message
 
@@ -133,6 +142,10 @@ class InternalErrorMiddleware:
             content = error_body(scope["path"], "internal error", ErrorCode.INTERNAL_ERROR)
             response = JSONResponse(content | {"request_id": request_id.get()}, 500)
             await response(scope, receive, send)
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
 def _log(scope: Scope, status: int | None, seconds: float, stages: Mapping[str, float]) -> None:

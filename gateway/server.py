@@ -1,4 +1,8 @@
-"""uvicorn with an orderly shutdown: queued requests are rejected, running jobs get a grace period."""
+"""uvicorn with an orderly shutdown.
+
+First the gateway is not ready any more, but accepts requests (`AVATAR_DRAIN_SECONDS`). Then queued requests are
+rejected, and running jobs get a grace period.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import cast
 
@@ -26,7 +30,7 @@ logger = logging.getLogger("gateway")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FORCED_EXIT_SECONDS = 1.0  # seconds to send responses after a second signal
-DRAIN_SECONDS = 5.0  # seconds to send the last responses after the grace period, before connections are closed
+RESPONSE_SECONDS = 5.0  # seconds to send the last responses after the grace period, before connections are closed
 
 
 class Server(uvicorn.Server):
@@ -46,11 +50,12 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=round(settings.shutdown_grace + DRAIN_SECONDS),
+                timeout_graceful_shutdown=round(settings.shutdown_grace + RESPONSE_SECONDS),
             )
         )
         self._app = app
         self._grace = settings.shutdown_grace
+        self._drain_seconds = settings.drain_seconds
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -72,14 +77,23 @@ class Server(uvicorn.Server):
             logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Reject new and queued jobs, cancel running ones after the grace period, then stop the server."""
+        """Wait for balancers, reject new and queued jobs, cancel running ones after the grace period, then stop."""
         service: Service = self._app.state.service
+        await self._drain(service)
         logger.info("stopping; %d running jobs have %g s to finish", service.jobs.running, self._grace)
         service.jobs.close(self._grace)
         if service.v1:
             service.v1.close(self._grace)
         await super().shutdown(sockets)
         logger.info("stopped")
+
+    async def _drain(self, service: Service) -> None:
+        """Serve on while `/health/ready` is negative; a second signal ends the wait."""
+        service.jobs.drain()
+        if self._drain_seconds:
+            logger.info("not ready any more; requests are accepted for another %g s", self._drain_seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(service.jobs.stopped.wait(), self._drain_seconds)
 
     def _on_signal(self) -> None:
         if self.should_exit and self.started:

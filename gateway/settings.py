@@ -67,6 +67,13 @@ class Settings(ServiceSettings):
         description="Seconds after which a connection without a new request is closed. Behind a proxy that keeps "
         "connections open: longer than the proxy does.",
     )
+    drain_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds for which a gateway that is stopped is not ready, but goes on to accept requests, so that "
+        "a balancer that asks `/health/ready` sends them to another one. Only then does `AVATAR_SHUTDOWN_GRACE` begin.",
+    )
     max_connections: int = Field(
         1000,
         ge=4,

@@ -27,6 +27,7 @@ class Admission:
         self._running = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self._draining = False
         self.stopped = asyncio.Event()
 
     @property
@@ -43,6 +44,11 @@ class Admission:
     def closed(self) -> bool:
         """Whether all new requests are rejected."""
         return self._closed
+
+    @property
+    def draining(self) -> bool:
+        """Whether callers are to look for another process; requests are accepted until `closed`."""
+        return self._draining or self._closed
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -74,6 +80,10 @@ class Admission:
             yield
         finally:
             self._release()
+
+    def drain(self) -> None:
+        """Set `draining`: `close` follows."""
+        self._draining = True
 
     def close(self, grace: float) -> None:
         """Reject queued and new requests, and set `stopped` after `grace` seconds."""

@@ -66,6 +66,7 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("jobs_memory_mib", "0"),
         ("max_queued", "-1"),
         ("shutdown_grace", "-1"),
+        ("drain_seconds", "601"),
         ("upload_timeout", "soon"),
         ("transfer_seconds", "0"),
         ("transfer_min_rate", "0.5"),
