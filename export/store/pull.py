@@ -133,7 +133,6 @@ def _replace(
     tree = staging / "repository"
     shutil.rmtree(tree, ignore_errors=True)
     _build_tree(tree, manifest, staging / "blobs", contents)
-    _keep_times(tree, repository, manifest, local)
     (tree / ORIGIN_FILE).write_text(json.dumps({"location": store.location}) + "\n", "utf-8")
     put_in_place(tree, repository.resolve())
     shutil.rmtree(staging)
@@ -159,18 +158,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def _keep_times(tree: Path, repository: Path, manifest: Manifest, local: dict[str, str]) -> None:
-    """Give the folders of unchanged models their old times: a Triton that polls does not load these models again."""
-    wanted = {file.path: file.sha256 for file in manifest.files}
-    for folder in sorted((path for path in tree.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts)):
-        prefix = f"{folder.relative_to(tree)}/"
-        old = repository / prefix
-        if old.is_dir() and _below(wanted, prefix) == _below(local, prefix):
-            status = old.stat()
-            os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _below(files: dict[str, str], prefix: str) -> dict[str, str]:
-    return {path: digest for path, digest in files.items() if path.startswith(prefix)}

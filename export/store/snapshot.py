@@ -7,7 +7,7 @@ network is served from its ONNX file, as after an export.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lipsync
@@ -41,7 +41,7 @@ def take(repository: Path) -> tuple[Manifest, Mapping[str, Path]]:
         digest = sha256(source)
         paths[digest] = source
         files.append(StoredFile(path, digest, source.stat().st_size))
-    folders = [str(path.relative_to(repository)) for path in _folders(repository) if not any(path.iterdir())]
+    folders = _empty_folders(repository, sources)
     profile = Profile.GPU if any(_ON_GPU in _config(model).read_text("utf-8") for model in models) else Profile.CPU
     networks = {model.name: facts for model in models if (facts := _facts(model))}
     return Manifest(lipsync.__version__, profile.value, tuple(files), tuple(folders), networks), paths
@@ -70,10 +70,12 @@ def _config(model: Path) -> Path:
     return without_plan if without_plan.is_file() else model / alternatives.CONFIG_FILE
 
 
-def _folders(repository: Path) -> Iterator[Path]:
-    for path in sorted(repository.rglob("*")):
-        if path.is_dir() and not _is_left_out(path.relative_to(repository)):
-            yield path
+def _empty_folders(repository: Path, files: Iterable[str]) -> list[str]:
+    """Return the folders that no file of the manifest is below: some hold a hidden file only."""
+    filled = {str(parent) for file in files for parent in Path(file).parents}
+    paths = [path.relative_to(repository) for path in sorted(repository.rglob("*")) if path.is_dir()]
+    empty = [path for path in paths if str(path) not in filled and not _is_left_out(path)]
+    return [str(path) for path in empty if not any(path in other.parents for other in empty)]
 
 
 def _is_left_out(path: Path) -> bool:
