@@ -114,7 +114,7 @@ def test_arrays_of_any_memory_order_are_accepted(client: AvatarClient) -> None:
     [
         (lambda c: c.detect_faces(FRAMES[0]), "frames: UINT8"),
         (lambda c: c.detect_faces(FRAMES.astype(np.float32)), "frames: UINT8"),
-        (lambda c: c.detect_faces(FRAMES.tolist()), "frames: UINT8"),
+        (lambda c: c.detect_faces(FRAMES[:1].tolist()), "frames: UINT8"),
         (lambda c: c.mel(np.zeros(16_000)), "audio: FP32"),
         (lambda c: c.mel(np.zeros((16_000, 2), np.float32)), "audio: FP32"),
         (lambda c: c.lipsync(FRAMES, BOXES.astype(np.int64), WINDOWS), "boxes: INT32"),

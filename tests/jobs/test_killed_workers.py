@@ -15,7 +15,8 @@ from jobs.repository import read
 from jobs.sweep import sweep
 from tests.support.job_workers import Queue, WorkerProcess, open_queue, worker_process
 
-WORKERS = 3
+SLOTS = 2  # of tests.support.stalling_worker
+JOB_SECONDS = "0.3"
 
 
 @pytest.fixture
@@ -25,22 +26,27 @@ async def queue(database_url: str, tmp_path: Path) -> AsyncIterator[Queue]:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "pause", "kills"),
+    ("workers_at_once", "jobs", "pause", "kills"),
     [
-        (30, 0.3, 2),
-        pytest.param(200, 0.8, 3, marks=pytest.mark.slow),
-        pytest.param(2000, 3.0, 30, marks=pytest.mark.slow),
+        (2, 30, 0.3, 2),
+        pytest.param(3, 200, 0.8, 3, marks=pytest.mark.slow),
+        pytest.param(3, 2000, 3.0, 30, marks=pytest.mark.slow),
     ],
 )
-async def test_every_job_ends_once_while_workers_are_killed(queue: Queue, jobs: int, pause: float, kills: int) -> None:
+async def test_every_job_ends_once_while_workers_are_killed(
+    queue: Queue, workers_at_once: int, jobs: int, pause: float, kills: int
+) -> None:
     with ExitStack() as stack:
-        workers = [stack.enter_context(worker_process(queue, TINY_JOB_SECONDS="0.15")) for _ in range(WORKERS)]
+        workers = [
+            stack.enter_context(worker_process(queue, TINY_JOB_SECONDS=JOB_SECONDS)) for _ in range(workers_at_once)
+        ]
         submitted = [await queue.submit(face=b"face %d" % number) for number in range(jobs)]
         await asyncio.to_thread(_all_started, workers)
+        await _all_busy(queue, workers_at_once * SLOTS)
         for kill in range(kills):
-            number = kill % WORKERS
+            number = kill % workers_at_once
             await asyncio.to_thread(workers[number].end, signal.SIGKILL)
-            workers[number] = stack.enter_context(worker_process(queue, TINY_JOB_SECONDS="0.15"))
+            workers[number] = stack.enter_context(worker_process(queue, TINY_JOB_SECONDS=JOB_SECONDS))
             await asyncio.sleep(pause)
         ended = [await queue.reaches(job, seconds=120) for job in submitted]
         attempts = sum(job.attempt for job in ended)
@@ -54,6 +60,16 @@ async def test_every_job_ends_once_while_workers_are_killed(queue: Queue, jobs: 
 def _all_started(workers: list[WorkerProcess]) -> None:
     for worker in workers:
         worker.stalls("started")
+
+
+async def _all_busy(queue: Queue, running: int) -> None:
+    """Return when so many jobs run: the first worker that is killed has some."""
+    async with asyncio.timeout(60):
+        while True:
+            (row,) = await queue.database.fetch("SELECT count(*) AS jobs FROM jobs WHERE state = 'running'")
+            if row["jobs"] == running:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def _check(queue: Queue, jobs: list[Job]) -> None:
