@@ -21,6 +21,7 @@ from tests.support.triton_server import Served
 from tests.support.triton_streams import CALL_SECONDS, Responses, make_request, outputs, send_request
 
 FACE_MISSING = "Face not detected! Ensure the video contains a face in all the frames."
+ATTEMPTS = 10  # to let requests arrive at the same moment
 PATIENCE = httpx.Timeout(CALL_SECONDS)
 
 
@@ -32,6 +33,12 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture(scope="module")
 def face(samples: Path) -> bytes:
     return (samples / "face.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def small_face(samples: Path) -> bytes:
+    """The face of the samples at half of its width and height."""
+    return cv2.imencode(".png", cv2.imread(str(samples / "face.png"))[::2, ::2])[1].tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -172,31 +179,30 @@ def test_a_missing_face_gets_the_message_of_the_original_service(served: Served,
     )
 
 
-def test_cancelling_a_stream_stops_its_job(served: Served, face: bytes, samples: Path) -> None:
-    """The limit is in generated frames, of which the whole speech has 178; docs/grpc/render.md has the time."""
-    request = make_request(
-        "avatar", "to be cancelled", face_file=face, audio_file=(samples / "speech.wav").read_bytes()
-    )
-    stream = served.stub.ModelStreamInfer(iter([request]))
-    for response in stream:
-        if outputs(response).get("stage") == "encode":
-            break
+def test_cancelling_a_stream_stops_its_job(served: Served, face: bytes, tmp_path: Path) -> None:
+    """The limit is in generated frames, of which the whole speech has 1000; docs/grpc/render.md has the time."""
+    speech = write_wav(tmp_path / "long.wav", tone(40.0)).read_bytes()
+    request = make_request("avatar", "to be cancelled", face_file=face, audio_file=speech)
     with caller(served.triton.grpc_address) as call:
         before = call.windows("wav2lip")
+        stream = served.stub.ModelStreamInfer(iter([request]))
+        for response in stream:
+            if outputs(response).get("stage") == "encode":
+                break
         stream.cancel()
         assert served.ffmpegs() == []
         assert served.leftovers() == []
-        assert call.windows("wav2lip") - before < 60
         last = call.windows("wav2lip")
+        assert 0 < last - before < 500
         time.sleep(1)
         assert call.windows("wav2lip") == last
 
 
 def test_eight_concurrent_streams_do_not_affect_each_other(
-    served: Served, face: bytes, speech: bytes, tmp_path: Path
+    served: Served, small_face: bytes, speech: bytes, tmp_path: Path
 ) -> None:
     alone = frames(
-        send_request(served.stub, make_request("avatar", face_file=face, audio_file=speech)).video,
+        send_request(served.stub, make_request("avatar", face_file=small_face, audio_file=speech)).video,
         tmp_path,
         "alone.mp4",
     )
@@ -204,7 +210,7 @@ def test_eight_concurrent_streams_do_not_affect_each_other(
 
     def valid(number: int) -> None:
         results[number] = send_request(
-            served.stub, make_request("avatar", f"{number}", face_file=face, audio_file=speech)
+            served.stub, make_request("avatar", f"{number}", face_file=small_face, audio_file=speech)
         )
 
     def invalid(number: int) -> None:
@@ -213,7 +219,7 @@ def test_eight_concurrent_streams_do_not_affect_each_other(
         )
 
     def cancelled(number: int) -> None:
-        stream = served.stub.ModelStreamInfer(iter([make_request("avatar", face_file=face, audio_file=speech)]))
+        stream = served.stub.ModelStreamInfer(iter([make_request("avatar", face_file=small_face, audio_file=speech)]))
         next(stream)
         stream.cancel()
 
@@ -232,24 +238,27 @@ def test_eight_concurrent_streams_do_not_affect_each_other(
         # a batch of another size may round differently, and H.264 spreads the difference
         video = frames(responses.video, tmp_path, f"{number}.mp4")
         assert video.shape == alone.shape
-        assert np.abs(video.astype(int) - alone).mean() < 0.1
+        assert np.abs(video.astype(np.int16) - alone).mean() < 0.1
     assert served.leftovers() == []
     assert served.ffmpegs() == []
 
 
-def test_concurrent_jobs_share_batches_of_the_generator(served: Served, face: bytes, speech: bytes) -> None:
-    with caller(served.triton.grpc_address) as call:
+def test_concurrent_jobs_share_batches_of_the_generator(served: Served, small_face: bytes, speech: bytes) -> None:
+    def largest_batch() -> int:
         before = call.batches("wav2lip")
-        requests = [make_request("avatar", face_file=face, audio_file=speech) for _ in range(4)]
+        requests = [make_request("avatar", face_file=small_face, audio_file=speech) for _ in range(4)]
         threads = [threading.Thread(target=send_request, args=(served.stub, request)) for request in requests]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         runs = {size: count - before.get(size, 0) for size, count in call.batches("wav2lip").items()}
-    frame_count = sum(size * count for size, count in runs.items())
-    assert frame_count == 4 * 23
-    assert max(size for size, count in runs.items() if count) > MIN_WINDOWS  # the batches of one call on a slow machine
+        assert sum(size * count for size, count in runs.items()) == 4 * 23
+        return max(size for size, count in runs.items() if count)
+
+    with caller(served.triton.grpc_address) as call:
+        # a single job has batches of MIN_WINDOWS on a slow machine; on a busy one, four may run one after the other
+        assert any(largest_batch() > MIN_WINDOWS for _ in range(ATTEMPTS))
 
 
 def test_every_option_of_the_form_is_an_input(served: Served, face: bytes, speech: bytes) -> None:

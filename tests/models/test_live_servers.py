@@ -19,10 +19,10 @@ from tests.support.live_streams import LONG_SPEECH
 from tests.support.triton_streams import LiveConnection, stub
 
 MIB = 1 << 20
-UNREAD_MIB = 128
+UNREAD_MIB = 64
 SECONDS = 90.0
 FRAME_BYTES = 320 * 240 * 3
-PIECES = 24  # of ten seconds: 1.3 GB of frames
+PIECES = 12  # of ten seconds: 0.7 GB of frames
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,11 @@ def test_a_session_whose_caller_does_not_read_is_ended_and_others_are_not(strict
 def test_a_stop_waits_for_no_lost_session(
     tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Triton counts each session as an inference in progress, and would wait for it until its exit timeout."""
-    monkeypatch.setattr(command_line, "EXIT_SECONDS", 60)
+    """Triton counts each session as an inference in progress, and would wait for it until its exit timeout.
+
+    Without inferences it unloads its models, and 2.51 sometimes waits for that: docs/grpc/errors-and-limits.md.
+    """
+    monkeypatch.setattr(command_line, "EXIT_SECONDS", 30)
     with (
         server(tiny_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
         stub(triton.grpc_address) as connection,
@@ -146,7 +149,7 @@ def test_a_stop_waits_for_no_lost_session(
             session.cancel()
         triton.stop()
         log = triton.log_path.read_text()
-    assert "Exit timeout expired" not in log
+    assert "Found 0 model versions that have in-flight inferences" in log
     assert list((tmp_path / "work").iterdir()) == []
 
 
