@@ -52,13 +52,31 @@ from gateway import logging_config, server
 from gateway.app import create_app
 from gateway.settings import Settings
 import uvicorn
-settings = Settings(work_dir=Path(sys.argv[1]), log_level="warning", max_jobs=4, cache_mib=0)
+settings = Settings(
+    work_dir=Path(sys.argv[1]), log_level="warning", max_jobs=4, cache_mib=0, max_speech_seconds=int(sys.argv[2])
+)
 logging_config.configure(settings.log_level, settings.log_format)
 listener = server.listen("127.0.0.1", 0)
 print(listener.getsockname()[1], flush=True)
 app = create_app(settings, FakeInference())
 uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listener])
 """
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much the costly files cost: speech up to the limit of the gateway is decoded, and every frame of a GIF.
+
+    Attributes:
+        speech_seconds: longest speech that the gateway accepts.
+        gif_frames: frames of the GIF with many.
+    """
+
+    speech_seconds: int = 3600
+    gif_frames: int = 1_000_000
+
+
+WHOLE, SHORT = Extent(), Extent(speech_seconds=120, gif_frames=100_000)
 
 
 @dataclass(frozen=True)
@@ -203,7 +221,7 @@ def mutated(sources: dict[str, bytes], count: int, seed: int) -> Iterator[Case]:
         yield Case(f"{number}-{name}-{'-'.join(words)}", bytes(data), where, kind)
 
 
-def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
+def hostile(sources: dict[str, bytes], secret: Path, extent: Extent = WHOLE) -> Iterator[Case]:
     """Yield files that an attacker could construct."""
 
     def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -216,7 +234,7 @@ def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
 
     bomb = zlib.compress(bytes(200_000_000), 9)
     frame = b"\x21\xf9\x04\0\1\0\0\0\x2c\0\0\0\0\1\0\1\0\0\2\2\x44\1\0"
-    gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff" + frame * 1_000_000 + b";"
+    gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff" + frame * extent.gif_frames + b";"
     mp3 = sources["speech.mp3"]
     start = mp3.index(b"\xff\xfb") if b"\xff\xfb" in mp3 else 0
     silent = (b"\xff\xfb\x10\xc4" + bytes(100)) * 250_000  # frames of 104 bytes and 26 ms
@@ -225,7 +243,7 @@ def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
         "bomb-9999.png": png(9_999, 9_999),
         "bomb-iccp.png": png(64, 64, (b"iCCP", b"x\0\0" + bomb)),
         "bomb-text.png": png(64, 64, (b"zTXt", b"x\0\0" + bomb)),
-        "million-frames.gif": gif,
+        "many-frames.gif": gif,
         "lying.webp": b"RIFF\xff\xff\xff\xffWEBPVP8X\x0a\0\0\0\x10\0\0\0\xff\xff\xff\xff\xff\xff" + bytes(50),
         "lying.bmp": b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 2**31 - 1, 2**30, 1, 24, *[0] * 6),
         "zeros": bytes(100_000),
@@ -259,12 +277,12 @@ def hostile(sources: dict[str, bytes], secret: Path) -> Iterator[Case]:
 class Gateway:
     """The gateway under test, with a thread that records its peak memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, extent: Extent = WHOLE) -> None:
         self.work = folder / "work"
         self.work.mkdir()
         with (folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVER, str(self.work)],
+                [sys.executable, "-c", SERVER, str(self.work), str(extent.speech_seconds)],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -307,9 +325,9 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path) -> Iterator[Gateway]:
+def gateway(folder: Path, extent: Extent = WHOLE) -> Iterator[Gateway]:
     """Run a gateway."""
-    running = Gateway(folder)
+    running = Gateway(folder, extent)
     try:
         yield running
     finally:
@@ -332,7 +350,12 @@ def find_problem(response: httpx.Response) -> str:
 
 
 async def run(
-    count: int, seed: int, keep: Path | None = None, concurrent: int = 3, show_progress: bool = True
+    count: int,
+    seed: int,
+    keep: Path | None = None,
+    concurrent: int = 3,
+    show_progress: bool = True,
+    extent: Extent = WHOLE,
 ) -> Result:
     """Post `count` damaged files and all hostile ones; see the docstring of the module."""
     result = Result()
@@ -342,7 +365,7 @@ async def run(
         sources = media(folder)
         secret.write_bytes(sources["face.video.mp4"])
         valid_files = {"face_file": sources["face.png"], "audio_file": sources["speech.wav"]}
-        with gateway(folder) as server:
+        with gateway(folder, extent) as server:
             async with httpx.AsyncClient(timeout=SLOW) as client:
                 while True:
                     try:
@@ -381,7 +404,7 @@ async def run(
                         print(f"\r{result.posted} posted, {len(result.findings)} findings", end="", file=sys.stderr)
 
                 batch: list[Case] = []
-                for cases in (hostile(sources, secret), mutated(sources, count, seed)):
+                for cases in (hostile(sources, secret, extent), mutated(sources, count, seed)):
                     for case in cases:
                         batch.append(case)
                         if len(batch) == 4 * concurrent:
