@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -31,19 +32,28 @@ def face(samples: Path) -> bytes:
     return cv2.imencode(".png", picture)[1].tobytes()
 
 
+@pytest.fixture(scope="module")
+def live_repository(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of a session: a server with them starts in half of the time."""
+    folder = tmp_path_factory.mktemp("live") / "repository"
+    for name in ("live", "detect_faces", "s3fd", "face_nms", "wav2lip"):
+        shutil.copytree(tiny_repository / name, folder / name)
+    return folder
+
+
 def server(repository: Path, folder: Path, **env: str) -> Triton:
     return Triton(repository, log=folder / "triton.log", env={**job_env(folder), **env}, stop_timeout=SECONDS)
 
 
 @pytest.fixture(scope="module")
-def strict_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+def strict_server(live_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """A server that accepts little unread output, and no request without a token."""
     env = {
         "AVATAR_UNREAD_MIB": str(UNREAD_MIB),
         "AVATAR_LIVE_REQUIRE_TOKEN": "true",
         "AVATAR_LIVE_SESSIONS": "4",
     }
-    with server(tiny_repository, tmp_path_factory.mktemp("strict"), **env) as triton:
+    with server(live_repository, tmp_path_factory.mktemp("strict"), **env) as triton:
         yield triton
 
 
@@ -130,7 +140,7 @@ def test_a_session_whose_caller_does_not_read_is_ended_and_others_are_not(strict
 
 
 def test_a_stop_waits_for_no_lost_session(
-    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+    live_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Triton counts each session as an inference in progress, and would wait for it until its exit timeout.
 
@@ -138,7 +148,7 @@ def test_a_stop_waits_for_no_lost_session(
     """
     monkeypatch.setattr(command_line, "EXIT_SECONDS", 30)
     with (
-        server(tiny_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
+        server(live_repository, tmp_path, AVATAR_LIVE_SESSIONS="3") as triton,
         stub(triton.grpc_address) as connection,
     ):
         lost = [LiveConnection(connection, number) for number in range(1, 6)]
@@ -154,7 +164,7 @@ def test_a_stop_waits_for_no_lost_session(
 
 
 def test_the_caller_of_a_session_learns_of_a_stop_while_it_speaks(
-    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+    live_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Triton 2.51 sometimes waits for it if requests come in during the stop: docs/grpc/errors-and-limits.md
     monkeypatch.setattr(command_line, "EXIT_SECONDS", 10)
@@ -172,7 +182,7 @@ def test_the_caller_of_a_session_learns_of_a_stop_while_it_speaks(
         except Exception as error:
             errors.append(error)
 
-    with server(tiny_repository, tmp_path) as triton, AvatarClient(triton.grpc_address) as client:
+    with server(live_repository, tmp_path) as triton, AvatarClient(triton.grpc_address) as client:
         speaker = threading.Thread(target=speak, args=(client,))
         speaker.start()
         assert speaking.wait(SECONDS)
@@ -184,10 +194,10 @@ def test_the_caller_of_a_session_learns_of_a_stop_while_it_speaks(
 
 @pytest.mark.slow
 def test_a_session_between_two_requests_learns_of_a_stop_with_its_next_one(
-    tiny_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
+    live_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command_line, "EXIT_SECONDS", 60)
-    with server(tiny_repository, tmp_path) as triton, stub(triton.grpc_address) as connection:
+    with server(live_repository, tmp_path) as triton, stub(triton.grpc_address) as connection:
         session = LiveConnection(connection, 1)
         start(session, face)
         folders = len(list((tmp_path / "work").iterdir()))
