@@ -175,7 +175,7 @@ def reasons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     config.write_text(config.read_text().replace('"sum"', '"total"'))
     with pytest.raises(StartFailed) as failed:
         Triton(repository).start()
-    return dict(each.split(" does not load: ", 1) for each in f"; {failed.value}".split("; model ")[1:])  # type: ignore[misc]
+    return dict(each.split(" does not load: ", 1) for each in f"; {failed.value}".split("; model ")[1:])
 
 
 @every_backend
