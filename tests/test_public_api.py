@@ -47,6 +47,7 @@ EXPORTED = {
         "JobError",
         "JobEvent",
         "JobResult",
+        "KeptFace",
         "LiveOptions",
         "LiveSession",
         "LiveSummary",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
 import sys
 import warnings
 
@@ -19,10 +20,12 @@ PYTHON = python_commands()
 def _help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the help of a command, which it prints only if it accepts the words before `--help`.
 
-    The command runs as with `python -m`, but in this process, because imports take seconds.
+    The command runs as with `python -m`, but in this process, because imports take seconds; only pytest has its own.
     """
     module, *words = command
     words = [word for word in words if word not in ("--help", "DIR", "N")] + ["--help"]
+    if module == "pytest":
+        return subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=True).stdout
     monkeypatch.setattr(sys, "argv", [module, *words])
     monkeypatch.chdir(ROOT)
     with warnings.catch_warnings(), pytest.raises(SystemExit) as end:
