@@ -9,7 +9,7 @@ from avatar.request import Background
 from jobs.records import JobClass, WebhookEvent
 from lipsync.tensors import BACKGROUND, BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-from .v1.fields import AUDIO_URL, AVATAR, FACE_URL, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
+from .job_fields import AUDIO_URL, AVATAR, FACE_URL, PRIORITY, RESULT_URL, WEBHOOK, WEBHOOK_EVENTS
 
 
 def _schema(field: Field[object]) -> dict[str, object]:

@@ -26,11 +26,11 @@ from jobs.quotas import RunningForms
 from .authentication import caller_of
 from .cancellation import run_until_disconnect
 from .clients import ClientShares, client_of
+from .job_service import JobService
 from .logging_config import request_id
 from .machine import Machine
 from .settings import Settings
 from .uploads import receive_form
-from .v1.job_service import JobService
 
 logger = logging.getLogger(__name__)
 

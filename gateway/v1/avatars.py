@@ -25,6 +25,8 @@ from ..authentication import Caller
 from ..cancellation import run_until_disconnect
 from ..clients import client_of
 from ..endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
+from ..job_fields import storable
+from ..job_service import JobService
 from ..logging_config import request_id
 from ..multipart import KnownFields
 from ..openapi import AVATAR_FORM_NAME, reference
@@ -32,8 +34,6 @@ from ..service import Service
 from ..uploads import receive_form
 from . import cursors
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
-from .fields import storable
-from .job_service import JobService
 from .jobs import LOCATION, MAX_LIMIT
 from .schemas import AvatarPage, AvatarView
 

@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute
 from ..authentication import Caller, caller_of
 from ..endpoint import RETRY_AFTER, ServiceDep, problem
 from ..errors import NoDatabase
-from .job_service import JobService
+from ..job_service import JobService
 
 
 def _job_service(service: ServiceDep) -> JobService:

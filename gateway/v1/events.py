@@ -22,8 +22,8 @@ from jobs.repository.read import JobEvent
 
 from ..authentication import Caller
 from ..endpoint import problem
+from ..job_service import JobService
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
-from .job_service import JobService
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 

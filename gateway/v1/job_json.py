@@ -8,7 +8,7 @@ from avatar.errors import InvalidField
 from avatar.form.parse import FILES, Form
 
 from ..errors import MalformedForm
-from .fields import JOB_FIELDS, WEBHOOK_EVENTS
+from ..job_fields import JOB_FIELDS, WEBHOOK_EVENTS
 
 MAX_JSON_BYTES = 64 * 1024
 _MAX_ECHO = 40

@@ -14,10 +14,10 @@ from jobs.repository import end, read
 from jobs.views import JobView
 
 from ..endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
+from ..job_service import JobService
 from ..openapi import JOB_FORM_NAME, JOB_JSON_NAME, reference
 from . import cursors
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
-from .job_service import JobService
 from .schemas import JobPage
 from .submission import IDEMPOTENCY_KEY, Submitter
 

@@ -16,9 +16,9 @@ from jobs.sweep import sweep_forever
 from jobs.webhook_delivery import delivering_webhooks
 from jobs.worker import Worker
 
+from ..job_service import JobService
 from ..metrics import Metrics
 from ..service import Service
-from .job_service import JobService
 
 logger = logging.getLogger(__name__)
 

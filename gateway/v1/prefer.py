@@ -9,8 +9,8 @@ from fastapi import Request, Response
 from jobs.views import JobView
 
 from ..authentication import caller_of
+from ..job_service import JobService
 from ..service import Service
-from .job_service import JobService
 from .jobs import ACCEPTED_HEADERS, accepted
 from .submission import Submitter
 

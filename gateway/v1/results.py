@@ -17,8 +17,8 @@ from jobs.store import MissingBlob
 from ..codes import ErrorCode
 from ..download import PacedStream
 from ..endpoint import RETRY_AFTER, problem
+from ..job_service import JobService
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
-from .job_service import JobService
 from .ranges import Unsatisfiable, matches, parse_range
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)

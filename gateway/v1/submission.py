@@ -29,12 +29,12 @@ from ..authentication import Caller
 from ..cancellation import run_until_disconnect
 from ..clients import client_of
 from ..errors import UnsupportedType
+from ..job_fields import JOB_FIELDS, URLS, WEBHOOK, JobFields, read_fields
+from ..job_service import JobService
 from ..logging_config import request_id
 from ..service import Service
 from ..uploads import media_type, receive_form, receive_text
-from .fields import JOB_FIELDS, URLS, WEBHOOK, JobFields, read_fields
 from .job_json import MAX_JSON_BYTES, parse_json
-from .job_service import JobService
 
 logger = logging.getLogger(__name__)
 

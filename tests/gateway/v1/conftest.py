@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from gateway.v1.job_service import JobService
+from gateway.job_service import JobService
 from jobs.database import Database
 from jobs.records import JobResult, StoredFile
 from jobs.repository import leases

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from gateway.v1 import job_service
+from gateway import job_service
 from jobs.database import Database
 from tests.gateway.test_metrics import read, value
 from tests.gateway.v1.conftest import ServeJobs, ended, service_v1, take

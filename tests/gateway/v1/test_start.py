@@ -20,7 +20,7 @@ async def test_a_gateway_is_not_ready_before_its_tables_are_there(
         await go_on.wait()
         return await migrate(database)
 
-    monkeypatch.setattr("gateway.v1.job_service.migrate", late)
+    monkeypatch.setattr("gateway.job_service.migrate", late)
     async with serve(database_url=empty_database, store=str(tmp_path / "store"), workers=0) as client:
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -13,7 +13,7 @@ from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, Form, Upload
 from jobs.records import JobClass, WebhookEvent
 from lipsync.tensors import BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
-from ..multipart import KnownFields
+from .multipart import KnownFields
 
 FACE_URL, AUDIO_URL, RESULT_URL = "face_url", "audio_url", "result_url"
 WEBHOOK, WEBHOOK_EVENTS = "webhook", "webhook_events"

@@ -23,8 +23,8 @@ from jobs.repository.totals import QueueState, queue_state
 from jobs.store import Store
 from jobs.worker import Worker
 
-from ..errors import TooManyJobs
-from ..settings import Settings
+from .errors import TooManyJobs
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
