@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avatar.errors import AvatarError, ResourceFault, ShuttingDown, Unavailable
+from avatar.errors import AvatarError, ModelLost, ResourceFault, ShuttingDown, Unavailable
 from avatar.inference import bls_client
 from avatar.inference.bls_client import BlsInferenceClient
 from avatar.inference.protocol import ServedNet
@@ -116,7 +116,7 @@ async def test_a_call_that_waits_for_a_thread_is_not_sent_after_its_deadline(tri
 @pytest.mark.parametrize(
     ("message", "error", "text"),
     [
-        ("Stub process 'wav2lip_0_0' is not healthy.", Unavailable, "wav2lip cannot be reached: its process died"),
+        ("Stub process 'wav2lip_0_0' is not healthy.", ModelLost, "wav2lip cannot be reached: its process died"),
         ("Failed to increase the shared memory pool size for key 'x'", ResourceFault, "memory of Triton is full"),
         ("Server not ready", ShuttingDown, "being stopped"),
         ("out of memory", AvatarError, "segmentation failed"),
