@@ -1,6 +1,6 @@
-"""The trial of a cluster: forms, jobs and live sessions while Tritons are killed, stopped and started in turn.
+"""Trials of a cluster: forms, jobs and live sessions while its servers are killed, stopped and started in turn.
 
-AVATAR_CLUSTER_FORMS=40 makes a shorter one. It prints its figures.
+AVATAR_CLUSTER_FORMS=40 makes shorter ones. They print their figures.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from avatar_client import AvatarClient, AvatarJobs, Unavailable
 from tests.support.cluster import Cluster, client_of_envoy, running_cluster
+from tests.support.envoy import Envoy
+from tests.support.http_envoy import http_envoy
 from tests.support.media import read_video, tone, write_wav
 
 pytestmark = pytest.mark.slow
@@ -49,6 +51,7 @@ class Figures:
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     sessions: Counter[str] = field(default_factory=Counter)
+    refused: int = 0  # answers that ask the caller to repeat the form
     told: list[float] = field(default_factory=list)  # seconds from a kill to the error of a session
     events: list[str] = field(default_factory=list)
 
@@ -57,29 +60,52 @@ class Figures:
         print(f"\n{title}: {len(self.seconds)} forms and jobs, {len(self.lost)} lost, {len(self.wrong)} wrong; seconds")
         print(f"  of one: p50 {times[0]:.1f}, p95 {times[1]:.1f}, max {times[2]:.1f}; events: {', '.join(self.events)}")
         print(*(f"  {words} x {count}\n" for words, count in Counter(self.lost + self.wrong).items()), end="")
-        print(f"  live sessions: {dict(self.sessions)}; told after a kill: {[round(each, 2) for each in self.told]}")
+        if self.sessions:
+            told = [round(each, 2) for each in self.told]
+            print(f"  live sessions: {dict(self.sessions)}; told after a kill: {told}")
+        if self.refused:
+            print(f"  refused with 503 and Retry-After, and repeated: {self.refused}")
 
 
 @dataclass
 class Callers:
-    """Sends forms and jobs, and compares each video with the first one."""
+    """Sends forms and jobs, and compares each video with the first one.
 
-    cluster: Cluster
+    Attributes:
+        urls: where, in turn.
+        repeats: whether a form that is refused with 503 and Retry-After is sent again.
+    """
+
+    urls: Sequence[str]
     face: Path
     speech: Path
     folder: Path
+    repeats: bool = False
     expected: NDArray[np.uint8] | None = None
 
-    def run(self, count: int, figures: Figures) -> None:
+    def run(self, count: int, figures: Figures, other: Future[None] | None = None) -> None:
+        """Send so many, and then more until `other` has ended."""
+        numbers = itertools.count()
+
+        def work() -> None:
+            for number in numbers:
+                if number >= count and (other is None or other.done()):
+                    return
+                self._one(number, figures)
+
         with ThreadPoolExecutor(CALLERS) as threads:
-            list(threads.map(lambda number: self._one(number, figures), range(count)))
+            for each in [threads.submit(work) for _ in range(CALLERS)]:
+                each.result()
 
     def _one(self, number: int, figures: Figures) -> None:
-        url = self.cluster.gateways[number % 2].url
+        url = self.urls[number % len(self.urls)]
         video = self.folder / f"{threading.get_ident()}.mp4"
         begin = time.monotonic()
         try:
-            (self._job if number % 4 > 1 else self._form)(url, video)
+            if number % 4 > 1:
+                self._job(url, video)
+            else:
+                self._form(url, video, figures)
         except Exception as error:
             figures.lost.append(f"{number}: {type(error).__name__}: {error}")
             return
@@ -90,13 +116,20 @@ class Callers:
         if frames.shape != self.expected.shape or np.abs(frames.astype(int) - self.expected).mean() > 1:
             figures.wrong.append(f"{number}: {frames.shape}")
 
-    def _form(self, url: str, video: Path) -> None:
+    def _form(self, url: str, video: Path, figures: Figures) -> None:
         files = {
             "face_file": (self.face.name, self.face.read_bytes()),
             "audio_file": (self.speech.name, self.speech.read_bytes()),
         }
         data = {"avatarFileType": "png", "background": "From Input"}
-        answer = httpx.post(f"{url}/", files=files, data=data, timeout=SECONDS, trust_env=False)
+        end = time.monotonic() + SECONDS
+        while True:
+            answer = httpx.post(f"{url}/", files=files, data=data, timeout=SECONDS, trust_env=False)
+            refused = answer.status_code == 503 and "retry-after" in answer.headers
+            if not (refused and self.repeats and time.monotonic() < end):
+                break
+            figures.refused += 1
+            time.sleep(float(answer.headers["retry-after"]))
         assert answer.status_code == 200, answer.text[:500]
         video.write_bytes(answer.content)
 
@@ -207,7 +240,7 @@ def wait_until_ready(cluster: Cluster) -> None:
 
 def test_no_form_is_lost_while_one_triton_after_the_other_is(cluster: Cluster, samples: Path, tmp_path: Path) -> None:
     speech = write_wav(tmp_path / "speech.wav", tone(FRAMES / 25))
-    callers = Callers(cluster, samples / "portrait.png", speech, tmp_path)
+    callers = Callers([each.url for each in cluster.gateways], samples / "portrait.png", speech, tmp_path)
     wait_until_ready(cluster)
     calm, disturbed = Figures(), Figures()
 
@@ -243,3 +276,43 @@ def test_no_form_is_lost_while_one_triton_after_the_other_is(cluster: Cluster, s
     assert disturbed.sessions["whole"] > 0
     assert max(disturbed.told, default=0.0) < TOLD_SECONDS
     assert largest <= SHARE
+
+
+def roll(cluster: Cluster, envoy: Envoy, figures: Figures) -> None:
+    """Stop a gateway and a Triton by SIGTERM and start them again, one after the other, until each has had its turn."""
+    for number in range(max(len(cluster.tritons), FORMS // 20)):
+        gateway, triton = number % len(cluster.gateways), number % len(cluster.tritons)
+        begin = time.monotonic()
+        cluster.gateways[gateway].stop()
+        figures.events.append(f"gateway {gateway} ended after {time.monotonic() - begin:.1f} s")
+        cluster.gateways[gateway].start()
+        wait_until_ready(cluster)
+        envoy.wait_for(lambda: envoy.healthy("gateways") == len(cluster.gateways))
+        cluster.start_again(triton)
+        figures.events.append(f"Triton {triton}")
+        wait_until_ready(cluster)
+
+
+def test_no_form_is_lost_in_a_rolling_restart_of_gateways_and_tritons(
+    tiny_repository: Path, samples: Path, tmp_path: Path, database_url: str
+) -> None:
+    speech = write_wav(tmp_path / "speech.wav", tone(FRAMES / 25))
+    figures = Figures()
+    # with one job at a time some forms wait in the queue when a gateway closes, and are refused
+    settings = {"AVATAR_DRAIN_SECONDS": "5", "AVATAR_SHUTDOWN_GRACE": "90", "AVATAR_MAX_JOBS": "1"}
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tiny_repository, tmp_path, database_url, **settings))
+        wait_until_ready(cluster)
+        folder = tmp_path / "http"
+        folder.mkdir()
+        envoy = stack.enter_context(http_envoy(folder, [each.address for each in cluster.gateways]))
+        url = f"http://{envoy.address}"
+        callers = Callers([url], samples / "portrait.png", speech, tmp_path, repeats=True)
+        threads = stack.enter_context(ThreadPoolExecutor(1))
+        rolling = threads.submit(roll, cluster, envoy, figures)
+        callers.run(FORMS, figures, rolling)
+        figures.print("rolling restart")
+        print({name: count for name, count in envoy.stats("^cluster.gateways.upstream_rq_(retry|5xx|2xx)$").items()})
+        rolling.result()
+        assert figures.lost + figures.wrong == [], cluster.logs()
+    assert len(figures.seconds) >= FORMS

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,14 +20,47 @@ from avatar_client._connection import CHANNEL_OPTIONS, Connection
 from avatar_client._infer import InferCaller
 from avatar_client._kserve import make_stub
 from avatar_client._rotation import Rotation, Server
+from demo.stack import Ports
 from embedded import ports
 from embedded.server import Triton
 from tests.support.envoy import Envoy, envoy_process
-from tests.support.gateway_process import Gateway, gateway_process
+from tests.support.gateway_process import gateway_process
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "the-token-of-all-servers-of-the-cluster"  # noqa: S105 - of servers that the test starts
 TRITONS, GATEWAYS, WORKERS = 3, 2, 3
+
+
+class Gateway:
+    """A gateway that can be stopped and started again, on the same port."""
+
+    def __init__(self, folder: Path, tritons: str, settings: Mapping[str, str]) -> None:
+        self._folder, self._tritons, self._settings = folder, tritons, settings
+        self._port = Ports.free().gateway
+        self._stack = ExitStack()
+        self.logs: list[Path] = []
+
+    @property
+    def address(self) -> str:
+        """Return host:port."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def url(self) -> str:
+        """Return its URL."""
+        return f"http://{self.address}"
+
+    def start(self) -> None:
+        """Start a process, and wait until it answers."""
+        own = self._folder / f"run-{len(self.logs)}"
+        own.mkdir(parents=True)
+        self.logs.append(own / "gateway.log")
+        process = gateway_process(own, self._tritons, token=TOKEN, port=str(self._port), **self._settings)
+        self._stack.enter_context(process)
+
+    def stop(self) -> None:
+        """Send SIGTERM, and wait until the process ends; its exit status must be 0."""
+        self._stack.close()
 
 
 @dataclass(frozen=True)
@@ -55,12 +88,12 @@ class Cluster:
 
     def logs(self) -> str:
         """Return the ends of all logs, for the message of a failure."""
-        files = [*(gateway.log for gateway in self.gateways), *self.worker_logs]
+        files = [*(log for gateway in self.gateways for log in gateway.logs), *self.worker_logs]
         return "\n".join(f"--- {file}\n{file.read_text()[-3000:]}" for file in files)
 
 
 @contextmanager
-def running_cluster(repository: Path, folder: Path, database_url: str) -> Iterator[Cluster]:
+def running_cluster(repository: Path, folder: Path, database_url: str, **gateway_settings: str) -> Iterator[Cluster]:
     """Start all of it within the block."""
     numbers = [ports.choose({"http": None, "grpc": 0, "metrics": 0}).grpc for _ in range(TRITONS)]
     tritons = [_triton(repository, folder / f"triton-{port}", port) for port in numbers]
@@ -78,12 +111,13 @@ def running_cluster(repository: Path, folder: Path, database_url: str) -> Iterat
         with ThreadPoolExecutor(TRITONS) as threads:
             list(threads.map(lambda triton: triton.start(), tritons))
         addresses = [triton.grpc_address for triton in tritons]
-        gateways = []
-        for number in range(GATEWAYS):
-            own = folder / f"gateway-{number}"
-            own.mkdir()
-            running = gateway_process(own, ",".join(addresses), token=TOKEN, **settings)
-            gateways.append(stack.enter_context(running))
+        gateways = [
+            Gateway(folder / f"gateway-{number}", ",".join(addresses), settings | gateway_settings)
+            for number in range(GATEWAYS)
+        ]
+        for gateway in gateways:
+            stack.callback(gateway.stop)
+            gateway.start()
         logs = [stack.enter_context(_worker(folder / f"worker-{n}", addresses, settings)) for n in range(WORKERS)]
         (folder / "envoy").mkdir()
         envoy = stack.enter_context(envoy_process(folder / "envoy", addresses))

@@ -67,7 +67,7 @@ def write_files(folder: Path, tritons: Sequence[str], port: int, admin: int, *, 
         (folder / name).write_text((SOURCE / name).read_text().replace(FOLDER, str(folder)))
     keys = read_yaml(folder / "keys.yaml")
     keys["resources"][0]["typed_config"]["credentials"] = [{"key": KEY, "client": CLIENT}]
-    _write(folder / "keys.yaml", keys)
+    write_yaml(folder / "keys.yaml", keys)
     path = folder / "envoy.yaml"
     path.write_text((SOURCE / "envoy.yaml").read_text().replace(FOLDER, str(folder)))
     config = read_yaml(path)
@@ -80,7 +80,7 @@ def write_files(folder: Path, tritons: Sequence[str], port: int, admin: int, *, 
         cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [_endpoint(each) for each in tritons]}]
         # a server that is slow because the machine is busy is not to be taken out; a killed one refuses at once
         cluster["connect_timeout"] = cluster["health_checks"][0]["timeout"] = f"{SECONDS}s"
-    _write(path, config)
+    write_yaml(path, config)
     return path
 
 
@@ -89,7 +89,8 @@ def _endpoint(address: str) -> dict[str, Any]:
     return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
 
 
-def _write(path: Path, value: Any) -> None:
+def write_yaml(path: Path, value: Any) -> None:
+    """Write a configuration."""
     dumper = YAML(typ="safe")
     dumper.default_flow_style = False
     with path.open("w") as file:
@@ -109,14 +110,23 @@ def envoy_process(folder: Path, tritons: Sequence[str], *, tls: bool = False) ->
     ports = choose({"grpc": 0, "metrics": 0, "http": None})
     path = write_files(folder, tritons, ports.grpc, ports.metrics, tls=tls)
     envoy = Envoy(f"127.0.0.1:{ports.grpc}", f"127.0.0.1:{ports.metrics}", folder, folder / "envoy.log")
-    argv = [executable(), "--config-path", str(path), "--concurrency", "1", "--use-dynamic-base-id"]
+
+    def ready() -> bool:
+        return envoy.healthy() == envoy.healthy("triton-sessions") == len(tritons)
+
+    with run_envoy(envoy, path, ready):
+        yield envoy
+
+
+@contextmanager
+def run_envoy(envoy: Envoy, config: Path, ready: Callable[[], bool]) -> Iterator[None]:
+    """Run Envoy within the block, which starts when it answers and is `ready`."""
+    argv = [executable(), "--config-path", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
     with envoy.log.open("wb") as log:
         process = subprocess.Popen([*argv, "--log-level", "warning"], stdout=log, stderr=subprocess.STDOUT)
     try:
-        envoy.wait_for(
-            lambda: _ready(envoy, process) and envoy.healthy() == envoy.healthy("triton-sessions") == len(tritons)
-        )
-        yield envoy
+        envoy.wait_for(lambda: _answers(envoy, process) and ready())
+        yield
     finally:
         process.terminate()
         try:
@@ -125,7 +135,7 @@ def envoy_process(folder: Path, tritons: Sequence[str], *, tls: bool = False) ->
             process.kill()
 
 
-def _ready(envoy: Envoy, process: subprocess.Popen[bytes]) -> bool:
+def _answers(envoy: Envoy, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None, envoy.log.read_text()[-4000:]
     try:
         with urllib.request.urlopen(f"http://{envoy.admin}/ready", timeout=5) as answer:

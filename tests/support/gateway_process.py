@@ -50,19 +50,21 @@ def gateway_process(
     without: Iterable[str] = (),
     python: str = sys.executable,
     token: str = "",
+    port: str = "",
     **settings: str,
 ) -> Iterator[Gateway]:
     """Run a gateway with its files in `folder`, in an environment without the modules of `without`.
 
     `token`: what the Triton requires for shared memory; without it, frames are sent in gRPC messages.
+    `port`: by default a free one.
     `settings`: more environment variables, such as `AVATAR_MAX_JOBS="1"`.
     """
-    port = Ports.free().gateway
+    number = int(port) if port else Ports.free().gateway
     work, log_file = folder / "work", folder / "gateway.log"
     work.mkdir()
     with log_file.open("wb") as log:
         process = subprocess.Popen(
-            [python, "-m", "gateway", "--host", "127.0.0.1", "--port", str(port), "--triton", triton],
+            [python, "-m", "gateway", "--host", "127.0.0.1", "--port", str(number), "--triton", triton],
             env={
                 **os.environ,
                 "AVATAR_WORK_DIR": str(work),
@@ -75,7 +77,7 @@ def gateway_process(
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    gateway = Gateway(f"http://127.0.0.1:{port}", work, log_file, process.pid)
+    gateway = Gateway(f"http://127.0.0.1:{number}", work, log_file, process.pid)
     try:
         _wait_until_it_answers(gateway, process)
         yield gateway
