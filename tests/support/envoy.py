@@ -121,7 +121,7 @@ def envoy_process(folder: Path, tritons: Sequence[str], *, tls: bool = False) ->
 @contextmanager
 def run_envoy(envoy: Envoy, config: Path, ready: Callable[[], bool]) -> Iterator[None]:
     """Run Envoy within the block, which starts when it answers and is `ready`."""
-    argv = [executable(), "--config-path", str(config), "--concurrency", "1", "--use-dynamic-base-id"]
+    argv = [executable(), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
     with envoy.log.open("wb") as log:
         process = subprocess.Popen([*argv, "--log-level", "warning"], stdout=log, stderr=subprocess.STDOUT)
     try:
