@@ -124,3 +124,9 @@ def form(**changes: Any) -> dict[str, Any]:
 
 
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+async def post(url: str) -> httpx.Response:
+    """Send a form to a gateway in a real server."""
+    async with httpx.AsyncClient(timeout=60) as client:
+        return await client.post(url, files=form())
