@@ -16,50 +16,47 @@ from scripts.check_deploy import KSERVE, RENDERINGS, examples, rendered
 from tests.support.chart import Pod, environment, named, of_kind, pod, pods, selects
 from tests.support.dockerfiles import DOCKERFILES, ROOT, compose, last_stage, read_yaml
 
-PODS = [pytest.param(each, id=f"{name}-{each.component}") for name in RENDERINGS for each in pods(rendered(name))]
-CONTAINERS = [
-    pytest.param(part, id=f"{name}-{each.component}-{part['name']}")
-    for name in RENDERINGS
-    for each in pods(rendered(name))
-    for part in each.containers
-]
+RENDERING = pytest.mark.parametrize("rendering", RENDERINGS)
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
 
 
-@pytest.mark.parametrize("each", PODS)
-def test_no_pod_runs_as_root_or_has_a_token_or_an_open_system_call(each: Pod) -> None:
-    security = each.spec["securityContext"]
-    assert security["runAsNonRoot"] is True
-    assert security["runAsUser"] == security["fsGroup"] == (999 if each.component == "database" else 1000)
-    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert each.spec["automountServiceAccountToken"] is False
-    assert each.spec["enableServiceLinks"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(each.spec)
+@RENDERING
+def test_no_pod_runs_as_root_or_has_a_token_or_an_open_system_call(rendering: str) -> None:
+    for each in pods(rendered(rendering)):
+        security = each.spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == security["fsGroup"] == (999 if each.component == "database" else 1000)
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert each.spec["automountServiceAccountToken"] is False
+        assert each.spec["enableServiceLinks"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & set(each.spec)
 
 
-@pytest.mark.parametrize("part", CONTAINERS)
-def test_every_container_is_hardened_and_limited(part: dict[str, Any]) -> None:
-    assert part["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "privileged": False,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    for group in ("requests", "limits"):
-        assert {"cpu", "memory", "ephemeral-storage"} <= set(part["resources"][group])
-    mounted = {mount["mountPath"] for mount in part["volumeMounts"]}
-    assert part["name"] == "wait" or "/tmp" in mounted  # noqa: S108 - in the container
+@RENDERING
+def test_every_container_is_hardened_and_limited(rendering: str) -> None:
+    for part in [part for each in pods(rendered(rendering)) for part in each.containers]:
+        assert part["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "privileged": False,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        for group in ("requests", "limits"):
+            assert {"cpu", "memory", "ephemeral-storage"} <= set(part["resources"][group])
+        mounted = {mount["mountPath"] for mount in part["volumeMounts"]}
+        assert part["name"] == "wait" or "/tmp" in mounted  # noqa: S108 - in the container
 
 
-@pytest.mark.parametrize("each", PODS)
-def test_every_mount_has_its_volume_and_every_empty_folder_a_limit(each: Pod) -> None:
-    volumes = {volume["name"]: volume for volume in each.spec.get("volumes", ())}
-    mounted = {mount["name"] for part in each.containers for mount in part["volumeMounts"]}
-    assert mounted - {"data"} == set(volumes)  # the StatefulSet makes `data`
-    for volume in volumes.values():
-        if (folder := volume.get("emptyDir")) is not None:
-            assert folder["sizeLimit"]
-            assert folder.get("medium") == ("Memory" if volume["name"] == "shm" else None)
+@RENDERING
+def test_every_mount_has_its_volume_and_every_empty_folder_a_limit(rendering: str) -> None:
+    for each in pods(rendered(rendering)):
+        volumes = {volume["name"]: volume for volume in each.spec.get("volumes", ())}
+        mounted = {mount["name"] for part in each.containers for mount in part["volumeMounts"]}
+        assert mounted - {"data"} == set(volumes)  # the StatefulSet makes `data`
+        for volume in volumes.values():
+            if (folder := volume.get("emptyDir")) is not None:
+                assert folder["sizeLimit"]
+                assert folder.get("medium") == ("Memory" if volume["name"] == "shm" else None)
 
 
 @pytest.mark.parametrize("rendering", RENDERINGS)

@@ -18,7 +18,6 @@ from gateway.settings import SETTINGS, Settings
 from tests.support.dockerfiles import DOCKER, DOCKERFILES, ROOT, context, ignored, last_stage, step, steps
 
 OFFICIAL = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
-CONTEXT = context()
 
 
 @pytest.fixture(params=DOCKERFILES)
@@ -70,17 +69,17 @@ def test_every_copied_path_is_in_the_build_context(dockerfile: Path) -> None:
     assert copies
     for copy in copies:
         for source in copy.words()[:-1]:
-            matching = [path for path in CONTEXT if source in (".", str(path), *map(str, path.parents))]
+            matching = [path for path in context() if source in (".", str(path), *map(str, path.parents))]
             assert matching, source
 
 
 def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> None:
-    assert {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(map(str, CONTEXT))
+    assert {"pyproject.toml", "requirements.lock", "README.md", "LICENSE"} <= set(map(str, context()))
     match = re.search(r"^packages.find.include = \[(.+)\]", (ROOT / "pyproject.toml").read_text(), re.M)
     assert match
     for package in re.findall(r'"(\w+)\*"', match[1]):
         for module in (ROOT / package).rglob("*.py"):
-            assert module.relative_to(ROOT) in CONTEXT
+            assert module.relative_to(ROOT) in context()
     for path in ("weights/wav2lip.pth", ".venv/bin/python", "build/x", ".git/config", ".env", "tests/conftest.py"):
         assert ignored(Path(path)), path
     for path in (
@@ -94,7 +93,7 @@ def test_the_context_holds_every_package_of_the_wheel_and_nothing_heavy() -> Non
         assert ignored(Path(path)), path
     assert ignored(Path("lipsync/__pycache__/mel.pyc"))
     assert ignored(Path("model_repository/wav2lip/1/model.onnx"))
-    assert sum((ROOT / path).stat().st_size for path in CONTEXT) < 10_000_000
+    assert sum((ROOT / path).stat().st_size for path in context()) < 10_000_000
 
 
 def test_the_gateway_image_runs_the_gateway_on_its_default_port() -> None:

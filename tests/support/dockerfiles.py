@@ -1,6 +1,7 @@
 """Read the files of the containers: the compose file, the Dockerfiles, and the list of the build context."""
 
 import fnmatch
+import functools
 import re
 import shlex
 import subprocess
@@ -78,6 +79,7 @@ def last_stage(dockerfile: Path) -> list[Step]:
     return named[max(i for i, each in enumerate(named) if each.name == "FROM") :]
 
 
+@functools.cache
 def context() -> list[Path]:
     """Return the files of the build context, relative to the root: files of git and new ones that are not ignored."""
     listed = subprocess.run(
@@ -93,13 +95,16 @@ def context() -> list[Path]:
 def ignored(path: Path) -> bool:
     """Return whether Docker ignores the path: the last pattern that matches it or a parent folder decides."""
     verdict = False
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.strip()
-        if not pattern or pattern.startswith("#"):
-            continue
+    for pattern in _ignore_patterns():
         if any(_matches(part, pattern.removeprefix("!")) for part in (path, *path.parents[:-1])):
             verdict = not pattern.startswith("!")
     return verdict
+
+
+@functools.cache
+def _ignore_patterns() -> list[str]:
+    lines = map(str.strip, (ROOT / ".dockerignore").read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def _matches(path: Path, pattern: str) -> bool:
