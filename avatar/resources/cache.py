@@ -31,6 +31,10 @@ STALE_SECONDS = 600.0  # an incomplete file that is older was left by a process 
 
 logger = logging.getLogger(__name__)
 
+# NumPy reads the header of an array with `ast`. In CPython 3.11, two threads that do so at the same time may get a
+# SystemError (https://github.com/python/cpython/issues/106905).
+_PARSING = Lock()
+
 
 def open_cache(folder: Path, max_bytes: int) -> Cache | None:
     """Return a cache of `max_bytes`, or None if that is 0 or the folder cannot be used; the service works without."""
@@ -124,8 +128,11 @@ class Cache:
         with suppress(OSError):  # another process may have removed it
             os.utime(path)
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            with _PARSING, np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return {name: arrays[name] for name in arrays.files}
+        except SystemError as error:  # of Python's parser, not of the entry
+            logger.warning("cannot read an entry of the cache now: %s", error)
+            return None
         except Exception as error:  # NumPy's reader raises many types for a damaged file
             self.discard(key, f"it is damaged: {error}")
             return None

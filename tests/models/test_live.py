@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -107,7 +108,8 @@ def test_the_end_of_speech_closes_the_mouth_and_the_session(connection: LiveConn
     last = again.frames[max(again.frames)]["frame"].astype(int)
     np.testing.assert_allclose(last, silent.frames[0]["frame"], atol=1)
     connection.send(audio=SPEECH)
-    assert "must specify the START flag" in connection.receive().error
+    # by Triton's scheduler, or by the model where the scheduler has not given the slot back yet
+    assert re.search("must specify the START flag|no such session", connection.receive().error)
 
 
 @pytest.mark.parametrize("size", [320, 333, 9600])
