@@ -57,7 +57,7 @@ class JobView(BaseModel):
     id: UUID
     state: JobState
     priority: JobClass
-    place: int | None = Field(description="Place in the queue, 1 for the next, at most 1000; null if not queued.")
+    place: int | None = Field(description="Place in the queue, 1 for the next, at most 250; null if not queued.")
     stage: str | None = Field(description="What the job does now, such as `encode`; null if it does not run.")
     frames_done: int | None
     frames_total: int | None

@@ -13,7 +13,7 @@ from ..errors import JobNotFound
 from ..records import Delivery, Job, JobState, WebhookEvent
 from .rows import job_of
 
-MAX_PLACE = 1000  # jobs further back in the queue are all told this place: counting them would cost more than it says
+MAX_PLACE = 250  # jobs further back in the queue are all told this place: counting them would cost more than it says
 NOT_FOUND = "there is no such job"
 
 
