@@ -33,11 +33,12 @@ helm.sh/chart: {{ printf "%s-%s" (index . 0).Chart.Name (index . 0).Chart.Versio
 {{- if $image.digest -}}@{{ $image.digest }}{{- else -}}:{{ $tag }}{{- end -}}
 {{- end }}
 
+{{/* Of a pod: the user of its image */}}
 {{- define "avatar.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: 1000
-runAsGroup: 1000
-fsGroup: 1000
+runAsUser: {{ . }}
+runAsGroup: {{ . }}
+fsGroup: {{ . }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
@@ -117,11 +118,28 @@ resources:
 - {name: AVATAR_LOG_FORMAT, value: json}
 - {name: AVATAR_LOG_LEVEL, value: {{ $.Values.logLevel }}}
 {{- include "avatar.commonEnv" $ }}
-{{- with $.Values.store.endpoint }}
-- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- include "avatar.storeEnv" $ }}
 {{- end }}
-{{- with $.Values.store.region }}
-- {name: AWS_REGION, value: {{ . | quote }}}
+
+{{/* Folders of every process that runs jobs: the mounts of its container */}}
+{{- define "avatar.serviceMounts" -}}
+- {name: tmp, mountPath: /tmp}
+- {name: work, mountPath: /var/lib/avatar/work}
+- {name: cache, mountPath: /var/lib/avatar/cache}
+{{- if .Values.store.volume.enabled }}
+- {name: store, mountPath: /var/lib/avatar/store}
+{{- end }}
+{{- end }}
+
+{{/* … and the volumes of its pod: (list $ VALUES) */}}
+{{- define "avatar.serviceVolumes" -}}
+{{- $ := index . 0 -}}
+{{- $values := index . 1 -}}
+{{ include "avatar.folder" (list "tmp" "256Mi") }}
+{{ include "avatar.folder" (list "work" $values.workSize) }}
+{{ include "avatar.folder" (list "cache" $values.cacheSize) }}
+{{- if $.Values.store.volume.enabled }}
+- {name: store, persistentVolumeClaim: {claimName: {{ include "avatar.name" $ }}-store}}
 {{- end }}
 {{- end }}
 
@@ -164,13 +182,28 @@ envFrom:
 {{- end -}}
 {{- end }}
 
-{{/* Access to the object store, for what pulls and pushes models, too */}}
+{{/* Where the object store is, for what pulls and pushes models, too */}}
+{{- define "avatar.storeEnv" -}}
+{{- with .Values.store.endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with .Values.store.region }}
+- {name: AWS_REGION, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* Access to it */}}
 {{- define "avatar.storeSecrets" -}}
 {{- with .Values.store.accessSecret }}{{ list . | toJson }}{{ else }}[]{{ end -}}
 {{- end }}
 
 {{- define "avatar.modelsClaim" -}}
 {{- default (printf "%s-models" (include "avatar.name" .)) .Values.models.volume.existingClaim -}}
+{{- end }}
+
+{{/* A volume with a key that signs models, or checks them: a value such as models.store.verifyKeySecret */}}
+{{- define "avatar.modelKey" -}}
+- {name: model-key, secret: {secretName: {{ .name }}, items: [{key: {{ .key }}, path: {{ .key }}}], defaultMode: 0440}}
 {{- end }}
 
 {{/* An empty folder on the disk of the node: (list NAME SIZE) */}}
