@@ -133,6 +133,7 @@ def _find(keys: KeyFile, headers: Headers) -> Key:
 
 def _answer(path: str, error: Unauthorized | QuotaExceeded) -> JSONResponse:
     if isinstance(error, QuotaExceeded):
-        content = {"detail": str(error), "code": error.code}
-        return JSONResponse(content, error.status, {"Retry-After": str(error.retry_after)})
-    return JSONResponse(error_body(path, str(error), error.code), error.status, {"WWW-Authenticate": _CHALLENGE})
+        headers = {"Retry-After": str(error.retry_after)}
+    else:
+        headers = {"WWW-Authenticate": _CHALLENGE}
+    return JSONResponse(error_body(path, str(error), error.code), error.status, headers)

@@ -50,3 +50,9 @@ class ErrorCode(StrEnum):
     SHUTTING_DOWN = "shutting_down"
     UNAVAILABLE = "unavailable"
     WORKER_LOST = "worker_lost"  # of a job
+
+
+# Of limits of an API key (`jobs.quotas`), which the form has too.
+KEY_LIMITS = frozenset(
+    {ErrorCode.TOO_MANY_QUEUED, ErrorCode.TOO_MANY_RUNNING, ErrorCode.TOO_MANY_UPLOADS, ErrorCode.TOO_MUCH_STORED}
+)

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from .clients import client_key
 from .codes import ErrorCode
 from .connection_pool import ConnectionPool, Reason
-from .errors import error_body
+from .errors import error_body, has_body
 
 logger = logging.getLogger(__name__)
 
@@ -225,7 +225,7 @@ async def _refuse_client(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def _refuse(status: HTTPStatus, detail: str, scope: Scope, receive: Receive, send: Send) -> None:
     headers = {"Retry-After": str(RETRY_AFTER), "X-Content-Type-Options": "nosniff"}
-    if not {b"content-length", b"transfer-encoding"} & {name for name, _ in scope["headers"]}:
+    if not has_body(scope):
         headers["Connection"] = "close"  # with a body this would cut the client off before it has read the answer
     code = ErrorCode.BUSY if status == HTTPStatus.SERVICE_UNAVAILABLE else ErrorCode.TOO_MANY_REQUESTS
     await JSONResponse(error_body(scope["path"], detail, code), status, headers)(scope, receive, send)

@@ -13,12 +13,11 @@ from starlette.exceptions import HTTPException
 from avatar.errors import ClientError, FaceNotFound, InvalidField, MachineFault, Unavailable
 from avatar.faults import machine_fault
 from jobs.errors import AvatarNotFound, JobNotFound, NotFinished
-from jobs.quotas import QuotaExceeded
 from jobs.repository.avatars import NOT_FOUND as NO_AVATAR
 from jobs.repository.read import NOT_FOUND as NO_JOB
 
 from .codes import ErrorCode
-from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, VERSIONED, ClientDisconnected, error_body
+from .errors import CLIENT_CLOSED_REQUEST, FACE_MISSING_AT, ClientDisconnected, error_body
 from .middleware import ERROR
 from .service import Service
 
@@ -62,8 +61,6 @@ async def _unavailable(request: Request, error: Exception) -> Response:
     if isinstance(error, Unavailable):
         status, code, after = error.status, error.code, error.retry_after
     content = error_body(request.scope["path"], str(error), code)
-    if isinstance(error, QuotaExceeded):  # of a form, too
-        content["code"] = code
     return JSONResponse(content, status, {"Retry-After": str(after)})
 
 
@@ -90,7 +87,7 @@ async def _no_such_call(request: Request, error: Exception) -> Response:
     """Answer a path or a method that the service does not have; those of `/v1` with a code."""
     assert isinstance(error, HTTPException)  # noqa: S101 - for the type
     code = _NO_CALL.get(error.status_code)
-    if code is None or not request.scope["path"].startswith(VERSIONED):
+    if code is None:
         return await http_exception_handler(request, error)
     return JSONResponse(error_body(request.scope["path"], error.detail, code), error.status_code, error.headers)
 

@@ -25,14 +25,15 @@ in the log only. `gateway.error_handlers` maps the errors to responses. The erro
 from __future__ import annotations
 
 from pydantic import BaseModel, Field
+from starlette.types import Scope
 
 from avatar.errors import ClientError, Unavailable
 
-from .codes import ErrorCode
+from .codes import KEY_LIMITS, ErrorCode
 
 FACE_MISSING_AT = "X-Avatar-Face-Missing-At"
 INTERNAL_ERROR = "InternalError"  # the `kind` label of every unexpected exception in the metrics
-VERSIONED = "/v1/"  # what the paths of jobs and kept faces start with
+_VERSIONED = "/v1/"  # what the paths of jobs and kept faces start with
 CLIENT_CLOSED_REQUEST = 499  # nginx's status; HTTP itself has none for this case
 
 
@@ -99,5 +100,13 @@ class Problem(BaseModel):
 
 
 def error_body(path: str, detail: str, code: str) -> dict[str, str]:
-    """Return the body of an error response; those of the form have no code, as in the original service."""
-    return {"detail": detail} | ({"code": code} if path.startswith(VERSIONED) else {})
+    """Return the body of an error response.
+
+    Those of the form have no code, as in the original service, unless a limit of an API key is reached.
+    """
+    return {"detail": detail} | ({"code": code} if path.startswith(_VERSIONED) or code in KEY_LIMITS else {})
+
+
+def has_body(scope: Scope) -> bool:
+    """Return whether the request has a body. To close its connection early cuts the client off from the response."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])

@@ -11,12 +11,14 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
+
+from avatar.load import wait_for
 
 from .app import create_app
 from .clients import is_proxy
@@ -92,8 +94,7 @@ class Server(uvicorn.Server):
         service.jobs.drain()
         if self._drain_seconds:
             logger.info("not ready any more; requests are accepted for another %g s", self._drain_seconds)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(service.jobs.stopped.wait(), self._drain_seconds)
+            await wait_for(service.jobs.stopped, self._drain_seconds)
 
     def _on_signal(self) -> None:
         if self.should_exit and self.started:

@@ -9,7 +9,7 @@ import pytest
 
 import jobs.quotas
 from avatar.errors import AvatarError, ClientError, Unavailable
-from gateway.codes import ErrorCode
+from gateway.codes import KEY_LIMITS, ErrorCode
 from jobs.execution import INTERNAL_ERROR
 from jobs.repository.leases import WORKER_LOST
 from tests.gateway.v1.conftest import ServeJobs, identity
@@ -25,6 +25,7 @@ def error_classes(kind: type[AvatarError] = AvatarError) -> list[type[AvatarErro
 
 def test_the_list_is_that_of_the_classes_of_errors() -> None:
     quotas = set(re.findall(r'"(too_[a-z_]+)"', Path(jobs.quotas.__file__).read_text()))
+    assert quotas == KEY_LIMITS
     others = {INTERNAL_ERROR.code, WORKER_LOST.code, "not_found", "method_not_allowed", "range_not_satisfiable"}
     sent = {each.code for each in error_classes() if issubclass(each, ClientError | Unavailable)}
     assert {str(code) for code in sent} | quotas | others == set(ErrorCode)
