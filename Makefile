@@ -54,7 +54,7 @@ coverage: $(STAMP)  ## the test suite under coverage.py, its processes included;
 # the slowest part first, two at a time: one core checks types while the other does the rest
 CHECKS := check-types check-types-image check-style check-generated check-types-client docs-build check-deploy
 .PHONY: $(CHECKS)
-check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs and tables, the documentation site
+check: $(STAMP)  ## lint, layers, types, spelling, workflows, generated configs and tables, the documentation site, deploy/
 	@$(MAKE) --no-print-directory -j2 --output-sync=target $(CHECKS)
 
 check-types: $(STAMP)
