@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from avatar.form.fields import OPTION_FIELDS
-from avatar.serving.metrics import MODEL_METRICS
+from avatar.serving.metrics import MODEL_METRICS, ModelMetric
 from avatar.settings import OLD_NAMES, LiveSettings, Setting, described
 from gateway.metrics import METRICS
 from gateway.settings import SETTINGS
+from jobs.metric import Metric
 from jobs.settings import ServiceSettings, WorkerSettings
 from lipsync import limits
 from lipsync.tensors import API_VERSION, AVATAR, LIVE, MODELS, Model, Tensor
@@ -76,25 +77,15 @@ def settings_page() -> str:
 
 def metrics_page() -> str:
     """Return the page of the metrics of the gateway and of the models, one row per metric."""
-    rows = [
-        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
-        for each in METRICS
-        if each.name not in OLD_METRICS
-    ]
-    of_models = [
-        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
-        for each in MODEL_METRICS
-    ]
-    columns = ("metric", "kind", "labels", "meaning")
     return _page(
         "Metrics",
         "`GET /metrics` of the gateway returns these metrics, and `process_*` (CPU, memory, open files).\n"
         "[Metrics, health and logs](../operations/metrics.md) explains how to use them.",
-        _table(columns, rows),
+        _metrics(METRICS),
         "## The models `avatar` and `live`",
         "Triton returns these on its own port for metrics (8002), next to its `nv_*`. Every series also has the label\n"
         "`process`, so that a model that is loaded again starts new ones.",
-        _table(columns, of_models),
+        _metrics(MODEL_METRICS),
         "## Old names",
         "These names of earlier builds are exported too, for one release.",
         _table(("old name", "name"), (f"| `{old}` | `{new}` |" for old, new in OLD_METRICS.items())),
@@ -143,6 +134,15 @@ def _table(columns: tuple[str, ...], rows: Iterable[str]) -> str:
 def _settings(settings: Iterable[Setting]) -> str:
     rows = (f"| `{each.variable}` | {each.default} | {each.description} |" for each in settings)
     return _table(("variable", "default", "meaning"), rows)
+
+
+def _metrics(metrics: Iterable[Metric | ModelMetric]) -> str:
+    rows = (
+        f"| `{each.name}` | {each.kind} | {', '.join(f'`{label}`' for label in each.labels)} | {each.description} |"
+        for each in metrics
+        if each.name not in OLD_METRICS
+    )
+    return _table(("metric", "kind", "labels", "meaning"), rows)
 
 
 def _model(model: Model) -> list[str]:

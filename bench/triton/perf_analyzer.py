@@ -27,9 +27,8 @@ from .request_data import Inputs
 Memory = Literal["none", "system"]
 
 PROGRAM = Path(sys.executable).with_name("perf_analyzer")  # where `make setup` puts it
-TRIALS = (
-    12  # windows at most; it ends with three in a row in which requests ended, and merges them into one measurement
-)
+# windows at most; it ends with three in a row in which requests ended, and merges them into one measurement
+TRIALS = 12
 # Bytes that it allocates for each output in shared memory: more than sixteen images of 320×240.
 LARGEST_OUTPUT = 8 << 20
 LIMIT_SECONDS = 300.0  # limit for one measurement

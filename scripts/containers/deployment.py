@@ -133,6 +133,10 @@ class Deployment:
         """Run a command in a service's container."""
         return run("docker", "exec", "--user", user, self.container(service), *command)
 
+    def variable(self, service: str, name: str) -> str:
+        """Return a variable of a service's container, of its image or of the compose file."""
+        return self.execute(service, "printenv", name).strip()
+
     def logs(self, service: str, lines: int = 50) -> str:
         """Return the last lines of a service's log."""
         return self.compose("logs", "--no-color", "--tail", str(lines), service)

@@ -105,9 +105,10 @@ def a_full_shared_memory_is_the_services_fault(deployment: Deployment) -> str:
 
 def a_full_disk_is_the_services_fault(deployment: Deployment) -> str:
     """The work volume of the gateway full: 503, and 200 again without a restart."""
-    deployment.execute(GATEWAY, "python", "-c", _FILL, "/var/lib/avatar/work/full")
+    path = deployment.variable(GATEWAY, "AVATAR_WORK_DIR") + "/full"
+    deployment.execute(GATEWAY, "python", "-c", _FILL, path)
     answer = deployment.post(deployment.speech(30))
-    deployment.execute(GATEWAY, "rm", "-f", "/var/lib/avatar/work/full")
+    deployment.execute(GATEWAY, "rm", "-f", path)
     fair = answer.status == 503 and "retry-after" in answer.headers
     require(fair, f"a 503 with Retry-After, got {answer.describe()}")
     return f"503; a good form {deployment.wait_good_form():.0f} s after it was emptied"
