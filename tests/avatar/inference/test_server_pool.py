@@ -2,12 +2,8 @@
 
 import asyncio
 import logging
-import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import grpc
 import numpy as np
@@ -15,102 +11,16 @@ import pytest
 
 from avatar.errors import Unavailable
 from avatar.inference import server_pool, triton_server
-from avatar.inference.addresses import Endpoint, parse_addresses, resolve
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.options import Generator
+from lipsync.arrays import Labels
 from lipsync.errors import InvalidInput
-from tests.support.fake_triton import FakeTriton, region_of, serve
+from tests.support.fake_triton import FakeTriton, region_of
+from tests.support.fake_tritons import IMAGE, SECONDS, Cluster, calling, healthy, images_of, running, several, until
 
-IMAGE = np.zeros((8, 8, 3), np.uint8)
+pytestmark = pytest.mark.usefixtures("often")
+
 LARGE = np.zeros((200, 300, 3), np.uint8)
-SECONDS = 20.0  # after which something that has to happen has not happened
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at the servers more often than in use, so that no test waits for a second."""
-    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.2)
-    monkeypatch.setattr(server_pool, "RECHECK_SECONDS", 0.1)
-
-
-@dataclass
-class Cluster:
-    """Servers on 127.0.0.1, each of which can be killed and started again."""
-
-    fakes: list[FakeTriton] = field(default_factory=list)
-    addresses: list[str] = field(default_factory=list)
-    stacks: list[AsyncExitStack] = field(default_factory=list)
-
-    async def add(self) -> None:
-        self.fakes.append(FakeTriton())
-        self.addresses.append("127.0.0.1:0")
-        self.stacks.append(AsyncExitStack())
-        await self.start(len(self.fakes) - 1)
-
-    async def start(self, index: int) -> None:
-        serving = serve(self.fakes[index], self.addresses[index])
-        self.addresses[index] = await self.stacks[index].enter_async_context(serving)
-
-    async def kill(self, index: int) -> None:
-        await self.stacks[index].aclose()
-
-    def drain(self, index: int) -> None:
-        """Answer as a server that got SIGTERM: every call is UNAVAILABLE, and the connection stays."""
-        self.fakes[index].status = grpc.StatusCode.UNAVAILABLE
-        self.fakes[index].requests.clear()
-
-    def shares(self) -> list[int]:
-        """Return how many segmentations each server got since the last time."""
-        numbers = [len(images_of(fake)) for fake in self.fakes]
-        for fake in self.fakes:
-            fake.requests.clear()
-        return numbers
-
-
-def images_of(fake: FakeTriton) -> list[object]:
-    """Return the segmentations of a job that a server got: a tiny call names no outputs."""
-    return [request for request in fake.requests if request.model_name == "segmentation" and request.outputs]
-
-
-@asynccontextmanager
-async def running(count: int) -> AsyncIterator[Cluster]:
-    cluster = Cluster()
-    try:
-        for _ in range(count):
-            await cluster.add()
-        yield cluster
-    finally:
-        for index in range(len(cluster.fakes)):
-            await cluster.kill(index)
-
-
-@asynccontextmanager
-async def calling(addresses: str, seconds: float = 30, **arguments: Any) -> AsyncIterator[GrpcInferenceClient]:
-    models = GrpcInferenceClient(addresses, seconds, **{"shared_memory": False, **arguments})
-    try:
-        yield models
-    finally:
-        await models.close()
-
-
-@asynccontextmanager
-async def several(count: int, **arguments: Any) -> AsyncIterator[tuple[Cluster, GrpcInferenceClient]]:
-    """A client of servers that are all healthy."""
-    async with running(count) as cluster, calling(",".join(cluster.addresses), **arguments) as models:
-        await models.segment(IMAGE)
-        await until(lambda: healthy(models) == set(cluster.addresses))
-        cluster.shares()
-        yield cluster, models
-
-
-def healthy(models: GrpcInferenceClient) -> set[str]:
-    return {state.address for state in models.servers() if state.healthy}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(SECONDS):
-        while not condition():  # noqa: ASYNC110 - it happens in tasks of the client and the servers
-            await asyncio.sleep(0.02)
 
 
 async def under_load(models: GrpcInferenceClient, event: Callable[[], Awaitable[None]]) -> list[object]:
@@ -216,20 +126,23 @@ async def until_passes(call: Callable[[], Awaitable[None]]) -> None:
 async def test_without_any_server_calls_are_unavailable_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_pool, "PATIENCE_SECONDS", 0.3)
     async with several(2) as (cluster, models):
-        await cluster.kill(0)
-        await cluster.kill(1)
+        await cluster.kill_all()
         for call in (models.check_ready(), models.segment(IMAGE), models.model_info(Generator.WAV2LIP)):
             with pytest.raises(Unavailable):
                 await call
         assert healthy(models) == set()
 
 
+async def waiting_call(cluster: Cluster, models: GrpcInferenceClient) -> asyncio.Task[Labels]:
+    """Kill all servers, and return a call that is made when that is noticed."""
+    await cluster.kill_all()
+    await until(lambda: healthy(models) == set())
+    return asyncio.create_task(models.segment(IMAGE))
+
+
 async def test_a_call_waits_for_a_server_that_comes_back() -> None:
     async with several(2) as (cluster, models):
-        await cluster.kill(0)
-        await cluster.kill(1)
-        await until(lambda: healthy(models) == set())
-        call = asyncio.create_task(models.segment(IMAGE))
+        call = await waiting_call(cluster, models)
         await cluster.start(0)
         await call
 
@@ -309,82 +222,6 @@ async def test_shared_memory_is_used_with_the_servers_that_see_it() -> None:
         assert not any(far)
 
 
-class Names:
-    """A resolver in which the addresses of a name can be changed."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.addresses: Sequence[str] = addresses
-
-    async def __call__(self, host: str, port: int) -> Sequence[str]:
-        if not self.addresses:
-            raise OSError("no such name")
-        return self.addresses
-
-
-@asynccontextmanager
-async def one_port(*hosts: str) -> AsyncIterator[tuple[int, dict[str, FakeTriton]]]:
-    """Servers on several addresses of this machine with the same port."""
-    async with AsyncExitStack() as stack:
-        while True:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            fakes = {host: FakeTriton() for host in hosts}
-            try:
-                for host, fake in fakes.items():
-                    await stack.enter_async_context(serve(fake, f"{host}:{port}"))
-            except RuntimeError:  # another process has the port of one address
-                await stack.aclose()
-                continue
-            yield port, fakes
-            return
-
-
-async def test_all_addresses_of_a_name_are_used_and_changes_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_pool, "RESOLVE_SECONDS", 0.2)
-    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.1)
-    names = Names("127.0.0.1", "127.0.0.2")
-    hosts = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-    async with one_port(*hosts) as (port, fakes), calling(f"dns:///triton:{port}", lookup=names) as models:
-        await models.check_ready()
-        await until(lambda: healthy(models) == {f"127.0.0.1:{port}", f"127.0.0.2:{port}"})
-        for _ in range(10):
-            await models.segment(IMAGE)
-        assert [len(images_of(fake)) for fake in fakes.values()] == [5, 5, 0]
-        names.addresses = ("127.0.0.3", "127.0.0.2")
-        await until(lambda: healthy(models) == {f"127.0.0.2:{port}", f"127.0.0.3:{port}"})
-        fakes["127.0.0.1"].requests.clear()
-        for _ in range(10):
-            await models.segment(IMAGE)
-        assert images_of(fakes["127.0.0.1"]) == []
-        names.addresses = ()  # the name server is away: the known servers stay
-        await asyncio.sleep(0.5)
-        await models.segment(IMAGE)
-        assert len(healthy(models)) == 2
-
-
-async def test_a_server_that_leaves_ends_its_calls_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_pool, "RESOLVE_SECONDS", 0.2)
-    monkeypatch.setattr(server_pool, "PROBE_SECONDS", 0.1)
-    names = Names("127.0.0.1")
-    hosts = ("127.0.0.1", "127.0.0.2")
-    async with one_port(*hosts) as (port, fakes), calling(f"triton:{port}", lookup=names) as models:
-        await models.check_ready()
-        fakes["127.0.0.1"].slow = 1.0  # longer than the next look at the name
-        call = asyncio.create_task(models.segment(IMAGE))
-        await until(lambda: bool(images_of(fakes["127.0.0.1"])))
-        names.addresses = ("127.0.0.2",)
-        await until(lambda: [state.address for state in models.servers()] == [f"127.0.0.2:{port}"])
-        await call
-        assert images_of(fakes["127.0.0.2"]) == []
-
-
-async def test_a_name_that_does_not_exist_is_unavailable() -> None:
-    async with calling("nowhere.invalid:8001", lookup=Names()) as models:
-        with pytest.raises(Unavailable, match=r"nowhere\.invalid:8001: the name of Triton cannot be resolved"):
-            await models.check_ready()
-
-
 async def test_lost_and_found_servers_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "avatar")
     async with several(2) as (cluster, models):
@@ -399,35 +236,6 @@ async def test_lost_and_found_servers_are_in_the_log(caplog: pytest.LogCaptureFi
     assert not any(f"{second} gets no calls" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("127.0.0.1:8001", [Endpoint("127.0.0.1", 8001)]),
-        ("a:1, b.c:2,a:1", [Endpoint("a", 1), Endpoint("b.c", 2)]),
-        ("dns:///triton:8001", [Endpoint("triton", 8001)]),
-        ("[::1]:8001", [Endpoint("[::1]", 8001)]),
-    ],
-)
-def test_addresses_are_read(text: str, expected: list[Endpoint]) -> None:
-    assert list(parse_addresses(text)) == expected
-
-
-@pytest.mark.parametrize("text", ["", "triton", "http://triton:8001", "a:1,", "a:1 b:2", "a:70000", "dns:triton:1"])
-def test_other_texts_are_no_addresses(text: str) -> None:
-    with pytest.raises(ValueError, match="host:port"):
-        parse_addresses(text)
-
-
-async def test_a_server_with_addresses_of_both_families_counts_once() -> None:
-    endpoints = parse_addresses("triton:8001,localhost:9001")
-    assert await resolve(endpoints, Names("::1", "10.0.0.2", "10.0.0.1")) == (
-        "10.0.0.1:8001",
-        "10.0.0.2:8001",
-        "localhost:9001",
-    )
-    assert await resolve(parse_addresses("triton:8001"), Names("fd00::1")) == ("[fd00::1]:8001",)
-
-
 async def test_checks_of_readiness_do_not_take_the_turns_of_calls() -> None:
     async with several(3) as (cluster, models):
         for _ in range(6):  # as jobs do
@@ -439,10 +247,7 @@ async def test_checks_of_readiness_do_not_take_the_turns_of_calls() -> None:
 
 async def test_a_call_that_waits_for_a_server_ends_when_the_client_is_closed() -> None:
     async with several(2) as (cluster, models):
-        await cluster.kill(0)
-        await cluster.kill(1)
-        await until(lambda: healthy(models) == set())
-        call = asyncio.create_task(models.segment(IMAGE))
+        call = await waiting_call(cluster, models)
         await asyncio.sleep(0)
         await models.close()
         with pytest.raises(Unavailable):
