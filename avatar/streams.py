@@ -108,6 +108,14 @@ async def both(first: Coroutine[object, object, T], second: Coroutine[object, ob
         del one, other  # an error's traceback refers to this frame: holding the error here would make a cycle
 
 
+def start_task(work: Coroutine[object, object, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
+    """Start a task that is in `tasks` until its end: so it can be cancelled, and is not garbage before."""
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
 async def cancel_and_wait(*tasks: asyncio.Task[T]) -> None:
     """Cancel the tasks and wait for their end. Their results and errors are discarded."""
     for task in tasks:

@@ -29,6 +29,7 @@ from ..options import Generator
 from ..tracing import infer_span
 from .protocol import GENERATORS, ModelInfo, ServedModel, described_by
 from .readiness import fault_of
+from .rows import count_rows, join_rows
 from .shm_layout import check_inputs
 
 logger = logging.getLogger("avatar")
@@ -154,7 +155,7 @@ class BlsInferenceClient:
 
     async def _infer_version(self, model: Model, version: int, inputs: tuple[Array, ...]) -> list[Array]:
         self._check_threads()
-        batch, size = len(inputs[0]) if model.max_batch_size else 1, sum(array.nbytes for array in inputs)
+        batch, size = count_rows(model, inputs), sum(array.nbytes for array in inputs)
         with infer_span(model.name, "", batch=batch, size=size, shared_memory=True) as along:
             call = self._threads.submit(self._send, model, version, inputs, along.request_id)
             try:
@@ -225,7 +226,7 @@ class _AdaptiveBatch:
             parts.append(await call(rows))
             self._adapt(rows.stop - rows.start, max_rows, time.monotonic() - begin)
             start = rows.stop
-        return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
+        return join_rows(parts)
 
     def _adapt(self, rows: int, max_rows: int, seconds: float) -> None:
         fitting = int(CALL_SECONDS * rows / max(seconds, 1e-6))

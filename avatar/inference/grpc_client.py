@@ -16,6 +16,7 @@ from lipsync.tensors import FACE_SIZE, Model
 from ..options import Generator
 from .addresses import Lookup, look_up, parse_addresses
 from .protocol import GENERATORS, ModelInfo, ServerState, described_by
+from .rows import join_rows
 from .server_pool import ServerPool
 from .triton_server import TritonServer
 
@@ -135,6 +136,6 @@ class GrpcInferenceClient:
                 rows = [each[start : start + most] for each in inputs]
                 shape = (len(rows[-1]), *row_shape) if row_shape else None
                 parts.append(await server.infer(model, rows, shape, seconds, version))
-            return parts[0] if len(parts) == 1 else [np.concatenate(each) for each in zip(*parts, strict=True)]
+            return join_rows(parts)
 
         return await self._pool.call(make, self._timeout, model=model, rows=count)

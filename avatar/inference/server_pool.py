@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from lipsync import tensors
@@ -18,6 +18,7 @@ from lipsync.tensors import Model
 
 from ..errors import AvatarError, Unavailable
 from ..load import wait_for
+from ..streams import cancel_and_wait, start_task
 from .addresses import Endpoint, Lookup, resolve
 from .protocol import ServedModel, ServerState
 from .triton_rpc import may_be_repeated, means_down
@@ -167,9 +168,7 @@ class ServerPool:
         members, self._members = self.members, {}
         found = [*self._tasks, self._resolving, *(each.watcher for each in members)]
         tasks, self._resolving = [task for task in found if task], None
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(*tasks)
         await asyncio.gather(*(each.server.close() for each in members))
 
     async def _start(self) -> None:
@@ -201,7 +200,7 @@ class ServerPool:
                 member.watcher = asyncio.create_task(self._watch(member))
         for address in self._members.keys() - set(addresses):
             logger.info("Triton at %s is no longer an address of the service", address)
-            self._spawn(self._retire(self._members.pop(address)))
+            start_task(self._retire(self._members.pop(address)), self._tasks)
 
     async def _resolve_again(self) -> None:
         while True:
@@ -312,8 +311,3 @@ class ServerPool:
         member.server.limits |= {name: each.max_batch for name, each in served.items() if each.max_batch}
         if limit := member.server.limits.get(tensors.S3FD.name):
             member.server.limits[tensors.DETECT_FACES.name] = limit
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from avatar_client.region_file import boot_seconds, is_expired, make_file, remove_expired, remove_name
 from avatar_client.region_pool import MAX_BYTES, UNUSED_REASONS, NewRegion, Region, RegionPool, Registration
 
+from ..streams import start_task
+
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 PREFIX = "talking-avatar-"
 CLOSE_SECONDS = 5.0  # for the server to finish the calls that were in flight at the end
@@ -62,7 +63,7 @@ class SharedMemoryPool:
             self._clean(self._unregister(name))
         if plan.new is None:
             return plan.region
-        making = _start(self._make(plan.new), self._making)
+        making = start_task(self._make(plan.new), self._making)
         try:
             return await asyncio.shield(making)
         except asyncio.CancelledError:
@@ -112,7 +113,7 @@ class SharedMemoryPool:
             remove_name(new.file)
         if answer is Registration.UNANSWERED:
             self._regions.unanswered()
-            _start(self._unregister(new.name), self._cleaning)
+            start_task(self._unregister(new.name), self._cleaning)
             return None
         if answer is not Registration.MAPPED:
             self._regions.rejected(new.name)
@@ -122,7 +123,7 @@ class SharedMemoryPool:
             logger.info("frames are sent to Triton through shared memory")
         self._works = True
         if self._regions.sweep_due(new):
-            _start(self._sweep(), self._cleaning)
+            start_task(self._sweep(), self._cleaning)
         return self._regions.registered(new, memory)
 
     def _log_unused(self, level: int, reason: str) -> None:
@@ -138,7 +139,7 @@ class SharedMemoryPool:
         if self._closed:  # `close` unregisters all
             work.close()
         else:
-            _start(work, self._cleaning)
+            start_task(work, self._cleaning)
 
     async def _unregister(self, name: str) -> None:
         pause: float | None = 0.0
@@ -153,10 +154,3 @@ class SharedMemoryPool:
             if is_expired(name, PREFIX, now):
                 await self._registry.unregister(name)
         await asyncio.to_thread(remove_expired, PREFIX, now)
-
-
-def _start(work: Coroutine[object, object, T], tasks: set[asyncio.Task[T]]) -> asyncio.Task[T]:
-    task = asyncio.create_task(work)
-    tasks.add(task)
-    task.add_done_callback(tasks.discard)
-    return task

@@ -19,6 +19,7 @@ from ..errors import Unavailable
 from ..tracing import infer_span
 from .protocol import ServedModel, ServerState
 from .readiness import CALL_SECONDS, Readiness, tiny_inputs
+from .rows import count_rows
 from .shared_memory import SharedMemoryPool
 from .shm_layout import Layout, plan_layout
 from .triton_rpc import (
@@ -216,7 +217,7 @@ class TritonServer:
         span = layout.output if region else None
         if region and span:
             outputs[0].set_shared_memory(region.name, span.nbytes, span.offset)
-        batch, size = len(inputs[0]) if model.max_batch_size else 1, sum(array.nbytes for array in inputs)
+        batch, size = count_rows(model, inputs), sum(array.nbytes for array in inputs)
         with infer_span(model.name, self.address, batch=batch, size=size, shared_memory=region is not None) as along:
             call = self._client.infer(
                 model.name,
