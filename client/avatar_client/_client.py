@@ -117,15 +117,10 @@ class AvatarClient:
 
     def is_ready(self, *models: str) -> bool:
         """Return whether a server, and each of the named models on it, says within two seconds that it is ready."""
-        tried: list[Server] = []
         try:
-            while not tried or len(tried) < len(self._rotation.servers):
-                tried.append(self._rotation.next(tried))
-                if self._is_ready(tried[-1], models):
-                    return True
+            return any(self._is_ready(server, models) for server in self._rotation.each())
         except Cancelled:
-            pass
-        return False
+            return False
 
     def _is_ready(self, server: Server, models: Sequence[str]) -> bool:
         stub = server.connection.stub

@@ -85,12 +85,20 @@ def from_stream_error(text: str) -> AvatarClientError:
     return Unavailable(text) if any(words in text for words in _STOPPING) else ServerError(text)
 
 
+def is_lost(error: grpc.RpcError) -> bool:
+    """Return whether this gRPC status says that the server cannot be reached."""
+    status = error.code()
+    return status == grpc.StatusCode.UNAVAILABLE or (
+        status == grpc.StatusCode.INTERNAL and _BROKEN in (error.details() or "")
+    )
+
+
 def from_rpc_error(error: grpc.RpcError, address: str) -> AvatarClientError:
     """Return the error that the gRPC status of a call to `address` means."""
     status, details = error.code(), error.details() or "no reason given"
     if status == grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest(details)
-    if status == grpc.StatusCode.UNAVAILABLE or (status == grpc.StatusCode.INTERNAL and _BROKEN in details):
+    if is_lost(error):
         return Unavailable(f"{address} cannot be reached: {details}")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return no_response(address)

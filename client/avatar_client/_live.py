@@ -211,7 +211,7 @@ class LiveSession:
         if self._cancelled:
             return Cancelled("the session was cancelled")
         failed = _errors.from_rpc_error(error, self._connection.address)
-        if isinstance(failed, Unavailable) and error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+        if _errors.is_lost(error):
             self._on_lost(self._server)
             if self._started:
                 return Unavailable(f"{failed.message}; the live session is lost with its server, start a new one")
@@ -245,19 +245,18 @@ class LiveSession:
 
 def start_session(rotation: Rotation, face: Sequence[InputTensor]) -> LiveSession:
     """Start a session on the server whose turn it is, or on another one if that is away or full."""
-    tried, errors = [rotation.next()], list[Unavailable]()
-    end = time.monotonic() + tried[0].connection.timeout
-    while True:
+    start, errors = time.monotonic(), list[Unavailable]()
+    for server in rotation.each():
         try:
-            return LiveSession(tried[-1], rotation.failed, face)
+            return LiveSession(server, rotation.failed, face)
         except Unavailable as error:
             if error.code != FULL:  # the caller is at its limit, wherever it calls
                 raise
             errors.append(error)
-            if len(tried) >= len(rotation.servers) or time.monotonic() > end:
-                # that a server is full says more than that another one is away
-                raise min(errors, key=lambda each: isinstance(each.__cause__, grpc.RpcError)) from error.__cause__
-        tried.append(rotation.next(tried))
+        if time.monotonic() > start + server.connection.timeout:
+            break
+    # that a server is full says more than that another one is away
+    raise min(errors, key=lambda each: isinstance(each.__cause__, grpc.RpcError))
 
 
 def _pieces(samples: Samples) -> list[InputTensor]:

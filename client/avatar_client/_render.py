@@ -249,10 +249,9 @@ class RenderStream:
         """Return the seconds until the call is repeated; raise what `error` means where it may not be repeated."""
         if self._cancelled:
             raise self._cancelled_error() from None
-        if self._responded:
-            self._rotation.failed_by(self._server, error)
-            raise _errors.from_rpc_error(error, self._connection.address) from error
         elsewhere = self._rotation.failed_by(self._server, error)
+        if self._responded:
+            raise _errors.from_rpc_error(error, self._connection.address) from error
         return self._retry_state.pause(error, self._connection, elsewhere)
 
     def _handle(self, message: StreamResponse | None) -> None:

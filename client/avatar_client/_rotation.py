@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,13 @@ class Rotation:
             server = usable[self._turn % len(usable)] if usable else min(servers, key=lambda each: each.away_until)
             self._turn += 1
             return server
+
+    def each(self) -> Iterator[Server]:
+        """Yield the servers in the order in which `next` returns them, each once. Raises as `next`."""
+        tried: list[Server] = []
+        while not tried or len(tried) < len(self.servers):
+            tried.append(self.next(tried))
+            yield tried[-1]
 
     @property
     def servers(self) -> list[Server]:
