@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,8 +14,15 @@ from tests.client.fake_server import FakeServer
 from tests.support.gateway_fakes import FakeRender
 from tests.support.live_gateway import live_gateway
 
+T = TypeVar("T")
+
 FACE, SPEECH = bytes(range(256)) * 2000, b"RIFF" * 300
 VIDEO = FACE + b"|" + SPEECH  # what the fake render makes of them
+
+
+async def call(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call a function of the client in a thread: the gateway runs on this event loop."""
+    return await asyncio.to_thread(function, *arguments, **options)
 
 
 @pytest.fixture

@@ -7,9 +7,8 @@ import contextlib
 import hashlib
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import pytest
 
@@ -26,12 +25,10 @@ from avatar_client import (
     _job_events,
 )
 from avatar_client._jobs_http import Transport
-from tests.client.conftest import FACE, SPEECH, VIDEO
+from tests.client.conftest import FACE, SPEECH, VIDEO, call
 from tests.support.api_keys import add_key
 from tests.support.gateway_fakes import FakeRender, eventually
 from tests.support.live_gateway import live_gateway, proxy_to
-
-T = TypeVar("T")
 
 CLIENT = Path(__file__).parents[2] / "client"
 
@@ -39,11 +36,6 @@ CLIENT = Path(__file__).parents[2] / "client"
 @pytest.fixture
 def jobs(url: str) -> AvatarJobs:
     return AvatarJobs(url, timeout=30)
-
-
-async def call(function: Callable[..., T], *arguments: Any, **options: Any) -> T:
-    """Call a function of the client in a thread: the gateway runs on this event loop."""
-    return await asyncio.to_thread(function, *arguments, **options)
 
 
 async def ids(jobs: AvatarJobs, state: Literal["canceled"] | None = None) -> list[str]:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from avatar_client import AsyncAvatarJobs, AvatarJobs, InvalidRequest, KeptFace, Unavailable, _cli
 from avatar_client._progress_bar import ProgressBar
-from tests.client.conftest import SPEECH
-from tests.client.test_jobs import call
-from tests.support.gateway_fakes import FakeRender
-from tests.support.live_gateway import live_gateway, proxy_to
+from tests.client.conftest import SPEECH, call
+from tests.support.live_gateway import proxy_to
 from tests.support.media import write_still
-
-
-@pytest.fixture
-async def url(tmp_path: Path, database_url: str) -> AsyncIterator[str]:
-    work = tmp_path / "work"
-    work.mkdir()
-    settings: dict[str, Any] = {"work_dir": work, "store": str(tmp_path / "store"), "database_url": database_url}
-    async with live_gateway(FakeRender(), **settings, workers=1) as url:
-        yield url
 
 
 @pytest.fixture
