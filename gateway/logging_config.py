@@ -6,9 +6,6 @@ import logging
 from typing import Literal
 
 from jobs.logging_config import configure as configure_process
-from jobs.logging_config import make_handler, request_id
-
-__all__ = ["configure", "make_handler", "request_id"]
 
 
 def configure(level: str, log_format: Literal["text", "json"]) -> None:

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from avatar import tracing
 from avatar.request import choose_id
+from avatar.tracing import request_id
 
 from .codes import ErrorCode
-from .errors import INTERNAL_ERROR, error_body
-from .logging_config import request_id
+from .errors import INTERNAL_ERROR, error_body, has_body
 from .metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class RequestContext:
         start = time.perf_counter()
         state = scope.setdefault("state", {})
         status: int | None = None
-        unread = _has_body(scope)  # closing now would cut the client off before it has read the response
+        unread = has_body(scope)  # closing now would cut the client off before it has read the response
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -142,10 +142,6 @@ class InternalErrorMiddleware:
             content = error_body(scope["path"], "internal error", ErrorCode.INTERNAL_ERROR)
             response = JSONResponse(content | {"request_id": request_id.get()}, 500)
             await response(scope, receive, send)
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
 def _log(scope: Scope, status: int | None, seconds: float, stages: Mapping[str, float]) -> None:

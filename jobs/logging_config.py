@@ -12,8 +12,6 @@ from typing import Literal
 
 from avatar.tracing import request_id, trace_id
 
-__all__ = ["configure", "make_handler", "request_id"]
-
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # line breaks and terminal control characters
 
 

@@ -15,6 +15,7 @@ from avatar.errors import InvalidField, MachineFault, ShuttingDown
 from avatar.form.parse import FILES, MAX_TEXT_BYTES, Form, Upload, parse
 from avatar.inspection import FaceReport
 from avatar.request import AvatarRequest, Background
+from avatar.tracing import request_id
 from jobs.quotas import check_stored
 from jobs.records import StoredFile
 from jobs.repository import avatars
@@ -27,7 +28,6 @@ from ..clients import client_of
 from ..endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
 from ..job_fields import storable
 from ..job_service import JobService
-from ..logging_config import request_id
 from ..multipart import KnownFields
 from ..openapi import AVATAR_FORM_NAME, reference
 from ..service import Service

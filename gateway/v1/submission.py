@@ -16,7 +16,7 @@ from fastapi import Request
 
 from avatar.errors import ClientError, InvalidField, MachineFault, ShuttingDown
 from avatar.form.parse import Form, parse
-from avatar.tracing import span, traceparent
+from avatar.tracing import request_id, span, traceparent
 from jobs.folder import hash_file
 from jobs.net.errors import RefusedUrl, RequestFailed
 from jobs.quotas import QuotaExceeded, check_quotas
@@ -31,7 +31,6 @@ from ..clients import client_of
 from ..errors import UnsupportedType
 from ..job_fields import JOB_FIELDS, URLS, WEBHOOK, JobFields, read_fields
 from ..job_service import JobService
-from ..logging_config import request_id
 from ..service import Service
 from ..uploads import media_type, receive_form, receive_text
 from .job_json import MAX_JSON_BYTES, parse_json

@@ -5,7 +5,8 @@ from typing import Literal
 
 import pytest
 
-from gateway.logging_config import make_handler, request_id
+from avatar.tracing import request_id
+from jobs.logging_config import make_handler
 
 
 @pytest.fixture
