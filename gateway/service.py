@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from avatar.inspection import FaceReport
 from avatar.request import AvatarRequest
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
-from avatar.tracing import span
+from avatar.tracing import request_id, span
 from jobs.keys import KeyFile
 from jobs.quotas import RunningForms
 
@@ -27,7 +27,6 @@ from .authentication import caller_of
 from .cancellation import run_until_disconnect
 from .clients import ClientShares, client_of
 from .job_service import JobService
-from .logging_config import request_id
 from .machine import Machine
 from .settings import Settings
 from .uploads import receive_form
@@ -83,9 +82,7 @@ class Service:
 
     async def _work(self, job: AvatarRequest, stages: dict[str, float]) -> RenderResult:
         start = time.perf_counter()
-        async with AsyncExitStack() as held:
-            with span("queue"):
-                await held.enter_async_context(self.jobs.slot())
+        async with self.jobs.slot():
             stages["queue"] = time.perf_counter() - start
             await self.machine.check_failing()
             await self.models.check_ready()

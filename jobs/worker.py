@@ -18,7 +18,7 @@ from avatar.inference.protocol import InferenceClient
 from avatar.load import wait_for
 from avatar.resources.admission import Admission
 from avatar.resources.workspace import Workspace
-from avatar.tracing import Value, span
+from avatar.tracing import request_id, span
 
 from . import queue
 from .attempt import HEARTBEATS, Attempt
@@ -26,7 +26,6 @@ from .background import run_unless
 from .database import Database
 from .errors import DatabaseUnavailable
 from .execution import Execution, Render
-from .logging_config import request_id
 from .net.client import UrlClient
 from .reports import NO_REPORT, WorkerReport
 from .repository import leases, work
@@ -199,12 +198,14 @@ class Worker:
             if job.attempt == 1:  # a later attempt may have waited for its pause
                 with span("queue", parent=job.traceparent, start=job.created_at, job=str(job.id)):
                     pass
-            about: dict[str, Value] = {
-                "avatar.job": str(job.id),
-                "avatar.attempt": job.attempt,
-                "avatar.request_id": job.request_id,
-            }
-            with span("attempt", about, kind="consumer", parent=job.traceparent) as current:
+            with span(
+                "attempt",
+                kind="consumer",
+                parent=job.traceparent,
+                job=str(job.id),
+                attempt=job.attempt,
+                request_id=job.request_id,
+            ) as current:
                 current.set(outcome=await attempt.run())
         finally:
             request_id.reset(token)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from ..errors import Busy, ShuttingDown
+from ..tracing import span
 
 
 class Admission:
@@ -70,12 +71,13 @@ class Admission:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a slot, in the order of the calls, and hold it within the block.
+        """Wait for a slot, in the order of the calls, and hold it within the block. In a trace, the wait is a span.
 
         Raises:
             ShuttingDown: `close` was called before a slot was free.
         """
-        await self._acquire()
+        with span("queue"):
+            await self._acquire()
         try:
             yield
         finally:

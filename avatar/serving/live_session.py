@@ -216,8 +216,9 @@ class LiveSession:
                     outputs = await anext(frames)
                     await piece.pending.request.send(index=index, **outputs)
                     self.output.add(sum(array.nbytes for array in outputs.values()))
-                    self._on_frame(time.monotonic() - max(self._due, piece.pending.arrived))
-                    self._due = max(self._due, piece.pending.arrived) + float(1 / avatar.fps)
+                    due = max(self._due, piece.pending.arrived)
+                    self._on_frame(time.monotonic() - due)
+                    self._due = due + float(1 / avatar.fps)
                     index += 1
                 if piece.pending.request.is_end and piece.error is None:
                     await self._finish(piece, mel.frames)

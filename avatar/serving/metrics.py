@@ -26,7 +26,7 @@ logger = logging.getLogger("avatar")
 FLUSH_SECONDS = 1.0
 CLOSE_SECONDS = 2.0  # for the last sums to be handed over when the model is unloaded
 MAX_OBSERVATIONS = 10_000  # that wait for the thread
-# As `avatar_stage_seconds` of the gateway.
+# As `avatar_worker_job_seconds` of the workers.
 SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0)
 
 

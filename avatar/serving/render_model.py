@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -96,9 +96,7 @@ class RenderModel:
         """Wait for a slot to run the job in; until then, send the caller a heartbeat."""
         heartbeat = asyncio.create_task(_send_queue_heartbeat(request))
         try:
-            async with AsyncExitStack() as held:
-                with tracing.span("queue"):
-                    await held.enter_async_context(self._admission.slot())
+            async with self._admission.slot():
                 await cancel_and_wait(heartbeat)  # it has not started where the slot was free at once
                 yield
         finally:

@@ -96,8 +96,8 @@ class RequestRunner:
         if self._is_own(request):
             await self._answer(request, work)
         elif request.traceparent or not self._model.sequences or request.is_start:
-            about = {"avatar.request_id": request.id, "avatar.model": self._model.name}
-            with tracing.span(f"serve {self._model.name}", about, kind="server", parent=request.traceparent) as span:
+            name, parent = self._model.name, request.traceparent
+            with tracing.span(f"serve {name}", kind="server", parent=parent, request_id=request.id, model=name) as span:
                 request.begin_stage = tracing.stages()
                 error = await self._answer(request, work)
                 if isinstance(error, Exception) and not isinstance(error, ClientError):

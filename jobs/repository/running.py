@@ -19,7 +19,7 @@ from ..records import NO_TENANT, Job
 WAKE_CHANNEL = "avatar_wake"  # notified when a job that waited can be taken now; without a payload
 BATCH = 500  # jobs that one claim holds back
 _FAR = "9999-01-01"  # when a job that is held back may be taken
-_LAST = -(2**31)  # the priority of such a job: behind all others
+_LAST = -(2**31)  # the priority of such a job: after all others
 
 
 async def remember_limit(connection: Connection, tenant: str, running: int) -> None:

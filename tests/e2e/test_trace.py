@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +23,8 @@ from tests.support.media import tone, write_wav
 from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
 from tests.support.postgres import fresh_database
 from tests.support.triton_streams import Responses, make_request, stub
+from tests.support.worker_process import worker_process
 
-ROOT = Path(__file__).parents[2]
 FRAMES = 10
 FORM = {"avatarFileType": "png", "background": "From Input"}
 KNOWN = ("e5" * 16, "f6" * 16, "a7" * 16)  # the traces of the tests of Triton
@@ -59,25 +55,6 @@ class Trace:
         return [span for span in spans if span.trace == self.id]
 
 
-@contextmanager
-def worker_process(folder: Path, settings: dict[str, str]) -> Iterator[Path]:
-    log = folder / "worker.log"
-    (folder / "worker").mkdir()
-    own = {"AVATAR_WORK_DIR": str(folder / "worker"), "AVATAR_CACHE_DIR": str(folder / "worker-cache")}
-    with log.open("wb") as output:
-        command = [sys.executable, "-m", "jobs", "worker", "--concurrency", "1", "--port", "0"]
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, **settings, **own}, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        yield log
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait(20)
-
-
 @pytest.fixture(scope="module")
 def service(
     triton: Triton,
@@ -98,16 +75,24 @@ def service(
             "AVATAR_LOG_FORMAT": "json",
             "OTEL_BSP_SCHEDULE_DELAY": "100",
         }
-        log = stack.enter_context(worker_process(folder, settings))
+        log = stack.enter_context(worker_process(folder / "worker", settings | {"AVATAR_WORKER_JOBS": "1"}))
         own = {name: value for name, value in settings.items() if name != "AVATAR_TRITON_TOKEN"}
         gateway = stack.enter_context(
             gateway_process(folder, triton.grpc_address, token=triton.token, AVATAR_WORKERS="0", **own)
         )
+        gateway.wait_for_jobs()
         yield Service(receiver, gateway, log)
 
 
-def form(samples: Path, folder: Path) -> dict[str, tuple[str, bytes]]:
-    speech = write_wav(folder / "speech.wav", tone(FRAMES / 25))
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service.gateway.url, trust_env=False, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def files(samples: Path, tmp_path: Path) -> dict[str, tuple[str, bytes]]:
+    speech = write_wav(tmp_path / "speech.wav", tone(FRAMES / 25))
     return {
         "face_file": ("face.png", (samples / "face.png").read_bytes()),
         "audio_file": ("speech.wav", speech.read_bytes()),
@@ -115,13 +100,12 @@ def form(samples: Path, folder: Path) -> dict[str, tuple[str, bytes]]:
 
 
 def test_the_trace_of_a_job_holds_its_request_its_queue_its_worker_its_stages_and_its_calls(
-    service: Service, samples: Path, tmp_path: Path
+    service: Service, client: httpx.Client, files: dict[str, tuple[str, bytes]]
 ) -> None:
     trace = Trace(service.receiver, "a1" * 16)
-    with httpx.Client(base_url=service.gateway.url, trust_env=False, timeout=60) as client:
-        answer = client.post("/v1/jobs", files=form(samples, tmp_path), data=FORM, headers=trace.headers)
-        assert answer.status_code == 202, answer.text
-        job = _ended(client, answer.json()["id"])
+    answer = client.post("/v1/jobs", files=files, data=FORM, headers=trace.headers)
+    assert answer.status_code == 202, answer.text
+    job = _ended(client, answer.json()["id"])
     spans = trace.until("POST /v1/jobs", "attempt")
     one = _by_name(spans)
     assert {(one[name].service, one[name].kind) for name in ("POST /v1/jobs", "upload", "submit")} == {
@@ -149,11 +133,10 @@ def test_the_trace_of_a_job_holds_its_request_its_queue_its_worker_its_stages_an
 
 
 def test_the_trace_of_a_form_holds_its_upload_its_queue_its_stages_and_its_calls(
-    service: Service, samples: Path, tmp_path: Path
+    service: Service, client: httpx.Client, files: dict[str, tuple[str, bytes]]
 ) -> None:
     trace = Trace(service.receiver, "b2" * 16)
-    with httpx.Client(base_url=service.gateway.url, trust_env=False, timeout=60) as client:
-        answer = client.post("/", files=form(samples, tmp_path), data=FORM, headers=trace.headers)
+    answer = client.post("/", files=files, data=FORM, headers=trace.headers)
     assert answer.status_code == 200, answer.text
     spans = trace.until("POST /")
     one = _by_name(spans)
@@ -163,13 +146,14 @@ def test_the_trace_of_a_form_holds_its_upload_its_queue_its_stages_and_its_calls
     _check_log(service.gateway.log, "POST / 200", trace)
 
 
-def test_a_request_that_fails_is_marked_and_its_caller_may_leave_the_trace_out(service: Service) -> None:
+def test_a_request_that_fails_is_marked_and_its_caller_may_leave_the_trace_out(
+    service: Service, client: httpx.Client
+) -> None:
     trace, unsampled = Trace(service.receiver, "c3" * 16), Trace(service.receiver, "d4" * 16)
     headers = unsampled.headers | {"traceparent": f"00-{unsampled.id}-{'1' * 16}-00"}
-    with httpx.Client(base_url=service.gateway.url, trust_env=False, timeout=60) as client:
-        assert client.get("/v1/jobs", headers=headers).status_code == 200
-        client.get("/health/ready", headers=headers)
-        assert client.post("/", data={"a": "b"}, headers=trace.headers).status_code == 400
+    assert client.get("/v1/jobs", headers=headers).status_code == 200
+    client.get("/health/ready", headers=headers)
+    assert client.post("/", data={"a": "b"}, headers=trace.headers).status_code == 400
     (span,) = [span for span in trace.until("POST /") if span.name == "POST /"]
     assert span.attributes["http.response.status_code"] == 400
     assert not span.is_error  # the caller's mistake
