@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
+
+from .faults import storage_fault
 
 
 @asynccontextmanager
@@ -26,6 +28,17 @@ async def opened(path: Path, mode: Literal["rb", "wb"]) -> AsyncIterator[BinaryI
         yield file
     finally:
         await asyncio.to_thread(file.close)
+
+
+@asynccontextmanager
+async def opened_for_work(path: Path, mode: Literal["rb", "wb"]) -> AsyncIterator[BinaryIO]:
+    """As `opened`, in the work folder: a file that cannot be opened there is a fault. Raises MachineFault."""
+    async with AsyncExitStack() as stack:
+        try:
+            file = await stack.enter_async_context(opened(path, mode))
+        except OSError as error:
+            raise storage_fault(error) from error
+        yield file
 
 
 def _close(opening: asyncio.Task[BinaryIO]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +15,7 @@ from obstore.store import S3Store
 
 from avatar.errors import InvalidField, StorageFault, TooLarge
 from avatar.faults import storage_fault
-from avatar.files import opened
+from avatar.files import opened_for_work
 
 from .client import UrlClient, check_status
 from .errors import RefusedUrl, RequestFailed
@@ -119,11 +118,7 @@ def _check_type(content_type: str, encoding: str) -> None:
 async def _write(body: AsyncIterator[bytes], path: Path, field: str, max_bytes: int) -> int:
     size = 0
     pending = bytearray()
-    async with AsyncExitStack() as stack:
-        try:
-            file = await stack.enter_async_context(opened(path, "wb"))
-        except OSError as error:
-            raise storage_fault(error) from error
+    async with opened_for_work(path, "wb") as file:
         async for block in body:
             size += len(block)
             if size > max_bytes:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import BinaryIO
 
 from avatar.errors import InvalidField
 from avatar.faults import storage_fault
-from avatar.files import opened
+from avatar.files import opened_for_work
 
 from .client import UrlClient, check_status
 from .errors import RefusedUrl, RequestFailed
@@ -46,11 +45,7 @@ async def upload(
 
 
 async def _put(client: UrlClient, url: str, path: Path, content_type: str) -> None:
-    async with AsyncExitStack() as stack:
-        try:
-            file = await stack.enter_async_context(opened(path, "rb"))
-        except OSError as error:
-            raise storage_fault(error) from error
+    async with opened_for_work(path, "rb") as file:
         headers = {"Content-Type": content_type, "Content-Length": str(file.seek(0, os.SEEK_END))}
         async with client.request("PUT", url, headers, lambda: _blocks(file), REDIRECTS) as response:
             check_status(response.status)
