@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from tabulate import tabulate
 
 from lipsync import tensors
 
-from ..errors import ExportError
-from ..triton_config import model_config
 from ..variants import Format
 from . import versions
-from .release import Release
+from .release import Release, model_folders
 from .versions import Version
 
 HEAD = (
@@ -36,9 +33,7 @@ def table(repository: Path) -> str:
     Raises:
         ExportError: the folder does not exist or holds no model.
     """
-    models = sorted(path.parent for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
-    if not models:
-        raise ExportError(f"{repository}: no models here; build a model repository with `python -m export models`")
+    models = model_folders(repository)
     rows: list[tuple[object, ...]] = []
     release = Release.read(repository)
     for model in models:
@@ -58,7 +53,7 @@ def _jobs(version: Version, newest: Version, release: Release) -> float | None:
 
 
 def _row(version: Version, newest: Version, release: Release) -> tuple[object, ...]:
-    record, report, jobs = version.record, _report(version), _jobs(version, newest, release)
+    record, report, jobs = version.record, version.report() or {}, _jobs(version, newest, release)
     size = sum(file.stat().st_size for file in version.folder.iterdir() if file.is_file())
     number = f"{version.number}{' *' if version is newest else ''}"
     damage = "" if version.is_intact() else "DAMAGED, "
@@ -77,14 +72,6 @@ def _row(version: Version, newest: Version, release: Release) -> tuple[object, .
         version.export,
         damage + str(record.get("created", "")),
     )
-
-
-def _report(version: Version) -> Mapping[str, Any]:
-    try:
-        report = json.loads((version.folder / versions.REPORT_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return report if isinstance(report, dict) else {}
 
 
 def _score(model: str, report: Mapping[str, Any]) -> str:

@@ -20,6 +20,8 @@ from . import versions
 
 RELEASE_FILE = "release.json"
 EXPORTED = (tensors.S3FD, tensors.WAV2LIP, tensors.WAV2LIP_GAN, tensors.SEGMENTATION)
+# every model that a repository may have, by name
+KNOWN = {model.name: model for model in (*tensors.MODELS, *tensors.LIVE_NETWORKS.values())}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,14 @@ class Release:
     def without(self, exports: Collection[str]) -> Release:
         """Return the release with these exports withdrawn. The trial, if there was one, is over."""
         return replace(self, trial={}, share=0.0, withdrawn=tuple(sorted({*self.withdrawn, *exports})))
+
+
+def model_folders(repository: Path) -> list[Path]:
+    """Return the folders of the models. Raises ExportError if there is none."""
+    folders = sorted(path.parent for path in repository.glob(f"*/{alternatives.CONFIG_FILE}"))
+    if not folders:
+        raise ExportError(f"{repository}: no models here; build a model repository with `python -m export models`")
+    return folders
 
 
 def newest_exports(repository: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from ..validation.sample_media import Media
 from ..variants import ONNX_FP32, Format, Precision, Profile, Variant, resolve
 from . import live_networks, served_configs, trials, versions
 from .exported_models import EXPORTED_MODELS, ExportedModel, ExportInputs
-from .release import Release
+from .release import EXPORTED, KNOWN, Release, newest_exports
 from .staging import staging_folder
 from .versions import REPORT_FILE, Version
 
@@ -88,11 +88,8 @@ def build_repository(
     candidates = resolve(options.profile, options.format, options.precision, gpu.formats)
     source = model_config.committed()
     is_own = repository.resolve() == source.resolve()
-    if is_own and (options.profile is not Profile.CPU or candidates != (ONNX_FP32,)):
-        raise ExportError(
-            f"{repository}: the configs here are committed and for ONNX fp32 on a CPU; "
-            "export into another folder, or with --format onnx --precision fp32"
-        )
+    if is_own:
+        _check_committed(repository, options, candidates)
     checkpoints = find_checkpoints(weights)
     if checkpoints.stand_ins:
         on_progress(
@@ -124,7 +121,7 @@ def prune(repository: Path, keep: int, on_progress: ProgressCallback = print) ->
         raise ExportError(f"{repository}: no such folder")
     with exclusive_lock(repository, on_progress), staging_folder(repository) as staging:
         tried = Release.read(repository).trial.values()
-        for model in (*(exported.model for exported in EXPORTED_MODELS), *tensors.LIVE_NETWORKS.values()):
+        for model in (*EXPORTED, *tensors.LIVE_NETWORKS.values()):
             _prune_model(repository / model.name, keep, staging, on_progress, tried)
 
 
@@ -145,7 +142,6 @@ class _Update:
         self._options, self._candidates, self._gpu, self._on_progress = options, candidates, gpu, on_progress
         self._inputs = ExportInputs(checkpoints, options.media, candidates, gpu.name)
         self.release = Release.read(repository)
-        self._active: dict[str, str] = {}
         self._staged: dict[str, Path] = {}  # to be tried
 
     def check_trial(self) -> None:
@@ -198,7 +194,6 @@ class _Update:
         """Write the configuration of a network, and serve it for `live` as well, if that is wanted; else no longer."""
         tried = trials.tried_version(self._repository / model.name, self.release)
         served_configs.write_network(model, newest, self._repository, self._options.profile, tried)
-        self._active[model.name] = newest.export
         live = tensors.LIVE_NETWORKS.get(model.name)
         if live is None or not self._options.has_live_networks:
             if live_networks.remove(model, self._repository, self._staging):
@@ -212,7 +207,7 @@ class _Update:
         """Write down what is active, and start or change the trial that was asked for."""
         release, share = self.release, self._options.trial
         if not release.trial:
-            release = release.activated(self._active)
+            release = release.activated(newest_exports(self._repository))
         release = replace(release, profile=self._options.profile)
         if share is not None and (self._staged or release.trial):
             trials.begin(self._repository, release, self._staged, share, self._staging, self._on_progress)
@@ -251,6 +246,17 @@ class _Update:
         return VariantSelector(self._checkpoints, media, folder, self._on_progress, gpu=self._gpu)
 
 
+def _check_committed(repository: Path, options: BuildOptions, candidates: tuple[Variant, ...]) -> None:
+    """Raise ExportError if the project's own repository cannot have what is asked for."""
+    if options.profile is not Profile.CPU or candidates != (ONNX_FP32,):
+        raise ExportError(
+            f"{repository}: the configs here are committed and for ONNX fp32 on a CPU; "
+            "export into another folder, or with --format onnx --precision fp32"
+        )
+    if options.trial is not None:
+        raise ExportError(f"{repository}: the configs here are committed, so nothing can be tried; use another folder")
+
+
 def _find_gpu() -> Gpu:
     from ..validation import gpu_runs  # it needs the runtimes
 
@@ -269,7 +275,6 @@ def _prune_model(
 
 
 def _report_unknown_models(repository: Path, on_progress: ProgressCallback) -> None:
-    known = {model.name for model in (*tensors.MODELS, *tensors.LIVE_NETWORKS.values())}
     names = sorted(path.parent.name for path in repository.glob(f"*/{model_config.CONFIG_FILE}"))
-    for name in [name for name in names if name not in known]:
+    for name in [name for name in names if name not in KNOWN]:
         on_progress(f"{name}: not one of this project's models, not touched; Triton will load it too")

@@ -14,11 +14,10 @@ from ..errors import ExportError
 from ..files import ProgressCallback, exclusive_lock
 from ..variants import Format, Profile
 from . import live_networks, served_configs, versions
-from .release import EXPORTED, Release, newest_exports
+from .release import KNOWN, Release, newest_exports
 from .staging import staging_folder
 from .versions import Version
 
-_MODELS = {model.name: model for model in EXPORTED}
 RUNNING = "a trial is running here: end it first, with `python -m export activate` or `rollback`"
 
 
@@ -76,7 +75,7 @@ def begin(
     for name in staged:
         newest = versions.list_versions(repository / name)[-1]
         version = tried_version(repository / name, release)
-        served_configs.write_network(_MODELS[name], newest, repository, release.profile, version)
+        served_configs.write_network(KNOWN[name], newest, repository, release.profile, version)
     release.write(repository)
     served_configs.write_share(repository, release.profile, share)
     on_progress(f"{', '.join(tried)}: tried with {share:.0%} of the jobs")
@@ -130,13 +129,13 @@ def _end_trial(repository: Path, release: Release) -> None:
     served_configs.write_share(repository, release.profile, 0.0)  # first: no further job starts with what is tried
     for name in release.trial:
         newest = versions.list_versions(repository / name)[-1]
-        served_configs.write_network(_MODELS[name], newest, repository, release.profile)
+        served_configs.write_network(KNOWN[name], newest, repository, release.profile)
     release.without(release.trial.values()).write(repository)
 
 
 def _make_newest(repository: Path, version: Version, profile: Profile, staging: Path) -> None:
     """Publish a version once more, under the highest number: calls that name no version get it."""
-    model = _MODELS[version.folder.parent.name]
+    model = KNOWN[version.folder.parent.name]
     staged = staging / model.name
     versions.link(version, staged)
     versions.publish(staged, repository / model.name)

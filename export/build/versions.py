@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ..errors import ExportError
 from ..files import sha256
@@ -54,6 +55,10 @@ class Version:
         except (OSError, TypeError):
             return False
 
+    def report(self) -> dict[str, Any] | None:
+        """Return the report of the export; None if it has none."""
+        return _read_object(self.folder / REPORT_FILE)
+
 
 def export_name(inputs: Mapping[str, object]) -> str:
     """Return the name of an export: a hash of its inputs, 16 hexadecimal digits."""
@@ -62,15 +67,8 @@ def export_name(inputs: Mapping[str, object]) -> str:
 
 def list_versions(model: Path) -> list[Version]:
     """Return the exported versions in a model's folder, oldest first; directories without a record do not count."""
-    found = []
-    for folder in _numbered(model):
-        try:
-            record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
-        except (OSError, ValueError):
-            continue
-        if isinstance(record, dict):
-            found.append(Version(folder, record))
-    return found
+    records = ((folder, _read_object(folder / RECORD_FILE)) for folder in _numbered(model))
+    return [Version(folder, record) for folder, record in records if record is not None]
 
 
 def read_version(folder: Path) -> Version:
@@ -95,8 +93,7 @@ def write_record(folder: Path, inputs: Mapping[str, object], outcome: Mapping[st
 def publish(staged: Path, model: Path) -> Path:
     """Rename a filled folder to the model's next version, and return its path there."""
     model.mkdir(parents=True, exist_ok=True)
-    numbers = [int(folder.name) for folder in _numbered(model)]
-    target = model / str(max(numbers, default=0) + 1)
+    target = model / str(_next_number(model))
     _make_durable(staged)
     staged.rename(target)
     return target
@@ -105,12 +102,12 @@ def publish(staged: Path, model: Path) -> Path:
 def publish_for_trial(staged: Path, model: Path, staging: Path) -> Path:
     """Rename a filled folder to the version before the newest one, and return its path there.
 
-    The newest one gets a higher number for that, by hard links: whoever names no version never gets what is tried.
+    The newest one gets a higher number for that, by hard links: a call that names no version never gets what is tried.
     """
     again = staging / f"{model.name}-again"
     newest = list_versions(model)[-1]
     link(newest, again)
-    number = max(int(folder.name) for folder in _numbered(model)) + 1
+    number = _next_number(model)
     _make_durable(staged)
     again.rename(model / str(number + 1))  # first, so that what is tried is never the newest
     target = model / str(number)
@@ -156,6 +153,18 @@ def _numbered(model: Path) -> list[Path]:
     # the names that Triton accepts: digits only, no leading zero
     folders = [path for path in model.iterdir() if path.name.isdecimal() and path.name[0] != "0" and path.is_dir()]
     return sorted(folders, key=lambda path: int(path.name))
+
+
+def _next_number(model: Path) -> int:
+    return max((int(folder.name) for folder in _numbered(model)), default=0) + 1
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _make_durable(folder: Path) -> None:

@@ -51,6 +51,6 @@ def run(args: argparse.Namespace) -> int:
         raise ExportError(f"name the model store as SOURCE or in {SOURCE}")
     from ..store.pull import PullOptions, pull
 
-    options = PullOptions(Path(args.verify_key) if args.verify_key else None, args.timeout)
+    options = PullOptions(args.verify_key, args.timeout)
     pull(args.source, args.repository, print_line, options)
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..store.location import LATEST
 from .arguments import add_repository, print_line
 
 HELP = "put a model repository into S3, Google Cloud Storage, Azure or a folder"
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_repository(parser, "the model repository")
     parser.add_argument(
-        "--tag", default="latest", metavar="NAME", help="the name that leads to it afterwards (default: latest)"
+        "--tag", default=LATEST, metavar="NAME", help="the name that leads to it afterwards (default: %(default)s)"
     )
     parser.add_argument(
         "--sign-key",

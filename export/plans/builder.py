@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lipsync import tensors
 from lipsync.tensors import Model
 
 from ..build import versions
+from ..build.release import KNOWN
 from ..build.versions import Version as ExportedVersion
 from ..errors import ExportError
 from ..files import ProgressCallback, exclusive_lock
@@ -30,7 +30,6 @@ from .machine import Gpu
 from .trtexec import Trtexec
 from .trtexec_options import Version
 
-_MODELS: Mapping[str, Model] = {model.name: model for model in (*tensors.MODELS, *tensors.LIVE_NETWORKS.values())}
 # Free space that a build needs, in multiples of the ONNX file: the plan, its copy in the repository, and what TensorRT
 # writes in between.
 _SPACE_FACTOR = 4
@@ -184,8 +183,8 @@ def planned_networks(repository: Path) -> list[PlannedNetwork]:
     found = []
     for folder in sorted(repository.iterdir()):
         exported = versions.list_versions(folder)
-        if folder.name in _MODELS and exported and exported[-1].record.get("format") == Format.TENSORRT:
-            found.append(PlannedNetwork(folder, exported[-1], _MODELS[folder.name]))
+        if folder.name in KNOWN and exported and exported[-1].record.get("format") == Format.TENSORRT:
+            found.append(PlannedNetwork(folder, exported[-1], KNOWN[folder.name]))
     return found
 
 

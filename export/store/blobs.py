@@ -102,7 +102,7 @@ def _explained(location: str, key: str = "") -> Iterator[None]:
     """Turn obstore's errors into a sentence each."""
     try:
         yield
-    except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError, BaseError, OSError) as error:
+    except (BaseError, OSError) as error:
         raise _explain(location, key, error) from error
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from ..files import TEMPORARY, ProgressCallback, sha256
 from .blobs import Blobs
 from .errors import Interrupted, NotStored, StoreError
+from .layout import blob_key
 from .manifest import Manifest, StoredFile
-from .progress import Transfer
-from .push import AT_ONCE, blob_key, wait_for_all
+from .transfers import AT_ONCE, Transfer, wait_for_all
 
 TRIES = 5  # of each file, beyond what obstore repeats by itself
 _PAUSE_SECONDS = 1.0  # before the second try; doubled before each further one
@@ -55,7 +55,7 @@ class Download:
         self._folder.mkdir(parents=True, exist_ok=True)
         missing = {file.sha256: file for file in manifest.files if file.sha256 not in present}
         self._remove_others(missing)
-        missing = {digest: file for digest, file in missing.items() if not self._has(file)}
+        missing = {digest: file for digest, file in missing.items() if not self._is_whole(self._folder / digest, file)}
         total = sum(file.size - self._size(self._part(file)) for file in missing.values())
         self._check_space(total)
         self._on_progress(f"{len(missing)} of {len(manifest.files)} files are fetched, {total / 1e6:.1f} MB")
@@ -81,7 +81,7 @@ class Download:
                 self._on_progress(f"{file.path}: {error}; next try in {pause:.0f} s")
                 self._wait(pause)
                 continue
-            if self._is_right(file):
+            if self._is_whole(self._part(file), file):
                 self._part(file).replace(self._folder / file.sha256)
                 return
             self._part(file).unlink()  # an earlier part may have been the wrong one: once more from the start
@@ -104,14 +104,6 @@ class Download:
                 self._transfer.add(len(chunk))
             opened.flush()
             os.fsync(opened.fileno())
-
-    def _is_right(self, file: StoredFile) -> bool:
-        return self._size(self._part(file)) == file.size and sha256(self._part(file)) == file.sha256
-
-    def _has(self, file: StoredFile) -> bool:
-        """Return whether an earlier, interrupted pull has fetched the content."""
-        path = self._folder / file.sha256
-        return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
 
     def _part(self, file: StoredFile) -> Path:
         return self._folder / f"{file.sha256}{TEMPORARY}"
@@ -141,6 +133,10 @@ class Download:
     def _wait(self, seconds: float) -> None:
         self._stopped.wait(min(seconds, max(0.0, self._end - time.monotonic())))
         self._check_time()
+
+    @staticmethod
+    def _is_whole(path: Path, file: StoredFile) -> bool:
+        return path.is_file() and path.stat().st_size == file.size and sha256(path) == file.sha256
 
     @staticmethod
     def _size(path: Path) -> int:

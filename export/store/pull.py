@@ -8,20 +8,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipsync import tensors
-
+from ..build.release import KNOWN
 from ..errors import ExportError
 from ..files import ProgressCallback, exclusive_lock, sha256
 from . import signing
 from .blobs import Blobs
 from .download import Download
 from .errors import NotStored, StoreError
+from .layout import manifest_key, signature_key, tag_key
 from .location import HASH, parse_source
 from .manifest import MAX_BYTES, Manifest, digest_of, parse
-from .push import manifest_key, signature_key, tag_key
 from .snapshot import ORIGIN_FILE, is_kept
 from .swap import put_in_place
 
@@ -66,12 +66,11 @@ def pull(
     manifest = _read_manifest(store, digest, options.verify_key)
     _check_target(repository)
     repository.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive_lock(repository.parent, on_progress):
-        if not repository.is_dir():
-            _replace(store, manifest, repository, on_progress, options)
-        else:
-            with exclusive_lock(repository, on_progress):
-                _replace(store, manifest, repository, on_progress, options)
+    with ExitStack() as locks:
+        locks.enter_context(exclusive_lock(repository.parent, on_progress))
+        if repository.is_dir():
+            locks.enter_context(exclusive_lock(repository, on_progress))
+        _replace(store, manifest, repository, on_progress, options)
     on_progress(f"{repository}: {wanted.location}@sha256:{digest}, {len(manifest.files)} files, complete and checked")
     return digest
 
@@ -112,8 +111,7 @@ def _check_target(repository: Path) -> None:
         raise ExportError(f"{repository} holds the committed models of the project; pull into another folder")
     if not repository.exists() or (repository / ORIGIN_FILE).is_file():
         return
-    known = {model.name for model in (*tensors.MODELS, *tensors.LIVE_NETWORKS.values())}
-    if others := sorted(path.name for path in repository.iterdir() if path.is_dir() and path.name not in known):
+    if others := sorted(path.name for path in repository.iterdir() if path.is_dir() and path.name not in KNOWN):
         raise ExportError(
             f"{repository}: {others[0]} is no model of this project and would be removed; pull into another folder"
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import ExportError
@@ -11,12 +11,11 @@ from ..files import ProgressCallback, exclusive_lock
 from . import signing, snapshot
 from .blobs import Blobs
 from .errors import NotStored
+from .layout import blob_key, manifest_key, signature_key, tag_key
 from .location import LATEST, check_tag
 from .manifest import MAX_BYTES, digest_of
 from .manifest import parse as parse_manifest
-from .progress import Transfer
-
-AT_ONCE = 4  # transfers
+from .transfers import AT_ONCE, Transfer, wait_for_all
 
 
 def push(
@@ -60,37 +59,6 @@ def push(
     moved = "already named it" if before == digest else "names it now"
     on_progress(f"{location}@sha256:{digest}: {len(manifest.files)} files, {manifest.size / 1e6:.1f} MB; {tag} {moved}")
     return digest
-
-
-def blob_key(digest: str) -> str:
-    """Return the key of a file's content."""
-    return f"blobs/{digest}"
-
-
-def manifest_key(digest: str) -> str:
-    """Return the key of a manifest."""
-    return f"manifests/{digest}.json"
-
-
-def signature_key(digest: str) -> str:
-    """Return the key of a manifest's signature."""
-    return f"signatures/{digest}.sig"
-
-
-def tag_key(tag: str) -> str:
-    """Return the key of a tag."""
-    return f"tags/{tag}"
-
-
-def wait_for_all(threads: ThreadPoolExecutor, running: Sequence[Future[None]]) -> None:
-    """Wait for all transfers; raise the first error as soon as there is one, and start no further transfer then."""
-    try:
-        done, _ = wait(running, return_when=FIRST_EXCEPTION)
-        for each in done:
-            each.result()
-    except BaseException:
-        threads.shutdown(wait=False, cancel_futures=True)
-        raise
 
 
 def _tagged(store: Blobs, tag: str) -> str:

@@ -6,23 +6,21 @@ network is served from its ONNX file, as after an export.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lipsync
 
 from ..build import versions
-from ..build.release import RELEASE_FILE
+from ..build.release import RELEASE_FILE, Release, model_folders
 from ..errors import ExportError
 from ..files import sha256
 from ..triton_config import alternatives
-from ..variants import Format, Profile
+from ..variants import Format
 from .manifest import Manifest, StoredFile
 
 ORIGIN_FILE = "pulled.json"  # in a repository that was pulled: from where
 _LEFT_OUT = ("__pycache__",)
-_ON_GPU = "KIND_GPU"
 
 
 def take(repository: Path) -> tuple[Manifest, Mapping[str, Path]]:
@@ -31,9 +29,7 @@ def take(repository: Path) -> tuple[Manifest, Mapping[str, Path]]:
     Raises:
         ExportError: the folder is no model repository, or a link in it could lead anywhere.
     """
-    models = [path.parent for path in sorted(repository.glob(f"*/{alternatives.CONFIG_FILE}"))]
-    if not models:
-        raise ExportError(f"{repository}: no models here; build a model repository with `python -m export models`")
+    models = model_folders(repository)
     sources = dict(_sources(repository))
     paths = {}
     files = []
@@ -42,7 +38,7 @@ def take(repository: Path) -> tuple[Manifest, Mapping[str, Path]]:
         paths[digest] = source
         files.append(StoredFile(path, digest, source.stat().st_size))
     folders = _empty_folders(repository, sources)
-    profile = Profile.GPU if any(_ON_GPU in _config(model).read_text("utf-8") for model in models) else Profile.CPU
+    profile = Release.read(repository).profile
     networks = {model.name: facts for model in models if (facts := _facts(model))}
     return Manifest(lipsync.__version__, profile.value, tuple(files), tuple(folders), networks), paths
 
@@ -89,14 +85,7 @@ def _facts(model: Path) -> dict[str, object]:
         str(version.number): {
             "export": version.export,
             **{key: version.record.get(key) for key in ("format", "precision", "weights", "checkpoint_sha256")},
-            "report": _report(version.folder),
+            "report": version.report(),
         }
         for version in versions.list_versions(model)
     }
-
-
-def _report(folder: Path) -> object:
-    try:
-        return json.loads((folder / versions.REPORT_FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None

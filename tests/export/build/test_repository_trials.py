@@ -14,6 +14,7 @@ from export.build import trials, versions
 from export.build.release import Release
 from export.build.repository import BuildOptions, build_repository
 from export.errors import ExportError
+from export.triton_config import model_config
 from export.variants import Format, Precision
 
 ONNX = BuildOptions(format=Format.ONNX, precision=Precision.FP32, timing=False)  # as the session's repositories
@@ -129,3 +130,10 @@ def test_another_export_during_a_trial_is_rejected_before_anything_is_exported(
     with pytest.raises(ExportError, match="a trial is running here"):
         build_repository(stand_in_weights, exported, lines.append, ONNX)
     assert exports(exported) == before
+
+
+def test_the_projects_own_repository_has_committed_configs_and_so_no_trial(
+    stand_in_weights: Path, lines: list[str]
+) -> None:
+    with pytest.raises(ExportError, match="nothing can be tried"):
+        build_repository(stand_in_weights, model_config.committed(), lines.append, replace(ONNX, trial=0.1))

@@ -17,9 +17,10 @@ from export.store import swap
 from export.store.blobs import Blobs
 from export.store.download import TRIES, Download
 from export.store.errors import Interrupted, StoreError
+from export.store.layout import blob_key, manifest_key, tag_key
 from export.store.manifest import Manifest, StoredFile, digest_of
 from export.store.pull import PullOptions, pull
-from export.store.push import blob_key, manifest_key, push, tag_key
+from export.store.push import push
 from tests.support import stored_repository
 from tests.support.seaweedfs import SeaweedFS
 from tests.support.stored_repository import content
