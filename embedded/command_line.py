@@ -11,6 +11,7 @@ from lipsync.triton.cpu import THREADS_VARIABLE
 
 from . import access
 from .installation import Installation
+from .model_watch import POLLING
 from .ports import HOST, Ports
 
 # A caller whose machine vanishes, or whose process is stopped, is noticed after 40 s: its streams end, and what it has
@@ -46,13 +47,11 @@ def arguments(
     http = ["--allow-http=false"]
     if ports.http is not None:
         http = [f"--http-address={HOST}", f"--http-port={ports.http}"]
-    control = ["poll", f"--repository-poll-secs={poll}"] if poll else ["none"]
     return [
         str(installation.server),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
-        f"--model-control-mode={control[0]}",
-        *control[1:],
+        *(polling(poll) if poll else ["--model-control-mode=none"]),
         # the configs are complete; auto-completion would start every Python model twice
         "--disable-auto-complete-config",
         "--exit-on-error=true",
@@ -72,6 +71,11 @@ def arguments(
         "--allow-sagemaker=false",
         *tracing(environ or {}),
     ]
+
+
+def polling(seconds: int | str) -> list[str]:
+    """Return the flags with which Triton looks for new versions in its repository; the guards know it by the first."""
+    return [POLLING, f"--repository-poll-secs={seconds}"]
 
 
 def tracing(environ: Mapping[str, str]) -> list[str]:

@@ -23,7 +23,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import access, command_line, private_memory
-from .model_watch import POLLING
 from .watchdog import REGIONS, SHM
 
 REPOSITORY = "/models/repository"
@@ -101,7 +100,7 @@ def _polling(environ: Mapping[str, str]) -> list[str]:
         return []
     if not re.fullmatch(r"[1-9]\d{0,4}", seconds):
         raise ValueError(f"AVATAR_TRITON_POLL is a whole number of seconds, at least 1, not {seconds!r}")
-    return [POLLING, f"--repository-poll-secs={seconds}"]
+    return command_line.polling(seconds)
 
 
 def claim_prefix(folder: Path = SHM) -> str:
