@@ -30,6 +30,8 @@ KUBERNETES = ("1.33", "1.34", "1.35")
 CRD_SCHEMAS = ROOT / "deploy" / "schemas" / "custom-resources.json"
 KSERVE = ROOT / "deploy" / "kserve"
 ENVOY = ROOT / "deploy" / "envoy"
+ENVOY_FOLDER = "/etc/envoy"  # that its files name
+ENVOY_PROGRAM = Path(sys.executable).with_name("envoy")  # where `make setup` puts it
 NAMESPACE = "demo"
 # name of a rendering → the files of values
 RENDERINGS: Mapping[str, tuple[str, ...]] = {
@@ -110,15 +112,19 @@ def _validate(objects: Iterable[Object]) -> list[str]:
     return [fault for item in objects for version in KUBERNETES for fault in faults_of(item, version)]
 
 
+def copy_envoy_files(folder: Path) -> Path:
+    """Copy the files of deploy/envoy to a folder that they then name; return the path of the configuration."""
+    for path in ENVOY.iterdir():
+        (folder / path.name).write_text(path.read_text().replace(ENVOY_FOLDER, str(folder)))
+    return folder / "envoy.yaml"
+
+
 def _check_envoy() -> list[str]:
-    """Let Envoy read its configuration, with an own certificate in the place of that of the operator."""
+    """Let Envoy read its configuration."""
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        for path in ENVOY.iterdir():
-            (folder / path.name).write_text(path.read_text().replace("/etc/envoy", made))
-        argv = [str(Path(sys.executable).parent / "envoy"), "--mode", "validate", "--log-level", "warning"]
-        config = ["--config-path", str(folder / "envoy.yaml")]
-        done = subprocess.run([*argv, *config], capture_output=True, text=True)
+        config = copy_envoy_files(Path(made))
+        argv = [str(ENVOY_PROGRAM), "--mode", "validate", "--log-level", "warning", "--config-path", str(config)]
+        done = subprocess.run(argv, capture_output=True, text=True)
     output = done.stdout + done.stderr
     return [output] if done.returncode or "deprecated" in output.lower() else []
 

@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
@@ -18,29 +17,13 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from embedded.server import Triton
 from tests.conftest import job_env
-from tests.support.envoy import Envoy, envoy_process
+from tests.support.envoy import Envoy, MetadataAdder, envoy_process
 from tests.support.live_streams import NO_AUDIO, SPEECH, live_request
 from tests.support.triton_streams import UNLIMITED, LiveConnection, Responses, make_request, send_request
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 FACE = (SAMPLES / "face.png").read_bytes()
 SECONDS = 60.0
-
-
-class KeyAdder(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
-    """Adds the key, and further metadata, to every call."""
-
-    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._metadata = metadata
-
-    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
-        return continuation(self._with_metadata(details), request)
-
-    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
-        return continuation(self._with_metadata(details), requests)
-
-    def _with_metadata(self, details: Any) -> Any:
-        return details._replace(metadata=(*(details.metadata or ()), *self._metadata))
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +46,13 @@ def envoy(triton: Triton, mortal: Triton, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture
 def stub(envoy: Envoy) -> Iterator[GRPCInferenceServiceStub]:
     with grpc.insecure_channel(envoy.address, options=UNLIMITED) as channel:
-        yield GRPCInferenceServiceStub(grpc.intercept_channel(channel, KeyAdder(envoy.metadata)))
+        yield GRPCInferenceServiceStub(grpc.intercept_channel(channel, MetadataAdder(envoy.metadata)))
 
 
 def session_stub(envoy: Envoy, channel: grpc.Channel, session: str) -> GRPCInferenceServiceStub:
     """Return a stub whose streams name a session."""
     return GRPCInferenceServiceStub(
-        grpc.intercept_channel(channel, KeyAdder((*envoy.metadata, ("x-avatar-session", session))))
+        grpc.intercept_channel(channel, MetadataAdder((*envoy.metadata, ("x-avatar-session", session))))
     )
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,20 +25,8 @@ def gateway(triton: Triton, database_url: str, tmp_path: Path) -> Iterator[Gatew
     folder.mkdir()
     settings = {"AVATAR_DATABASE_URL": database_url, "AVATAR_STORE": str(folder / "store"), "AVATAR_WORKERS": "1"}
     with gateway_process(folder, triton.grpc_address, token=triton.token, **settings) as running:
-        _wait_for_jobs(running.url)
+        running.wait_for_jobs()
         yield running
-
-
-def _wait_for_jobs(url: str) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            urllib.request.urlopen(f"{url}/v1/jobs", timeout=60).close()
-            return
-        except urllib.error.HTTPError as error:
-            assert error.code == 503, error.read()
-            time.sleep(0.1)
-    raise AssertionError("the database is not ready")
 
 
 def test_the_commands_run_a_job_and_keep_a_face(

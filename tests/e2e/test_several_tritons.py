@@ -15,7 +15,7 @@ import pytest
 
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.options import Generator
-from embedded import ports
+from embedded.ports import find_free
 from embedded.server import Triton
 
 # `make test` stops and kills servers in this process: tests/avatar/inference/test_server_pool.py
@@ -31,7 +31,7 @@ SPEECH = np.zeros(16_000, np.float32)
 def second(triton: Triton, tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
     """Another server, with the token of the first one, on a port that stays the same when it is started again."""
     folder = tmp_path_factory.mktemp("second")
-    port = ports.choose({"http": None, "grpc": 0, "metrics": 0}).grpc
+    port = find_free()
     with Triton(tiny_repository, grpc_port=port, log=folder / "triton.log", token=triton.token) as server:
         yield server
 
@@ -89,6 +89,11 @@ def healthy(models: GrpcInferenceClient) -> set[str]:
     return {state.address for state in models.servers() if state.healthy}
 
 
+def calls_of(models: GrpcInferenceClient) -> dict[str, int]:
+    """Return how often each server was called."""
+    return {state.address: state.calls for state in models.servers()}
+
+
 @asynccontextmanager
 async def calling(*servers: Triton) -> AsyncIterator[GrpcInferenceClient]:
     addresses = [server.grpc_address for server in servers]
@@ -103,20 +108,18 @@ async def calling(*servers: Triton) -> AsyncIterator[GrpcInferenceClient]:
 
 async def test_calls_are_spread_and_a_server_that_is_stopped_loses_none(triton: Triton, second: Triton) -> None:
     async with calling(triton, second) as models:
-        before = {state.address: state.calls for state in models.servers()}
+        before = calls_of(models)
         for _ in range(20):
             await models.segment(FRAMES[0])
         assert [state.calls - before[state.address] for state in models.servers()] == [10, 10]
         async with load_on(models) as load:
             stopping = asyncio.create_task(asyncio.to_thread(second.stop))  # SIGTERM; it ends what is in flight
             await until(lambda: healthy(models) == {triton.grpc_address})
-            sent = {state.address: state.calls for state in models.servers()}
+            sent = calls_of(models)
             await load.goes_on()
             await stopping
             await load.goes_on()
-            assert {state.address: state.calls for state in models.servers()}[second.grpc_address] == sent[
-                second.grpc_address
-            ]
+            assert calls_of(models)[second.grpc_address] == sent[second.grpc_address]
         assert load.errors == []
         await models.check_ready()
 
@@ -124,7 +127,7 @@ async def test_calls_are_spread_and_a_server_that_is_stopped_loses_none(triton: 
 async def test_a_server_that_is_killed_loses_no_call_and_is_found_when_it_is_back(
     triton: Triton, tiny_repository: Path, tmp_path: Path
 ) -> None:
-    port = ports.choose({"http": None, "grpc": 0, "metrics": 0}).grpc
+    port = find_free()
     third = Triton(tiny_repository, grpc_port=port, log=tmp_path / "triton.log", token=triton.token)
     await asyncio.to_thread(third.start)
     try:
@@ -135,11 +138,9 @@ async def test_a_server_that_is_killed_loses_no_call_and_is_found_when_it_is_bac
             await asyncio.to_thread(third.stop)
             await asyncio.to_thread(third.start)
             await until(lambda: len(healthy(models)) == 2)
-            calls = {state.address: state.calls for state in models.servers()}
+            calls = calls_of(models)
             await load.goes_on()
-            assert {state.address: state.calls for state in models.servers()}[third.grpc_address] > calls[
-                third.grpc_address
-            ]
+            assert calls_of(models)[third.grpc_address] > calls[third.grpc_address]
         assert load.errors == []
     finally:
         await asyncio.to_thread(third.stop)

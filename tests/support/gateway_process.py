@@ -32,6 +32,18 @@ class Gateway:
             time.sleep(0.1)
         return files
 
+    def wait_for_jobs(self) -> None:
+        """Return when jobs can be submitted: the gateway prepares the tables of its database after its start."""
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"{self.url}/v1/jobs", timeout=60).close()
+                return
+            except urllib.error.HTTPError as error:
+                assert error.code == 503, error.read()
+                assert time.monotonic() < end, self.log.read_text()
+            time.sleep(0.1)
+
 
 def without_modules(folder: Path, modules: Iterable[str]) -> dict[str, str]:
     """Return the environment of a Python in which importing these modules fails."""

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedded.ports import choose
-from tests.support.envoy import Envoy, run_envoy, write_yaml
+from tests.support.envoy import Envoy, endpoints, run_envoy, socket_address, write_yaml
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 _MANAGER = "filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -18,19 +17,18 @@ _OPTIONS = "upstreams.http.v3.HttpProtocolOptions"
 @contextmanager
 def http_envoy(folder: Path, gateways: Sequence[str]) -> Iterator[Envoy]:
     """Run Envoy in front of the gateways at these addresses; return it when it calls all of them."""
-    ports = choose({"grpc": 0, "metrics": 0, "http": None})
+    envoy = Envoy.in_folder(folder)
     config = {
         "node": {"id": "gateways", "cluster": "gateways"},
-        "admin": {"address": _address(f"127.0.0.1:{ports.metrics}")},
-        "static_resources": {"listeners": [_listener(ports.grpc)], "clusters": [_cluster(gateways)]},
+        "admin": {"address": socket_address(envoy.admin)},
+        "static_resources": {"listeners": [_listener(envoy.address)], "clusters": [_cluster(gateways)]},
     }
     write_yaml(folder / "envoy.yaml", config)
-    envoy = Envoy(f"127.0.0.1:{ports.grpc}", f"127.0.0.1:{ports.metrics}", folder, folder / "envoy.log")
-    with run_envoy(envoy, folder / "envoy.yaml", lambda: envoy.healthy("gateways") == len(gateways)):
+    with run_envoy(envoy, lambda: envoy.healthy("gateways") == len(gateways)):
         yield envoy
 
 
-def _listener(port: int) -> dict[str, Any]:
+def _listener(address: str) -> dict[str, Any]:
     """Only what no gateway has received is sent to another one: a form makes a video, which costs minutes."""
     route = {
         "cluster": "gateways",
@@ -54,7 +52,7 @@ def _listener(port: int) -> dict[str, Any]:
         "http_filters": [_typed("envoy.filters.http.router", "filters.http.router.v3.Router")],
     }
     chain = {"filters": [_typed("envoy.filters.network.http_connection_manager", _MANAGER, manager)]}
-    return {"name": "http", "address": _address(f"127.0.0.1:{port}"), "filter_chains": [chain]}
+    return {"name": "http", "address": socket_address(address), "filter_chains": [chain]}
 
 
 def _cluster(gateways: Sequence[str]) -> dict[str, Any]:
@@ -83,16 +81,8 @@ def _cluster(gateways: Sequence[str]) -> dict[str, Any]:
                 "http_health_check": {"path": "/health/ready"},
             }
         ],
-        "load_assignment": {
-            "cluster_name": "gateways",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(each)}} for each in gateways]}],
-        },
+        "load_assignment": {"cluster_name": "gateways", "endpoints": endpoints(gateways)},
     }
-
-
-def _address(address: str) -> dict[str, Any]:
-    host, _, port = address.rpartition(":")
-    return {"socket_address": {"address": host, "port_value": int(port)}}
 
 
 def _typed(name: str, kind: str, values: dict[str, Any] | None = None) -> dict[str, Any]:
