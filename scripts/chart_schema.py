@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic_settings import BaseSettings
 from ruamel.yaml import YAML
 
-from avatar.settings import LiveSettings, variable_of
+from avatar.settings import JobSettings, LiveSettings, variable_of
 from gateway.settings import Settings
 from jobs.settings import WorkerSettings
 
@@ -42,7 +41,7 @@ SET_BY_CHART = {
     "worker": SHARED_VARIABLES | {"AVATAR_WORKER_HOST", "AVATAR_WORKER_PORT", "AVATAR_WORKER_JOBS"},
     "triton": {"AVATAR_OTLP_ENDPOINT", "AVATAR_TRITON_SHARED_MEMORY"},
 }
-SETTINGS: Mapping[str, type[BaseSettings]] = {"gateway": Settings, "worker": WorkerSettings, "triton": LiveSettings}
+SETTINGS: Mapping[str, type[JobSettings]] = {"gateway": Settings, "worker": WorkerSettings, "triton": LiveSettings}
 OTHER_VARIABLES = r"^(OTEL|AWS|GOOGLE|AZURE|HTTP|HTTPS|NO)_[A-Z0-9_]+$"  # of libraries
 
 FREE: Schema = {"type": "object"}  # Kubernetes checks it

@@ -11,17 +11,16 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from avatar.settings import JobSettings, LiveSettings, load, variable_of
+from avatar.settings import LiveSettings, load, variable_of
 from gateway.app import create_app
 from gateway.settings import Settings
 from jobs.settings import WorkerSettings
 from scripts import chart_schema
 from scripts.check_deploy import KUBERNETES, RENDERINGS, faults_of, helm, rendered, value_flags
 from scripts.helm_tools import main as helm_tools
-from tests.support.chart import container, environment, named, of_kind, pods
+from tests.support.chart import container, environment, named, of_kind, pods, selects
 from tests.support.dockerfiles import DOCKER, read_yaml
 
-CLASSES: dict[str, type[JobSettings]] = {"gateway": Settings, "worker": WorkerSettings, "triton": LiveSettings}
 # variables that are no settings, but those of embedded.container, NVIDIA's runtime, PostgreSQL's image, the exporter
 FOREIGN = (
     r"NVIDIA_DRIVER_CAPABILITIES|POSTGRES_(USER|DB|PASSWORD|INITDB_ARGS)|EXPORT_(PROFILE|FORMAT|PRECISION)|"
@@ -33,13 +32,13 @@ PATHS = {"AVATAR_STORE", "AVATAR_API_KEYS"}
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_every_variable_is_a_setting_or_one_of_a_known_program(rendering: str) -> None:
     for each in pods(rendered(rendering)):
-        known = {variable_of(name) for name in CLASSES.get(each.component, LiveSettings).model_fields}
+        known = {variable_of(name) for name in chart_schema.SETTINGS.get(each.component, LiveSettings).model_fields}
         for part in each.containers:
             for name in environment(part):
                 assert name in known or re.fullmatch(FOREIGN, name), f"{part['name']}: {name}"
 
 
-@pytest.mark.parametrize("component", CLASSES)
+@pytest.mark.parametrize("component", chart_schema.SETTINGS)
 @pytest.mark.parametrize("rendering", RENDERINGS)
 def test_the_settings_are_valid(
     rendering: str, component: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -48,7 +47,7 @@ def test_the_settings_are_valid(
         if name.startswith("AVATAR_"):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("AVATAR_WORK_DIR", str(tmp_path))
-    settings = load(CLASSES[component])
+    settings = load(chart_schema.SETTINGS[component])
     if component != "triton":
         assert isinstance(settings, WorkerSettings | Settings)
         assert settings.triton_url == "dns:///avatar-talking-avatar-triton-headless.demo.svc:8001"
@@ -176,7 +175,7 @@ def test_the_alerts_are_those_of_compose_and_concern_this_release_only() -> None
         services = [
             service
             for service in of_kind(rendered("gpu"), "Service")
-            if monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            if selects(monitor["spec"]["selector"], service["metadata"]["labels"])
         ]
         (service,) = services
         assert service["metadata"]["labels"][label] in {"gateway", "worker", "triton"}

@@ -13,7 +13,7 @@ from gateway.settings import Settings
 from jobs.settings import WorkerSettings
 from scripts.chart_schema import CHART
 from scripts.check_deploy import KSERVE, RENDERINGS, examples, rendered
-from tests.support.chart import Pod, environment, named, of_kind, pod, pods, selects
+from tests.support.chart import environment, named, of_kind, pod, pods, selects
 from tests.support.dockerfiles import DOCKERFILES, ROOT, compose, last_stage, read_yaml
 
 RENDERING = pytest.mark.parametrize("rendering", RENDERINGS)
@@ -59,7 +59,7 @@ def test_every_mount_has_its_volume_and_every_empty_folder_a_limit(rendering: st
                 assert folder.get("medium") == ("Memory" if volume["name"] == "shm" else None)
 
 
-@pytest.mark.parametrize("rendering", RENDERINGS)
+@RENDERING
 def test_images_are_those_of_compose_in_the_version_of_the_project(rendering: str) -> None:
     chart = read_yaml(CHART / "Chart.yaml")
     assert chart["version"] == chart["appVersion"] == lipsync.__version__
@@ -81,7 +81,7 @@ def test_a_digest_takes_the_place_of_the_tag_and_a_registry_precedes_the_name() 
     }
 
 
-@pytest.mark.parametrize("rendering", RENDERINGS)
+@RENDERING
 def test_each_pod_is_selected_by_its_own_objects_only(rendering: str) -> None:
     objects = rendered(rendering)
     for each in pods(objects):
@@ -103,7 +103,7 @@ def peers(objects: Any, component: str) -> dict[int, Any]:
     return {port["port"]: rule.get("from") for rule in rules for port in rule["ports"]}
 
 
-@pytest.mark.parametrize("rendering", RENDERINGS)
+@RENDERING
 def test_who_may_reach_which_port_is_as_security_md_says(rendering: str) -> None:
     objects = rendered(rendering)
     monitoring = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
@@ -120,7 +120,7 @@ def test_who_may_reach_which_port_is_as_security_md_says(rendering: str) -> None
         assert set(peers(objects, each.component)) == exposed, each.component
 
 
-@pytest.mark.parametrize("rendering", RENDERINGS)
+@RENDERING
 def test_nothing_reaches_the_metadata_of_the_cloud(rendering: str) -> None:
     for policy in of_kind(rendered(rendering), "NetworkPolicy"):
         for rule in policy["spec"]["egress"]:
@@ -150,11 +150,11 @@ def test_pods_that_stop_have_the_time_that_their_processes_take() -> None:
         gateway, worker, triton = (pod(rendering, name) for name in ("gateway", "worker", "triton"))
         for each in (gateway, worker):
             grace = float(environment(each.containers[0])["AVATAR_SHUTDOWN_GRACE"])
-            assert each.spec["terminationGracePeriodSeconds"] >= pause(each) + grace + 15
-        assert triton.spec["terminationGracePeriodSeconds"] >= pause(triton) + container.EXIT_SECONDS + 10
+            assert each.spec["terminationGracePeriodSeconds"] >= each.pause + grace + 15
+        assert triton.spec["terminationGracePeriodSeconds"] >= triton.pause + container.EXIT_SECONDS + 10
         # the callers see the change of the DNS before the server stops
-        assert pause(triton) >= 10
-        assert pause(gateway) >= 1
+        assert triton.pause >= 10
+        assert gateway.pause >= 1
     for _, objects in examples():
         for service in of_kind(objects, "InferenceService"):
             assert service["spec"]["predictor"]["terminationGracePeriodSeconds"] >= 10 + container.EXIT_SECONDS + 10
@@ -163,11 +163,6 @@ def test_pods_that_stop_have_the_time_that_their_processes_take() -> None:
 def test_compose_gives_triton_the_time_that_it_takes_to_stop() -> None:
     for name in ("triton", "triton-cpu"):
         assert int(SERVICES[name]["stop_grace_period"].removesuffix("s")) >= container.EXIT_SECONDS + 10
-
-
-def pause(each: Pod) -> int:
-    hook = each.containers[-1].get("lifecycle", {}).get("preStop", {})
-    return int(hook.get("sleep", {}).get("seconds", 0))
 
 
 def test_the_longest_grace_is_longer_than_what_compose_gives() -> None:

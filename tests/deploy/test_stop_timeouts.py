@@ -37,10 +37,8 @@ def in_systemd(name: str) -> int:
 
 def in_kubernetes(name: str) -> tuple[int, int]:
     """Return the pause before SIGTERM, and the seconds after it."""
-    spec = pod("cpu", name.lower()).spec
-    hook = spec["containers"][-1].get("lifecycle", {}).get("preStop", {})
-    pause = hook.get("sleep", {}).get("seconds", 0)
-    return pause, spec["terminationGracePeriodSeconds"] - pause
+    found = pod("cpu", name.lower())
+    return found.pause, found.stop_seconds
 
 
 def needed(name: str, *, embedded: bool = False) -> float:

@@ -23,6 +23,17 @@ class Pod:
         """Return its containers, those of the start included."""
         return [*self.spec.get("initContainers", ()), *self.spec["containers"]]
 
+    @property
+    def pause(self) -> int:
+        """Return the seconds before SIGTERM, for which its last container goes on."""
+        hook = self.containers[-1].get("lifecycle", {}).get("preStop", {})
+        return int(hook.get("sleep", {}).get("seconds", 0))
+
+    @property
+    def stop_seconds(self) -> int:
+        """Return the seconds from SIGTERM to SIGKILL."""
+        return int(self.spec["terminationGracePeriodSeconds"]) - self.pause
+
 
 def of_kind(objects: Sequence[Object], kind: str) -> list[Object]:
     return [each for each in objects if each["kind"] == kind]
