@@ -29,6 +29,11 @@ ROOT = Path(__file__).parents[3]
 HEAVY = ("torch", "tensorflow", "onnx", "onnxruntime", "openvino", "nncf", "librosa", "tritonclient", "google.protobuf")
 
 
+def use(monkeypatch: pytest.MonkeyPatch, server: SeaweedFS, **changes: str) -> None:
+    for name, value in {**server.environment(), **changes}.items():
+        monkeypatch.setenv(name, value)
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     return stored_repository.write(tmp_path / "built" / "repository")
@@ -40,8 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "folder":
         return str(tmp_path / "store")
     server: SeaweedFS = request.getfixturevalue("s3_server")
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
+    use(monkeypatch, server)
     return server.url(f"models-{tmp_path.name}")
 
 
@@ -312,11 +316,6 @@ def test_a_folder_with_other_files_is_not_replaced(repository: Path, folder_stor
         pull(str(folder_store), ROOT / "model_repository", quiet)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, server: SeaweedFS, **changes: str) -> None:
-    for name, value in {**server.environment(), **changes}.items():
-        monkeypatch.setenv(name, value)
-
-
 @pytest.mark.parametrize(
     ("location", "changes", "message"),
     [
@@ -345,8 +344,7 @@ def test_a_store_that_fails_is_named_in_one_sentence(
 def test_a_push_with_keys_that_may_only_read_fails_in_one_sentence(
     repository: Path, s3_server: SeaweedFS, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in s3_server.environment(read_only=True).items():
-        monkeypatch.setenv(name, value)
+    use(monkeypatch, s3_server, **s3_server.environment(read_only=True))
     assert main(["push", s3_server.url("read-only"), "--repository", str(repository)]) == 1
     assert "refuses access with these credentials" in capsys.readouterr().err
 
