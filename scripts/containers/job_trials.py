@@ -35,7 +35,7 @@ def a_job_is_run_by_the_worker(deployment: Deployment) -> str:
 
 def a_killed_worker_loses_no_job(deployment: Deployment) -> str:
     """The worker is killed in the middle of a job; the next one does it again."""
-    job = deployment.submit(deployment.speech(60))
+    job = deployment.submit(deployment.speech(30))
     _wait_running(deployment, job)
     count, begin = deployment.restarts(WORKER), time.monotonic()
     attempt("docker", "exec", deployment.container(WORKER), "sh", "-c", _KILL_WORKER)
@@ -47,7 +47,7 @@ def a_killed_worker_loses_no_job(deployment: Deployment) -> str:
 
 def a_killed_database_loses_no_job(deployment: Deployment) -> str:
     """PostgreSQL is killed while jobs wait and one runs; all of them end with a video."""
-    jobs = [deployment.submit(deployment.speech(20)) for _ in range(3)]
+    jobs = [deployment.submit(deployment.speech(10)) for _ in range(3)]
     count, begin = deployment.restarts(POSTGRES), time.monotonic()
     attempt("docker", "exec", "--user", "999", deployment.container(POSTGRES), "sh", "-c", _KILL_POSTMASTER)
     deployment.wait_restarted(POSTGRES, count)
