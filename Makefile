@@ -10,6 +10,8 @@ PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
+# Where the shell forbids bytecode, each of the hundreds of processes that the tests start would compile its packages again
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

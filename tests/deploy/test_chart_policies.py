@@ -12,9 +12,9 @@ from embedded import access, container
 from gateway.settings import Settings
 from jobs.settings import WorkerSettings
 from scripts.chart_schema import CHART
-from scripts.check_deploy import KSERVE, RENDERINGS, examples, rendered
+from scripts.check_deploy import RENDERINGS, examples, rendered
 from tests.support.chart import environment, named, of_kind, pod, pods, selects
-from tests.support.dockerfiles import DOCKERFILES, ROOT, compose, last_stage, read_yaml
+from tests.support.dockerfiles import DOCKERFILES, compose, last_stage, read_yaml
 
 RENDERING = pytest.mark.parametrize("rendering", RENDERINGS)
 SERVICES: dict[str, dict[str, Any]] = compose()["services"]
@@ -240,5 +240,3 @@ def test_kserve_runs_the_same_container_as_the_chart() -> None:
         assert part[name] == own[name]
     assert own["securityContext"].items() <= part["securityContext"].items()
     assert part["securityContext"]["runAsNonRoot"] is True
-    assert {path.name for path in KSERVE.glob("*.yaml")} == {name for name, _ in examples()}
-    assert (ROOT / "deploy" / "kserve").is_dir()
