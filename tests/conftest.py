@@ -88,8 +88,8 @@ def _hash_of_export_inputs() -> str:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let only one test run at a time write into a folder that is kept between runs."""
-    with (folder / ".lock").open("w") as lock:
+    """Let only one process at a time write into a folder that is kept between runs."""
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -100,7 +100,7 @@ def stand_in_weights(cache: Path) -> Path:
     from export import stand_ins  # PyTorch takes seconds to import, and most tests need none of it
 
     weights = cache / "stand-ins"
-    with _alone(cache):
+    with _alone(weights):
         stand_ins.write(weights)
     return weights
 
@@ -153,7 +153,7 @@ def _build(weights: Path, repository: Path) -> Path:
     from tests.support.quick_judge import few_samples, small_media
 
     # the variant that is exported in seconds; other tests cover the others
-    with _alone(repository.parent), few_samples():
+    with _alone(repository), few_samples():
         media = small_media(repository.parent / "media")
         options = BuildOptions(format=Format.ONNX, precision=Precision.FP32, media=media, keep=0, timing=False)
         build_repository(weights, repository, options=options)
