@@ -32,9 +32,11 @@ from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
 from .openapi import complete
 from .other_methods import head_and_options
+from .page.routes import page_router
 from .routes import DECODER, ENCODER, FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
+from .unknown_fields import HEADER as IGNORED
 from .v1.lifespan import open_jobs
 from .v1.routers import EXPOSED, v1_routers
 
@@ -88,7 +90,8 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         redoc_url=None,
     )
     app.state.metrics = metrics
-    routers = (router, *v1_routers, health.router, *((docs_pages.router,) if settings.docs else ()))
+    pages = (page_router(settings), *((docs_pages.router,) if settings.docs else ()))
+    routers = (router, *v1_routers, health.router, *pages)
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
@@ -106,7 +109,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: Ke
         allow_methods=["*"],
         allow_headers=["*"],
         allow_credentials=settings.cors_credentials,
-        expose_headers=[*_RESULT_HEADERS, ID_HEADER, FACE_MISSING_AT, "Retry-After", *EXPOSED],
+        expose_headers=[*_RESULT_HEADERS, ID_HEADER, IGNORED, FACE_MISSING_AT, "Retry-After", *EXPOSED],
     )
     app.add_middleware(RequestContext, metrics=metrics, draining=partial(_is_draining, app))
 

@@ -115,8 +115,10 @@ class Authentication:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Return whether a request needs no key: probes, and the question of a browser that has no key in it."""
+    """Return whether a request needs no key: probes, the page, and the question of a browser that has no key in it."""
     path: str = scope["path"]
+    if scope["method"] in ("GET", "HEAD") and (path in ("/", "/favicon.ico") or path.startswith("/page/")):
+        return True  # the page asks for the key, and sends it with its calls
     return path == "/ping" or path.startswith("/health/") or scope["method"] == "OPTIONS"
 
 

@@ -107,6 +107,7 @@ class Settings(ServiceSettings):
         description="Whether these scripts may use the cookies and the login of their visitor, as in the original "
         "service. Behind a proxy with a login: `false`, or list the sites.",
     )
+    page: bool = Field(True, description="Whether browsers get the page at `GET /`; programs get links either way.")
     docs: bool = Field(True, description="Whether the pages `/docs` and `/redoc` and `/openapi.json` are served.")
 
     @property

@@ -11,7 +11,7 @@ from tests.support.gateway_fakes import DownModels, Serve, form
 
 ORIGIN = {"Origin": "https://example.com"}
 PREFLIGHT = ORIGIN | {"Access-Control-Request-Method": "POST"}
-GET_ROUTES = ["/ping", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"]
+GET_ROUTES = ["/", "/favicon.ico", "/ping", "/health/live", "/health/ready", "/metrics", "/docs", "/openapi.json"]
 
 
 @pytest.mark.parametrize("path", GET_ROUTES)
@@ -40,7 +40,8 @@ async def test_a_response_to_head_has_no_body(live: Callable[..., Awaitable[Live
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("/", "OPTIONS, POST"), ("/ping", "GET, HEAD, OPTIONS"), ("/metrics", "GET, HEAD, OPTIONS")]
+    ("path", "allowed"),
+    [("/", "GET, HEAD, OPTIONS, POST"), ("/ping", "GET, HEAD, OPTIONS"), ("/metrics", "GET, HEAD, OPTIONS")],
 )
 async def test_options_names_the_methods(client: httpx.AsyncClient, path: str, allowed: str) -> None:
     answer = await client.options(path)
@@ -48,7 +49,7 @@ async def test_options_names_the_methods(client: httpx.AsyncClient, path: str, a
 
 
 async def test_other_methods_are_answered_with_the_allowed_ones(client: httpx.AsyncClient) -> None:
-    for method in ("GET", "HEAD", "PUT"):
+    for method in ("PUT", "DELETE"):
         answer = await client.request(method, "/")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 

@@ -1,0 +1,1 @@
+"""The page for people at `GET /`: static files and a short JSON for programs. The page itself calls the jobs API."""

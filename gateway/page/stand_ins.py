@@ -1,0 +1,40 @@
+"""Which models run on stand-in checkpoints: the page says so before the first video is made."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from avatar.errors import Unavailable
+from avatar.inference.protocol import InferenceClient
+from avatar.options import Generator
+
+KEPT_SECONDS = 30.0  # however often the page is opened, Triton is asked as seldom as this
+LIMIT_SECONDS = 2.0  # a page does not wait longer for a Triton that does not answer
+
+
+class StandIns:
+    """The names of the models that run on stand-ins, at most `KEPT_SECONDS` old."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._read_at = -KEPT_SECONDS
+        self._names: list[str] | None = None
+
+    async def read(self, models: InferenceClient) -> list[str] | None:
+        """Return the names; None while the models do not answer."""
+        async with self._lock:
+            if time.monotonic() - self._read_at >= KEPT_SECONDS:
+                self._names = await _ask(models)
+                # what is not known is asked for again by the next caller
+                self._read_at = time.monotonic() if self._names is not None else -KEPT_SECONDS
+            return self._names
+
+
+async def _ask(models: InferenceClient) -> list[str] | None:
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            infos = [await models.model_info(generator) for generator in Generator]
+    except (Unavailable, TimeoutError):
+        return None
+    return list(dict.fromkeys(name for info in infos for name in info.stand_ins))
