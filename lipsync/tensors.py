@@ -237,10 +237,14 @@ OPTIONS = (
     "background_edge",
     "background_video",
 )
-SESSION_TOKEN, RECEIVED = "token", "received"  # inputs of `live`
+# Inputs of `live`: of every request after the first; of the first request only; of any request.
+SESSION_TOKEN, RECEIVED = "token", "received"
+LIVE_SAMPLE_RATE, ECHO, PREPARED_AVATAR, NEW_SEQUENCE = "sample_rate", "echo", "avatar", "new_sequence"
+CLEAR, SEGMENT_END, REST = "clear", "segment_end", "rest"
 NOT_LIVE = frozenset({"quality", "background_video"})  # there is no encoder, and no time
-LIVE_SAMPLES = (320, 480_000)  # samples per request, 20 ms to 30 s; the last request of a session may have fewer
-SEQUENCE_IDLE_SECONDS = 10  # a session without a request for this time is ended; in a pause, callers send silence
+LIVE_SAMPLES = (320, 480_000)  # per request at 16 kHz, 20 ms to 30 s; the last one of a session or segment may have fewer
+LIVE_SAMPLE_RATES = (8000, 48_000)  # Hz, the lowest and the highest
+SEQUENCE_IDLE_SECONDS = 10  # a session without a request for this time is ended; one that rests has a request
 
 
 def _text(name: str, description: str) -> Tensor:
@@ -294,7 +298,7 @@ LIVE = Model(
             "audio",
             "FP32",
             (-1,),
-            "the next part of the speech, 16 kHz mono, full scale ±1, at least 320 samples",
+            "the next part of the speech, mono at `sample_rate`, full scale ±1, at least 20 ms (at 16 kHz, 320 samples)",
             True,
         ),
         Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; send one of the two", True),
@@ -314,6 +318,42 @@ LIVE = Model(
             "whose caller does not read",
             True,
         ),
+        Tensor(
+            LIVE_SAMPLE_RATE,
+            "INT32",
+            (1,),
+            "with the first request: the rate of `audio` and `pcm` in Hz, 8000 to 48000; default 16000",
+            True,
+        ),
+        _text(ECHO, "with the first request: `true` to get with each frame the sound that belongs to it"),
+        _text(
+            PREPARED_AVATAR,
+            "with the first request, instead of `face_file` and the options: the id of a prepared avatar, from `session`",
+        ),
+        Tensor(
+            NEW_SEQUENCE,
+            "INT32",
+            (1,),
+            "with the first request: 1 to get a secret `sequence_id` from the server, in `session`",
+            True,
+        ),
+        Tensor(
+            CLEAR,
+            "INT32",
+            (1,),
+            "drop all speech and frames that were not sent yet: the `index` of the last frame that was shown, -1 for the "
+            "last one that was sent",
+            True,
+        ),
+        Tensor(SEGMENT_END, "INT32", (1,), "1 to end the segment after the speech of this request", True),
+        Tensor(
+            REST,
+            "INT32",
+            (1,),
+            "frames of the face at rest after the speech of this request: their number, or -1 for frames in real time "
+            "until the next request; ends the segment",
+            True,
+        ),
     ),
     (
         Tensor("session", "BYTES", (1,), "the first response: a JSON object"),
@@ -322,6 +362,15 @@ LIVE = Model(
         Tensor("jpeg", "UINT8", (-1,), "the frame as a JPEG, instead of `frame`"),
         Tensor("box", "INT32", (4,), "x1 y1 x2 y2 of its face in pixels; all 0 if it shows none"),
         Tensor("summary", "BYTES", (1,), "the last response: a JSON object"),
+        Tensor("sound", "INT16", (-1,), "with `echo`, the sound that belongs to the frame, at `sample_rate`"),
+        Tensor(
+            "sound_time",
+            "FP64",
+            (1,),
+            "with `echo`, seconds of all speech that the caller has sent, where the first sample is; -1 if it is none of it",
+        ),
+        Tensor("segment", "BYTES", (1,), "after the last frame of a segment: a JSON object"),
+        Tensor("cleared", "BYTES", (1,), "the answer to `clear`: a JSON object"),
     ),
     streams=True,
     sequences=True,

@@ -21,7 +21,7 @@ MEL_BANDS, WINDOW_COLUMNS = 80, 16  # of one mel window
 FACES = 16  # faces that are detected per frame, at most
 MAX_FRAMES = 4  # of one `detect_faces` call
 MAX_WINDOWS = 32  # of one `lipsync` call
-MIN_SAMPLES = 320  # of one request of a live session: 20 ms
+MIN_SAMPLES = 320  # of one request of a live session at 16 kHz: 20 ms
 
 Array = NDArray[Any]
 NUMPY: dict[str, type[np.generic]] = {
@@ -53,6 +53,8 @@ FACE_PASTE = Model("face_paste", {"frames": "UINT8", "boxes": "INT32", "mouths":
 
 FACE_FILE, SPEECH_FILE, BACKGROUND_FILE, FACE_TYPE = "face_file", "audio_file", "background_file", "avatarFileType"
 SESSION_TOKEN, RECEIVED = "token", "received"
+LIVE_SAMPLE_RATE, ECHO, PREPARED_AVATAR, NEW_SEQUENCE = "sample_rate", "echo", "avatar", "new_sequence"
+CLEAR, SEGMENT_END, REST = "clear", "segment_end", "rest"
 _AVATAR_INPUTS = {FACE_TYPE: "BYTES", "background": "BYTES", BACKGROUND_FILE: "UINT8"}
 _OPTIONS = (
     *("model", "face", "no_face", "detection", "blend", "pads", "smooth", "box", "length", "fps", "resize_factor"),
@@ -74,6 +76,11 @@ LIVE = Model(
         **_AVATAR_INPUTS,
         **dict.fromkeys(_OPTIONS, "BYTES"),
         **{SESSION_TOKEN: "BYTES", RECEIVED: "INT32"},
+        **{LIVE_SAMPLE_RATE: "INT32", ECHO: "BYTES", PREPARED_AVATAR: "BYTES", NEW_SEQUENCE: "INT32"},
+        **{CLEAR: "INT32", SEGMENT_END: "INT32", REST: "INT32"},
     },
-    {"session": "BYTES", "index": "INT32", "frame": "UINT8", "jpeg": "UINT8", "box": "INT32", "summary": "BYTES"},
+    {
+        **{"session": "BYTES", "index": "INT32", "frame": "UINT8", "jpeg": "UINT8", "box": "INT32", "summary": "BYTES"},
+        **{"sound": "INT16", "sound_time": "FP64", "segment": "BYTES", "cleared": "BYTES"},
+    },
 )

@@ -22,7 +22,7 @@ TYPES = {
     np.dtype(np.int32): "INT32",
     np.dtype(np.float32): "FP32",
 }
-NUMPY = {"UINT8": np.uint8, "INT32": np.int32}
+NUMPY = {"UINT8": np.uint8, "INT16": np.int16, "INT32": np.int32, "FP64": np.float64}
 
 
 @dataclass
