@@ -24,9 +24,12 @@ from embedded.installation import find_installation
 from embedded.ports import find_free
 from embedded.server import Triton
 from export.cli import main as export
+from lipsync.tensors import WAV2LIP
 from scripts.check_deploy import rendered
+from tests.support import network_without_plan
 from tests.support.chart import container, environment, named
 from tests.support.dockerfiles import ROOT
+from tests.support.fake_trtexec import FakeTrtexec, write_nvidia_smi
 
 SECONDS = 120.0
 
@@ -188,6 +191,22 @@ def test_triton_pulls_at_its_start_what_the_exporter_has_pushed(tiny_repository:
     assert done.returncode == 0, done.stderr
     assert {path.name for path in target.glob("*/config.pbtxt")} == {"config.pbtxt"}
     assert {path.name for path in target.iterdir()} >= {path.name for path in tiny_repository.iterdir()}
+
+
+def test_the_plans_are_built_by_the_command_of_their_container(tmp_path: Path) -> None:
+    part = container("gpu", "triton", "plans")
+    repository, trtexec = tmp_path / "repository", FakeTrtexec(tmp_path / "bin")
+    network_without_plan.write(WAV2LIP, b"the network", repository)
+    write_nvidia_smi(trtexec.program.with_name("nvidia-smi"), "NVIDIA H100 80GB HBM3, 9.0")
+    # what NVIDIA's image has in fixed places, and the two volumes
+    argv = [word.replace("/models/repository", str(repository)) for word in command_of({"command": part["args"]})]
+    argv += ["--trtexec", str(trtexec.program), "--cache", str(tmp_path / "engines")]
+    env = {**Machine(tmp_path).here(part), "PATH": f"{trtexec.program.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(trtexec.builds()) == 1
+    assert 'backend: "tensorrt"' in (repository / "wav2lip" / "config.pbtxt").read_text()
+    assert [path.name for path in (tmp_path / "engines").rglob("*.plan")]
 
 
 def test_the_init_container_waits_until_the_exporter_has_renamed_its_folder(tmp_path: Path) -> None:

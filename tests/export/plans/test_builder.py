@@ -12,25 +12,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from export.build import listing, versions
+from export.build import listing
 from export.cli import main
 from export.errors import ExportError
 from export.plans.builder import PlanBuilder
 from export.plans.cache import open_cache
 from export.plans.machine import Gpu
 from export.plans.trtexec import Trtexec
-from export.triton_config import alternatives, model_config
-from export.validation import stored_samples
-from export.validation.accuracy import ReferenceOutputs
-from export.variants import Format, Precision, Profile, Variant
 from lipsync import tensors
-from lipsync.arrays import Array, Batch
-from lipsync.tensors import CANDIDATES, S3FD, WAV2LIP, Model
+from lipsync.tensors import S3FD, WAV2LIP
+from tests.support import network_without_plan
 from tests.support.fake_trtexec import Behavior, FakeTrtexec, write_nvidia_smi
-from tests.support.fake_trtexec_program import FACE, SCORE
 
 ROOT = Path(__file__).parents[3]
 H100, L4 = Gpu("NVIDIA H100 80GB HBM3", "9.0"), Gpu("NVIDIA L4", "8.9")
@@ -48,41 +42,8 @@ def repository(tmp_path: Path) -> Path:
     """A network as `export models --format tensorrt` leaves it, and the same for `live`."""
     folder = tmp_path / "models"
     for model in (WAV2LIP, LIVE):
-        export(model, b"the network", folder)
+        network_without_plan.write(model, b"the network", folder)
     return folder
-
-
-def export(model: Model, onnx: bytes, repository: Path, number: int = 1) -> Path:
-    """Write a version whose plan is still to be built."""
-    version = repository / model.name / str(number)
-    version.mkdir(parents=True)
-    (version / "model.onnx").write_bytes(onnx)
-    draw = np.random.default_rng(3)
-    if model is S3FD:
-        batches: list[Batch] = [(np.zeros((n, 64, 96, 3), np.uint8),) for n in (1, 2)]
-    else:
-        faces, mel = draw.integers(0, 256, (1, 96, 96, 3), np.uint8), np.zeros((1, 80, 16), np.float32)
-        batches = [(faces, mel)]
-    references = ReferenceOutputs(model, detect if model is S3FD else echo, {"crops": batches}, "real")
-    stored_samples.save(references, version / stored_samples.SAMPLES_FILE)
-    versions.write_record(version, {"number": number}, {"format": "tensorrt", "precision": "fp16"})
-
-    def render(format: Format) -> str:
-        return model_config.render(model, variant=Variant(format, Precision.FP16), profile=Profile.GPU)
-
-    alternatives.write(repository / model.name, version, render)
-    return version
-
-
-def echo(batch: Batch) -> list[Array]:
-    return [batch[0]]
-
-
-def detect(batch: Batch) -> list[Array]:
-    count = len(batch[0])
-    boxes, scores = np.zeros((count, CANDIDATES, 4), np.float32), np.zeros((count, CANDIDATES), np.float32)
-    boxes[:, 0], scores[:, 0] = FACE, SCORE
-    return [boxes, scores]
 
 
 Build = Callable[..., list[str]]
@@ -114,7 +75,7 @@ def test_until_a_plan_is_built_a_network_is_served_from_its_onnx_file(repository
 
 
 def test_plans_are_built_judged_in_every_profile_and_served(repository: Path, fake: FakeTrtexec, build: Build) -> None:
-    export(S3FD, b"the detector", repository)
+    network_without_plan.write(S3FD, b"the detector", repository)
     lines = build()
     for name in ("s3fd", "wav2lip", "wav2lip_live"):
         assert served(repository, name) == "tensorrt"
@@ -159,7 +120,7 @@ def test_another_tensorrt_replaces_the_plans_of_the_old_one(fake: FakeTrtexec, b
 
 def test_another_network_has_another_plan(repository: Path, fake: FakeTrtexec, build: Build) -> None:
     build()
-    version = export(WAV2LIP, b"another network", repository, 2)
+    version = network_without_plan.write(WAV2LIP, b"another network", repository, 2)
     assert served(repository, "wav2lip") == "onnx"
     build()
     assert len(fake.builds()) == 2
@@ -181,7 +142,7 @@ def test_a_damaged_plan_is_put_in_place_again(repository: Path, fake: FakeTrtexe
 def test_an_inaccurate_plan_is_not_put_in_place(
     repository: Path, fake: FakeTrtexec, build: Build, profile: int | None
 ) -> None:
-    export(S3FD, b"the detector", repository)
+    network_without_plan.write(S3FD, b"the detector", repository)
     fake.behave(Behavior(darker=9, bad_profile=profile))
     with pytest.raises(ExportError, match=r"2 of 3 plans are missing; these networks are served from ONNX") as raised:
         build()
