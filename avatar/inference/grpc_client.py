@@ -13,8 +13,11 @@ from lipsync import tensors
 from lipsync.arrays import Array, Floats, Images, Labels
 from lipsync.tensors import FACE_SIZE, Model
 
+from ..errors import Unavailable
 from ..options import Generator
 from .addresses import Lookup, look_up, parse_addresses
+from .live_failures import AvatarForgotten, cause
+from .live_stream import Inputs, LiveStream
 from .protocol import GENERATORS, ModelInfo, ServerState, described_by
 from .rows import join_rows
 from .server_pool import ServerPool
@@ -105,6 +108,28 @@ class GrpcInferenceClient:
         """As `InferenceClient`."""
         (labels,) = await self._infer(tensors.SEGMENTATION, image, output_shape=image.shape[:2])
         return labels
+
+    async def live(self, inputs: Inputs) -> LiveStream:
+        """As `OffersLive`: on the server with the least to do, or on another one if that is away or full.
+
+        A prepared avatar is looked for on each server, because only the one that has prepared it has it.
+        """
+        forgotten: AvatarForgotten | None = None
+
+        async def make(server: TritonServer, seconds: float) -> LiveStream:
+            nonlocal forgotten
+            try:
+                return await server.live(inputs, seconds)
+            except AvatarForgotten as error:
+                forgotten = error
+                raise Unavailable(str(error)) from cause("NOT_FOUND")
+
+        try:
+            return await self._pool.call(make, self._timeout, model=tensors.LIVE)
+        except Unavailable:
+            if forgotten:
+                raise forgotten from None
+            raise
 
     def pinned(self, versions: Mapping[str, str]) -> GrpcInferenceClient:
         """As `InferenceClient`; the view shares the connections."""

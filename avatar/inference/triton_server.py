@@ -17,6 +17,7 @@ from lipsync.tensors import Model
 
 from ..errors import Unavailable
 from ..tracing import infer_span
+from .live_stream import Inputs, LiveStream
 from .protocol import ServedModel, ServerState
 from .readiness import CALL_SECONDS, Readiness, tiny_inputs
 from .rows import count_rows
@@ -54,6 +55,7 @@ class TritonServer:
     Attributes:
         address: host:port.
         in_flight: inferences that have no response yet.
+        sessions: live sessions that have not ended.
         answered_at: when it answered last, by `time.monotonic`.
         failing: whether the last call, or check of readiness, failed.
         limits: most rows of one call, by the name of the model, where they are known; 0 for one that it does not serve.
@@ -61,7 +63,7 @@ class TritonServer:
 
     def __init__(self, address: str, timeout: float, token: Token, *, shared_memory: bool = True) -> None:
         self.address, self._timeout, self._token, self._shared_memory = address, timeout, token, shared_memory
-        self.in_flight, self._calls, self._failures = 0, 0, 0
+        self.in_flight, self.sessions, self._calls, self._failures = 0, 0, 0, 0
         self.answered_at, self.failing = time.monotonic(), False
         self.limits: dict[str, int] = {}
         self._connection: InferenceServerClient | None = None
@@ -127,6 +129,17 @@ class TritonServer:
         self._readiness.answered(model)
         self._answered()
         return outputs
+
+    async def live(self, inputs: Inputs, seconds: float) -> LiveStream:
+        """Start a live session within `seconds`; `inputs` are those of its first request. Raises AvatarError."""
+        stream = LiveStream(self.address, self._session_ended)
+        self.sessions += 1
+        await stream.start(self._client.stream_infer, inputs, seconds)
+        self._answered()
+        return stream
+
+    def _session_ended(self) -> None:
+        self.sessions -= 1
 
     def forget(self) -> None:
         """Forget which models have answered: the server may be another one by now."""
