@@ -11,7 +11,7 @@ import warnings
 from ._async_jobs import AsyncAvatarJobs
 from ._client import AvatarClient
 from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
-from ._events import Chunk, Event, Frame, LiveSummary, Progress, SessionInfo, Summary
+from ._events import Chunk, Cleared, Event, Frame, LiveEvent, LiveSummary, Progress, SegmentEnd, SessionInfo, Summary
 from ._job_records import Job, JobError, JobEvent, JobResult, KeptFace
 from ._jobs import AvatarJobs
 from ._live import LiveSession
@@ -25,6 +25,7 @@ __all__ = [
     "AvatarJobs",
     "Cancelled",
     "Chunk",
+    "Cleared",
     "Event",
     "File",
     "Frame",
@@ -34,12 +35,14 @@ __all__ = [
     "JobEvent",
     "JobResult",
     "KeptFace",
+    "LiveEvent",
     "LiveOptions",
     "LiveSession",
     "LiveSummary",
     "Progress",
     "RenderOptions",
     "RenderStream",
+    "SegmentEnd",
     "ServerError",
     "SessionInfo",
     "Summary",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -14,22 +15,25 @@ from tritonclient.grpc import service_pb2 as pb
 from . import _messages, _models, _options
 from ._async_jobs import AsyncAvatarJobs
 from ._connection import READY_SECONDS
-from ._errors import Cancelled, ServerError, from_rpc_error
+from ._errors import Cancelled, InvalidRequest, ServerError, from_rpc_error
 from ._jobs import AvatarJobs
 from ._kserve import InferRequest
-from ._live import LiveSession, start_session
+from ._live import LiveSession
+from ._live_inputs import LiveSettings
+from ._live_start import start_session
 from ._messages import InputTensor
 from ._models import Boxes, Floats, Images
 from ._options import File, LiveOptions, RenderOptions
 from ._render import RenderStream
 from ._rotation import Rotation, Server, addresses_of
-from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SPEECH_FILE
+from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SAMPLE_RATE, SPEECH_FILE
 from .access import Token
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 Generator = Literal["wav2lip", "wav2lip_gan"]
+UNKNOWN_AVATAR = 404
 
 
 class AvatarClient:
@@ -179,27 +183,62 @@ class AvatarClient:
         self._streams.add(stream)
         return stream
 
-    def live(self, face: File, /, **chosen: Unpack[LiveOptions]) -> LiveSession:
+    def live(
+        self,
+        face: File | None = None,
+        /,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+        echo: bool = False,
+        avatar: str | None = None,
+        new_sequence: bool = False,
+        **chosen: Unpack[LiveOptions],
+    ) -> LiveSession:
         """Start a live session, and wait until the server has prepared it.
 
-        The server ends a session that sends nothing for ten seconds: send silence during a pause.
+        The server ends a session that sends nothing for ten seconds: let it `rest` in a pause.
 
         Args:
-            face: an image or a short video, its bytes or its path.
+            face: an image or a short video, its bytes or its path. With `avatar` it may be None; otherwise it is sent
+                with the options if the server does not know the avatar any more.
+            sample_rate: of the speech that will be sent, in Hz, 8000 to 48000.
+            echo: whether each frame comes with the sound that belongs to it.
+            avatar: the id of a prepared avatar, from the `info` of an earlier session; the options are those of that.
+            new_sequence: whether the server chooses the id of the session, from its secret randomness.
             chosen: the form's options except `quality` and `background_video`, and `format`: the format of the frames,
                 `bgr`, `jpeg` or `mouth`.
 
         Raises:
-            TypeError: as `render`.
+            TypeError: as `render`; or neither a face nor an avatar.
             OSError: a file cannot be read.
-            AvatarClientError: the session did not start: `InvalidRequest`, or `Unavailable` where the server's limit
-                of sessions is reached.
+            AvatarClientError: the session did not start: `InvalidRequest`, with the code 404 for an unknown avatar, or
+                `Unavailable` where the server's limit of sessions is reached.
         """
-        texts = _options.with_type(_options.texts(chosen, _options.LIVE_NAMES), face)
-        looks = _option_inputs(texts, chosen.get("background_file"))
-        session = start_session(self._rotation, [_messages.file_tensor(FACE_FILE, _options.read(face)), *looks])
+        texts = _options.texts(chosen, _options.LIVE_NAMES)
+        settings = LiveSettings(sample_rate, echo, avatar, new_sequence)
+        session = self._prepared_session(settings, texts, face)
+        if session is None:
+            if face is None:
+                raise TypeError("a face, or the id of a prepared avatar, expected")
+            texts = _options.with_type(texts, face)
+            looks = _option_inputs(texts, chosen.get("background_file"))
+            sent = _messages.file_tensor(FACE_FILE, _options.read(face))
+            session = start_session(self._rotation, [sent, *looks, *replace(settings, avatar=None).inputs()])
         self._streams.add(session)
         return session
+
+    def _prepared_session(self, settings: LiveSettings, texts: dict[str, str], face: File | None) -> LiveSession | None:
+        """Start a session of a prepared avatar. None without one, or if it is not known and there is a face to send."""
+        if settings.avatar is None:
+            return None
+        if face is not None:  # the options are for the case that the avatar is not known
+            texts = {name: value for name, value in texts.items() if name == "format"}
+        try:
+            return start_session(self._rotation, [*_option_inputs(texts, None), *settings.inputs()])
+        except InvalidRequest as error:
+            if error.code != UNKNOWN_AVATAR or face is None:
+                raise
+            return None
 
     def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Detect the faces of images, in calls of four.

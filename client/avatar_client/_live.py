@@ -5,39 +5,38 @@ from __future__ import annotations
 import queue
 import secrets
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import grpc
-import numpy as np
-from numpy.typing import NDArray
 
 from . import _errors, _messages
-from ._errors import AvatarClientError, Cancelled, InvalidRequest, ServerError, Unavailable
-from ._events import Frame, LiveSummary, SessionInfo, parse_json
+from ._errors import AvatarClientError, Cancelled, ServerError, Unavailable
+from ._events import Cleared, Frame, LiveEvent, LiveSummary, SegmentEnd, SessionInfo, parse_json
 from ._kserve import InferRequest, InferResponse, StreamResponse
+from ._live_inputs import NO_SPEECH, Samples, number, speech
+from ._live_order import EventOrder
+from ._live_responses import read_response
 from ._messages import InputTensor
-from ._models import check
 from ._response_reader import ResponseReader
-from ._rotation import Rotation, Server
-from ._schema import LIVE, MIN_SAMPLES, RECEIVED, SAMPLE_RATE, SESSION_TOKEN
+from ._rotation import Server
+from ._schema import CLEAR, LIVE, RECEIVED, REST, SEGMENT_END, SESSION_TOKEN
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MAX_PIECE = 10 * SAMPLE_RATE  # samples of one request; the server accepts three times as many
-FULL = 503  # away, stopping, or at its limit of sessions; another server may have a place
-Samples = NDArray[np.float32] | NDArray[np.int16]
+ACKNOWLEDGE_SECONDS = 2.0  # of frames at rest, after which the session tells the server that they were read
+UNTIL_NEXT_CALL = -1
 
 
 class LiveSession:
-    """One live session. One thread sends the speech and ends it; the same or another one takes the frames.
+    """One live session. One thread sends the speech and ends it; the same or another one takes what the server sends.
 
     Leaving a `with` block by an error, or without `end`, cancels the session; after `end`, the remaining frames may
     also be taken outside of the block. An error ends the session: it is raised where frames are taken, and again where
-    more speech is sent.
+    more is sent.
 
     Attributes:
         info: what the server said when the session started.
@@ -46,24 +45,25 @@ class LiveSession:
 
     info: SessionInfo
 
-    def __init__(self, server: Server, on_lost: Callable[[Server], object], face: Sequence[InputTensor]) -> None:
+    def __init__(self, server: Server, on_lost: Callable[[Server], object], first: Sequence[InputTensor]) -> None:
         """Made by `AvatarClient.live`; waits for the server to start the session."""
         self.summary: LiveSummary | None = None
         self._server, self._on_lost = server, on_lost
         self._connection = connection = server.connection
-        self._id = secrets.randbelow(2**63 - 1) + 1
+        self._id: int | str = secrets.randbelow(2**63 - 1) + 1
         self._error: AvatarClientError | None = None
-        self._lock = threading.Lock()  # pieces are sent in order, and none after the end
+        self._lock = threading.Lock()  # requests are sent in order, and none after the end
         self._started = self._speech_ended = self._cancelled = self._stream_ended = False
         self._requests: queue.SimpleQueue[InferRequest | None] = queue.SimpleQueue()
         self._reader = ResponseReader(connection.stream(iter(self._requests.get, None)))
-        # Triton may change the order of responses to different requests, so frames wait for those before them.
-        self._frames: dict[int, Frame] = {}
-        self._next = 0  # index of the next frame in order
-        self._samples = 0  # of the speech that was sent
-        self._put(face, start=True)
+        self._order = EventOrder()
+        self._samples = 0  # of the speech that was sent in this segment
+        self._answers: deque[type[SegmentEnd] | type[Cleared]] = deque()  # that the server has to send
+        self._is_resting, self._acknowledged = False, 0
+        self._put(first, start=True)
         try:
             self.info = self._wait_for_start()
+            self._id = self.info.sequence_id or self._id
             self._started = True
         except BaseException:
             self.cancel()
@@ -73,26 +73,55 @@ class LiveSession:
         """Send the next part of the speech, without waiting for its frames.
 
         Args:
-            samples: 16 kHz mono, at least 320 (20 ms); FP32 [n] with full scale ±1, or INT16 [n]. A long part is sent
-                in pieces.
+            samples: mono at the session's `sample_rate`, at least 20 ms (320 samples at 16 kHz); FP32 [n] with full
+                scale ±1, or INT16 [n]. A long part is sent in pieces.
 
         Raises:
             InvalidRequest: another type, or too few samples.
             AvatarClientError: the session has failed.
-            RuntimeError: the speech has ended.
+            RuntimeError: the session was ended.
         """
-        pieces = _pieces(samples)
-        if len(samples) < MIN_SAMPLES:
-            name = pieces[0].name if pieces else "audio"
-            raise InvalidRequest(f"{name}: at least {MIN_SAMPLES} samples expected, got {len(samples)}")
-        with self._lock:
-            self._check_open()
-            for piece in pieces:
-                self._put([piece])
-            self._samples += len(samples)
+        self._send(speech(samples, self.info.sample_rate, may_be_short=False), [])
+
+    def end_segment(self, samples: Samples | None = None) -> None:
+        """End a part of the speech, such as an answer: its remaining frames follow, and then a `SegmentEnd`.
+
+        The session goes on: the next speech is a new segment. Its frames are those of a session of its own.
+
+        Args:
+            samples: the last speech of the segment, as `send` takes it, but of any length.
+
+        Raises:
+            InvalidRequest, AvatarClientError, RuntimeError: as `send`.
+        """
+        self._send(speech(samples, self.info.sample_rate), [number(SEGMENT_END, 1)], SegmentEnd)
+
+    def rest(self, frames: int | None = None) -> None:
+        """Ask for frames of the face at rest: the mouth is closed, and a video goes on moving. Ends the segment.
+
+        Args:
+            frames: their number, at once; None for one after the other in real time, until the next call. A session
+                that rests may be silent for any time.
+
+        Raises:
+            AvatarClientError, RuntimeError: as `send`.
+        """
+        self._send([], [number(REST, UNTIL_NEXT_CALL if frames is None else frames)], is_rest=frames is None)
+
+    def clear(self, shown: int | None = None) -> None:
+        """Drop all speech and all frames that the server has not sent yet. `Cleared` among the events is its answer.
+
+        Args:
+            shown: index of the last frame that was shown, after which the motion of a video goes on; None for the last
+                frame that was sent.
+
+        Raises:
+            AvatarClientError, RuntimeError: as `send`.
+        """
+        self._send([], [number(CLEAR, -1 if shown is None else shown)], Cleared)
 
     def end(self, samples: Samples | None = None) -> None:
-        """End the speech: the remaining frames follow, and then `summary`. A second call does nothing.
+        """End the session: the remaining frames follow, and then `summary`. A second call does nothing.
 
         Args:
             samples: the last part of the speech, as `send` takes it, but of any length.
@@ -101,12 +130,12 @@ class LiveSession:
             InvalidRequest: they are of another type.
             AvatarClientError: the session has failed.
         """
-        pieces = [] if samples is None else _pieces(samples)
+        pieces = speech(samples, self.info.sample_rate)
         with self._lock:
             if not self._speech_ended:
                 self._check_open()
                 self._speech_ended = True
-                *others, last = pieces or [InputTensor("pcm", "INT16", (0,), b"")]
+                *others, last = pieces or [NO_SPEECH]
                 for piece in others:
                     self._put([piece])
                 self._put([last], end=True)
@@ -116,10 +145,29 @@ class LiveSession:
         """Yield the frames that were received and, unless `block` is False, wait for more until the session ends.
 
         Raises:
-            AvatarClientError: the session has failed; `Unavailable` also where a frame is due, or the end, and no
-                response comes within the client's timeout.
+            AvatarClientError: as `events`.
         """
-        while not self._stream_ended:
+        return (event for event in self.events(block=block) if isinstance(event, Frame))
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def events(self, *, block: bool = True) -> Iterator[LiveEvent]:
+        """Yield frames in their order, and the ends of segments and the answers to `clear` between them.
+
+        After a `Cleared`, no frame of the speech before it is yielded. Unless `block` is False, wait for more until the
+        session ends.
+
+        Raises:
+            AvatarClientError: the session has failed; `Unavailable` also where something is due, and no response comes
+                within the client's timeout.
+        """
+        while True:
+            for event in self._order.take(everything=self._stream_ended):
+                self._taken(event)
+                yield event
+            if self._stream_ended:
+                return
             is_due = self._is_due()
             try:
                 message = self._take(self._connection.timeout if block else 0.0)
@@ -132,17 +180,6 @@ class LiveSession:
                 self._error = _errors.no_response(self._connection.address)
                 raise self._error from None
             self._handle(message)
-            yield from self._in_order()
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self.frames()
-
-    def _in_order(self) -> Iterator[Frame]:
-        """Yield the frames that no other one has to come before; at the end of the stream, all that are left."""
-        while self._next in self._frames or (self._stream_ended and self._frames):
-            frame = self._frames.pop(self._next, None) or self._frames.pop(min(self._frames))
-            self._next = frame.index + 1
-            yield frame
 
     def cancel(self) -> None:
         """Cancel the session, from any thread. Taking frames then raises `Cancelled`."""
@@ -165,18 +202,49 @@ class LiveSession:
         if hasattr(self, "_reader"):
             self.cancel()
 
+    def _send(
+        self,
+        pieces: Sequence[InputTensor],
+        control: Sequence[InputTensor],
+        answer: type[SegmentEnd] | type[Cleared] | None = None,
+        *,
+        is_rest: bool = False,
+    ) -> None:
+        """Send pieces of speech, the last one with `control`."""
+        with self._lock:
+            self._check_open()
+            *others, last = [[piece] for piece in pieces] or [[]]
+            for inputs in (*others, [*last, *control]):
+                self._put(inputs)
+            self._samples = 0 if control else self._samples + sum(piece.shape[0] for piece in pieces)
+            self._is_resting = is_rest
+            if answer:
+                self._answers.append(answer)
+
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         if not start and self.info.token:
-            received = np.array([self._next - 1], np.int32)
             token = _messages.text_tensor(SESSION_TOKEN, self.info.token)
-            inputs = (*inputs, token, _messages.array_tensor(RECEIVED, "INT32", received))
-        parameters = {"sequence_id": self._id, "sequence_start": start, "sequence_end": end}
+            inputs = (*inputs, token, number(RECEIVED, self._order.next - 1))
+            self._acknowledged = self._order.next
+        parameters: dict[str, bool | int | str] = {"sequence_id": self._id}
+        parameters.update(sequence_start=start, sequence_end=end)
         self._requests.put(_messages.request(LIVE.name, inputs, parameters=parameters))
 
+    def _taken(self, event: LiveEvent) -> None:
+        """Note which answers came; while the session rests, tell the server now and then what was read."""
+        if not isinstance(event, Frame):
+            while self._answers and self._answers.popleft() is not type(event):
+                pass  # the end of a segment that was cleared
+        elif self._is_resting and event.index > self._acknowledged + ACKNOWLEDGE_SECONDS * self.info.fps:
+            with self._lock:
+                if self._is_resting and not (self._speech_ended or self._cancelled):
+                    self._put([])
+
     def _is_due(self) -> bool:
-        """Return whether the server has to send something without more speech."""
-        complete = self._samples / SAMPLE_RATE - self.info.latency  # seconds of frames
-        return self._speech_ended or self._next < int(complete * self.info.fps)
+        """Return whether the server has to send something without another request."""
+        complete = self._samples / self.info.sample_rate - self.info.latency  # seconds of the segment's frames
+        expected = self._order.first + int(complete * self.info.fps)
+        return self._speech_ended or self._is_resting or bool(self._answers) or self._order.next < expected
 
     def _wait_for_start(self) -> SessionInfo:
         while True:
@@ -232,39 +300,7 @@ class LiveSession:
             raise
 
     def _read(self, response: InferResponse) -> None:
-        texts, arrays = _messages.texts(response), _messages.arrays(response)
-        if "index" in arrays:
-            image, jpeg = arrays.get("frame"), arrays.get("jpeg")
-            x1, y1, x2, y2 = arrays["box"].tolist() if "box" in arrays else (0, 0, 0, 0)
-            data = None if jpeg is None else jpeg.tobytes()
-            index = int(arrays["index"][0])
-            self._frames[index] = Frame(index, image, data, (x1, y1, x2, y2))
-        if "summary" in texts:
-            self.summary = parse_json(LiveSummary, texts["summary"])
-
-
-def start_session(rotation: Rotation, face: Sequence[InputTensor]) -> LiveSession:
-    """Start a session on the server whose turn it is, or on another one if that is away or full."""
-    start, errors = time.monotonic(), list[Unavailable]()
-    for server in rotation.each():
-        try:
-            return LiveSession(server, rotation.failed, face)
-        except Unavailable as error:
-            if error.code != FULL:  # the caller is at its limit, wherever it calls
-                raise
-            errors.append(error)
-        if time.monotonic() > start + server.connection.timeout:
-            break
-    # that a server is full says more than that another one is away
-    raise min(errors, key=lambda each: isinstance(each.__cause__, grpc.RpcError))
-
-
-def _pieces(samples: Samples) -> list[InputTensor]:
-    """Return speech as inputs of a length that the server accepts. Raises InvalidRequest for another type."""
-    is_pcm = isinstance(samples, np.ndarray) and samples.dtype == np.int16
-    name, dtype = ("pcm", "INT16") if is_pcm else ("audio", "FP32")
-    check(name, dtype, (-1,), samples)
-    if not len(samples):
-        return []
-    pieces = np.array_split(samples, -(-len(samples) // MAX_PIECE))
-    return [_messages.array_tensor(name, dtype, piece) for piece in pieces]
+        events, summary = read_response(response)
+        for event in events:
+            self._order.add(event)
+        self.summary = summary or self.summary

@@ -60,7 +60,7 @@ def request(
     model: str,
     inputs: Iterable[InputTensor],
     outputs: Mapping[str, Span | None] | None = None,
-    parameters: Mapping[str, bool | int] | None = None,
+    parameters: Mapping[str, bool | int | str] | None = None,
 ) -> InferRequest:
     """Build a ModelInferRequest.
 
