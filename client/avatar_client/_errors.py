@@ -20,6 +20,17 @@ RETRY_AFTER = 5.0  # seconds, where the server does not say it
 _STATUS = re.compile(r"([45]\d\d) (.*)", re.DOTALL)
 # in Triton's own errors; a server that stops unloads its models one after the other
 _STOPPING = ("Server not ready", "Server is stopping", "Server exiting", "has no available versions")
+_HTTP1 = ("http1.x", "Failed parsing HTTP/2")  # gRPC's words for a server that answers with HTTP/1
+# gRPC's reasons why it cannot connect, and the same in plain words
+_REASONS = {
+    "Connection refused": "connection refused",
+    "No route to host": "no route to the host",
+    "Network is unreachable": "the network is unreachable",
+    "DNS resolution failed": "the name is not known",
+    "Domain name not found": "the name is not known",
+    "Timeout occurred": "it does not answer",
+    "connection attempt timed out": "it does not answer",
+}
 _BROKEN = "RST_STREAM"  # a proxy ends a stream in this way when it has lost the server
 
 
@@ -98,8 +109,14 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> AvatarClientError:
     status, details = error.code(), error.details() or "no reason given"
     if status == grpc.StatusCode.INVALID_ARGUMENT:
         return InvalidRequest(details)
+    if any(words in details for words in _HTTP1):
+        return InvalidRequest(
+            f"{address} speaks HTTP, not gRPC: it is a port of the gateway, or Triton's for HTTP or metrics; Triton's "
+            "port for gRPC is usually 8001"
+        )
     if is_lost(error):
-        return Unavailable(f"{address} cannot be reached: {details}")
+        reason = next((plain for words, plain in _REASONS.items() if words in details), details)
+        return Unavailable(f"{address} cannot be reached: {reason}")
     if status == grpc.StatusCode.DEADLINE_EXCEEDED:
         return no_response(address)
     if status == grpc.StatusCode.CANCELLED:

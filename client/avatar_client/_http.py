@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import secrets
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from email.message import Message
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import SplitResult, urlsplit
 
-from ._errors import RETRY_AFTER, AvatarClientError, ServerError, Unavailable, from_status
+from ._errors import RETRY_AFTER, AvatarClientError, InvalidRequest, ServerError, Unavailable, from_status
 from ._files import atomic_write
 from ._schema import BACKGROUND_FILE, FACE_FILE, SPEECH_FILE
 
@@ -23,6 +25,7 @@ RECONNECT_SECONDS = 1.0  # before a request that did not reach the server is rep
 BLOCK_BYTES = 1 << 16  # of an upload or a response that are moved at once
 POLL_SECONDS = 0.2  # between two checks whether the response has started, each of which reports progress
 SENDING, WAITING, FETCHING = "upload", "waiting", "download"
+_TIMING = re.compile(r"([^;,\s]+);dur=([0-9.]+)")
 _ESCAPED = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})  # as browsers do it
 
 # Called with the stage, how much of it is done, and its total (None where unknown): in bytes, or seconds of waiting.
@@ -37,6 +40,29 @@ class PostResult:
     stand_ins: str
     container: str
     notes: tuple[str, ...] = ()
+    without_face: int | None = None
+    encoder: str = ""
+    decoder: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
+
+    @classmethod
+    def of(cls, headers: Message) -> PostResult:
+        """Read the headers of the response."""
+
+        def number(name: str) -> int | None:
+            text = headers.get(name, "")
+            return int(text) if text.isdecimal() else None
+
+        return cls(
+            number("X-Avatar-Frames"),
+            headers.get("X-Avatar-Stand-Ins", ""),
+            "webm" if headers.get_content_subtype() == "webm" else "mp4",
+            tuple(filter(None, headers.get("X-Avatar-Notes", "").split("; "))),
+            number("X-Avatar-Frames-Without-Face"),
+            headers.get("X-Avatar-Encoder", ""),
+            headers.get("X-Avatar-Decoder", ""),
+            {name: round(float(ms) / 1000, 4) for name, ms in _TIMING.findall(headers.get("Server-Timing", ""))},
+        )
 
 
 def post(
@@ -74,14 +100,7 @@ def post(
             _fetch(response, file, on_progress)
         except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{url} ended its response early: {error!r}") from error
-    frames = response.headers.get("X-Avatar-Frames", "")
-    webm = response.headers.get_content_subtype() == "webm"
-    return PostResult(
-        int(frames) if frames.isdecimal() else None,
-        response.headers.get("X-Avatar-Stand-Ins", ""),
-        "webm" if webm else "mp4",
-        tuple(filter(None, response.headers.get("X-Avatar-Notes", "").split("; "))),
-    )
+    return PostResult.of(response.headers)
 
 
 class MultipartForm:
@@ -141,7 +160,8 @@ def connect(url: str) -> http.client.HTTPConnection:
     try:
         connection.connect()
     except OSError as error:
-        raise Unavailable(f"{url} cannot be reached: {error}", retry_after=RECONNECT_SECONDS) from error
+        reason = (error.strerror or str(error)).lower()
+        raise Unavailable(f"{url} cannot be reached: {reason}", retry_after=RECONNECT_SECONDS) from error
     return connection
 
 
@@ -174,7 +194,16 @@ def exchange(
             _wait(connection, timeout, on_progress)
         return connection.getresponse()
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise Unavailable(f"{connection.host} did not respond: {error!r}", retry_after=RECONNECT_SECONDS) from error
+        raise no_response(f"{connection.host}:{connection.port}", error) from error
+
+
+def no_response(where: str, error: Exception) -> AvatarClientError:
+    """Return what it means that a server at `where` did not send a response of HTTP."""
+    if isinstance(error, http.client.BadStatusLine) and "\x00" in str(error):
+        return InvalidRequest(
+            f"{where} speaks gRPC, not HTTP: it is Triton's port for gRPC; the gateway is usually on port 16000"
+        )
+    return Unavailable(f"{where} did not respond: {error!r}", retry_after=RECONNECT_SECONDS)
 
 
 def _wait(connection: http.client.HTTPConnection, timeout: float, on_progress: OnProgress) -> None:
@@ -207,12 +236,21 @@ def refusal(response: http.client.HTTPResponse) -> AvatarClientError:
         detail, error_code = problem["detail"], str(problem.get("code", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         detail = " ".join(body.split())[:200] or response.reason
+        if response.status in (http.client.NOT_FOUND, http.client.METHOD_NOT_ALLOWED):
+            detail += _elsewhere(body)
     after = response.headers.get("Retry-After", "")
     if response.status < 400:
         return ServerError(f"not a response of this service: {response.status} {response.reason}")
     error = from_status(response.status, str(detail), float(after) if after.isdecimal() else RETRY_AFTER)
     error.error_code = error_code
     return error
+
+
+def _elsewhere(body: str) -> str:
+    """Return what to do about a server that does not know the form, and does not answer as the gateway does."""
+    triton = '{"error":' in body.replace(" ", "")
+    who = "this is Triton's port for HTTP" if triton else "this is not an answer of the gateway"
+    return f" ({who}; the gateway is usually on port 16000)"
 
 
 def form_of(face: Path, speech: Path, background_file: Path | None) -> dict[str, Path]:

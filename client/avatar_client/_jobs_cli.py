@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import Any
 
 from . import _cli_types as cli
-from ._files import is_stdout
+from ._cli_parser import DONE, FAILED, Parser, Run, Subparsers, add_command, add_timeout, add_url, url_of
+from ._console import Console, Failure
 from ._job_records import Job, KeptFace
-from ._jobs import KEY_VARIABLE, AvatarJobs
-from ._progress_bar import ProgressBar
+from ._jobs import AvatarJobs
+from ._render_cli import add_out, check_name, shown_path
 from ._schema import BACKGROUND_FILE
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-Run = Callable[[argparse.Namespace, ProgressBar], int]
-
-GATEWAY = "http://127.0.0.1:16000"
-_STATUS = "Exit status: 0 done, 1 failed, 2 wrong usage, 130 after Ctrl-C, which leaves the job as it is."
 _SECONDS = 120.0
+_LEAVES = "Ctrl-C leaves the job as it is."
 
 
 def add_commands(commands: Subparsers) -> None:
     """Add the commands to the parser of `avatar`."""
     _add_submit(commands)
-    status = _add(commands, "status", "show a job", _status)
-    status.add_argument("--json", action="store_true", help="print all that the service says, as JSON")
-    _add(commands, "watch", "show the progress of a job until it has ended", _watch, progress=True)
-    fetch = _add(commands, "fetch", "wait for a job and write its video", _fetch, progress=True)
-    fetch.add_argument(
-        "-o", "--out", type=cli.out, required=True, help="the video; - writes it to standard output as it arrives"
-    )
+    _add(commands, "status", "show a job", _status)
+    _add(commands, "watch", "show the progress of a job until it has ended", _watch, epilog=_LEAVES, progress=True)
+    fetch = _add(commands, "fetch", "wait for a job and write its video", _fetch, epilog=_LEAVES, progress=True)
+    add_out(fetch)
     _add(commands, "cancel", "cancel a job that has not ended", _cancel)
     keep = _command(
         commands, "keep", "let the service keep a face for many jobs, and print its id", _keep, progress=True
@@ -58,46 +48,32 @@ def _add_submit(commands: Subparsers) -> None:
         "--avatar", metavar="ID", help="a face that the service keeps: the id that `avatar keep` prints"
     )
     submit.add_argument("--priority", choices=("interactive", "batch"), help="batch jobs wait for interactive ones")
-    submit.add_argument("--webhook", type=cli.url, metavar="URL", help="is called when the job starts and ends")
+    submit.add_argument("--webhook", type=cli.web_url, metavar="URL", help="is called when the job starts and ends")
     submit.add_argument("--result-url", metavar="URL", help="the video is also sent there, by PUT")
     submit.add_argument("--idempotency-key", metavar="KEY", help="two submissions with the same key are one job")
     cli.add_options(submit)
 
 
-def _add(commands: Subparsers, name: str, text: str, run: Run, *, progress: bool = False) -> argparse.ArgumentParser:
-    command = _command(commands, name, text, run, progress=progress)
+def _add(commands: Subparsers, name: str, text: str, run: Run, **more: Any) -> Parser:  # noqa: ANN401 - of `_command`
+    command = _command(commands, name, text, run, **more)
     command.add_argument("job", metavar="ID", help="the id of the job, as `avatar submit` prints it")
     return command
 
 
 def _command(
-    commands: Subparsers, name: str, text: str, run: Run, *, progress: bool = False
-) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=_STATUS)
-    command.add_argument(
-        "--url",
-        type=cli.url,
-        default=GATEWAY,
-        help=f"the gateway (default {GATEWAY}); the API key is that of the variable {KEY_VARIABLE}",
-    )
-    command.add_argument(
-        "--timeout",
-        type=cli.seconds,
-        default=_SECONDS,
-        metavar="SECONDS",
-        help=f"give up after this time without a response (default {_SECONDS:.0f})",
-    )
-    if progress:
-        command.add_argument("--no-progress", action="store_true", help="do not show the progress")
-    command.set_defaults(run=run, parser=command, no_progress=not progress)
+    commands: Subparsers, name: str, text: str, run: Run, *, epilog: str = "", progress: bool = False
+) -> Parser:
+    command = add_command(commands, name, text, run, epilog=epilog, progress=progress)
+    add_url(command)
+    add_timeout(command, _SECONDS)
     return command
 
 
 def _jobs(options: argparse.Namespace) -> AvatarJobs:
-    return AvatarJobs(options.url, timeout=options.timeout)
+    return AvatarJobs(url_of(options), timeout=options.timeout)
 
 
-def _submit(options: argparse.Namespace, bar: ProgressBar) -> int:
+def _submit(options: argparse.Namespace, console: Console) -> int:
     needed = ("speech",) if options.avatar else ("face", "speech")
     if len(options.files) != len(needed):
         options.parser.error(f"expected {' and '.join(needed)}, got {len(options.files)} files")
@@ -112,61 +88,69 @@ def _submit(options: argparse.Namespace, bar: ProgressBar) -> int:
         webhook=options.webhook,
         result_url=options.result_url,
         idempotency_key=options.idempotency_key,
-        on_progress=bar.show,
+        on_progress=console.bar.show,
         background_file=background_file,
         **chosen,
     )
-    bar.clear()
-    print(job.id)
-    return 0
+    console.result(job.fields, job.id)
+    return DONE
 
 
-def _status(options: argparse.Namespace, bar: ProgressBar) -> int:
+def _status(options: argparse.Namespace, console: Console) -> int:
     job = _jobs(options).get(options.job)
-    print(json.dumps(dict(job.fields), indent=2) if options.json else _line(job))
-    return 0
+    console.result(job.fields, _line(job))
+    return DONE
 
 
-def _watch(options: argparse.Namespace, bar: ProgressBar) -> int:
-    return _say(_ended(_jobs(options), options.job, bar), bar)
+def _watch(options: argparse.Namespace, console: Console) -> int:
+    return _say(_ended(_jobs(options), options.job, console), console)
 
 
-def _fetch(options: argparse.Namespace, bar: ProgressBar) -> int:
+def _fetch(options: argparse.Namespace, console: Console) -> int:
     jobs = _jobs(options)
-    job = _ended(jobs, options.job, bar)
+    job = _ended(jobs, options.job, console)
     if job.state != "succeeded":
-        return _say(job, bar)
-    jobs.result(job.id, options.out, bar.show)
-    bar.clear()
-    for note in job.result.notes if job.result else ():
-        print(f"avatar: note: {note}", file=sys.stderr)
+        return _say(job, console)
+    jobs.result(job.id, options.out, console.bar.show)
+    console.bar.clear()
+    if job.result:
+        for note in job.result.notes:
+            console.note(note)
+        check_name(options.out, "webm" if job.result.media_type.endswith("webm") else "mp4", console)
     done = f"{options.out}: {job.result.frames} frames" if job.result else str(options.out)
-    print(done, file=sys.stderr if is_stdout(options.out) else sys.stdout)
-    return 0
+    console.result({**job.fields, "out": shown_path(options.out)}, done)
+    return DONE
 
 
-def _cancel(options: argparse.Namespace, bar: ProgressBar) -> int:
+def _cancel(options: argparse.Namespace, console: Console) -> int:
     job = _jobs(options).cancel(options.job)
-    print(_line(job))
-    return 0 if job.state == "canceled" else 1
+    if job.state == "canceled":
+        console.result(job.fields, _line(job))
+        return DONE
+    console.result(job.fields, _line(job), Failure("not_canceled", f"the job has ended: {job.state}"))
+    return FAILED
 
 
-def _keep(options: argparse.Namespace, bar: ProgressBar) -> int:
-    face = _jobs(options).keep_face(options.face, bar.show)
-    bar.clear()
-    print(face.id)
-    return 0
+def _keep(options: argparse.Namespace, console: Console) -> int:
+    face = _jobs(options).keep_face(options.face, console.bar.show)
+    console.result(_face_fields(face), face.id)
+    return DONE
 
 
-def _faces(options: argparse.Namespace, bar: ProgressBar) -> int:
-    for face in _jobs(options).list_faces():
-        print(_face_line(face))
-    return 0
+def _faces(options: argparse.Namespace, console: Console) -> int:
+    faces = list(_jobs(options).list_faces())
+    console.result({"faces": [_face_fields(face) for face in faces]}, "\n".join(map(_face_line, faces)))
+    return DONE
 
 
-def _forget(options: argparse.Namespace, bar: ProgressBar) -> int:
+def _forget(options: argparse.Namespace, console: Console) -> int:
     _jobs(options).remove_face(options.face)
-    return 0
+    console.result({"id": options.face, "removed": True})
+    return DONE
+
+
+def _face_fields(face: KeptFace) -> dict[str, object]:
+    return {**asdict(face), "created_at": face.created_at.isoformat()}
 
 
 def _face_line(face: KeptFace) -> str:
@@ -177,20 +161,26 @@ def _face_line(face: KeptFace) -> str:
     )
 
 
-def _ended(jobs: AvatarJobs, job: str, bar: ProgressBar) -> Job:
+def _ended(jobs: AvatarJobs, job: str, console: Console) -> Job:
     """Return the job when it has ended; show its progress until then."""
     for event in jobs.watch(job):
         if event.state:
-            bar.show(event.state, 0, None)
+            console.bar.show(event.state, 0, None)
         else:
-            bar.show(event.stage or "-", event.frames_done or 0, event.frames_total)
+            console.bar.show(event.stage or "-", event.frames_done or 0, event.frames_total)
     return jobs.get(job)
 
 
-def _say(job: Job, bar: ProgressBar) -> int:
-    bar.clear()
-    print(_line(job))
-    return 0 if job.state == "succeeded" else 1
+def _say(job: Job, console: Console) -> int:
+    """Print a job that has ended; return whether it has succeeded."""
+    if job.state == "succeeded":
+        console.result(job.fields, _line(job))
+        return DONE
+    failure = Failure(f"job_{job.state}", f"the job has ended: {job.state}")
+    if job.error:
+        failure = Failure(job.error.code, job.error.detail, job.error.status)
+    console.result(job.fields, _line(job), failure)
+    return FAILED
 
 
 def _line(job: Job) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from . import _http
 from ._errors import Cancelled, ServerError, Unavailable
-from ._http import RECONNECT_SECONDS, MultipartForm, OnProgress
+from ._http import MultipartForm, OnProgress
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 3
@@ -176,7 +176,7 @@ class Connected:
 
     def request(self, method: str, path: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         """Send a request without a body, and return the start of the response. Raises Unavailable."""
-        with _failures(self._connection.host):
+        with _failures(f"{self._connection.host}:{self._connection.port}"):
             self._connection.request(method, path, headers={**headers, "Connection": "close"})
             return self._connection.getresponse()
 
@@ -191,7 +191,7 @@ def _failures(where: str) -> Iterator[None]:
     try:
         yield
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
-        raise Unavailable(f"{where} did not respond: {error!r}", retry_after=RECONNECT_SECONDS) from error
+        raise _http.no_response(where, error) from error
 
 
 def current() -> Call:
