@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page
 
-
 Seconds = NDArray[np.float64]
 TAP = Path(__file__).parents[1] / "page" / "tap.js"
 
