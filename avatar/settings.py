@@ -21,6 +21,7 @@ from lipsync.triton.cpu import usable_cores
 
 from .limits import Limits
 from .load import usable_memory
+from .setting_words import expectation, unknown_variables
 
 PREFIX = "AVATAR_"
 MIB = 1024 * 1024
@@ -169,7 +170,7 @@ class JobSettings(BaseSettings):
         pattern=r"^https?://[^\s/?#]+(/[^\s?#]*)?$",
         description="Collector of OpenTelemetry that gets traces by OTLP over HTTP, such as `http://collector:4318`. "
         "Without it, no traces are made. The standard variables `OTEL_…` set the rest.",
-        json_schema_extra={"shown": "none"},
+        json_schema_extra={"shown": "none", "expected": "a URL of http or https, such as http://collector:4318"},
     )
 
     @property
@@ -239,9 +240,10 @@ def variable_of(name: str) -> str:
     return PREFIX + name.upper()
 
 
-def _explain(error: ErrorDetails) -> str:
-    reason = error["msg"].removeprefix("Value error, ")
-    return f"{variable_of(str(error['loc'][0]))}: {reason} (got {str(error['input'])[:80]!r})"
+def _explain(settings: type[BaseSettings], error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    reason = expectation(settings.model_fields[name], error) if name in settings.model_fields else error["msg"]
+    return f"{variable_of(name)}: {reason} (got {str(error['input'])[:80]!r})"
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -254,7 +256,25 @@ def load(settings_class: type[S], **given: object) -> S:
     try:
         return settings_class.model_validate(values)  # which also reads the environment
     except ValidationError as error:
-        raise BadSetting("; ".join(_explain(item) for item in error.errors(include_url=False))) from None
+        raise BadSetting(
+            "; ".join(_explain(settings_class, item) for item in error.errors(include_url=False))
+        ) from None
+
+
+def warn_of_names(settings_class: type[BaseSettings], log: logging.Logger, *others: type[BaseSettings]) -> None:
+    """Log a warning for each variable that is no setting, and for each that is set by its old name.
+
+    Args:
+        settings_class: the settings of this process.
+        log: where the warnings go.
+        others: settings of other processes, which often share an environment with this one.
+    """
+    classes: tuple[type[BaseSettings], ...] = (settings_class, LiveSettings, *others)
+    known = {variable_of(name) for each in classes for name in each.model_fields}
+    for name, similar in unknown_variables(os.environ, known | OLD_NAMES.keys(), PREFIX).items():
+        advice = f"; did you mean {similar}?" if similar else ""
+        log.warning("%s is not a setting, and is ignored%s", name, advice)
+    warn_of_old_names(settings_class, log)
 
 
 def warn_of_old_names(settings_class: type[BaseSettings], log: logging.Logger) -> None:

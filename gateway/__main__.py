@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from avatar.settings import BadSetting, warn_of_old_names
+from avatar.settings import BadSetting, warn_of_names
 
 from . import logging_config
 from .settings import SETTINGS, Settings, load
@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from avatar import tracing
     from avatar.media.start import prepare
     from jobs.keys import BadKeys, open_keys
+    from jobs.settings import WorkerSettings
     from jobs.webhooks import Signer
 
     from . import descriptors, server
 
     logging_config.configure(settings.log_level, settings.log_format)
-    warn_of_old_names(Settings, logging.getLogger("gateway"))
+    warn_of_names(Settings, logging.getLogger("gateway"), WorkerSettings)
     try:
         open_keys(settings)
         Signer.of(settings)

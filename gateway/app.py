@@ -19,9 +19,10 @@ from avatar.media.self_test import SELF_TEST
 from avatar.resources.admission import Admission
 from avatar.resources.cache import Cache, open_cache
 from avatar.settings import MIB
+from jobs.background import background
 from jobs.keys import KeyFile, KeyLimits, open_keys
 from jobs.quotas import RunningForms
-from jobs.runtime import connect_models, open_workspace, real_job
+from jobs.runtime import connect_models, greet_models, open_workspace, real_job
 
 from . import docs_pages, error_handlers, health
 from .authentication import Authentication
@@ -130,8 +131,9 @@ async def _service(
     """Open what the endpoints share, and close it at the end: jobs, models, work folder."""
     async with AsyncExitStack() as stack:
         if models is None:
-            models = connect_models(settings)
-            stack.push_async_callback(models.close)
+            models = connected = connect_models(settings)
+            stack.push_async_callback(connected.close)
+            await stack.enter_async_context(background(greet_models(connected, settings)))
         metrics.triton.watch(models)
         workspace = await stack.enter_async_context(open_workspace(settings))
         cache = await asyncio.to_thread(_open_cache, settings, metrics) if render is None else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from avatar.errors import InvalidField
-from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, Form, Upload
+from avatar.form.parse import FILES, MAX_TEXT_BYTES, SEND_A_FILE, TEXTS, Form, Upload
 from jobs.records import JobClass, WebhookEvent
 from lipsync.tensors import BACKGROUND_FILE, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
@@ -72,7 +72,7 @@ def read_fields(form: Form) -> JobFields:
     """Return the fields of a job; the options of the form are not checked here. Raises InvalidField."""
     files = {name: value for name in FILES if isinstance(value := form.get(name), Upload)}
     if isinstance(form.get(BACKGROUND_FILE), str) and form[BACKGROUND_FILE]:
-        raise InvalidField(BACKGROUND_FILE, "send a file here, not text")
+        raise InvalidField(BACKGROUND_FILE, SEND_A_FILE)
     urls = {field: url for name, field in URLS.items() if (url := _text(form, name))}
     avatar = _avatar(_text(form, AVATAR))
     _check_source(form, FACE_FILE, {FACE_URL: FACE_FILE in urls, AVATAR: avatar is not None})
@@ -99,7 +99,7 @@ def _check_source(form: Form, field: str, others: Mapping[str, bool]) -> None:
     """Raise InvalidField unless there is one source of the file: the field, or one of `others` that is given."""
     value = form.get(field)
     if isinstance(value, str) and value:
-        raise InvalidField(field, "send a file here, not text")
+        raise InvalidField(field, SEND_A_FILE)
     sent = (isinstance(value, Upload) and value.size > 0) + sum(others.values())
     names = " or ".join((field, *others))
     if sent > 1:

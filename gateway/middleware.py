@@ -19,6 +19,8 @@ from avatar.tracing import request_id
 from .codes import ErrorCode
 from .errors import INTERNAL_ERROR, error_body, has_body
 from .metrics import Metrics
+from .unknown_fields import HEADER as IGNORED_HEADER
+from .unknown_fields import STATE as IGNORED
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("gateway.access")
@@ -86,6 +88,8 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers[ID_HEADER] = identity
                 headers["X-Content-Type-Options"] = "nosniff"
+                if IGNORED in state:
+                    headers[IGNORED_HEADER] = state[IGNORED]
                 if self._draining() and not unread:
                     headers["Connection"] = "close"
             await send(message)

@@ -18,8 +18,8 @@ from avatar.form.parse import FILES, MAX_TEXT_BYTES, TEXTS, Form, Upload
 
 from .errors import MalformedForm, malformed
 from .preamble import Preamble
+from .unknown_fields import unknown_field
 
-_MAX_ECHO = 40  # characters of an unknown field's name that the error repeats
 _MAX_PARTS = 100  # fields per form; about twenty are documented
 _MAX_HEADERS = 100  # per part
 _MAX_HEADER_BYTES = 16 * 1024  # per header of a part
@@ -39,6 +39,11 @@ class KnownFields:
     def __contains__(self, name: str) -> bool:
         return name in self.files or name in self.texts
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names."""
+        return (*self.files, *self.texts)
+
 
 AVATAR_FORM = KnownFields(FILES, dict.fromkeys(TEXTS, MAX_TEXT_BYTES))
 
@@ -56,7 +61,11 @@ class _Part:
 class FormReader:
     """Turns the bytes of a body into a Form; independent of HTTP, and only `flush` writes to the disk.
 
-    Unknown fields are skipped, or rejected with `strict`.
+    Unknown fields are skipped, or rejected with `strict`. A part of a file field is a file if it has a filename, or a
+    Content-Type that is not text: libraries that send a buffer may leave the filename out.
+
+    Attributes:
+        ignored: the names of the skipped fields.
 
     Args:
         boundary: of the multipart body.
@@ -82,6 +91,7 @@ class FormReader:
         self._fields = fields
         self._folder = folder
         self._max_file_bytes = max_file_bytes
+        self.ignored: list[str] = []
         self._form: dict[str, str | Upload] = {}
         self._unwritten: list[tuple[Path, bytearray]] = []
         self._unwritten_bytes = 0
@@ -162,12 +172,20 @@ class FormReader:
         if name in self._form:  # ambiguous: either of the two could be meant
             raise InvalidField(name, "duplicate field; send it once")
         known = name in self._fields
-        if self._strict and not known:
-            raise InvalidField(ascii(name[:_MAX_ECHO]), "unknown field")
+        if not known:
+            if self._strict:
+                raise unknown_field(name, self._fields.names)
+            self.ignored.append(name)
         if known and self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
             raise InvalidField(name, "its Content-Transfer-Encoding is not supported; send the bytes as they are")
-        is_file = _FILE_NAME.search(_QUOTED.sub(b"", disposition)) is not None
+        has_file_name = _FILE_NAME.search(_QUOTED.sub(b"", disposition)) is not None
+        is_file = has_file_name or (name in self._fields.files and self._is_binary())
         self._part = _Part(name, is_file) if known else None
+
+    def _is_binary(self) -> bool:
+        """Return whether the part states a type that is not text."""
+        kind, _ = parse_options_header(self._headers.get(b"content-type", b""))
+        return b"/" in kind and not kind.startswith(b"text/")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         part = self._part

@@ -7,6 +7,8 @@ import re
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, PlainTextResponse
 
+from avatar.tracing import request_id
+
 from . import metrics, middleware
 from .download import Download
 from .endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
@@ -96,7 +98,8 @@ async def make_avatar(request: Request, service: ServiceDep, folder: FolderDep) 
     setattr(request.state, middleware.STAGES, rendered.stages)
     setattr(request.state, middleware.FRAMES, rendered.result.frames)
     kind = MP4 if rendered.path.suffix == ".mp4" else WEBM
-    response = Download(rendered.path, media_type=kind, headers=_headers(rendered), settings=service.settings)
+    headers = _headers(rendered) | {"Content-Disposition": f'inline; filename="{_file_name(rendered)}"'}
+    response = Download(rendered.path, media_type=kind, headers=headers, settings=service.settings)
     del response.headers["accept-ranges"]  # a response to POST has no ranges
     return response
 
@@ -108,6 +111,11 @@ async def read_metrics(request: Request, service: ServiceDep) -> Response:
     if service.v1:
         exported.show_queue(await service.v1.queue_state())
     return Response(exported.text(), media_type=metrics.CONTENT_TYPE)
+
+
+def _file_name(rendered: RenderedForm) -> str:
+    """Return the name under which a browser saves the video; an id of a request has no character to escape."""
+    return f"avatar-{request_id.get()}{rendered.path.suffix}"
 
 
 def _headers(rendered: RenderedForm) -> dict[str, str]:

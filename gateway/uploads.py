@@ -18,6 +18,7 @@ from .errors import ClientDisconnected, EncodedForm, MalformedForm, UploadStalle
 from .multipart import AVATAR_FORM, FormReader, KnownFields
 from .settings import Settings
 from .transfer import Pace
+from .unknown_fields import report_ignored
 
 
 async def receive_form(request: Request, folder: Path, settings: Settings, fields: KnownFields = AVATAR_FORM) -> Form:
@@ -32,7 +33,7 @@ async def receive_form(request: Request, folder: Path, settings: Settings, field
         ClientDisconnected: the client closed the connection.
     """
     _check_encoding(request.headers.get("content-encoding", ""))
-    boundary = _boundary(request.headers.get("content-type"))
+    boundary = _boundary(request.headers.get("content-type"), fields)
     reader = FormReader(boundary, folder, settings.max_upload_bytes, strict=settings.strict_form, fields=fields)
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > settings.max_form_bytes:
@@ -46,6 +47,7 @@ async def receive_form(request: Request, folder: Path, settings: Settings, field
         if reader.should_flush:
             await asyncio.to_thread(reader.flush)
     await asyncio.to_thread(reader.flush)
+    report_ignored(request, reader.ignored, fields.names)
     return reader.finish()
 
 
@@ -71,10 +73,12 @@ def _check_encoding(encoding: str) -> None:
         raise EncodedForm(f"the Content-Encoding {encoding[:40]!a} is not supported; send the form uncompressed")
 
 
-def _boundary(content_type: str | None) -> bytes:
+def _boundary(content_type: str | None, fields: KnownFields) -> bytes:
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
-        raise MalformedForm("send the form as multipart/form-data")
+        got = f"got {kind.decode('latin-1')[:40]!a}" if kind else "the request has no Content-Type"
+        files = " and ".join(name for name in (FACE_FILE, SPEECH_FILE) if name in fields.files)
+        raise MalformedForm(f"send the form as multipart/form-data, with {files} as parts; {got}")
     if not options.get(b"boundary"):
         raise malformed("its Content-Type has no boundary")
     return options[b"boundary"]

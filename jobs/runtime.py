@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
+from avatar.errors import AvatarError
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.load import MemoryBudget
 from avatar.media.marking import Marker
@@ -18,6 +20,8 @@ from avatar.settings import MIB
 from .execution import Render
 from .settings import ServiceSettings
 
+logger = logging.getLogger("avatar")
+
 
 def connect_models(settings: ServiceSettings) -> GrpcInferenceClient:
     """Return the client of the Triton in the settings. Its caller closes it."""
@@ -28,6 +32,16 @@ def connect_models(settings: ServiceSettings) -> GrpcInferenceClient:
         token=settings.triton_token.get_secret_value(),
         token_file=settings.triton_token_file,
     )
+
+
+async def greet_models(models: GrpcInferenceClient, settings: ServiceSettings) -> None:
+    """Log where Triton is, and ask it whether it is ready: the client logs whether it is, and every change."""
+    logger.info("the models are called at Triton %s", settings.triton_url)
+    try:
+        await models.check_ready()
+    except AvatarError as error:
+        if not models.servers():  # its name cannot be resolved
+            logger.warning("Triton is not found: %s", error)
 
 
 @asynccontextmanager

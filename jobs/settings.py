@@ -77,7 +77,7 @@ class ServiceSettings(JobSettings):
         pattern=r"^https?://[^/\s]+/?$",
         description="For a store in `s3://…`: the endpoint that callers reach, such as `https://files.example.com`, if "
         "it is not that of this process. The links to results name it.",
-        json_schema_extra={"shown": "none"},
+        json_schema_extra={"shown": "none", "expected": "a URL without a path, such as https://files.example.com"},
     )
     workers: int | None = Field(
         None,

@@ -21,7 +21,7 @@ from .errors import DatabaseUnavailable
 from .migrate import SchemaMismatch, check
 from .net.client import UrlClient
 from .render_metrics import RenderMetrics
-from .runtime import connect_models, open_workspace, real_job
+from .runtime import connect_models, greet_models, open_workspace, real_job
 from .settings import WorkerSettings
 from .store import Store
 from .sweep import sweep_forever
@@ -56,6 +56,7 @@ async def run(settings: WorkerSettings, url: str) -> None:
         await _wait_for_tables(database)
         models = connect_models(settings)
         stack.push_async_callback(models.close)
+        await stack.enter_async_context(background(greet_models(models, settings)))
         TritonMetrics(registry).watch(models)
         workspace = await stack.enter_async_context(open_workspace(settings))
         cache = await asyncio.to_thread(open_cache, settings.cache_dir, settings.cache_mib * MIB)

@@ -1,9 +1,9 @@
 """Parse the raw fields of a form, from HTTP or gRPC, to a frozen AvatarRequest.
 
-The four fields of the original form are required. The options (`avatar.form.fields`) are optional; their defaults are
-the original's behavior. `background` applies to stills only, so any value is accepted with a video, as in the original;
-whether the file is one is decided by its content, later. The file extension only says whether a GIF is meant as a
-still; it never becomes part of a path.
+Both files are required. The other two fields of the original form have defaults (`DEFAULTS`), and so have the options
+(`avatar.form.fields`): the original's behavior. `background` applies to stills only, so any value is accepted with a
+video, as in the original; whether the file is one is decided by its content, later. The file extension only says
+whether a GIF is meant as a still; it never becomes part of a path.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ from .values import echo
 # field → the fixed name of its file in the request's folder
 FILES: dict[str, str] = {FACE_FILE: "face", SPEECH_FILE: "speech", BACKGROUND_FILE: "backdrop"}
 TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(field.name for field in OPTION_FIELDS)})
+# of the two texts of the original form, where they are missing or empty; the type only decides what a GIF is
+DEFAULTS = {FACE_TYPE: "png", BACKGROUND: Background.FROM_INPUT.value}
 MAX_TEXT_BYTES = 1024  # far longer than any valid value
 TOO_LONG = f"the value is longer than {MAX_TEXT_BYTES} bytes"
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
+SEND_A_FILE = "send a file here, not text: a part with a filename, or with a Content-Type that is not text"
+_BACKGROUNDS = {background.value.lower(): background for background in Background}
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,13 @@ def parse(
         live: whether the audio is sent later, while it is spoken; then there is no file at `audio_path`.
 
     Raises:
-        InvalidField: a field is missing or invalid.
+        InvalidField: a file is missing, or a field is invalid.
     """
     face_path = _file(form, FACE_FILE)
     audio_path = folder / FILES[SPEECH_FILE] if live else _file(form, SPEECH_FILE)
-    names_still = is_still(_text(form, FACE_TYPE))
-    background = _text(form, BACKGROUND)
-    options = parse_options({field.name: _optional(form, field.name) for field in OPTION_FIELDS})
+    names_still = is_still(_text(form, FACE_TYPE) or DEFAULTS[FACE_TYPE])
+    background = _text(form, BACKGROUND) or DEFAULTS[BACKGROUND]
+    options = parse_options({field.name: _text(form, field.name) for field in OPTION_FIELDS})
     return AvatarRequest(
         face_path=face_path,
         audio_path=audio_path,
@@ -88,9 +92,12 @@ def is_still(extension: str) -> bool:
 
 
 def _file(form: Form, field: str) -> Path:
-    value = _given(form, field)
+    try:
+        value = form[field]
+    except KeyError:
+        raise InvalidField(field, "the field is missing") from None
     if not isinstance(value, Upload):
-        raise InvalidField(field, "send a file here, not text")
+        raise InvalidField(field, SEND_A_FILE)
     if value.size == 0:
         raise InvalidField(field, "the file is empty")
     return value.path
@@ -103,34 +110,20 @@ def _optional_file(form: Form, field: str) -> Path | None:
 
 
 def _text(form: Form, field: str) -> str:
-    value = _given(form, field)
+    """Return the value of a text field, empty if it is missing. Browsers send an empty text for a blank field."""
+    value = form.get(field, "")
     if isinstance(value, Upload):
         raise InvalidField(field, "send text here, not a file")
-    if not value:
-        raise InvalidField(field, "the value is empty")
     return value
-
-
-def _optional(form: Form, field: str) -> str:
-    """Return the value of an optional field, empty if it is missing. Browsers send an empty text for a blank field."""
-    return _text(form, field) if form.get(field) else ""
-
-
-def _given(form: Form, field: str) -> str | Upload:
-    try:
-        return form[field]
-    except KeyError:
-        raise InvalidField(field, "the field is missing") from None
 
 
 def _background(value: str, *, applies: bool) -> Background | Color | UnknownBackground:
     if re.fullmatch(r"#[0-9A-Fa-f]{6}", value):
         return Color((int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)))
-    try:
-        return Background(value)
-    except ValueError:
-        allowed = ", ".join(background.value for background in Background)
-        unknown = UnknownBackground(f"{echo(value)} is not one of {allowed}, #rrggbb")
-        if not applies:
-            return unknown
-        raise InvalidField(BACKGROUND, unknown.reason) from None
+    if found := _BACKGROUNDS.get(value.lower()):
+        return found
+    allowed = ", ".join(background.value for background in Background)
+    unknown = UnknownBackground(f"{echo(value)} is not one of {allowed}, #rrggbb")
+    if applies:
+        raise InvalidField(BACKGROUND, unknown.reason)
+    return unknown

@@ -121,7 +121,7 @@ class ServerPool:
                 served = await member.server.served(models)
             except Unavailable as reason:
                 if means_down(reason) and may_be_repeated(reason):
-                    self._down(member, str(reason))
+                    self._down(member, reason)
                 return []
             self._note(member, served)
             return [served]
@@ -156,14 +156,20 @@ class ServerPool:
                 break
             tried[member] = member.recoveries
             try:
-                return await make(member.server, max(0.001, end - time.monotonic()))
+                result = await make(member.server, max(0.001, end - time.monotonic()))
             except Unavailable as reason:
                 error = reason
+                if self._alone and means_down(reason):
+                    member.server.log_change("does not serve", reason)
                 if self._alone or self._closed or not may_be_repeated(reason):
                     raise
                 if means_down(reason):
-                    self._down(member, str(reason))
+                    self._down(member, reason)
                 member.changed.set()  # a server that stops also answers that it does not have a model: look at it now
+            else:
+                if self._alone:
+                    member.server.log_change("answers")
+                return result
         raise error or self._none_ready()
 
     async def close(self) -> None:
@@ -261,11 +267,9 @@ class ServerPool:
         news, self._news = self._news, asyncio.Event()
         news.set()
 
-    def _down(self, member: Member, reason: str) -> None:
-        if member.healthy:
-            logger.warning("Triton at %s gets no calls until it answers: %s", member.server.address, reason)
-            member.healthy = False
-        member.fault = reason
+    def _down(self, member: Member, reason: Unavailable) -> None:
+        member.server.log_change("gets no calls until it answers", reason)
+        member.healthy, member.fault = False, str(reason)
         member.server.forget()
         member.changed.set()
         self._lost.set()
@@ -279,7 +283,7 @@ class ServerPool:
             except Unavailable as reason:
                 silent = time.monotonic() - member.server.answered_at >= SILENT_SECONDS and self._has_others(member)
                 if silent or may_be_repeated(reason) or not member.healthy:
-                    self._down(member, str(reason))
+                    self._down(member, reason)
                 if silent and member.server.in_flight:
                     await member.server.disconnect()
             except Exception:
@@ -300,7 +304,7 @@ class ServerPool:
         await member.server.check_ready(())
         await self._read_limits(member)
         if not member.changed.is_set():  # no call has failed meanwhile
-            logger.info("Triton at %s is ready", member.server.address)
+            member.server.log_change("is ready")
             member.healthy, member.recoveries, member.fault = True, member.recoveries + 1, ""
             self._tell()
 

@@ -167,6 +167,14 @@ def means_down(error: Unavailable) -> bool:
     return _status_of(error) not in _STILL_SERVES
 
 
+def cause_of(error: Exception) -> str:
+    """Return what gRPC or Triton said when a call failed, for the log: the last sentence, which names the address."""
+    cause = error.__cause__
+    while cause is not None and not isinstance(cause, InferenceServerException):
+        cause = cause.__cause__
+    return str(cause.message()).rpartition("last error: ")[2] if cause else "no other cause"
+
+
 def _status_of(error: Exception) -> str:
     return _status(error.__cause__) if isinstance(error.__cause__, InferenceServerException) else ""
 

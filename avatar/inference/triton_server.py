@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterable, Sequence
 
@@ -26,6 +27,7 @@ from .shm_layout import Layout, plan_layout
 from .triton_rpc import (
     READY_SECONDS,
     Registry,
+    cause_of,
     connect,
     gather_all,
     inputs_of,
@@ -35,6 +37,8 @@ from .triton_rpc import (
     result_of,
     served_model,
 )
+
+logger = logging.getLogger("avatar")
 
 REQUIRED_MODELS = (
     tensors.MEL_SPECTROGRAM,
@@ -66,6 +70,7 @@ class TritonServer:
         self.in_flight, self.sessions, self._calls, self._failures = 0, 0, 0, 0
         self.answered_at, self.failing = time.monotonic(), False
         self.limits: dict[str, int] = {}
+        self._logged: bool | None = None  # whether it serves, as the log says it; None: it says nothing yet
         self._connection: InferenceServerClient | None = None
         self._pool: SharedMemoryPool | None = None
         self._readiness = Readiness(self._call_tiny)
@@ -140,6 +145,16 @@ class TritonServer:
 
     def _session_ended(self) -> None:
         self.sessions -= 1
+
+    def log_change(self, state: str, reason: Unavailable | None = None) -> None:
+        """Log that the server began to serve, or, with the reason, that it does not; only where that is news."""
+        if self._logged is (serves := reason is None):
+            return
+        self._logged = serves
+        if reason is None:
+            logger.info("Triton at %s %s", self.address, state)
+        else:
+            logger.warning("Triton at %s %s: %s (%s)", self.address, state, reason, cause_of(reason))
 
     def forget(self) -> None:
         """Forget which models have answered: the server may be another one by now."""

@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from lipsync.tensors import BACKGROUND, FACE_TYPE
-
 from ..errors import TooLarge
 from ..form.parse import FILES, Form, Upload
 from ..media.start import prepare
 from ..resources.workspace import Workspace
 from ..settings import JobSettings
 from .request import StreamRequest
-
-# Fields that the form requires and a request may omit. The content decides about an image or a video; of a GIF, this.
-DEFAULTS = {FACE_TYPE: "png", BACKGROUND: "From Input"}
 
 
 def write_form(request: StreamRequest, folder: Path, max_bytes: int) -> Form:
@@ -26,7 +21,7 @@ def write_form(request: StreamRequest, folder: Path, max_bytes: int) -> Form:
     Raises:
         TooLarge: a file has more than `max_bytes` bytes.
     """
-    form: dict[str, str | Upload] = {**DEFAULTS, **request.texts()}
+    form: dict[str, str | Upload] = dict(request.texts())
     for name, file in FILES.items():
         data = request.array(name)
         if data is None:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from fastapi import APIRouter, Query, Request, Response
 
 from avatar.errors import InvalidField, MachineFault, ShuttingDown
-from avatar.form.parse import FILES, MAX_TEXT_BYTES, Form, Upload, parse
+from avatar.form.parse import FILES, MAX_TEXT_BYTES, SEND_A_FILE, Form, Upload, parse
 from avatar.inspection import FaceReport
 from avatar.request import AvatarRequest, Background
 from avatar.tracing import request_id
@@ -125,7 +125,7 @@ async def delete_avatar(avatar_id: UUID, v1: JobServiceDep, caller: CallerDep) -
 def _read(form: Form) -> tuple[Upload, str]:
     face = form.get(FACE_FILE)
     if not isinstance(face, Upload):
-        raise InvalidField(FACE_FILE, "send a file here, not text" if face else "the field is missing")
+        raise InvalidField(FACE_FILE, SEND_A_FILE if face else "the field is missing")
     if not face.size:
         raise InvalidField(FACE_FILE, "the file is empty")
     return face, storable(form, FACE_TYPE).strip()

@@ -9,13 +9,14 @@ from avatar.form.parse import FILES, Form
 
 from ..errors import MalformedForm
 from ..job_fields import JOB_FIELDS, WEBHOOK_EVENTS
+from ..unknown_fields import unknown_field
 
 MAX_JSON_BYTES = 64 * 1024
 _MAX_ECHO = 40
 
 
-def parse_json(body: bytes, *, strict: bool) -> Form:
-    """Return the fields of a JSON object; numbers and booleans become what a form would have.
+def parse_json(body: bytes, *, strict: bool) -> tuple[Form, list[str]]:
+    """Return the fields of a JSON object, and the unknown names; numbers and booleans become what a form would have.
 
     Raises:
         MalformedForm: the body is not a JSON object.
@@ -28,10 +29,12 @@ def parse_json(body: bytes, *, strict: bool) -> Form:
     if not isinstance(fields, dict):
         raise MalformedForm("the body has to be one JSON object")
     form: dict[str, str] = {}
+    ignored: list[str] = []
     for name, value in fields.items():
         if name not in JOB_FIELDS:
             if strict:
-                raise InvalidField(ascii(name[:_MAX_ECHO]), "unknown field")
+                raise unknown_field(name, JOB_FIELDS.names)
+            ignored.append(name)
             continue
         if value is None:
             continue
@@ -40,7 +43,7 @@ def parse_json(body: bytes, *, strict: bool) -> Form:
         form[name] = _text(name, value)
         if len(form[name].encode("utf-8", "surrogatepass")) > JOB_FIELDS.texts[name]:
             raise InvalidField(name, f"the value is longer than {JOB_FIELDS.texts[name]} bytes")
-    return form
+    return form, ignored
 
 
 def _text(name: str, value: object) -> str:

@@ -32,6 +32,7 @@ from ..errors import UnsupportedType
 from ..job_fields import JOB_FIELDS, URLS, WEBHOOK, JobFields, read_fields
 from ..job_service import JobService
 from ..service import Service
+from ..unknown_fields import report_ignored
 from ..uploads import media_type, receive_form, receive_text
 from .job_json import MAX_JSON_BYTES, parse_json
 
@@ -76,9 +77,12 @@ class Submitter:
         settings = self.service.settings
         kind = media_type(request)
         if kind == "application/json":
-            return parse_json(await receive_text(request, settings, MAX_JSON_BYTES), strict=settings.strict_form)
+            text = await receive_text(request, settings, MAX_JSON_BYTES)
+            form, ignored = parse_json(text, strict=settings.strict_form)
+            report_ignored(request, ignored, JOB_FIELDS.names)
+            return form
         if kind and kind != "multipart/form-data":
-            raise UnsupportedType("send the job as multipart/form-data or as application/json")
+            raise UnsupportedType(f"send the job as multipart/form-data or as application/json; got {kind[:40]!a}")
         return await receive_form(request, self.folder, settings, JOB_FIELDS)
 
     def _check(self, fields: JobFields, face_type: str | None) -> None:

@@ -136,7 +136,7 @@ def test_ctrl_c_ends_the_gateway_with_0_and_no_file_is_left_and_its_log_can_be_j
 
 
 def test_without_triton_a_form_gets_503_and_ping_responds_until_a_signal_ends_it(work: Path) -> None:
-    with gateway(work) as running:
+    with gateway(work, AVATAR_MAX_JOB="3") as running:
         response = httpx.post(running.url, files=form(), timeout=60)
         assert response.status_code == 503
         assert int(response.headers["retry-after"]) > 0
@@ -145,6 +145,11 @@ def test_without_triton_a_form_gets_503_and_ping_responds_until_a_signal_ends_it
         assert running.stop(signal.SIGTERM) == 0
     assert contents(work) == []
     assert "Traceback" not in running.log
+    assert "the models are called at Triton 127.0.0.1:1" in running.log
+    (reason,) = re.findall(r"Triton at 127.0.0.1:1 does not serve: the models cannot be reached \((.*)\)", running.log)
+    assert "127.0.0.1:1" in reason
+    assert "refused" in reason
+    assert "AVATAR_MAX_JOB is not a setting, and is ignored; did you mean AVATAR_MAX_JOBS?" in running.log
 
 
 def test_a_stop_during_an_upload_does_not_wait_for_its_end(work: Path) -> None:

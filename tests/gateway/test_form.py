@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from avatar.form.fields import OPTION_FIELDS
+from avatar.form.parse import SEND_A_FILE
 from avatar.limits import Limits
 from avatar.options import ExtendMode, FaceOrder, Generator, Options, TrimMode
 from avatar.request import Background, Color
@@ -14,6 +15,7 @@ from tests.support.gateway_fakes import FakeRender, Serve, form, leftovers
 
 BOUNDARY = "b0undary"
 MULTIPART = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+SEND_A_FORM = "send the form as multipart/form-data, with face_file and audio_file as parts"
 FIELDS = ("face_file", "audio_file", "avatarFileType", "background")
 
 
@@ -57,14 +59,18 @@ async def test_the_job_has_the_id_of_the_request(client: httpx.AsyncClient, rend
     assert render.requests[0].id == "caller-7"
 
 
-@pytest.mark.parametrize("name", FIELDS)
-async def test_a_missing_field_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
+@pytest.mark.parametrize("name", ["face_file", "audio_file"])
+async def test_a_missing_file_is_named(client: httpx.AsyncClient, name: str, work: Path) -> None:
     assert await rejection(client, form(**{name: None})) == f"{name}: the field is missing"
     assert leftovers(work) == []
 
 
-async def test_a_missing_background_is_named_for_a_video_too(client: httpx.AsyncClient) -> None:
-    assert await rejection(client, form(avatarFileType="mp4", background=None)) == "background: the field is missing"
+@pytest.mark.parametrize("value", [None, ""])
+async def test_the_two_texts_have_defaults(client: httpx.AsyncClient, render: FakeRender, value: str | None) -> None:
+    response = await client.post("/", files=form(avatarFileType=value, background=value))
+    assert response.content == b"a face|a speech"
+    (request,) = render.requests
+    assert (request.is_still, request.background) == (True, Background.FROM_INPUT)
 
 
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
@@ -85,14 +91,25 @@ async def test_a_file_input_left_blank_in_a_browser_is_named(client: httpx.Async
     assert (response.status_code, response.json()["detail"]) == (400, f"{name}: the file is empty")
 
 
-@pytest.mark.parametrize("name", ["avatarFileType", "background"])
-async def test_an_empty_value_is_named(client: httpx.AsyncClient, name: str) -> None:
-    assert await rejection(client, form(**{name: ""})) == f"{name}: the value is empty"
-
-
 @pytest.mark.parametrize("name", ["face_file", "audio_file"])
 async def test_text_in_place_of_a_file_is_named(client: httpx.AsyncClient, name: str) -> None:
-    assert await rejection(client, form(**{name: "a path, perhaps"})) == f"{name}: send a file here, not text"
+    assert await rejection(client, form(**{name: "a path, perhaps"})) == f"{name}: {SEND_A_FILE}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "accepted"),
+    [("application/octet-stream", True), ("image/png", True), ("Image/PNG", True), ("text/plain", False), ("", False)],
+)
+async def test_a_file_without_a_filename_is_one_if_its_type_is_not_text(
+    client: httpx.AsyncClient, kind: str, accepted: bool
+) -> None:
+    # as the package form-data of Node sends a Buffer
+    head = f'name="face_file"\r\nContent-Type: {kind}' if kind else 'name="face_file"'
+    body = part(head, "a face") + part('name="audio_file"; filename="s"', "a speech")
+    response = await client.post("/", content=body + f"--{BOUNDARY}--\r\n".encode(), headers=MULTIPART)
+    assert (
+        response.content == b"a face|a speech" if accepted else response.json()["detail"] == f"face_file: {SEND_A_FILE}"
+    )
 
 
 @pytest.mark.parametrize("name", ["avatarFileType", "background"])
@@ -139,9 +156,16 @@ async def test_every_background_of_the_contract_is_accepted(
     assert render.requests[0].background is background
 
 
+@pytest.mark.parametrize("value", ["white", "WHITE", "wHiTe"])
+async def test_a_background_is_accepted_in_any_case(client: httpx.AsyncClient, render: FakeRender, value: str) -> None:
+    await client.post("/", files=form(background=value))
+    await client.post("/", files=form(background="from input"))
+    assert [request.background for request in render.requests] == [Background.WHITE, Background.FROM_INPUT]
+
+
 @pytest.mark.parametrize(
     ("value", "quoted"),
-    [("Pink", "'Pink'"), ("white", "'white'"), (" ", "' '"), ("x" * 999, f"'{'x' * 40}...'"), ("a\nb", r"'a\nb'")],
+    [("Pink", "'Pink'"), (" ", "' '"), ("x" * 999, f"'{'x' * 40}...'"), ("a\nb", r"'a\nb'")],
 )
 async def test_an_unknown_color_is_named_with_the_allowed_ones(
     client: httpx.AsyncClient, render: FakeRender, value: str, quoted: str
@@ -203,7 +227,30 @@ async def test_an_unknown_field_is_ignored_unless_forms_are_strict(serve: Serve)
         assert (await client.post("/", files=odd)).status_code == 200
     async with serve(strict_form=True) as client:
         assert await rejection(client, odd) == "'colour': unknown field"
+        assert await rejection(client, form(qualty="draft")) == "'qualty': unknown field; did you mean quality?"
         assert (await client.post("/", files=form(fps="30"))).status_code == 200
+
+
+async def test_ignored_fields_are_named_in_a_header_and_in_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    response = await client.post("/", files=form(qualty="draft", Background="Red", **{"a, b\r\nX: ü" + "x" * 99: "1"}))
+    assert response.status_code == 200
+    *plain, odd = response.headers["x-avatar-ignored-fields"].split(", ")
+    assert plain == ["qualty", "Background"]
+    assert odd.isascii() and odd.startswith("a%2C%20b")
+    (line,) = (message for message in caplog.messages if message.startswith("ignored unknown fields: "))
+    assert "qualty; did you mean quality?, Background; did you mean background?, " in line
+    assert "\n" not in line
+    rejected = await client.post("/", files=form(qualty="draft", fps="none"))
+    assert (rejected.status_code, rejected.headers["x-avatar-ignored-fields"]) == (400, "qualty")
+    assert "x-avatar-ignored-fields" not in (await client.post("/", files=form())).headers
+
+
+async def test_at_most_twenty_ignored_fields_are_named(client: httpx.AsyncClient) -> None:
+    response = await client.post("/", files=form(**{f"odd-{n}": "x" for n in range(50)}))
+    assert response.headers["x-avatar-ignored-fields"].count(",") == 19
 
 
 async def test_the_limits_of_the_settings_reach_the_job(serve: Serve, render: FakeRender) -> None:
@@ -223,9 +270,10 @@ async def test_a_value_that_is_too_long_is_named(client: httpx.AsyncClient) -> N
 @pytest.mark.parametrize(
     ("content_type", "body", "reason"),
     [
-        (None, b"", "send the form as multipart/form-data"),
-        ("application/json", b"{}", "send the form as multipart/form-data"),
-        ("application/x-www-form-urlencoded", b"background=Red", "send the form as multipart/form-data"),
+        (None, b"", f"{SEND_A_FORM}; the request has no Content-Type"),
+        ("application/json", b"{}", f"{SEND_A_FORM}; got 'application/json'"),
+        ("application/x-www-form-urlencoded", b"a=b", f"{SEND_A_FORM}; got 'application/x-www-form-urlencoded'"),
+        ("no type", b"x", f"{SEND_A_FORM}; got 'no type'"),
         ("multipart/form-data", b"", "its Content-Type has no boundary"),
         ("multipart/form-data; boundary=", b"", "its Content-Type has no boundary"),
         (f"multipart/form-data; boundary={'b' * 300}", b"", "invalid multipart form: "),
@@ -303,7 +351,7 @@ async def test_large_files_arrive_whole(client: httpx.AsyncClient) -> None:
     assert response.content == face + b"|" + speech
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/", 405), ("PUT", "/", 405), ("GET", "/nowhere", 404)])
+@pytest.mark.parametrize(("method", "path", "status"), [("PUT", "/", 405), ("GET", "/nowhere", 404)])
 async def test_wrong_methods_and_paths_get_an_error_of_the_same_form(
     client: httpx.AsyncClient, method: str, path: str, status: int
 ) -> None:
@@ -327,7 +375,12 @@ async def test_an_image_may_be_sent_as_the_background(client: httpx.AsyncClient,
     await client.post("/", files=form(background_file=("", b"")))  # as a browser sends a blank one
     assert render.requests[1].background_file is None
     detail = await rejection(client, form(background_file="text"))
-    assert detail == "background_file: send a file here, not text"
+    assert detail == f"background_file: {SEND_A_FILE}"
+
+
+async def test_a_saved_video_has_a_name_with_the_id_of_the_request(client: httpx.AsyncClient) -> None:
+    response = await client.post("/", files=form(), headers={"X-Request-ID": "order-7"})
+    assert response.headers["content-disposition"] == 'inline; filename="avatar-order-7.mp4"'
 
 
 async def test_the_background_of_a_video_is_checked_if_it_is_replaced(client: httpx.AsyncClient) -> None:

@@ -1,12 +1,16 @@
 import logging
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from avatar.settings import MIN_JOBS, OLD_NAMES, BadSetting, LiveSettings, warn_of_old_names
+from avatar.settings import MIN_JOBS, OLD_NAMES, BadSetting, LiveSettings, warn_of_names, warn_of_old_names
 from avatar.settings import load as load_settings
 from gateway.settings import SETTINGS, Settings, load
+from jobs.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +96,38 @@ def test_a_bad_value_is_named_by_its_variable_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("port", "http", "expected a whole number from 0 to 65535 (got 'http')"),
+        ("port", "65536", "expected a whole number from 0 to 65535 (got '65536')"),
+        ("workers", "1.5", "expected a whole number of at least 0 (got '1.5')"),
+        ("triton_timeout", "0", "expected a number above 0 and of at most 3600 (got '0')"),
+        ("result_ttl", "soon", "expected a number above 0 (got 'soon')"),
+        ("strict_form", "perhaps", "expected true or false (got 'perhaps')"),
+        ("log_format", "xml", "expected text or json (got 'xml')"),
+        ("log_level", "loud", "expected debug, info, warning or error (got 'loud')"),
+        ("triton_url", "localhost", "host:port of Triton's gRPC expected, or several separated by commas"),
+        ("otlp_endpoint", "collector", "expected a URL of http or https, such as http://collector:4318 (got"),
+        ("store_public_endpoint", "x", "expected a URL without a path, such as https://files.example.com (got 'x')"),
+        ("work_dir", "/no/such/folder", "the folder does not exist (got '/no/such/folder')"),
+    ],
+)
+def test_a_bad_value_is_answered_in_words(monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str) -> None:
+    monkeypatch.setenv(f"AVATAR_{name.upper()}", value)
+    with pytest.raises(BadSetting, match="^" + re.escape(f"AVATAR_{name.upper()}: {words}")):
+        load()
+
+
+def test_no_bad_value_is_answered_with_a_pattern_or_in_the_words_of_pydantic() -> None:
+    for name in (*Settings.model_fields, *WorkerSettings.model_fields, *LiveSettings.model_fields):
+        settings = next(kind for kind in (Settings, WorkerSettings, LiveSettings) if name in kind.model_fields)
+        try:
+            load_settings(settings, **{name: "-1:/\\"})
+        except BadSetting as error:
+            assert not re.search(r"String should|Input should|\^|valid (integer|number|boolean)", str(error)), error
+
+
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVATAR_TRUSTED_PROXIES", "10.1.2.3, 2001:db8::/32,")
     monkeypatch.setenv("AVATAR_CORS_ORIGINS", "https://example.com,http://localhost:3000")
@@ -152,6 +188,43 @@ def test_old_names_are_logged_once_per_variable(
     warn_of_old_names(Settings, log)
     (message,) = caplog.messages
     assert message == "AVATAR_MAX_WAITING is the old name of AVATAR_MAX_QUEUED and will be removed in the next release"
+
+
+def test_unknown_variables_are_warned_of_with_the_setting_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("AVATAR_MAX_JOB", "AVATAR_COLOUR"):
+        monkeypatch.setenv(name, "3")
+    # of other programs, of tests, and of Kubernetes for a service named `avatar`
+    for name in (
+        "AVATAR_LIVE_SESSIONS",
+        "AVATAR_WORKER_JOBS",
+        "AVATAR_API_KEY",
+        "AVATAR_TEST_CACHE",
+        "AVATAR_MAX_WAITING",
+    ):
+        monkeypatch.setenv(name, "4")
+    monkeypatch.setenv("AVATAR_PORT_16000_TCP", "tcp://10.0.0.1:16000")
+    warn_of_names(Settings, logging.getLogger("test"), WorkerSettings)
+    unknown, similar, old = caplog.messages
+    assert unknown == "AVATAR_COLOUR is not a setting, and is ignored"
+    assert similar == "AVATAR_MAX_JOB is not a setting, and is ignored; did you mean AVATAR_MAX_JOBS?"
+    assert old.startswith("AVATAR_MAX_WAITING is the old name")
+
+
+def test_every_variable_of_the_repository_is_known(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = re.compile(r"\$\{(AVATAR_\w+)|environ.*\"(AVATAR_\w+)\"|_VARIABLE = \"(AVATAR_\w+)\"")
+    for file in (
+        *ROOT.glob("docker-compose.yml"),
+        *(ROOT / "client").rglob("*.py"),
+        *(ROOT / "embedded").rglob("*.py"),
+    ):
+        for names in read.findall(file.read_text()):
+            monkeypatch.setenv("".join(names), "1")
+    warn_of_names(Settings, logging.getLogger("test"), WorkerSettings)
+    assert [message for message in caplog.messages if "not a setting" in message] == []
 
 
 def test_every_old_name_has_a_setting() -> None:

@@ -75,7 +75,7 @@ async def test_a_server_on_another_machine_receives_all_tensors_by_grpc(caplog: 
             np.testing.assert_array_equal(await models.segment(image), np.full((200, 300), 15))
     assert [bytes(sent.raw_input_contents[0]) for sent in server.requests] == [image.tobytes()] * 3
     assert [call for call, _ in server.calls].count("register") == 1
-    assert [record.message for record in caplog.records] == [
+    assert [record.message for record in caplog.records if "answers" not in record.message] == [
         "frames are sent to Triton by gRPC, not through shared memory: Triton does not see this process's memory"
     ]
 

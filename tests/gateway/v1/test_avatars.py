@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from avatar.form.parse import SEND_A_FILE
 from jobs.database import Database
 from jobs.repository import read
 from tests.gateway.v1.conftest import ServeJobs, ended, files, identity, take
@@ -48,7 +49,7 @@ async def test_a_face_is_kept_shown_listed_and_removed(jobs: httpx.AsyncClient, 
     ("parts", "detail"),
     [
         ({"avatarFileType": (None, "png")}, "face_file: the field is missing"),
-        ({"face_file": (None, "text"), "avatarFileType": (None, "png")}, "face_file: send a file here, not text"),
+        ({"face_file": (None, "text"), "avatarFileType": (None, "png")}, f"face_file: {SEND_A_FILE}"),
         (face_form(b""), "face_file: the file is empty"),
         ({"face_file": ("face", b"x")}, "face_file: "),
         (face_form(b"no image"), "face_file: "),

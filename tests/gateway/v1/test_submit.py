@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from avatar.form.parse import SEND_A_FILE
 from jobs.database import Database
 from jobs.records import JobClass
 from jobs.repository import read
@@ -41,10 +42,9 @@ INVALID: list[tuple[dict[str, Any], int, str]] = [
     ({"face_file": None}, 400, "face_file: missing; send face_file or face_url or avatar"),
     ({"audio_file": None}, 400, "audio_file: missing; send audio_file or audio_url"),
     ({"face_file": ("face.png", b"")}, 400, "face_file: the file is empty"),
-    ({"face_file": "text"}, 400, "face_file: send a file here, not text"),
-    ({"background_file": "text"}, 400, "background_file: send a file here, not text"),
+    ({"face_file": "text"}, 400, f"face_file: {SEND_A_FILE}"),
+    ({"background_file": "text"}, 400, f"background_file: {SEND_A_FILE}"),
     ({"face_url": "https://example.com/face"}, 400, "face_file: there is more than one source"),
-    ({"avatarFileType": None}, 400, "avatarFileType: the field is missing"),
     ({"background": "Purple"}, 400, "background: 'Purple' is not one of"),
     ({"fps": "1000"}, 400, "fps: expected"),
     ({"avatarFileType": "p\0g"}, 400, "avatarFileType: the text has characters that are not allowed"),
@@ -102,10 +102,24 @@ async def test_bad_json_is_rejected(jobs: httpx.AsyncClient) -> None:
 
 async def test_other_bodies_are_rejected(jobs: httpx.AsyncClient) -> None:
     answer = await jobs.post("/v1/jobs", content=b"a=b", headers={"Content-Type": "application/x-www-form-urlencoded"})
-    detail = "send the job as multipart/form-data or as application/json"
+    detail = "send the job as multipart/form-data or as application/json; got 'application/x-www-form-urlencoded'"
     assert (answer.status_code, answer.json()) == (415, {"detail": detail, "code": "unsupported_type"})
     answer = await jobs.post("/v1/jobs")
-    assert (answer.status_code, answer.json()["detail"]) == (400, "send the form as multipart/form-data")
+    assert answer.status_code == 400
+    assert answer.json()["detail"].startswith("send the form as multipart/form-data, with face_file and audio_file")
+
+
+@pytest.mark.parametrize("body", [{"files": form(colour="red", qualty="draft")}, {"json": {**JSON, "colour": "red"}}])
+async def test_ignored_fields_are_named_in_a_header(jobs: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    answer = await jobs.post("/v1/jobs", **body)
+    assert answer.status_code == 202
+    assert answer.headers["x-avatar-ignored-fields"] == ("colour, qualty" if "files" in body else "colour")
+
+
+async def test_the_texts_of_the_form_have_defaults(jobs: httpx.AsyncClient, database: Database) -> None:
+    answer = await jobs.post("/v1/jobs", files=form(avatarFileType=None, background=None))
+    assert answer.status_code == 202
+    assert (await read.get(database, "", identity(answer))).form == {}
 
 
 async def test_a_strict_service_rejects_unknown_fields(serve_jobs: ServeJobs) -> None:
