@@ -1,0 +1,79 @@
+"""A live session in a thread of its own, for an event loop that must not wait."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ._errors import Cancelled
+from ._events import Frame
+from ._live import LiveSession
+
+
+class SessionOwner(Protocol):
+    """Gets what a session does; each method is called on the event loop, in order."""
+
+    def session_started(self, thread: SessionThread, session: LiveSession) -> None:
+        """Take the session."""
+
+    def session_event(self, thread: SessionThread, event: object) -> None:
+        """Take a frame with an RGB image, or another event of the session."""
+
+    def session_ended(self, thread: SessionThread, error: Exception) -> None:
+        """Take the reason why the session has ended, or has not started."""
+
+
+class SessionThread:
+    """Starts a session and takes its events, until the session ends or `cancel` is called."""
+
+    def __init__(self, connect: Callable[[], LiveSession], owner: SessionOwner) -> None:
+        """Start the thread. `connect` starts the session, and may wait for long."""
+        self._connect, self._owner = connect, owner
+        self._loop = asyncio.get_running_loop()
+        self._is_cancelled = False
+        self._session: LiveSession | None = None
+        threading.Thread(target=self._run, name="avatar-client-conversation", daemon=True).start()
+
+    def cancel(self) -> None:
+        """Cancel the session; the owner gets nothing more."""
+        self._is_cancelled = True
+        if self._session:
+            self._session.cancel()
+
+    def _run(self) -> None:
+        try:
+            self._session = session = self._connect()
+            self._post(self._owner.session_started, session)
+            for event in session.events():
+                if self._is_cancelled:
+                    break
+                self._post(self._owner.session_event, _in_rgb(event))
+            error: Exception = Cancelled("the session has ended")
+        except Exception as raised:  # the owner has to know, whatever it is
+            error = raised
+        if self._is_cancelled and self._session:
+            self._session.cancel()  # `cancel` may have been called before the session was there
+        self._post(self._owner.session_ended, error)
+
+    def _post(self, function: Callable[[SessionThread, Any], None], value: object) -> None:
+        def call() -> None:
+            if not self._is_cancelled:
+                function(self, value)
+
+        if not self._loop.is_closed():
+            try:
+                self._loop.call_soon_threadsafe(call)
+            except RuntimeError:  # closed meanwhile
+                self._is_cancelled = True
+
+
+def _in_rgb(event: object) -> object:
+    """Return a frame with its image in RGB, made here so that the event loop does not wait for it."""
+    if isinstance(event, Frame) and event.image is not None:
+        return dataclasses.replace(event, image=np.ascontiguousarray(event.image[..., ::-1]))
+    return event
