@@ -101,7 +101,7 @@ export class Player {
     this.node.port.postMessage({ type: "clear", epoch: this.epoch });
     this.timeline.runs = [];
     this.dropBefore(Infinity, true);
-    this.speaking = false;
+    this.speaking = this.painted = false; // the next picture is shown as soon as it comes: the mouth closes
     return this.shown;
   }
 

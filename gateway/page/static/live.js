@@ -58,7 +58,7 @@ async function open(wanted, avatar) {
   mine.stillAtRest = calm.matches;
   show("Connecting …");
   const kept = typeof wanted === "string" ? wanted : null;
-  const options = { avatar: avatar ?? kept, face: kept ? null : wanted, key: apiKey() };
+  const options = { avatar: avatar || kept, face: kept ? null : wanted, key: apiKey() };
   try {
     const missing = await mine.start({ ...options, echoCancellation: part("echo").checked });
     if (missing) problem(part("alert"), `${missing.message} Without it, the face can only say the sample.`);
