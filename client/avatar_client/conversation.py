@@ -33,7 +33,16 @@ from ._still_session import ConversationSession, StillSession
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-__all__ = ["Conversation", "ConversationFrame", "Event", "ServerBack", "ServerLost", "SpeechEnd"]
+__all__ = [
+    "Conversation",
+    "ConversationFrame",
+    "Event",
+    "ServerBack",
+    "ServerLost",
+    "SpeechEnd",
+    "is_resting",
+    "mono",
+]
 
 MAX_WAITING = 60.0  # seconds of speech that wait here; beyond them `say` waits
 PAUSE = 0.6  # seconds without speech after which a segment is flushed, and the face rests
@@ -292,3 +301,9 @@ class Conversation:
             thread, reason = self._thread, f"no response for {STALLED:g} s; the live session is given up"
             thread.cancel()
             self.session_ended(thread, Unavailable(reason))
+
+
+def mono(samples: bytes | memoryview, channels: int) -> NDArray[np.int16]:
+    """Return 16-bit samples of several channels, one after the other for each moment, as their mean."""
+    pcm = np.frombuffer(samples, np.int16)
+    return pcm if channels == 1 else pcm.reshape(-1, channels).mean(axis=1).astype(np.int16)

@@ -137,7 +137,7 @@ def words(samples: int, start: int = 1) -> np.ndarray:
 
 async def take_until(talk: Conversation, *kinds: type, limit: int = 10_000) -> list[Any]:
     """Return the events up to the first of one of the kinds."""
-    events = []
+    events: list[Any] = []
     async with asyncio.timeout(SECONDS):
         while len(events) < limit:
             events.append(await anext(talk))
@@ -228,7 +228,7 @@ async def test_a_face_at_rest_has_few_frames_waiting_and_speech_comes_after_them
 
 async def test_nothing_of_the_dropped_words_comes_after_an_interruption(talk: Conversation, server: Server) -> None:
     await talk.say(words(30 * SIZE))
-    events = [await anext(talk) for _ in range(8)]
+    events: list[Any] = [await anext(talk) for _ in range(8)]
     server.session.holds_cleared = True
     talk.interrupt()
     talk.interrupt()  # nothing is left that it could drop
@@ -280,7 +280,7 @@ async def test_the_voice_goes_on_without_the_server_and_a_new_session_takes_over
 ) -> None:
     speech = words(60 * SIZE + 7)
     await talk.say(speech[: 40 * SIZE])
-    events = [await anext(talk) for _ in range(12)]
+    events: list[Any] = [await anext(talk) for _ in range(12)]
     server.errors = [Unavailable("away"), Unavailable("away")]
     lost = server.session
     lost.fail(Unavailable("the live session is lost with its server, start a new one"))
@@ -335,6 +335,12 @@ async def test_a_session_that_does_not_start_raises_its_error(server: Server) ->
     with pytest.raises(InvalidRequest, match="no face was found"):
         await talk.ready()
     talk.close()
+
+
+def test_channels_become_their_mean() -> None:
+    stereo = np.array([100, 200, -32768, -32768, 32767, 32767], np.int16)
+    assert conversation.mono(stereo.tobytes(), 2).tolist() == [150, -32768, 32767]
+    assert conversation.mono(memoryview(stereo.tobytes()), 1).tolist() == stereo.tolist()
 
 
 async def test_a_closed_conversation_ends_the_iteration_and_takes_nothing_more(server: Server) -> None:
