@@ -57,7 +57,7 @@ async def ping() -> Pong:
     return Pong(pong="-")
 
 
-@router.get("/health/live", summary="Liveness probe", response_model_exclude_none=True)
+@router.get("/health/live", operation_id="check_live", summary="Liveness probe", response_model_exclude_none=True)
 async def live(service: ServiceDep) -> Health:
     """Report that the process responds."""
     return _health("live", service)
@@ -65,6 +65,7 @@ async def live(service: ServiceDep) -> Health:
 
 @router.get(
     "/health/ready",
+    operation_id="check_ready",
     summary="Readiness probe",
     response_model_exclude_none=True,
     responses={

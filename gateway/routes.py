@@ -13,7 +13,7 @@ from . import metrics, middleware
 from .download import Download
 from .endpoint import RETRY_AFTER, FolderDep, ServiceDep, problem
 from .errors import FACE_MISSING_AT
-from .openapi import FORM_NAME
+from .openapi import FORM_NAME, video_content
 from .service import RenderedForm
 from .v1.prefer import ACCEPTED, prefers_async, respond_async
 
@@ -36,11 +36,15 @@ _FORM = {"$ref": f"#/components/schemas/{FORM_NAME}"}
 _VIDEO = {
     "description": "The video, as long as the speech: H.264 and AAC in mp4, or VP9 and Opus in WebM if the "
     "background is Transparent.",
-    "content": {kind: {"schema": {"type": "string", "format": "binary"}} for kind in (MP4, WEBM)},
+    "content": video_content(MP4, WEBM),
     "headers": {
+        "Content-Disposition": {
+            "description": "Name of the file for a browser that saves it: `avatar-` and the id of the request.",
+            "schema": {"type": "string"},
+        },
         FRAMES: {"description": "Number of frames in the video.", "schema": {"type": "integer"}},
         WITHOUT_FACE: {
-            "description": "Number of frames without a detected face (`no_face=keep`).",
+            "description": "Number of frames without a detected face; more than 0 only with `no_face=keep`.",
             "schema": {"type": "integer"},
         },
         NOTES: {
@@ -104,7 +108,7 @@ async def make_avatar(request: Request, service: ServiceDep, folder: FolderDep) 
     return response
 
 
-@router.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=PlainTextResponse)
+@router.get("/metrics", include_in_schema=False, response_class=PlainTextResponse)
 async def read_metrics(request: Request, service: ServiceDep) -> Response:
     """Return counters and durations of this process and the state of the queue, without any data of callers."""
     exported: metrics.Metrics = request.app.state.metrics

@@ -18,14 +18,14 @@ from ..codes import ErrorCode
 from ..download import PacedStream
 from ..endpoint import RETRY_AFTER, problem
 from ..job_service import JobService
+from ..openapi import video_content
 from .endpoint import NOT_FOUND, PROBLEMS, CallerDep, JobServiceDep, operation_id
 from .ranges import Unsatisfiable, matches, parse_range
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], responses=PROBLEMS, generate_unique_id_function=operation_id)
 
 SIGNED_SECONDS = 3600.0  # for which the URL of a redirect may be used
-_VIDEO = {"schema": {"type": "string", "format": "binary"}}
-_VIDEOS = {"video/mp4": _VIDEO, "video/webm": _VIDEO}
+_VIDEOS = video_content("video/mp4", "video/webm")
 _ETAG = {"ETag": {"description": "SHA-256 of the video.", "schema": {"type": "string"}}}
 _GONE = {
     JobState.FAILED: "the job failed, and has no result: {}",
