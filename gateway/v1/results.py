@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 
 from jobs.errors import NotFinished, ResultGone
@@ -58,6 +58,7 @@ async def read_result(
     range_: Annotated[str | None, Header(alias="Range", description="A range of bytes.")] = None,
     if_range: Annotated[str | None, Header(alias="If-Range", description="The ETag that the range is of.")] = None,
     if_none_match: Annotated[str | None, Header(alias="If-None-Match", description="An ETag that is known.")] = None,
+    redirect: Annotated[bool, Query(description="Whether the answer may be a redirect to the object store.")] = True,
 ) -> Response:
     """Return the video of a job that has succeeded."""
     job = await read.get(v1.database, caller.tenant, job_id)
@@ -66,8 +67,9 @@ async def read_result(
     headers = _headers(job, result, etag)
     if matches(if_none_match, etag):
         return Response(status_code=304, headers=headers)
-    if request.method != "HEAD" and (url := await v1.store.signed_url(result.file.key, SIGNED_SECONDS)):
-        return RedirectResponse(url, 307, {"Cache-Control": "no-store"})  # the URL is of GET only
+    may_redirect = redirect and request.method != "HEAD"  # the signed URL is of GET only
+    if may_redirect and (url := await v1.store.signed_url(result.file.key, SIGNED_SECONDS)):
+        return RedirectResponse(url, 307, {"Cache-Control": "no-store"})
     try:
         span = parse_range(range_, if_range, etag, size) if request.method == "GET" else None
     except Unsatisfiable:

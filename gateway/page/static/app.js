@@ -1,5 +1,6 @@
 // Starts the page: the tabs, what the service has, and the two panels.
 import { askForKey, find, serviceIndex } from "./shared.js";
+import { start } from "./video.js";
 
 const TABS = ["video", "live"].map((name) => ({ name, tab: find(`#tab-${name}`), panel: find(`#panel-${name}`) }));
 
@@ -34,11 +35,10 @@ async function describe() {
   find("#docs-link").hidden = !index.docs;
   find("#key-button").hidden = !index.needs_key;
   find("#stand-ins").hidden = !index.stand_ins?.length;
-  find("#stand-ins-text").textContent =
-    `The mouth is drawn by simple rules, only to show that everything works (${index.stand_ins?.join(", ")}).`;
 }
 
 find("#key-button").addEventListener("click", () => askForKey("Enter another key.").catch(() => {}));
 find("#panel-live").addEventListener("shown", () => import("./live.js"), { once: true }); // only who wants it loads it
 select(location.hash === "#live" ? "live" : "video");
+start().catch(() => {});
 describe().catch(() => {});

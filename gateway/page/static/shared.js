@@ -172,7 +172,7 @@ export const chooseFace = (root, options = {}) =>
   new FileField(root, {
     name: "face_file",
     label: "Face",
-    hint: "A picture or a video of one person, from the front.",
+    hint: "A picture or a video of a person, from the front.",
     accept: "image/*,video/*",
     ...options,
   });
@@ -198,31 +198,24 @@ export class FileField {
       className: "hidden-text",
       "aria-describedby": `${id}-hint ${id}-error`,
     });
-    this.preview = element("div", { className: "preview", hidden: true });
+    this.preview = element("span", { className: "preview", hidden: true });
+    this.player = element("div", { className: "player", hidden: true });
     this.text = element("span", { className: "drop-text" });
     this.drop = element(
       "label",
       { className: "drop", for: id },
-      element("span", { className: "field-label" }, label),
-      this.text,
+      this.preview,
+      element("span", {}, element("span", { className: "field-label" }, label), this.text),
     );
     this.removeButton = element(
       "button",
-      { type: "button", className: "link", hidden: true, "aria-label": `Remove: ${label}` },
+      { type: "button", className: "link remove", hidden: true, "aria-label": `Remove: ${label}` },
       "Remove",
     );
-    this.extra = element("div", { className: "field-actions" }, this.removeButton);
+    this.extra = element("div", { className: "field-actions" }, element("p", { className: "hint", id: `${id}-hint` }, hint));
     this.errorText = element("p", { className: "error", id: `${id}-error`, hidden: true });
-    this.root = element(
-      "div",
-      { className: "file-field" },
-      this.input,
-      this.drop,
-      this.preview,
-      this.extra,
-      element("p", { className: "hint", id: `${id}-hint` }, hint),
-      this.errorText,
-    );
+    const parts = [this.input, this.drop, this.removeButton, this.player, this.extra, this.errorText];
+    this.root = element("div", { className: "file-field" }, ...parts);
     root.replaceChildren(this.root);
     this.#listen();
     this.#show();
@@ -268,9 +261,11 @@ export class FileField {
     this.root.classList.toggle("filled", Boolean(this.file));
     this.removeButton.hidden = !this.file;
     this.text.replaceChildren(...(this.file ? this.#description() : this.#invitation()));
-    const shown = this.file ? this.#media() : null;
-    this.preview.hidden = !shown;
-    this.preview.replaceChildren(...(shown ? [shown] : []));
+    for (const place of [this.preview, this.player]) {
+      place.replaceChildren();
+      place.hidden = true;
+    }
+    if (this.file) this.#showMedia();
   }
 
   #invitation() {
@@ -284,17 +279,15 @@ export class FileField {
     ];
   }
 
-  #media() {
-    const gone = () => (this.preview.hidden = true); // a format that the browser does not show, such as HEIC
+  #showMedia() {
     const kind = this.file.type.split("/")[0];
-    if (kind === "image") return element("img", { src: this.#url, alt: "", onerror: gone });
-    const label = { "aria-label": `${this.#options.label}: ${this.file.name}` };
-    const isFace = this.#options.accept.startsWith("image");
-    if (kind === "video" && isFace) {
-      return element("video", { src: this.#url, muted: true, controls: true, playsInline: true, onerror: gone, ...label });
-    }
-    if (isFace) return null;
-    return element("audio", { src: this.#url, controls: true, onerror: gone, ...label });
+    const isPicture = this.#options.accept.startsWith("image");
+    const place = isPicture ? this.preview : this.player;
+    const onerror = () => (place.hidden = true); // a format that the browser does not show, such as HEIC
+    if (isPicture && kind === "image") place.append(element("img", { src: this.#url, alt: "", onerror }));
+    else if (isPicture) place.append(element("video", { src: `${this.#url}#t=0.1`, muted: true, playsInline: true, onerror }));
+    else place.append(element("audio", { src: this.#url, controls: true, onerror, "aria-label": this.file.name }));
+    place.hidden = false;
   }
 
   /** Show an error at the field, or none with "". */

@@ -41,6 +41,8 @@ async def test_the_result_is_fetched_from_the_object_storage_itself(serve_jobs: 
         video = await fetch(answer.headers["location"])
         assert (video.content, video.headers["content-type"]) == (b"a face|a speech", "video/mp4")
         assert f"{view['id']}.mp4" in video.headers["content-disposition"]
+        direct = await client.get(view["result"]["url"], params={"redirect": "false"})  # for who may ask no other host
+        assert (direct.status_code, direct.content) == (200, b"a face|a speech")
         assert len(await keys(location)) == 1  # the inputs are gone
         assert (await client.delete(path)).status_code == 204
     assert await keys(location) == []
