@@ -20,7 +20,7 @@ const chosen = () => part("kept").value || face.file;
 /** Enable what can be done now. */
 function show(state) {
   const running = Boolean(talk?.player);
-  part("start").disabled = Boolean(talk);
+  part("start").disabled = part("sample").disabled = Boolean(talk);
   part("form").toggleAttribute("aria-busy", Boolean(talk) && !running);
   for (const name of ["interrupt", "mute", "say"]) part(name).disabled = !running;
   part("end").disabled = !talk;
