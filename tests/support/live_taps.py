@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ TAP = Path(__file__).parents[1] / "page" / "tap.js"
 
 
 @contextmanager
-def tapped_page(browser: Browser) -> Iterator[Page]:
-    """Open a page whose sound and canvas are recorded."""
-    context = browser.new_context(permissions=["microphone"], bypass_csp=True)
+def tapped_page(browser: Browser, **options: Any) -> Iterator[Page]:
+    """Open a page whose sound and canvas are recorded; `options` are those of a context of Playwright."""
+    context = browser.new_context(permissions=["microphone"], bypass_csp=True, **options)
     try:
         page = context.new_page()
         page.add_init_script(path=TAP)
