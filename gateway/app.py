@@ -28,6 +28,8 @@ from . import docs_pages, error_handlers, health
 from .authentication import Authentication
 from .clients import ClientShares
 from .errors import FACE_MISSING_AT
+from .live.routes import router as live_router
+from .live_service import LiveService
 from .machine import Machine
 from .metrics import Metrics
 from .middleware import ID_HEADER, InternalErrorMiddleware, RequestContext
@@ -37,6 +39,7 @@ from .page.routes import page_router
 from .routes import DECODER, ENCODER, FRAMES, NOTES, STAND_INS, TIMING, WITHOUT_FACE, router
 from .service import Render, Service
 from .settings import Settings
+from .socket_context import SocketContext
 from .unknown_fields import HEADER as IGNORED
 from .v1.lifespan import open_jobs
 from .v1.routers import EXPOSED, v1_routers
@@ -95,7 +98,7 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
     )
     app.state.metrics = metrics
     pages = (page_router(settings), *((docs_pages.router,) if settings.docs else ()))
-    routers = (router, *v1_routers, health.router, *pages)
+    routers = (router, *v1_routers, live_router, health.router, *pages)
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
@@ -116,6 +119,7 @@ def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: Ke
         expose_headers=[*_RESULT_HEADERS, ID_HEADER, IGNORED, FACE_MISSING_AT, "Retry-After", *EXPOSED],
     )
     app.add_middleware(RequestContext, metrics=metrics, draining=partial(_is_draining, app))
+    app.add_middleware(SocketContext, metrics=metrics)
 
 
 def _is_draining(app: FastAPI) -> bool:
@@ -146,7 +150,8 @@ async def _service(
         stack.callback(jobs.close, grace=0)
         metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
         shares, inspect = ClientShares(settings.jobs_per_client), partial(inspect_face, cache=cache)
-        service = Service(settings, models, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect)
+        live = LiveService(settings, metrics)
+        service = Service(settings, models, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect, live)
         async with open_jobs(service, metrics) as v1:
             yield replace(service, v1=v1)
 

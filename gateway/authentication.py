@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from avatar.errors import ClientError
-from jobs.keys import Key, KeyFile, KeyLimits
+from jobs.keys import KeyFile, KeyLimits
 from jobs.quotas import QuotaExceeded, UploadRates
 from jobs.records import NO_TENANT, JobClass
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 KEY_HEADER = "X-Api-Key"
 _CALLER = "caller"  # in the state of the request
 _UPLOADS = frozenset({"/", "/v1/jobs", "/v1/avatars"})  # a POST to these counts against the limit per minute
-_CHALLENGE = 'Bearer realm="talking-avatar"'
+CHALLENGE = 'Bearer realm="talking-avatar"'
 
 
 class Unauthorized(ClientError):
@@ -107,8 +107,7 @@ class Authentication:
             return
         if _is_open(scope):
             return
-        key = _find(self._keys, Headers(scope=scope))
-        caller = Caller(key.name, key.limits(self._defaults), key.priorities)
+        caller = authenticate(self._keys, self._defaults, sent_key(Headers(scope=scope)))
         if scope["method"] == "POST" and scope["path"] in _UPLOADS and caller.limits:
             self._rates.add(caller.tenant, caller.limits.uploads_per_minute)
         state[_CALLER] = caller
@@ -122,20 +121,27 @@ def _is_open(scope: Scope) -> bool:
     return path == "/ping" or path.startswith("/health/") or scope["method"] == "OPTIONS"
 
 
-def _find(keys: KeyFile, headers: Headers) -> Key:
+def sent_key(headers: Headers) -> str:
+    """Return the API key that the headers of a request contain; an empty text if there is none."""
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    sent = token.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "").strip()
+    return token.strip() if scheme.lower() == "bearer" else headers.get(KEY_HEADER, "").strip()
+
+
+def authenticate(keys: KeyFile | None, defaults: KeyLimits, sent: str) -> Caller:
+    """Return the owner of a key, with the limits of its line or else the defaults. Raises Unauthorized."""
+    if keys is None:
+        return ANYBODY
     if not sent:
         raise Unauthorized(f"this service needs an API key; send it as `Authorization: Bearer KEY` or `{KEY_HEADER}`")
     key = keys.find(sent)
     if key is None:
         raise Unauthorized("the API key is not valid; it may have been revoked")
-    return key
+    return Caller(key.name, key.limits(defaults), key.priorities)
 
 
 def _answer(path: str, error: Unauthorized | QuotaExceeded) -> JSONResponse:
     if isinstance(error, QuotaExceeded):
         headers = {"Retry-After": str(error.retry_after)}
     else:
-        headers = {"WWW-Authenticate": _CHALLENGE}
+        headers = {"WWW-Authenticate": CHALLENGE}
     return JSONResponse(error_body(path, str(error), error.code), error.status, headers)

@@ -20,6 +20,7 @@ class ErrorCode(StrEnum):
     # 401, 403
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN_PRIORITY = "forbidden_priority"
+    FOREIGN_ORIGIN = "foreign_origin"  # of a live session
     # 404, 405
     JOB_NOT_FOUND = "job_not_found"
     AVATAR_NOT_FOUND = "avatar_not_found"
@@ -27,6 +28,8 @@ class ErrorCode(StrEnum):
     METHOD_NOT_ALLOWED = "method_not_allowed"
     # 408 to 416
     UPLOAD_TIMEOUT = "upload_timeout"
+    IDLE_CALLER = "idle_caller"  # of a live session
+    SLOW_CALLER = "slow_caller"  # of a live session
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     NOT_FINISHED = "not_finished"
     AVATAR_IN_USE = "avatar_in_use"
@@ -35,7 +38,8 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_ENCODING = "unsupported_encoding"
     UNSUPPORTED_TYPE = "unsupported_type"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
-    # 429
+    # 426, 429
+    UPGRADE_REQUIRED = "upgrade_required"
     TOO_MANY_QUEUED = "too_many_queued"
     TOO_MANY_RUNNING = "too_many_running"
     TOO_MANY_UPLOADS = "too_many_uploads"
@@ -44,6 +48,7 @@ class ErrorCode(StrEnum):
     # 500, 501, 503
     INTERNAL_ERROR = "internal_error"
     NO_DATABASE = "no_database"
+    LIVE_DISABLED = "live_disabled"
     DATABASE_UNAVAILABLE = "database_unavailable"
     MACHINE_FAULT = "machine_fault"
     BUSY = "busy"

@@ -10,8 +10,9 @@ import asyncio
 import json
 import logging
 import math
+from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import h11
 from starlette.responses import JSONResponse
@@ -24,6 +25,7 @@ from .clients import client_key
 from .codes import ErrorCode
 from .connection_pool import ConnectionPool, Reason
 from .errors import error_body, has_body
+from .socket_connection import LIVE_PATH, SocketConnection
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class Connection(H11Protocol):
         pool: ConnectionPool,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.ws_protocol_class = cast("type[asyncio.Protocol]", partial(SocketConnection, upgraded=self))
+        self._is_socket = False
         self._pool = pool
         self._head_seconds = pool.limits.head_seconds
         self._min_rate = pool.limits.min_rate
@@ -101,6 +105,8 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read the data; the first byte of a head starts the time for it, and its end stops it."""
         super().data_received(data)
+        if self._is_socket:
+            return
         if self._discards_body:
             self._unread += len(data)
         self._watch_head(expected=True)
@@ -124,9 +130,18 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._stop_send_timer()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to a `SocketConnection`; it stays counted here."""
+        self._is_socket = True
+        self._stop_timer()
+        super().handle_websocket_upgrade(event)
+
     def send_400_response(self, msg: str) -> None:
         """Answer bytes that are no HTTP in the form of every other error."""
         self._answer(HTTPStatus.BAD_REQUEST, "invalid HTTP request")
+
+    def _should_upgrade(self) -> bool:
+        return self._refusal is None and self.scope["path"] == LIVE_PATH and super()._should_upgrade()
 
     @property
     def _discards_body(self) -> bool:

@@ -25,6 +25,7 @@ from jobs.worker_metrics import WORKER_METRICS, WorkerMetrics
 
 from .connection_pool import REASONS
 from .errors import TooManyJobs
+from .live_metrics import LIVE_METRICS, LiveMetrics
 
 __all__ = ["CONTENT_TYPE", "METRICS", "Metric", "Metrics"]
 
@@ -107,6 +108,7 @@ METRICS = (
     *QUEUE_METRICS,
     *WORKER_METRICS,
     *TRITON_METRICS,
+    *LIVE_METRICS,
 )
 
 
@@ -116,6 +118,7 @@ class Metrics:
     Attributes:
         worker: counts the jobs of the queue that this process runs.
         triton: shows the servers that this process calls.
+        live: counts the live sessions that this process carries.
     """
 
     def __init__(self) -> None:
@@ -134,6 +137,7 @@ class Metrics:
         registry.register(self._cache_lookups)
         self.worker = WorkerMetrics(registry, self.observe_render)
         self.triton = TritonMetrics(registry)
+        self.live = LiveMetrics(registry)
         self._queue = _Queue()
         registry.register(self._queue)
         self._connections = CONNECTIONS.gauge(registry)
@@ -173,6 +177,11 @@ class Metrics:
         route, method = getattr(scope.get("route"), "path", OTHER), scope["method"]
         self._requests.labels(method if method in METHODS else OTHER, route, str(status or "none")).inc()
         self._seconds.labels(route).observe(seconds)
+
+    def count_socket(self, scope: Scope, status: int | None) -> None:
+        """Count a WebSocket that has ended, by the status of its upgrade; its seconds are those of a session."""
+        route = getattr(scope.get("route"), "path", OTHER)
+        self._requests.labels("GET", route, str(status or "none")).inc()
 
     def count_error(self, kind: str) -> None:
         """Count a request that ended in an error of this class."""

@@ -27,6 +27,7 @@ from .connection_pool import BACKLOG, ConnectionLimits, ConnectionPool
 from .metrics import Metrics
 from .service import Service
 from .settings import Settings
+from .socket_connection import MESSAGE_BYTES, PING_SECONDS
 
 logger = logging.getLogger("gateway")
 
@@ -43,7 +44,11 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=cast("type[asyncio.Protocol]", partial(Connection, pool=_pool(app, settings))),
-                ws="none",
+                ws="none",  # the connection itself upgrades the one path that has a WebSocket
+                ws_max_size=MESSAGE_BYTES,
+                ws_ping_interval=PING_SECONDS,
+                ws_ping_timeout=PING_SECONDS,
+                ws_per_message_deflate=False,  # JPEG and speech do not shrink, and a few bytes could become gigabytes
                 loop="asyncio",  # uvloop, which PgQueuer installs, has other transports than gateway.connection knows
                 proxy_headers=False,  # else uvicorn believes X-Forwarded-For from this machine: see gateway.clients
                 backlog=BACKLOG,
@@ -86,6 +91,7 @@ class Server(uvicorn.Server):
         service.jobs.close(self._grace)
         if service.v1:
             service.v1.close(self._grace)
+        await service.live.close()  # first: uvicorn would cut their connections off
         await super().shutdown(sockets)
         logger.info("stopped")
 

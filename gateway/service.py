@@ -27,6 +27,7 @@ from .authentication import caller_of
 from .cancellation import run_until_disconnect
 from .clients import ClientShares, client_of
 from .job_service import JobService
+from .live_service import LiveService
 from .machine import Machine
 from .settings import Settings
 from .uploads import receive_form
@@ -60,6 +61,7 @@ class Service:
     forms: RunningForms
     keys: KeyFile | None
     inspect: Inspect
+    live: LiveService
     v1: JobService | None = None
 
     async def render_form(self, request: Request, folder: Path) -> RenderedForm:

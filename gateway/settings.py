@@ -108,6 +108,21 @@ class Settings(ServiceSettings):
         "service. Behind a proxy with a login: `false`, or list the sites.",
     )
     page: bool = Field(True, description="Whether browsers get the page at `GET /`; programs get links either way.")
+    live_sockets: int = Field(
+        32,
+        ge=0,
+        description="Live sessions over the gateway at the same time, by `/v1/live`; one more is rejected with 503. A "
+        "single address may have half of them. 0 switches live sessions off.",
+    )
+    live_face_mib: int = Field(
+        64, ge=1, description="Largest face of a live session over the gateway, in MiB; it is held in memory."
+    )
+    live_idle_seconds: float = Field(
+        300.0,
+        gt=0,
+        le=86400,
+        description="Seconds without a message of the caller after which a live session over the gateway is ended.",
+    )
     docs: bool = Field(True, description="Whether the pages `/docs` and `/redoc` and `/openapi.json` are served.")
 
     @property

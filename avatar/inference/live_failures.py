@@ -62,7 +62,9 @@ def cause(code: str, message: str = "") -> InferenceServerException:
     return InferenceServerException(message or code, status=f"StatusCode.{code}")
 
 
-def lost(code: str) -> Unavailable:
+def lost(code: str, *, was_started: bool) -> Unavailable:
     """Return the error of a session whose stream has ended by itself."""
     reason = code.lower().replace("_", " ")
+    if not was_started:
+        return Unavailable(f"live cannot be reached ({reason})")
     return Unavailable(f"the live session is lost with its Triton ({reason}); start a new one", retry_after=1)

@@ -215,13 +215,13 @@ class LiveStream:
                 return None
             raise Unavailable(f"the live session was ended by {self._address}") from cause("UNAVAILABLE")
         except grpc.RpcError as failure:
-            raise lost(failure.code().name) from cause("UNAVAILABLE")
+            raise lost(failure.code().name, was_started=self._reader is not None) from cause("UNAVAILABLE")
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task and task.cancelling():
                 raise
             # the connection was closed, which cancels its calls; this task was not cancelled
-            raise lost("CANCELLED") from cause("UNAVAILABLE")
+            raise lost("CANCELLED", was_started=self._reader is not None) from cause("UNAVAILABLE")
         if error is not None:
             raise error_of(str(error.message()))
         assert result is not None  # noqa: S101 - for the type

@@ -15,6 +15,7 @@ from avatar.resources.admission import Admission
 from gateway.__main__ import main
 from gateway.app import create_app
 from gateway.server import Server, listen
+from gateway.service import Service
 from gateway.settings import Settings
 from tests.support.gateway_fakes import FakeRender, ReadyModels, Serve, contents, eventually, form
 
@@ -82,6 +83,7 @@ class Live:
     server: Server
     port: int
     jobs: Admission
+    service: Service
 
     @property
     def url(self) -> str:
@@ -111,7 +113,7 @@ async def live(work: Path, render: FakeRender) -> AsyncIterator[Callable[..., Aw
         port = listener.getsockname()[1]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await eventually(lambda: server.started)
-        gateway = Live(server, port, app.state.service.jobs)
+        gateway = Live(server, port, app.state.service.jobs, app.state.service)
         running.append((gateway, serving))
         return gateway
 

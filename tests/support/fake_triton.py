@@ -134,7 +134,7 @@ def region_of(request: Any) -> str:
 @asynccontextmanager
 async def serve(servicer: FakeTriton, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """Serve it at an address within the block; yields host:port. Its end is that of a killed server."""
-    server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+    server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(address)
     await server.start()

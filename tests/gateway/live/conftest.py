@@ -1,0 +1,36 @@
+"""Fixtures: a gateway in a real server on the event loop of the test, and the fake model `live`, a real gRPC server."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from avatar.inference.grpc_client import GrpcInferenceClient
+from tests.gateway.conftest import Live
+from tests.support.fake_live import FakeLive
+from tests.support.fake_triton import serve as serve_triton
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[FakeLive]:
+    """The Triton of `talk`."""
+    yield FakeLive()
+
+
+Talk = Callable[..., Awaitable[Live]]
+
+
+@pytest.fixture
+async def talk(models: FakeLive, live: Callable[..., Awaitable[Live]]) -> AsyncIterator[Talk]:
+    """`await talk(live_sockets=1)`: a gateway whose Triton is `models`; at the end no session is left there."""
+    async with AsyncExitStack() as stack:
+        address = await stack.enter_async_context(serve_triton(models))
+
+        async def start(**settings: Any) -> Live:
+            client = GrpcInferenceClient(address, settings.pop("triton_seconds", 20.0), shared_memory=False)
+            stack.push_async_callback(client.close)
+            return await live(models=client, **settings)
+
+        yield start
+    assert not models.sessions
