@@ -110,7 +110,7 @@ class AvatarVideoService(AIService):
         """The session with the server; None before the first one has started."""
         return self._conversation
 
-    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override] - as in FrameProcessor
+    async def setup(self, setup: FrameProcessorSetup) -> None:  # type: ignore[override]
         """Start the session, and wait for it for a limited time."""
         await super().setup(setup)
         self._sample_rate = self._sample_rate or setup.audio_out_sample_rate
