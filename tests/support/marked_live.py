@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -29,6 +30,7 @@ from gateway.page.files import FOLDER, POLICY
 SUBPROTOCOL = Subprotocol("talking-avatar.live.v1")
 LATENCY = 0.2125
 WIDTH, HEIGHT = 320, 240
+REST, SPEECH, MARK = 90, 16, 255  # brightness of the pictures
 CLICK_SECONDS = 0.003
 
 
@@ -52,96 +54,168 @@ class Media:
     jitter: float = 0.03
     hold: float = 0.0
 
+    @property
+    def cycle(self) -> int:
+        """Return the frames of a rest and the segment after it."""
+        return round((self.rest + self.speech) * self.fps)
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Return the segment of a frame, and its position in it; negative in the rest before it."""
+        return index // self.cycle, index % self.cycle - round(self.rest * self.fps)
+
+    def is_marked(self, position: int) -> bool:
+        """Tell whether a frame of speech has a white picture and a click."""
+        return position % self.mark_every == self.mark_every // 2
+
 
 @dataclass
-class Received:
-    """What a session has got from the page."""
+class Session:
+    """One session: what has come from the page, and what was sent.
+
+    Attributes:
+        start: the first message.
+        face: the file that followed it.
+        samples: the pieces of speech.
+        messages: the other messages.
+        sent: index of the last frame.
+        dropped: number of the segment that the page has cleared.
+    """
 
     start: dict[str, Any]
     face: bytes = b""
     samples: list[NDArray[np.int16]] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    sent: int = -1
+    dropped: int = -1
 
 
 class MarkedLive:
-    """Sends marked media to each session, and keeps what it gets."""
+    """Sends marked media to each session, and keeps what it gets.
+
+    Attributes:
+        media: what is sent.
+        sessions: all that were started.
+        refusals: errors that the next sessions get in place of an answer.
+        pages: JSON of other addresses, by their last part.
+    """
 
     def __init__(self, media: Media) -> None:
         self.media = media
-        self.sessions: list[Received] = []
-        self._black, self._white = _jpeg(16), _jpeg(255)
+        self.sessions: list[Session] = []
+        self.refusals: list[dict[str, Any]] = []
+        self.pages: dict[str, Any] = {"": {"version": "1", "jobs": None, "stand_ins": [], "needs_key": False}}
+        self._sockets: list[ServerConnection] = []
+        self._rest, self._speech, self._mark = (_jpeg(brightness) for brightness in (REST, SPEECH, MARK))
+
+    def cut(self) -> None:
+        """Cut all connections, as a network does that is lost. Thread-safe."""
+        for socket in self._sockets:
+            socket.loop.call_soon_threadsafe(socket.transport.abort)
 
     async def handle(self, socket: ServerConnection) -> None:
         """Hold one session until it ends."""
-        start = json.loads(await socket.recv())
-        received = Received(start)
-        self.sessions.append(received)
-        while start["face_bytes"] and len(received.face) < start["face_bytes"]:
-            received.face += await socket.recv(decode=False)
-        info = {"fps": str(self.media.fps), "width": WIDTH, "height": HEIGHT, "frames": 1, "latency": LATENCY}
-        info |= {"format": "jpeg", "stand_ins": [], "avatar": "marked", "sample_rate": start["sample_rate"]}
-        await socket.send(json.dumps({"type": "session", **info, "request_id": "marked"}))
-        sending = asyncio.create_task(self._send(socket, start["sample_rate"]))
+        session = Session(json.loads(await socket.recv()))
+        self._sockets.append(socket)
+        self.sessions.append(session)
+        while session.start["face_bytes"] and len(session.face) < session.start["face_bytes"]:
+            session.face += await socket.recv(decode=False)
+        if self.refusals:
+            await socket.send(json.dumps({"type": "error", "request_id": "marked", **self.refusals.pop(0)}))
+            await socket.close(1008)
+            return
+        await socket.send(json.dumps({"type": "session", **self._info(session)}))
+        sending = asyncio.create_task(self._send(socket, session))
         try:
             async for message in socket:
-                if isinstance(message, bytes):
-                    received.samples.append(np.frombuffer(message, "<i2"))
-                    continue
-                received.messages.append(json.loads(message))
-                if received.messages[-1]["type"] == "end":
-                    break
-            else:
-                return  # the page is gone
-            await socket.send(json.dumps({"type": "summary", "frames": 0, "duration": 0.0, "without_face": 0}))
+                if await self._answer(socket, session, message):
+                    return
+        except ConnectionClosed:
+            pass
         finally:
             sending.cancel()
 
-    async def _send(self, socket: ServerConnection, rate: int) -> None:
-        """Send each frame at its time on a clock that begins now; speech comes later by the latency, as live's does."""
-        media, random = self.media, np.random.default_rng(1)
-        loop = asyncio.get_running_loop()
-        begin, cycle = loop.time(), round((media.rest + media.speech) * media.fps)
-        resting = round(media.rest * media.fps)
-        for index in range(1 << 30):
-            position = index % cycle - resting  # in the segment; negative at rest
-            late = LATENCY + 0.05 if position >= 0 else 0.0
-            held = media.hold if position > cycle // 3 else 0.0
-            due = begin + index / media.fps + late + held + random.uniform(0, media.jitter)
-            await asyncio.sleep(due - loop.time())
-            marked = position >= 0 and position % media.mark_every == media.mark_every // 2
-            await socket.send(self._frame(index, rate, -1.0 if position < 0 else index / media.fps, marked))
-            if position == cycle - resting - 1:
-                await socket.send(json.dumps({"type": "segment", "segment": index // cycle, "last": index}))
+    def _info(self, session: Session) -> dict[str, Any]:
+        return {
+            "fps": str(self.media.fps),
+            "width": WIDTH,
+            "height": HEIGHT,
+            "frames": 1,
+            "latency": LATENCY,
+            "format": "jpeg",
+            "stand_ins": [],
+            "avatar": "marked",
+            "sample_rate": session.start["sample_rate"],
+            "request_id": "marked",
+        }
 
-    def _frame(self, index: int, rate: int, time: float, marked: bool) -> bytes:
+    async def _answer(self, socket: ServerConnection, session: Session, message: str | bytes) -> bool:
+        """Take a message; return whether the session has ended."""
+        if isinstance(message, bytes):
+            session.samples.append(np.frombuffer(message, "<i2"))
+            return False
+        session.messages.append(json.loads(message))
+        kind = session.messages[-1]["type"]
+        if kind == "clear":
+            session.dropped = (session.sent + 1) // self.media.cycle
+            answer = {"type": "cleared", "last": session.sent, "next": session.sent + 1, "dropped": 1.0}
+            await socket.send(json.dumps(answer))
+        elif kind == "end":
+            await socket.send(json.dumps({"type": "summary", "frames": session.sent + 1, "duration": 0.0}))
+        return kind == "end"
+
+    async def _send(self, socket: ServerConnection, session: Session) -> None:
+        """Send each frame at its time on a clock that begins now; speech comes later by the latency, as live's does."""
+        media, random, loop = self.media, np.random.default_rng(1), asyncio.get_running_loop()
+        begin = loop.time()
+        for index in range(1 << 30):
+            segment, position = media.place(index)
+            held = media.hold if position > media.cycle // 3 else 0.0
+            due = begin + index / media.fps + random.uniform(0, media.jitter)
+            if position >= 0:
+                due += LATENCY + 0.05 + held
+            await asyncio.sleep(max(0.0, due - loop.time()) if segment != session.dropped else 0.04)
+            is_speech = position >= 0 and segment != session.dropped
+            session.sent = index
+            await socket.send(self._frame(index, session, is_speech, is_speech and media.is_marked(position)))
+            if is_speech and media.place(index + 1)[0] != segment:
+                await socket.send(json.dumps({"type": "segment", "segment": segment, "last": index}))
+
+    def _frame(self, index: int, session: Session, is_speech: bool, is_marked: bool) -> bytes:
+        rate = session.start["sample_rate"]
         first, end = (round(n * rate / self.media.fps) for n in (index, index + 1))
         sound = np.zeros(end - first, "<i2")
-        if marked:
+        if is_marked:
             sound[: round(CLICK_SECONDS * rate)] = 30_000
-        return (
-            struct.pack("<IId", index, sound.nbytes, time) + sound.tobytes() + (self._white if marked else self._black)
-        )
+        jpeg = self._mark if is_marked else self._speech if is_speech else self._rest
+        time = index / self.media.fps if is_speech else -1.0
+        return struct.pack("<IId", index, sound.nbytes, time) + sound.tobytes() + jpeg
 
 
 def _jpeg(brightness: int) -> bytes:
     return cv2.imencode(".jpg", np.full((HEIGHT, WIDTH, 3), brightness, np.uint8))[1].tobytes()
 
 
-def _responder(folders: list[Path]) -> Callable[[ServerConnection, Request], Response | None]:
-    """Return a handler that answers plain GETs with the files of folders."""
+def _responder(live: MarkedLive, folders: list[Path]) -> Callable[[ServerConnection, Request], Response | None]:
+    """Return a handler that answers plain GETs with JSON and with the files of folders."""
 
     def respond(_socket: ServerConnection, request: Request) -> Response | None:
         if "Upgrade" in request.headers:
             return None
-        name = request.path.partition("?")[0].rsplit("/", 1)[-1] or "index.html"
+        name = request.path.partition("?")[0].rsplit("/", 1)[-1]
+        if name in live.pages and (name or request.headers.get("Accept") == "application/json"):
+            return _response(json.dumps(live.pages[name]).encode(), "application/json")
+        name = name or "index.html"
         found = next((path for folder in folders if (path := folder / name).is_file()), None)
         if not found:
             return Response(404, "Not Found", Headers({"Content-Length": "0"}))
-        body, kind = found.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream"
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": POLICY}
-        return Response(200, "OK", Headers({**headers, "Connection": "close"}), body)
+        return _response(found.read_bytes(), mimetypes.guess_type(name)[0] or "application/octet-stream")
 
     return respond
+
+
+def _response(body: bytes, kind: str) -> Response:
+    headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Content-Security-Policy": POLICY}
+    return Response(200, "OK", Headers({**headers, "Connection": "close"}), body)
 
 
 @contextmanager
@@ -157,7 +231,7 @@ def serve_marked_live(media: Media, *folders: Path) -> Iterator[tuple[str, Marke
             "127.0.0.1",
             0,
             subprotocols=[SUBPROTOCOL],
-            process_request=_responder([*folders, FOLDER]),
+            process_request=_responder(live, [*folders, FOLDER]),
             max_size=2**24,
         )
 

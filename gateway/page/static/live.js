@@ -96,11 +96,11 @@ async function onClose(error, wanted, avatar) {
 }
 
 /** Show an error in the service's words, at the field that it names. */
-function tell({ detail, code, request_id, retry_after }, wasOpen) {
+function tell({ detail, code, field, request_id, retry_after }, wasOpen) {
   const later = retry_after ? ` Try again in ${retry_after} s.` : "";
   const text = `${detail}${later}${request_id ? ` (request ${request_id})` : ""}`;
   if (wasOpen) part("start").textContent = "Connect again";
-  if (fieldOf(code ?? null, detail) === "face_file" && !part("kept").value) {
+  if ((field ?? fieldOf(code ?? null, detail)) === "face_file" && !part("kept").value) {
     face.error(text);
     face.focus();
     return;
