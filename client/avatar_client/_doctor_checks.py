@@ -66,7 +66,7 @@ def check_ffmpeg() -> Check:
     """Check ffmpeg on the PATH. The service brings its own, so that none is no problem."""
     program = shutil.which("ffmpeg")
     if program is None:
-        text = "none on the PATH; only a pipe such as `avatar render … -o - | ffplay -` needs it"
+        text = "none on the PATH; only a pipe such as `avatar render ... -o - | ffplay -` needs it"
         return Check("ffmpeg", OK, text, details={"path": None, "version": None, "encoders": []})
     first, listed = _output(program, "-version"), _output(program, "-hide_banner", "-encoders")
     found = re.match(r"ffmpeg version (\S+)", first)
