@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from embedded.postgres import Postgres
 from embedded.server import Triton
@@ -31,6 +31,7 @@ FLAGS = (
 )
 LIMIT = 30_000  # milliseconds for what a page has to show
 LOCAL = ("data", "blob")
+expect.set_options(timeout=LIMIT)
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +129,18 @@ def page(pages: Pages, page_url: str) -> Page:
     return pages.open(page_url)
 
 
+@pytest.fixture(scope="session")
+def paced(tmp_path_factory: pytest.TempPathFactory) -> PacedRender:
+    """The job of `render`, which all tests share."""
+    return PacedRender(tmp_path_factory.mktemp("paced"))
+
+
 @pytest.fixture
-def render(tmp_path: Path) -> Iterator[PacedRender]:
+def render(paced: PacedRender) -> Iterator[PacedRender]:
     """A job that the test holds and releases."""
-    paced = PacedRender(tmp_path)
+    paced.reset()
     yield paced
-    paced.release()
+    paced.reset()
 
 
 Serve = Callable[..., str]
@@ -141,26 +148,57 @@ Serve = Callable[..., str]
 
 @pytest.fixture
 def serve(render: PacedRender, tmp_path: Path) -> Iterator[Serve]:
-    """`serve(page=False)`: the address of a gateway with the paced job, without a database."""
+    """`serve(page=False)`: the address of a gateway with the paced job; without a database by default."""
     with ExitStack() as running:
 
         def start(**settings: Any) -> str:
-            folder = tmp_path / f"gateway-{len(list(tmp_path.iterdir()))}"
-            (folder / "work").mkdir(parents=True)
-            options = {"work_dir": folder / "work", "store": str(folder / "store"), **settings}
-            return running.enter_context(gateway_in_thread(render, **options)) + "/"
+            return running.enter_context(gateway_in_thread(render, tmp_path, **settings)) + "/"
 
         yield start
         render.release()
 
 
+@pytest.fixture(scope="session")
+def shared_gateway(
+    paced: PacedRender,
+    postgres_server: Postgres,
+    migrated_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """The address of the gateway of `jobs_url`."""
+    folder = tmp_path_factory.mktemp("shared")
+    with fresh_database(postgres_server, migrated_database) as database:
+        settings: dict[str, Any] = {"database_url": database, "workers": 2, "job_lease": 2.0}
+        with gateway_in_thread(paced, folder, **settings) as url:
+            yield f"{url}/"
+            paced.reset()
+
+
 @pytest.fixture
-def jobs_url(serve: Serve, database_url: str) -> str:
+def jobs_url(shared_gateway: str, render: PacedRender) -> str:
     """The address of a gateway with the paced job, with jobs."""
-    return serve(database_url=database_url, workers=1)
+    return shared_gateway
 
 
-def axe_violations(page: Page) -> list[str]:
-    """Return what axe finds on the page, a line for each element."""
-    found = Axe().run(page).response["violations"]
+PHONE = {"width": 360, "height": 740}
+
+
+def inaccessible(page: Page) -> list[str]:
+    """Return what is wrong with the page as it is now: what axe finds, also in the dark, and whether a phone scrolls.
+
+    There is a line for each element.
+    """
+    found = _violations(page)
+    page.emulate_media(color_scheme="dark")
+    found += _violations(page, {"runOnly": ["color-contrast"]})
+    page.emulate_media(color_scheme="light")
+    size = page.viewport_size
+    page.set_viewport_size(PHONE)  # type: ignore[arg-type]
+    width = page.evaluate("document.documentElement.scrollWidth")
+    page.set_viewport_size(size)  # type: ignore[arg-type]
+    return found + ([f"{width} pixels on a phone"] if width > PHONE["width"] else [])
+
+
+def _violations(page: Page, options: dict[str, Any] | None = None) -> list[str]:
+    found = Axe().run(page, options={"resultTypes": ["violations"], **(options or {})}).response["violations"]
     return [f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]]

@@ -22,6 +22,7 @@ from tests.support.media import moving_square, write_video
 
 FRAMES = 50
 HELD_AT = 20  # frames that are made while the job is held
+WATCHED_SECONDS = 0.5  # after which a page watches the job, as a rule; it finds out later what it has missed
 START_SECONDS = 60.0
 
 
@@ -31,6 +32,10 @@ class PacedRender:
     def __init__(self, folder: Path) -> None:
         self._video = write_video(folder / "made.mp4", moving_square(FRAMES)).read_bytes()
         self._go = threading.Event()
+        self.reset()
+
+    def reset(self) -> None:
+        """Let the jobs go on and succeed; forget those that were."""
         self._go.set()
         self.error: Exception | None = None
         self.requests: list[AvatarRequest] = []
@@ -50,6 +55,8 @@ class PacedRender:
         self.requests.append(request)
         try:
             yield Progress("speech", FRAMES, FRAMES)
+            if not self._go.is_set():
+                await asyncio.sleep(WATCHED_SECONDS)
             yield Progress("encode", HELD_AT, FRAMES)
             while not self._go.is_set():  # noqa: ASYNC110 - the event is set in another thread
                 await asyncio.sleep(0.01)
@@ -83,9 +90,14 @@ class _Server(Server):
 
 
 @contextmanager
-def gateway_in_thread(render: Any, **settings: Any) -> Iterator[str]:
-    """Yield the URL of a gateway with this job; with a database, jobs can be submitted when the block starts."""
-    options = Settings(host="127.0.0.1", shutdown_grace=0.2, **settings)
+def gateway_in_thread(render: Any, folder: Path, **settings: Any) -> Iterator[str]:
+    """Yield the URL of a gateway with this job and its files in `folder`.
+
+    With a database, jobs can be submitted when the block starts.
+    """
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    options = Settings(work_dir=work, store=str(folder / "store"), shutdown_grace=0.2, **settings)
     app = create_app(options, ReadyModels(stand_ins=render.stand_ins), render)
     server = _Server(app, options)
     listener = listen("127.0.0.1", 0)

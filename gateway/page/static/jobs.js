@@ -4,7 +4,7 @@ import { ApiError, api, askForKey, errorFrom, keyHeaders, unreachable } from "./
 const FINAL = ["succeeded", "failed", "canceled", "expired"];
 const FIRST_PAUSE = 1000; // milliseconds before a lost connection is tried again, doubled each time
 const LONGEST_PAUSE = 10_000;
-const QUEUE_PAUSE = 3000; // between two looks at the place in the queue
+const LOOK_PAUSE = 2000; // after which a job is looked at without an event: for its place in the queue, or what was missed
 
 export const isFinal = (job) => FINAL.includes(job.state);
 
@@ -118,12 +118,15 @@ export async function watchJob(id, onChange, signal) {
 }
 
 async function changed(job, event, id, signal) {
-  if (event.type === "progress") return { ...job, state: "running", ...event.data };
-  // the job has more than the event: its place in the queue, its error, its result
-  return event.type === "state" || event.type === "look" ? readJob(id, signal) : job;
+  if (event.type === "progress") return { ...job, state: "running", ...event.data, hasProgress: true };
+  if (event.type !== "state" && event.type !== "look") return job;
+  const now = await readJob(id, signal); // it has more than the event: its place in the queue, its error, its result
+  // while it runs, its record is older than its events
+  const isOlder = job.hasProgress && now.state === "running" && now.attempts === job.attempts;
+  return isOlder ? { ...now, stage: job.stage, frames_done: job.frames_done, frames_total: job.frames_total, hasProgress: true } : now;
 }
 
-/** Yield the events of a job, `{type, id, data}`; while it waits in the queue also `look`, every few seconds. */
+/** Yield the events of a job, `{type, id, data}`; also `look`, when none has come for a while. */
 async function* jobEvents(id, last, signal) {
   const headers = { Accept: "text/event-stream", ...(last ? { "Last-Event-ID": last } : {}) };
   const response = await api(`v1/jobs/${id}/events`, { headers, signal });
@@ -131,10 +134,9 @@ async function* jobEvents(id, last, signal) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   let next = reader.read();
-  let isQueued = true;
   try {
     for (;;) {
-      const part = await (isQueued ? Promise.race([next, sleep(QUEUE_PAUSE, signal)]) : next);
+      const part = await Promise.race([next, sleep(LOOK_PAUSE, signal)]);
       if (!part) {
         yield { type: "look" };
         continue;
@@ -144,11 +146,7 @@ async function* jobEvents(id, last, signal) {
       text += part.value.replaceAll("\r", "");
       const blocks = text.split("\n\n");
       text = blocks.pop();
-      for (const event of blocks.map(parseEvent)) {
-        if (!event) continue;
-        isQueued = event.data.state === "queued";
-        yield event;
-      }
+      yield* blocks.map(parseEvent).filter(Boolean);
     }
   } finally {
     reader.cancel().catch(() => {});
@@ -163,7 +161,12 @@ function parseEvent(block) {
 
 function sleep(milliseconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, milliseconds);
+    signal?.addEventListener("abort", end);
   });
 }
