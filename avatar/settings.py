@@ -208,6 +208,12 @@ class LiveSettings(StreamSettings):
     live_memory_mib: int = Field(
         1024, ge=1, description="Memory that the frames of all live sessions of an instance may take together, in MiB."
     )
+    live_avatars_mib: int = Field(
+        256,
+        ge=0,
+        description="Memory for avatars that live sessions have prepared, in MiB per instance of the model: later "
+        "sessions of the same avatar start at once. 0 keeps none.",
+    )
     live_require_token: bool = Field(
         False,
         description="Reject requests of a live session without its token, which callers of API 1.0 do not send.",

@@ -28,6 +28,8 @@ LATENCY = LOOKAHEAD / SAMPLE_RATE
 # which the STFT reflects; pre-emphasis takes one sample more. (The first weight of a Hann window is 0, so one column
 # less would suffice; nothing here relies on that.)
 CONTEXT_COLUMNS = math.ceil((HALF_WINDOW + 1) / HOP_LENGTH)
+# The window of silence, FP32 [80,16]: with it the mouth is closed. (The floor in decibels is lower, and is clipped.)
+SILENT_WINDOW: Floats = np.full((MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32)
 # Samples that are taken at once, half a minute, so that a long piece is not held twice.
 BLOCK_SAMPLES = 30 * SAMPLE_RATE
 
@@ -105,7 +107,7 @@ class MelStream:
         rest = self._append(np.zeros(LOOKAHEAD + (silent - 1) * HOP_LENGTH - spoken, np.float32))
         self._samples = spoken
         self._frames += 1
-        return np.concatenate((rest, _SILENCE))
+        return np.concatenate((rest, SILENT_WINDOW[None]))
 
     def _append(self, samples: Floats) -> Floats:
         """Take a piece of bounded length; return the windows FP32 [k,80,16] that it completes."""
@@ -150,5 +152,3 @@ class MelStream:
 
 
 _NOTHING: Floats = np.empty((0, MEL_BANDS, WINDOW_COLUMNS), np.float32)
-# the floor in decibels is lower, and is clipped
-_SILENCE: Floats = np.full((1, MEL_BANDS, WINDOW_COLUMNS), -PEAK, np.float32)

@@ -242,7 +242,7 @@ SESSION_TOKEN, RECEIVED = "token", "received"
 LIVE_SAMPLE_RATE, ECHO, PREPARED_AVATAR, NEW_SEQUENCE = "sample_rate", "echo", "avatar", "new_sequence"
 CLEAR, SEGMENT_END, REST = "clear", "segment_end", "rest"
 NOT_LIVE = frozenset({"quality", "background_video"})  # there is no encoder, and no time
-LIVE_SAMPLES = (320, 480_000)  # per request at 16 kHz, 20 ms to 30 s; the last one of a session or segment may have fewer
+LIVE_SAMPLES = (320, 480_000)  # per request at 16 kHz, 20 ms to 30 s; the last one of a segment may have fewer
 LIVE_SAMPLE_RATES = (8000, 48_000)  # Hz, the lowest and the highest
 SEQUENCE_IDLE_SECONDS = 10  # a session without a request for this time is ended; one that rests has a request
 
@@ -298,7 +298,8 @@ LIVE = Model(
             "audio",
             "FP32",
             (-1,),
-            "the next part of the speech, mono at `sample_rate`, full scale ±1, at least 20 ms (at 16 kHz, 320 samples)",
+            "the next part of the speech, mono at `sample_rate`, full scale ±1, at least 20 ms (at 16 kHz, "
+            "320 samples)",
             True,
         ),
         Tensor("pcm", "INT16", (-1,), "the same as 16-bit integers; send one of the two", True),
@@ -328,7 +329,7 @@ LIVE = Model(
         _text(ECHO, "with the first request: `true` to get with each frame the sound that belongs to it"),
         _text(
             PREPARED_AVATAR,
-            "with the first request, instead of `face_file` and the options: the id of a prepared avatar, from `session`",
+            "with the first request, in place of `face_file` and the options: id of a prepared avatar, from `session`",
         ),
         Tensor(
             NEW_SEQUENCE,
@@ -341,8 +342,8 @@ LIVE = Model(
             CLEAR,
             "INT32",
             (1,),
-            "drop all speech and frames that were not sent yet: the `index` of the last frame that was shown, -1 for the "
-            "last one that was sent",
+            "drop all speech and frames that were not sent yet; the value is the `index` of the last frame that was "
+            "shown, -1 for the last one that was sent",
             True,
         ),
         Tensor(SEGMENT_END, "INT32", (1,), "1 to end the segment after the speech of this request", True),
@@ -367,7 +368,8 @@ LIVE = Model(
             "sound_time",
             "FP64",
             (1,),
-            "with `echo`, seconds of all speech that the caller has sent, where the first sample is; -1 if it is none of it",
+            "with `echo`, where in all of the speech that was sent the first sample of `sound` is, in seconds; -1 for "
+            "none of it",
         ),
         Tensor("segment", "BYTES", (1,), "after the last frame of a segment: a JSON object"),
         Tensor("cleared", "BYTES", (1,), "the answer to `clear`: a JSON object"),

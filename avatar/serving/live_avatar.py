@@ -37,8 +37,7 @@ class LiveAvatar:
         boxes: INT32 [4] each; None where an image shows no face.
         crops: UINT8 [n,96,96,3], the faces as the generator takes them.
         fps: exact.
-        options: those of the session's first request.
-        frame_format: one of `FORMATS`.
+        options: those that it was prepared with.
         stand_ins: names of the models that run on stand-in checkpoints.
     """
 
@@ -47,52 +46,60 @@ class LiveAvatar:
     crops: Images
     fps: Fraction
     options: Options
-    frame_format: str
     stand_ins: tuple[str, ...]
 
-    def image_index(self, frame: int) -> int:
-        """Return which image is shown as frame `frame` of the session, by the option `length`."""
-        return frame_index(frame, len(self.images), self.options.extend)
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return avatar_bytes(len(self.images), *self.images[0].shape[:2])
 
-    def compose_frame(self, image_index: int, mouth: Image | None) -> dict[str, Array]:
+    def image_index(self, position: int) -> int:
+        """Return which image is shown at a position of the avatar's motion, by the option `length`."""
+        return frame_index(position, len(self.images), self.options.extend)
+
+    def compose_frame(self, image_index: int, mouth: Image | None, frame_format: str) -> dict[str, Array]:
         """Return a frame's outputs, all but its index: the image with the generated face in its box.
 
         Args:
             image_index: the image to compose the frame from.
             mouth: UINT8 [96,96,3] BGR, the generated face; None leaves the image unchanged.
+            frame_format: one of `FORMATS`.
         """
         image, box = self.images[image_index], self.boxes[image_index]
         if mouth is None or box is None:
             box = np.zeros(4, np.int32)
         elif self.options.blend is Blend.FEATHER:
             image = feather(image, box, mouth)
-        elif self.frame_format == "mouth":  # only the inside of the box is sent, and all of it is pasted over
+        elif frame_format == "mouth":  # only the inside of the box is sent, and all of it is pasted over
             x1, y1, x2, y2 = box.tolist()
             inside = np.array([[0, 0, x2 - x1, y2 - y1]], np.int32)
             return {"frame": paste(image[None, y1:y2, x1:x2], inside, mouth[None])[0], "box": box}
         else:
             image = paste(image[None], box[None], mouth[None])[0]
-        return self._outputs(image, box)
-
-    def _outputs(self, image: Image, box: Box) -> dict[str, Array]:
-        if self.frame_format == "mouth":
-            x1, y1, x2, y2 = box.tolist()
-            return {"frame": image[y1:y2, x1:x2], "box": box}
-        if self.frame_format == "jpeg":
-            _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-            return {"jpeg": data.astype(np.uint8), "box": box}
-        return {"frame": image, "box": box}
+        return _outputs(image, box, frame_format)
 
 
-async def prepare(
-    request: AvatarRequest, job: JobContext, frame_format: str, reserve: Callable[[int], None]
-) -> LiveAvatar:
+def avatar_bytes(count: int, height: int, width: int) -> int:
+    """Return how much memory an avatar of `count` images takes."""
+    return count * 3 * (width * height + tensors.FACE_SIZE**2)
+
+
+def _outputs(image: Image, box: Box, frame_format: str) -> dict[str, Array]:
+    if frame_format == "mouth":
+        x1, y1, x2, y2 = box.tolist()
+        return {"frame": image[y1:y2, x1:x2], "box": box}
+    if frame_format == "jpeg":
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        return {"jpeg": data.astype(np.uint8), "box": box}
+    return {"frame": image, "box": box}
+
+
+async def prepare(request: AvatarRequest, job: JobContext, reserve: Callable[[int], None]) -> LiveAvatar:
     """Read the avatar and locate its face in each of its frames.
 
     Args:
         request: names the avatar's file and its options.
         job: what the stages of the job share.
-        frame_format: one of `FORMATS`.
         reserve: called with the number of bytes that the avatar will take in memory; may raise.
 
     Raises:
@@ -102,7 +109,7 @@ async def prepare(
     job = job.served_as(loaded.model_info)
     source = loaded.media
     count = 1 if isinstance(source, StillImage) else source.frame_count
-    reserve(count * 3 * (source.width * source.height + tensors.FACE_SIZE**2))
+    reserve(avatar_bytes(count, source.height, source.width))
     images: list[Image] = []
     boxes: list[Box | None] = []
     async with aclosing(locate_faces(source, count, job, loaded.face_boxes)) as frames:
@@ -110,7 +117,7 @@ async def prepare(
             images.append(frame.image)
             boxes.append(frame.box)
     crops = await asyncio.to_thread(_crops, images, boxes)
-    return LiveAvatar(images, boxes, crops, source.fps, request.options, frame_format, loaded.model_info.stand_ins)
+    return LiveAvatar(images, boxes, crops, source.fps, request.options, loaded.model_info.stand_ins)
 
 
 def _crops(images: list[Image], boxes: list[Box | None]) -> Images:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +28,17 @@ from ..context import JobContext, RequestLogger, log_failure
 from ..errors import AvatarError, InvalidField, ShuttingDown
 from ..form.parse import parse
 from ..inference.bls_client import BlsInferenceClient
-from ..request import Background
+from ..request import AvatarRequest, Background
 from ..resources.cache import open_cache
 from ..resources.workspace import Workspace
 from ..settings import MIB, LiveSettings, load, warn_of_old_names
 from .inputs import open_workspace, write_form
 from .live_access import SessionAccess
-from .live_avatar import FORMATS, LiveAvatar, prepare
-from .live_sequences import SequenceTable
-from .live_session import LiveSession
+from .live_avatar import LiveAvatar, prepare
+from .live_prepared import PreparedAvatars, avatar_key, check_only_avatar
+from .live_requests import takes_sequence
+from .live_sequences import ID_BYTES, SequenceTable
+from .live_session import LiveSession, SessionAvatar
 from .live_sessions import LiveSessions
 from .metrics import FRAMES, LATE_FRAMES, SESSIONS, ModelMetrics
 from .request import StreamRequest
@@ -65,6 +69,7 @@ class LiveModel:
         tracing.start(self._settings.otlp_endpoint, "talking-avatar-triton")
         self._metrics = ModelMetrics(pb_utils, tensors.LIVE)
         self._sessions = LiveSessions(self._settings, lambda number: self._metrics.set(SESSIONS, number))
+        self._avatars = PreparedAvatars(self._settings.live_avatars_mib * MIB)
         self._table = SequenceTable(pb_utils)
         self._runner = RequestRunner(pb_utils, tensors.LIVE, self._metrics, CANCEL_POLL_SECONDS, self._table.is_own)
         repository = Path(args["model_repository"]).parent
@@ -101,7 +106,7 @@ class LiveModel:
                 await request.fail(refusal.error)
                 return
             raise refusal.error
-        session = self._admit(request) if request.is_start else self._sessions.running[request.sequence]
+        session = await self._admit(request) if request.is_start else self._sessions.running[request.sequence]
         try:
             await session.push(request, self._prepare if request.is_start else None)
         except (InvalidField, InvalidInput) as error:
@@ -117,16 +122,24 @@ class LiveModel:
             self._sessions.end(session)
             raise
 
-    def _admit(self, request: StreamRequest) -> LiveSession:
-        """Make a session. Raises Busy at the limit of sessions."""
+    async def _admit(self, request: StreamRequest) -> LiveSession:
+        """Make a session. Raises Unavailable, such as Busy at the limit of sessions."""
         required = self._settings.live_require_token or tensors.SESSION_TOKEN in request.inputs
+        chosen = await self._new_sequence(request)  # waits for nothing if the id is the caller's
 
         def make() -> LiveSession:
             access = SessionAccess(required=required)
             finished = self._sessions.finished
-            return LiveSession(request.id, access, self._models, self._settings, finished, self._count_frame)
+            return LiveSession(request.id, access, self._models, self._settings, finished, self._count_frame, chosen)
 
-        return self._sessions.admit(request, make)
+        return self._sessions.admit(request, chosen or request.sequence, make)
+
+    async def _new_sequence(self, request: StreamRequest) -> str:
+        """Return the id of a sequence that a first request asks for; empty if it asks for none, or is invalid."""
+        with suppress(InvalidField):  # the session says so
+            if takes_sequence(request):
+                return secrets.token_urlsafe(ID_BYTES) if request.is_end else await self._table.new()
+        return ""
 
     def _count_frame(self, seconds_late: float) -> None:
         self._metrics.count(FRAMES)
@@ -139,26 +152,43 @@ class LiveModel:
         if session and not await self._table.enter(request.sequence):
             self._sessions.end(session)
 
-    async def _prepare(self, request: StreamRequest, session: LiveSession) -> LiveAvatar:
-        """Prepare the avatar that a session's first request describes."""
-        frame_format = _format(request)
+    async def _prepare(self, request: StreamRequest, session: LiveSession) -> SessionAvatar:
+        """Return the avatar that a session's first request describes, prepared now or before."""
+        if tensors.PREPARED_AVATAR in request.inputs:
+            return await self._prepared(request, session)
         async with self._workspace.folder() as folder:
             form = await asyncio.to_thread(write_form, request, folder, self._settings.max_upload_bytes)
             avatar_request = parse(form, folder, request.id, self._settings.limits, live=True)
             if avatar_request.background is Background.TRANSPARENT and avatar_request.background_file is None:
                 reason = "Transparent is not supported in live sessions; choose a color"
                 raise InvalidField(tensors.BACKGROUND, reason)
-            log = RequestLogger(request.id)
-            job = JobContext(self._models, log, avatar_request.options, avatar_request.limits, cache=self._cache)
-            try:
-                return await prepare(
-                    avatar_request, job, frame_format, lambda size: self._sessions.reserve(session, size)
-                )
-            except AvatarError as error:
-                log_failure(error, job.log)
-                raise
-            finally:
-                job.timer.close()
+            info = await self._models.model_info(avatar_request.options.model)
+            key = await asyncio.to_thread(avatar_key, avatar_request, info)
+            if known := self._avatars.find(key):
+                self._sessions.reserve(session, known[1].size)
+                return SessionAvatar(known[1], known[0])
+            avatar = await self._prepare_new(avatar_request, session)
+            return SessionAvatar(avatar, self._avatars.add(key, avatar))
+
+    async def _prepared(self, request: StreamRequest, session: LiveSession) -> SessionAvatar:
+        """Return the avatar whose id a first request has."""
+        check_only_avatar(request)
+        identity = request.texts()[tensors.PREPARED_AVATAR]
+        avatar = self._avatars.get(identity)
+        self._sessions.reserve(session, avatar.size)
+        info = await self._models.model_info(avatar.options.model)
+        return SessionAvatar(replace(avatar, stand_ins=info.stand_ins), identity)
+
+    async def _prepare_new(self, request: AvatarRequest, session: LiveSession) -> LiveAvatar:
+        log = RequestLogger(request.id)
+        job = JobContext(self._models, log, request.options, request.limits, cache=self._cache)
+        try:
+            return await prepare(request, job, lambda size: self._sessions.reserve(session, size))
+        except AvatarError as error:
+            log_failure(error, job.log)
+            raise
+        finally:
+            job.timer.close()
 
     async def _sweep(self) -> None:
         """Close the sessions whose callers are gone or do not read, and keep the others in Triton's table."""
@@ -191,10 +221,3 @@ class LiveModel:
 
 def _extra(session: LiveSession) -> dict[str, str]:
     return {"request_id": session.id}
-
-
-def _format(request: StreamRequest) -> str:
-    frame_format = request.texts().get("format", "").strip().lower() or FORMATS[0]
-    if frame_format not in FORMATS:
-        raise InvalidField("format", f"one of {', '.join(FORMATS)} expected, got {frame_format[:40]!a}")
-    return frame_format

@@ -19,11 +19,13 @@ import numpy as np
 from lipsync.tensors import LIVE, SESSION_TOKEN
 from lipsync.triton.pb_utils import PbUtils
 
-from ..errors import ShuttingDown
+from ..errors import ShuttingDown, Unavailable
 from ..inference.bls_client import SERVER_STOPPING
 from .request import StreamRequest
 
 THREADS = 4
+ID_BYTES = 16
+MAX_TRIES = 64  # for a new sequence, which Triton may give to any instance; they are few
 # The server is being stopped, or the model is being unloaded: a model that calls itself and is not served any more.
 _STOPPING = (*SERVER_STOPPING, "is not ready", "has no available versions", "unknown model")
 _NOT_IN_TABLE = "must specify the START flag"
@@ -49,6 +51,19 @@ class SequenceTable:
             ShuttingDown: the server is being stopped.
         """
         return not await self._send(sequence, self._pb.TRITONSERVER_REQUEST_FLAG_SEQUENCE_START)
+
+    async def new(self) -> str:
+        """Return a random id of a new sequence that is in the table, at this instance of the model.
+
+        Raises:
+            Unavailable: Triton has given it to other instances every time.
+            ShuttingDown: as `enter`.
+        """
+        for _ in range(MAX_TRIES):
+            sequence = secrets.token_urlsafe(ID_BYTES)
+            if await self.enter(sequence):
+                return sequence
+        raise Unavailable("no sequence could be started; try again later")
 
     async def keep(self, sequence: int | str) -> bool:
         """Keep a sequence in the table, and enter it if it is not there. Returns and raises as `enter`."""

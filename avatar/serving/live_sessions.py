@@ -71,20 +71,20 @@ class LiveSessions:
         # Requests that follow a refused start get the same reason as that: Triton may change the order of errors.
         return Refusal(SequenceInUse() if session.is_contested and token is None else WrongToken())
 
-    def admit(self, request: StreamRequest, make: Callable[[], LiveSession]) -> LiveSession:
-        """Register the session of a first request; the one before it, whose token it has presented, is closed.
+    def admit(self, request: StreamRequest, sequence: Sequence, make: Callable[[], LiveSession]) -> LiveSession:
+        """Register the session of a first request under an id; the one before it, whose token it has, is closed.
 
         Raises:
             Busy: the limit of sessions is reached.
         """
-        if old := self.running.get(request.sequence):
+        if old := self.running.get(sequence):
             self.end(old)
-        self._ended.pop(request.sequence, None)
+        self._ended.pop(sequence, None)
         if len(self.running) >= self._settings.live_sessions:
             error = Busy(f"limit of {self._settings.live_sessions} live sessions reached; try again later")
             self._remember(request.sequence, Refusal(error, request, is_known=True))
             raise error
-        session = self.running[request.sequence] = make()
+        session = self.running[sequence] = make()
         session.is_in_table = not request.is_end
         self._limits[session] = UnreadLimit(self._settings.unread_mib * MIB)
         self._on_change(len(self.running))

@@ -30,7 +30,7 @@ from ..request import choose_id
 
 CLIENT_CANCELLED = "499 the client cancelled the request or disconnected"
 TRACEPARENT = "traceparent"  # a parameter of the request, or metadata that `embedded.command_line` lets Triton forward
-Output = Array | str | int
+Output = Array | str | int | float
 
 
 class NotRead(Unavailable):

@@ -44,6 +44,7 @@ class Example:
 
 # In the order of the pages. The examples of client/README.md run in tests/client, without a server.
 EXAMPLES = (
+    Example("docs/grpc/conversation.md", "a conversation", "LiveSummary(frames="),
     Example("docs/grpc/examples/python.md", "avatar", f"encode {FRAMES} {FRAMES}", "out.mp4", FRAMES),
     Example("docs/grpc/examples/python.md", "live", f"{LIVE_FRAMES - 1} (240, 320, 3)"),
     Example("docs/grpc/examples/python.md", "lipsync", "(8, 96, 96, 3)"),
