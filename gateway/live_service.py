@@ -69,7 +69,7 @@ class LiveService:
         self._most, self._per_client = settings.live_sockets, max(1, settings.live_sockets // 2)
         self._metrics = metrics
         self._held = Held()
-        self._none_left = asyncio.Event()
+        self._untold, self._all_told = 0, asyncio.Event()
         self._rates = UploadRates()
         self.prepared, self.closing = PreparedAvatars(), asyncio.Event()
 
@@ -106,8 +106,17 @@ class LiveService:
                 yield
         finally:
             self._metrics.live.ended(transport)
-            if not self._held.total:
-                self._none_left.set()
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Let `close` wait for the end of the block: the caller is told there why its session ends."""
+        self._untold += 1
+        try:
+            yield
+        finally:
+            self._untold -= 1
+            if not self._untold:
+                self._all_told.set()
 
     def count_start(self, caller: Caller) -> None:
         """Count a start of the owner of an API key. Raises QuotaExceeded where there were too many in a minute."""
@@ -121,6 +130,6 @@ class LiveService:
     async def close(self) -> None:
         """End all sessions; return when their callers know it, or after a few seconds."""
         self.closing.set()
-        self._none_left.clear()
-        if self._held.total:
-            await wait_for(self._none_left, CLOSE_SECONDS)
+        self._all_told.clear()
+        if self._untold:
+            await wait_for(self._all_told, CLOSE_SECONDS)

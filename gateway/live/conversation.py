@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from avatar.inference.live_stream import NO_PCM, LiveEvent, LiveFrame, LiveSource, Value
+from avatar.streams import cancel_and_wait
 from lipsync.arrays import Array
 from lipsync.tensors import CLEAR, REST, SEGMENT_END
 
@@ -16,6 +17,7 @@ from .order import FrameOrder
 from .speech import SpeechBuffer
 
 PAUSE_SECONDS = 1.0  # without speech: then the face rests, although the caller has not ended the segment
+RECEIVED_SECONDS = 2.0  # between two requests that only say which frames were passed on: they keep the session, too
 FOREVER = -1  # frames of the face at rest until the next request
 
 
@@ -39,6 +41,7 @@ class Conversation:
         self._passed = -1  # index of the last frame that was passed on
         self._is_speaking = False
         self._pause: asyncio.TimerHandle | None = None
+        self._acknowledging = asyncio.create_task(self._acknowledge())
 
     def speak(self, pcm: bytes) -> None:
         """Send the next speech, INT16 little endian. Raises InvalidField."""
@@ -68,6 +71,7 @@ class Conversation:
     def end(self) -> None:
         """End the session: what is left comes, then `summary`, then the end of the events."""
         self._stop_pause()
+        self._acknowledging.cancel()
         rest = self._speech.take()
         self._source.send({"pcm": rest if rest.size else NO_PCM}, received=self._passed, end=True)
 
@@ -83,10 +87,16 @@ class Conversation:
     async def close(self) -> None:
         """End the session, if it has not ended."""
         self._stop_pause()
+        await cancel_and_wait(self._acknowledging)
         await self._source.close()
 
     def _send(self, **inputs: Value) -> None:
         self._source.send(inputs, received=self._passed)
+
+    async def _acknowledge(self) -> None:
+        while True:
+            await asyncio.sleep(RECEIVED_SECONDS)
+            self._send()
 
     def _resting(self) -> dict[str, Array]:
         return {REST: _int(FOREVER)} if self._rest else {}

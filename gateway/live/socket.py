@@ -46,9 +46,13 @@ class LiveSocket:
         self._outbox = Outbox(service.settings.upload_timeout)
 
     async def run(self) -> None:
-        """Serve the caller until the end of its session."""
+        """Serve the caller until the end of its session, and tell it why it ends."""
+        with self._service.live.connected():
+            await self._run()
+
+    async def _run(self) -> None:
         try:
-            await self._serve()
+            await run_until_disconnect(self._serve(), self._service.live.closing)
             await self._say_goodbye(None, NORMAL, "")
         except WebSocketDisconnect:
             logger.info("the caller of a live session has disconnected")
@@ -69,8 +73,7 @@ class LiveSocket:
                 face = None if start.face_bytes is None else await self._face(start.face_bytes)
                 options = {name: option_text(value) for name, value in start.options.items()}
                 wanted = Wanted(start.sample_rate, start.rest, options, start.avatar, face)
-                opening = open_conversation(service, caller, wanted)
-                conversation = await run_until_disconnect(opening, service.live.closing)
+                conversation = await open_conversation(service, caller, wanted)
                 try:
                     await self._converse(conversation, start)
                 finally:
@@ -116,7 +119,7 @@ class LiveSocket:
             asyncio.create_task(self._listen(conversation)),
         ]
         try:
-            await run_until_disconnect(_first_of(tasks), self._service.live.closing)
+            await _first_of(tasks)
         finally:
             await cancel_and_wait(*tasks)
 

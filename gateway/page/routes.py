@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from ..docs_pages import OPENAPI
 from ..endpoint import ServiceDep
 from ..settings import Settings
+from ..socket_connection import LIVE_PATH
 from .files import HEADERS, ICON, INDEX, page_files
 from .stand_ins import StandIns
 
@@ -23,6 +24,7 @@ class Index(BaseModel):
     version: str = Field(description="Of this service.")
     form: str = Field(description="Takes the form by POST.")
     jobs: str | None = Field(description="Takes jobs; null if this service has no database for them.")
+    live: str | None = Field(description="Takes live sessions over a WebSocket; null if this service has none.")
     page: str | None = Field(description="The page for people; null if it is switched off.")
     docs: str | None = Field(description="The page that describes every call; null if it is switched off.")
     openapi: str | None = Field(description="The OpenAPI schema; null if it is switched off.")
@@ -47,6 +49,7 @@ def page_router(settings: Settings) -> APIRouter:
             version=version("talking-avatar"),
             form="/",
             jobs="/v1/jobs" if service.v1 else None,
+            live=LIVE_PATH if settings.live_sockets else None,
             page="/" if settings.page else None,
             docs="/docs" if settings.docs else None,
             openapi=OPENAPI if settings.docs else None,

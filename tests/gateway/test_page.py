@@ -28,8 +28,9 @@ async def test_a_program_gets_links(client: httpx.AsyncClient, accept: str) -> N
     answer = await client.get("/", headers={"Accept": accept})
     links = answer.json()
     assert answer.status_code == 200
-    assert {name: links[name] for name in ("form", "page", "docs", "openapi", "health")} == {
+    assert {name: links[name] for name in ("form", "live", "page", "docs", "openapi", "health")} == {
         "form": "/",
+        "live": "/v1/live",
         "page": "/",
         "docs": "/docs",
         "openapi": "/openapi.json",
@@ -41,6 +42,11 @@ async def test_a_program_gets_links(client: httpx.AsyncClient, accept: str) -> N
 async def test_links_name_the_models_that_are_stand_ins(serve: Serve) -> None:
     async with serve(models=ReadyModels(stand_ins=["s3fd", "wav2lip"])) as client:
         assert (await client.get("/")).json()["stand_ins"] == ["s3fd", "wav2lip"]
+
+
+async def test_without_live_sessions_no_link_leads_to_them(serve: Serve) -> None:
+    async with serve(live_sockets=0) as client:
+        assert (await client.get("/")).json()["live"] is None
 
 
 async def test_without_a_triton_the_page_comes_all_the_same(serve: Serve) -> None:

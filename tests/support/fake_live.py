@@ -139,6 +139,8 @@ class Session:
         return True
 
     def _answer(self, inputs: dict[str, Any]) -> bool:
+        if not inputs.keys() - {"token", "received"}:
+            return True
         self.stop_rest()
         if "clear" in inputs:
             dropped = len(self.buffer) / self.rate

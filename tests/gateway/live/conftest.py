@@ -10,6 +10,7 @@ from avatar.inference.grpc_client import GrpcInferenceClient
 from tests.gateway.conftest import Live
 from tests.support.fake_live import FakeLive
 from tests.support.fake_triton import serve as serve_triton
+from tests.support.gateway_fakes import eventually
 
 
 @pytest.fixture
@@ -33,4 +34,4 @@ async def talk(models: FakeLive, live: Callable[..., Awaitable[Live]]) -> AsyncI
             return await live(models=client, **settings)
 
         yield start
-    assert not models.sessions
+    await eventually(lambda: not models.sessions)
