@@ -29,6 +29,8 @@ _REASONS = {
     "DNS resolution failed": "the name is not known",
     "Domain name not found": "the name is not known",
     "Timeout occurred": "it does not answer",
+    # so does Triton's port for HTTP, and a server that is being stopped
+    "last error: UNAVAILABLE": "it closes the connection; Triton's port for gRPC is usually 8001",
     "connection attempt timed out": "it does not answer",
 }
 _BROKEN = "RST_STREAM"  # a proxy ends a stream in this way when it has lost the server
