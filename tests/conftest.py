@@ -20,9 +20,10 @@ import pytest
 
 from embedded.server import Triton
 from tests.support import workers
-from tests.support.gateway_process import Gateway, gateway_process
+from tests.support.gateway_process import Gateway, gateway_process, job_gateway_process
 
 if TYPE_CHECKING:
+    from embedded.postgres import Postgres
     from tests.support.golden_exports import GoldenBuilder
 
 ROOT = Path(__file__).parents[1]
@@ -172,4 +173,19 @@ def _serve(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def gateway(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A gateway process that uses the Triton of the session."""
     with gateway_process(tmp_path_factory.mktemp("gateway"), triton.grpc_address, token=triton.token) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def job_gateway(
+    triton: Triton, postgres_server: Postgres, migrated_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """A gateway process that uses the Triton of the session, and takes jobs in and runs them."""
+    from tests.support.postgres import fresh_database
+
+    folder = tmp_path_factory.mktemp("jobs")
+    with (
+        fresh_database(postgres_server, migrated_database) as url,
+        job_gateway_process(folder, triton.grpc_address, triton.token, url) as running,
+    ):
         yield running

@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from embedded.server import Triton
 from tests.docs.pages import PAGES, ROOT, blocks
 from tests.docs.test_examples import shell
-from tests.support.gateway_process import Gateway, gateway_process
+from tests.support.gateway_process import Gateway
 from tests.support.media import read_video
 
 PAGE = PAGES["docs/guide/jobs.md"]
 
 
-@pytest.fixture
-def gateway(triton: Triton, database_url: str, tmp_path: Path) -> Iterator[Gateway]:
-    """A gateway that takes jobs in and runs them."""
-    folder = tmp_path / "gateway"
-    folder.mkdir()
-    settings = {"AVATAR_DATABASE_URL": database_url, "AVATAR_STORE": str(folder / "store"), "AVATAR_WORKERS": "1"}
-    with gateway_process(folder, triton.grpc_address, token=triton.token, **settings) as running:
-        running.wait_for_jobs()
-        yield running
-
-
 def test_the_commands_run_a_job_and_keep_a_face(
-    triton: Triton, gateway: Gateway, material: Path, tmp_path: Path
+    triton: Triton, job_gateway: Gateway, material: Path, tmp_path: Path
 ) -> None:
     run, keep = blocks("sh", PAGE)
     folder = tmp_path / "caller"
     folder.mkdir()
     script = (run + keep).replace("samples/face.png", f"{material}/face.jpg")
-    printed = shell(script.replace("samples/speech.wav", f"{material}/speech.wav"), folder, triton, gateway)
+    printed = shell(script.replace("samples/speech.wav", f"{material}/speech.wav"), folder, triton, job_gateway)
     states = re.findall(r'"state": "(\w+)"', printed)
     assert states == ["queued", "running", "succeeded"]
     assert "\nevent: state\n" in printed

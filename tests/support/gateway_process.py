@@ -1,5 +1,6 @@
 """A real gateway process for tests."""
 
+import base64
 import contextlib
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from demo.stack import Ports
 from tests.support.files import files_below
 
+WEBHOOK_SECRET = "whsec_" + base64.b64encode(b"0" * 32).decode()
 START_SECONDS, CLEAN_UP_SECONDS, STOP_SECONDS = 180.0, 30.0, 120.0  # on a busy machine
 
 
@@ -96,6 +98,21 @@ def gateway_process(
     finally:
         process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0, gateway.log.read_text()
+
+
+@contextlib.contextmanager
+def job_gateway_process(folder: Path, triton: str, token: str, database: str) -> Iterator[Gateway]:
+    """Run a gateway that takes jobs in, runs them, and calls receivers of webhooks on this machine."""
+    settings = {
+        "AVATAR_DATABASE_URL": database,
+        "AVATAR_STORE": str(folder / "store"),
+        "AVATAR_WEBHOOK_SECRETS": WEBHOOK_SECRET,
+        "AVATAR_URL_ALLOWED_HOSTS": "127.0.0.1:*",
+        "AVATAR_URL_ALLOW_HTTP": "true",
+    }
+    with gateway_process(folder, triton, token=token, **settings) as running:
+        running.wait_for_jobs()
+        yield running
 
 
 def _wait_until_it_answers(gateway: Gateway, process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,53 @@
+"""Fixtures for the tests of the examples: small files, and a way to run a program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import pytest
+import soundfile
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SECONDS, FRAMES = 0.6, 15
+NOWHERE = "http://127.0.0.1:1"
+RUN_SECONDS = 180  # on a busy machine
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def material(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with face.png (320x240) and speech.wav, small enough to be quick."""
+    folder = tmp_path_factory.mktemp("material")
+    cv2.imwrite(str(folder / "face.png"), cv2.imread(str(samples / "face.png"))[::2, ::2])
+    speech, rate = soundfile.read(samples / "speech.wav", start=16_000, frames=int(SECONDS * 16_000))
+    soundfile.write(folder / "speech.wav", speech, rate, subtype="PCM_16")
+    return folder
+
+
+@pytest.fixture
+def run(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("post_form.py", "face.png", …, AVATAR_URL=url)`: a program of examples/, in a folder with small files."""
+    for file in material.iterdir():
+        shutil.copy(file, tmp_path)
+    for name in ("AVATAR_URL", "AVATAR_SERVER", "AVATAR_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(name: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        program = {".py": sys.executable, ".mjs": "node", ".sh": "sh"}[Path(name).suffix]
+        return subprocess.run(
+            [program, str(EXAMPLES / name), *arguments],
+            cwd=tmp_path,
+            env=os.environ | settings,
+            capture_output=True,
+            text=True,
+            timeout=RUN_SECONDS,
+        )
+
+    return run
