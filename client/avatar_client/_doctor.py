@@ -109,9 +109,15 @@ def _lines(check: Check, style: Style) -> str:
     width = max(40, shutil.get_terminal_size().columns)
     indent = " " * (_LEVEL_WIDTH + _NAME_WIDTH)
     head = f"{check.level:<{_LEVEL_WIDTH}}{check.name:<{_NAME_WIDTH}}"
-    text = textwrap.fill(head + check.text, width, subsequent_indent=indent)
+    text = textwrap.fill(head + check.text, width, subsequent_indent=indent, break_on_hyphens=False)
     colored = style(check.level, _COLORS[check.level]) + text[len(check.level) :]
     if not check.remedy:
         return colored
-    remedy = textwrap.fill(f"-> {check.remedy}", width, initial_indent=indent, subsequent_indent=f"{indent}   ")
+    remedy = textwrap.fill(
+        f"-> {check.remedy}",
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}   ",
+        break_on_hyphens=False,
+    )
     return f"{colored}\n{remedy}"

@@ -59,7 +59,8 @@ def check_preview() -> Check:
     if installed:
         return Check("preview", OK, "avatar preview can be used", details=details)
     text = "avatar preview cannot be used: the package opencv-python-headless is not installed"
-    return Check("preview", OK, text, "pip install 'talking-avatar-client[preview]'", details)
+    remedy = "pip install 'talking-avatar-client[preview]', or pipx inject talking-avatar-client opencv-python-headless"
+    return Check("preview", OK, text, remedy, details)
 
 
 def check_ffmpeg() -> Check:

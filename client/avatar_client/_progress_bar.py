@@ -73,7 +73,7 @@ def line(stage: str, done: int, total: int | None, seconds: float, width: int = 
         hinted = f"{text}  {_HINTS.get(stage, '')}".rstrip()
         return (hinted if len(hinted) <= width else text)[:width]
     of_all = counted(total)
-    numbers = f"{counted(done):>{len(of_all)}}/{of_all}  {time_text}"
+    numbers = f"{counted(done, total):>{len(of_all)}}/{of_all}  {time_text}"
     rest = "" if left is None else f", {left:.0f} s left"
     room = width - len(head) - len(numbers) - len("[] ")
     if room < CELLS + len(rest):
@@ -84,8 +84,12 @@ def line(stage: str, done: int, total: int | None, seconds: float, width: int = 
     return f"{head}{bar}{numbers}{rest}"[:width]
 
 
-def counted(number: int) -> str:
-    """Return a number of frames as it is, and a number of bytes, which is larger, in thousands or millions."""
-    if number < 100_000:
+def counted(number: int, of_all: int | None = None) -> str:
+    """Return a number of frames as it is, and a number of bytes, which is larger, in thousands or millions.
+
+    `of_all`: a larger number that has the same unit.
+    """
+    size = number if of_all is None else of_all
+    if size < 100_000:
         return str(number)
-    return f"{number / 1e6:.1f}M" if number >= 1_000_000 else f"{number / 1e3:.0f}k"
+    return f"{number / 1e6:.1f}M" if size >= 1_000_000 else f"{number / 1e3:.0f}k"

@@ -42,6 +42,7 @@ def test_other_outputs_get_one_line_per_stage() -> None:
 def test_the_bar_is_as_long_as_the_share_that_is_done() -> None:
     assert _progress_bar.line("encode", 50, 100, 4.2) == f"video     [{'#' * 12}{'-' * 12}]  50/100  4 s"
     assert _progress_bar.line("upload", 3_210_000, 4_000_000, 1).endswith("] 3.2M/4.0M  1 s")
+    assert _progress_bar.line("upload", 65_536, 4_000_000, 1).endswith("] 0.1M/4.0M  1 s")
     assert _progress_bar.line("odd", 7, 0, 1) == "odd       7  1 s"
 
 
