@@ -3,7 +3,7 @@
 // the page's policy forbids: open the page with `bypass_csp`.
 
 (() => {
-  const seen = (window.tap = { clicks: [], flashes: [], clocks: [], rate: 0 });
+  const seen = (window.tap = { clicks: [], flashes: [], clocks: [], rate: 0, loudest: 0 });
   const connect = AudioNode.prototype.connect;
 
   AudioNode.prototype.connect = function (target, ...rest) {
@@ -14,12 +14,16 @@
     return connect.call(this, target, ...rest);
   };
 
-  // Tells the sample of the context at which each click begins.
+  // Tells the sample of the context at which each click begins, and how loud the sound was at most.
   const WORKLET = `registerProcessor("tap", class extends AudioWorkletProcessor {
     process(inputs) {
       for (const [n, sample] of (inputs[0][0] ?? []).entries()) {
+        if (Math.abs(sample) > 1.1 * (this.loudest ?? 0.01)) {
+          this.loudest = Math.abs(sample);
+          this.port.postMessage({ loudest: this.loudest });
+        }
         if (Math.abs(sample) < 0.3 || currentFrame + n < (this.after ?? 0)) continue;
-        this.port.postMessage(currentFrame + n);
+        this.port.postMessage({ click: currentFrame + n });
         this.after = currentFrame + n + sampleRate / 5;
       }
       return true;
@@ -29,7 +33,10 @@
   async function tapInto(context) {
     await context.audioWorklet.addModule(URL.createObjectURL(new Blob([WORKLET], { type: "text/javascript" })));
     const tap = new AudioWorkletNode(context, "tap", { numberOfOutputs: 0 });
-    tap.port.onmessage = ({ data }) => seen.clicks.push(data / context.sampleRate);
+    tap.port.onmessage = ({ data: { click, loudest } }) => {
+      if (loudest) seen.loudest = loudest;
+      else seen.clicks.push(click / context.sampleRate);
+    };
     seen.rate = context.sampleRate;
     watch(context);
     return tap;

@@ -97,6 +97,7 @@ class MarkedLive:
         sessions: all that were started.
         refusals: errors that the next sessions get in place of an answer.
         pages: JSON of other addresses, by their last part.
+        accepts: whether connections are accepted.
     """
 
     def __init__(self, media: Media) -> None:
@@ -104,6 +105,7 @@ class MarkedLive:
         self.sessions: list[Session] = []
         self.refusals: list[dict[str, Any]] = []
         self.pages: dict[str, Any] = {"": {"version": "1", "jobs": None, "stand_ins": [], "needs_key": False}}
+        self.accepts = True
         self._sockets: list[ServerConnection] = []
         self._rest, self._speech, self._mark = (_jpeg(brightness) for brightness in (REST, SPEECH, MARK))
 
@@ -200,7 +202,7 @@ def _responder(live: MarkedLive, folders: list[Path]) -> Callable[[ServerConnect
 
     def respond(_socket: ServerConnection, request: Request) -> Response | None:
         if "Upgrade" in request.headers:
-            return None
+            return None if live.accepts else Response(501, "Not Implemented", Headers({"Content-Length": "0"}))
         name = request.path.partition("?")[0].rsplit("/", 1)[-1]
         if name in live.pages and (name or request.headers.get("Accept") == "application/json"):
             return _response(json.dumps(live.pages[name]).encode(), "application/json")

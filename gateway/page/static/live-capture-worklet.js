@@ -1,4 +1,7 @@
-// Takes the microphone's sound in pieces of INT16, with the loudness of each, at the rate of the context.
+// Takes sound in pieces of INT16, with the loudness of each, at the rate of the context. The first input is the microphone,
+// the second one a file. Messages to it: {muted} or {closed}; it answers to `muted`, and later pieces follow that.
+
+const BLOCK = 128; // samples; without any input there is silence
 
 class CaptureProcessor extends AudioWorkletProcessor {
   constructor({ processorOptions: { size } }) {
@@ -6,12 +9,21 @@ class CaptureProcessor extends AudioWorkletProcessor {
     this.piece = new Int16Array(size);
     this.count = 0;
     this.squares = 0;
-    this.closed = false;
-    this.port.onmessage = () => (this.closed = true);
+    this.muted = this.closed = false;
+    this.port.onmessage = ({ data }) => this.receive(data);
   }
 
-  process(inputs) {
-    for (const sample of inputs[0][0] ?? []) {
+  receive(message) {
+    Object.assign(this, message);
+    if (!("muted" in message)) return;
+    this.count = this.squares = 0;
+    this.port.postMessage(message);
+  }
+
+  process([[microphone], [file]]) {
+    const length = microphone?.length ?? file?.length ?? BLOCK;
+    for (let n = 0; n < length; n++) {
+      const sample = (this.muted ? 0 : (microphone?.[n] ?? 0)) + (file?.[n] ?? 0);
       const value = Math.max(-1, Math.min(1, sample));
       this.squares += value * value;
       this.piece[this.count++] = Math.round(value * 32767);

@@ -21,13 +21,18 @@ export class Microphone {
     this.context = context;
     this.size = Math.round((PIECE_SECONDS * context.sampleRate) / BLOCK) * BLOCK;
     this.node = new AudioWorkletNode(context, "live-capture", {
+      numberOfInputs: 2,
       numberOfOutputs: 0,
       channelCount: 1,
       channelCountMode: "explicit",
       processorOptions: { size: this.size },
     });
-    this.node.port.onmessage = ({ data }) => onPiece(data);
-    this.stream = null;
+    this.node.port.onmessage = ({ data }) => {
+      if ("muted" in data) this.changing -= 1;
+      else if (!this.changing) onPiece(data);
+    };
+    this.changing = 0; // pieces that were taken before a change of `mute` are still on their way
+    this.stream = this.file = null;
   }
 
   get seconds() {
@@ -46,22 +51,29 @@ export class Microphone {
     this.context.createMediaStreamSource(this.stream).connect(this.node);
   }
 
-  /** Take the sound of a file as if it was spoken; return a promise of its end. */
+  /** Take the sound of a file as if it was spoken now. */
   async play(file) {
-    const source = this.context.createBufferSource();
-    source.buffer = await this.context.decodeAudioData(await file.arrayBuffer());
-    source.connect(this.node);
-    source.start();
-    await new Promise((resolve) => (source.onended = resolve));
+    const buffer = await this.context.decodeAudioData(await file.arrayBuffer());
+    this.stopFile();
+    this.file = new AudioBufferSourceNode(this.context, { buffer });
+    this.file.connect(this.node, 0, 1);
+    this.file.start();
+  }
+
+  stopFile() {
+    this.file?.stop();
+    this.file = null;
   }
 
   mute(isMuted) {
+    this.changing += 1;
+    this.node.port.postMessage({ muted: isMuted });
     for (const track of this.stream?.getAudioTracks() ?? []) track.enabled = !isMuted;
   }
 
   close() {
     for (const track of this.stream?.getTracks() ?? []) track.stop();
-    this.node.port.postMessage("close");
+    this.node.port.postMessage({ closed: true });
     this.node.disconnect();
   }
 }

@@ -5,7 +5,7 @@ const DISPLAY = 0.008; // seconds until a drawn picture is seen, about half of a
 const MARGIN = 0.1; // seconds of sound to hold against late frames; at rest, the latency of the session too
 const MOST_MARGIN = 1;
 const SLACK = 0.1; // seconds more than needed that may stay in the buffer while the face is at rest
-const HIDDEN_MS = 500; // a page that was not drawn for this long was in the background: nothing was late
+const HIDDEN_MS = 500; // a page that is not drawn for this long is in the background: nothing is late there
 const CLOCKS_AGREE = 0.2; // seconds; a browser whose two clocks differ by more has one that cannot be used
 
 /** Return the time of the context, in seconds, of the sample that is heard now. */
@@ -79,6 +79,7 @@ export class Player {
   /** Queue a frame of `parseFrame`. */
   push({ index, atRest, sound, jpeg }) {
     if (this.closed) return;
+    if (this.isHidden()) this.dropBefore(this.timeline.frameAt(heardTime(this.context)) ?? 0, true);
     const samples = sound.length ? sound : new Int16Array(this.samplesOf(index));
     this.frames.set(index, { jpeg, atRest, bitmap: null, decoding: false });
     this.newest = index;
@@ -148,13 +149,18 @@ export class Player {
   draw(now) {
     this.request = requestAnimationFrame(this.draw);
     const due = this.timeline.frameAt(heardTime(this.context) + DISPLAY);
-    const wasHidden = now - this.drawn > HIDDEN_MS;
+    const wasHidden = this.isHidden(now);
     this.drawn = now;
     if (due === null) return void (this.painted || this.paintFirst());
     this.dropBefore(due, wasHidden);
     const frame = this.frames.get(due);
     if (frame?.bitmap) this.paint(due, frame);
     this.decode(due);
+  }
+
+  /** Whether the browser does not draw the page: it is in the background. */
+  isHidden(now = performance.now()) {
+    return now - this.drawn > HIDDEN_MS;
   }
 
   /** Show the face before anything plays. */

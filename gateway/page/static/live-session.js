@@ -4,6 +4,7 @@ import * as protocol from "./live-protocol.js";
 
 const MOST_UNSENT = 2; // seconds of sound that may wait in the browser for a slow network
 const MOST_END_MS = 2000; // for the service to end a session in order
+const NOT_OPENED = "The service opens no live session: it does not answer, or live sessions are switched off.";
 const REASONS = {
   1001: "The service ended the session.",
   1006: "The connection was lost.",
@@ -23,7 +24,7 @@ export class LiveSession {
     this.info = null;
     this.error = null;
     this.clearing = 0; // answers to `clear` that did not come yet; frames before them are of dropped speech
-    this.ending = this.closed = false;
+    this.opened = this.ending = this.closed = false;
     this.sent = this.unsent = 0; // samples
     this.socket = new WebSocket(address, protocol.SUBPROTOCOL);
     this.socket.binaryType = "arraybuffer";
@@ -33,6 +34,7 @@ export class LiveSession {
   }
 
   async open() {
+    this.opened = true;
     this.socket.send(protocol.startMessage(this.start));
     if (this.start.avatar) return;
     for await (const part of protocol.fileMessages(this.start.face)) this.send(part);
@@ -102,7 +104,8 @@ export class LiveSession {
   finish(code, reason) {
     if (this.closed) return;
     this.closed = true;
-    const lost = this.ending && !this.error ? null : { detail: reason || REASONS[code] || `The connection was closed (${code}).` };
-    this.on.close(this.error ?? lost);
+    const words = this.opened ? REASONS[code] : NOT_OPENED;
+    const lost = { detail: reason || words || `The connection was closed (${code}).` };
+    this.on.close(this.error ?? (this.ending ? null : lost));
   }
 }

@@ -68,7 +68,7 @@ export class Talk {
 
   take(piece) {
     if (!this.player || this.closed) return;
-    this.on.level(this.isMuted ? 0 : piece.loudness);
+    this.on.level(piece.loudness);
     const was = this.detector.speaking;
     const { send, ended } = this.detector.take(piece);
     for (const { samples, end } of send) {
@@ -91,6 +91,7 @@ export class Talk {
   /** Stop what the face says, at once. */
   interrupt() {
     if (!this.player) return;
+    this.microphone.stopFile();
     this.session.clear(this.player.clear());
     this.delay.clear();
   }

@@ -174,6 +174,11 @@ part("end").addEventListener("click", () => {
   part("start").focus();
 });
 find("#panel-live").addEventListener("keydown", ({ key }) => key === "Escape" && interrupt());
+find("#panel-live").addEventListener("hidden", () => {
+  if (!talk?.player || talk.isMuted) return;
+  setMuted(true);
+  show("The microphone is muted: this tab is not shown.");
+});
 find("#panel-live").addEventListener("shown", () => offerKept().catch(() => {}));
 window.addEventListener("pagehide", () => talk?.end());
 offerKept().catch(() => {});
