@@ -20,13 +20,14 @@ README = f"""\
 {README_TITLE}
 
 The files in this folder have the names and formats of the published checkpoints, and the networks load them, but
-their weights were not trained: the detector finds patches of skin, the "lips" are a dark spot that grows with
-loudness, and the segmentation labels everything reddish as a person. They exist so that the whole service can be run
-and tested on a machine that cannot download the published weights. Never present their results as the product's.
+their weights were not trained: the detector finds patches of skin, a painted mouth opens with the loudness of the
+speech, and the segmentation cuts out a head and shoulders around the largest patches of skin. They exist so that the
+whole service can be run and tested on a machine that cannot download the published weights. Never present their
+results as the product's.
 
 Written by `python -m export stand-ins`. Put the published files into another folder.
 """
-GAN_DEPTH = 1.5  # wav2lip_gan opens a darker mouth, so that the results show which of the two ran
+GAN_OPENING = 1.25  # wav2lip_gan opens the mouth further, so that the results show which of the two ran
 
 
 def write(folder: Path, on_progress: ProgressCallback = print, names: Iterable[str] = FILES) -> None:
@@ -91,7 +92,7 @@ def _write_wav2lip(path: Path, mark: str) -> None:
 
 def _write_wav2lip_gan(path: Path, mark: str) -> None:
     """Write the format without training state."""
-    torch.save({**wav2lip.state(GAN_DEPTH), STAND_IN: mark}, path)
+    torch.save({**wav2lip.state(GAN_OPENING), STAND_IN: mark}, path)
 
 
 def _write_s3fd(path: Path, mark: str) -> None:

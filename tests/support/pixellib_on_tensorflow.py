@@ -1,8 +1,8 @@
 """PixelLib as intended, with TensorFlow: images with their recorded results, and the program that makes the record.
 
 TensorFlow takes half a minute to start, so `make test` compares with the record, and `make test-long` the record with
-TensorFlow. After a change of the stand-ins: `python -m tests.support.pixellib_on_tensorflow WEIGHTS`, a folder with
-the stand-in checkpoints, writes it again.
+TensorFlow. The network is a small one whose labels the fake models of the tests compute, too: a pixel is a person if it
+is much redder than blue. `python -m tests.support.pixellib_on_tensorflow` writes the record again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from avatar.request import Background
+from lipsync.tensors import PERSON
 from tests.support.media import Frames
 
 ROOT = Path(__file__).parents[2]
@@ -26,18 +27,25 @@ PROGRAM = """
 import sys, types
 from pathlib import Path
 import numpy as np
+import tensorflow.compat.v1 as tf
 h5 = types.ModuleType("pixellib.semantic.deeplab")
 h5.Deeplab_xcep_pascal = h5.Deeplab_xcep_ade20k = type("Net", (), {})
 sys.modules[h5.__name__] = h5
 from pixellib.tune_bg import alter_bg
-graph, folder = sys.argv[1], Path(sys.argv[2])
+person, redder, folder = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+with tf.Graph().as_default() as graph:
+    colors = tf.cast(tf.placeholder(tf.uint8, (1, None, None, 3), name="ImageTensor"), tf.int32)
+    tf.multiply(tf.cast(colors[..., 0] - colors[..., 2] > redder, tf.int64), person, name="SemanticPredictions")
+(folder / "network.pb").write_bytes(graph.as_graph_def().SerializeToString())
 altering = alter_bg(model_type="pb")
-altering.load_pascalvoc_model(graph)
+altering.load_pascalvoc_model(str(folder / "network.pb"))
 for line in (folder / "jobs").read_text().splitlines():
     name, *color = line.split()
     changed = altering.color_bg(str(folder / f"{name}.png"), tuple(map(int, color)), detect="person")
     np.save(folder / f"{name}.npy", changed)
 """
+
+REDDER = 40  # gray levels of red above blue
 
 Color = tuple[int, int, int]  # RGB
 
@@ -89,7 +97,7 @@ def painted(image: Frames, color: Color, is_kept: np.ndarray) -> Frames:
     return np.where(is_kept[..., None], image, np.array(color[::-1], np.uint8))
 
 
-def run(samples: Path, weights: Path, folder: Path) -> dict[str, Frames]:
+def run(samples: Path, folder: Path) -> dict[str, Frames]:
     """Return the results of PixelLib with a TensorFlow session; its files are in `folder`."""
     lines = []
     for name, (image, color) in images(samples).items():
@@ -97,7 +105,7 @@ def run(samples: Path, weights: Path, folder: Path) -> dict[str, Frames]:
         lines.append(" ".join([name, *map(str, color)]))
     (folder / "jobs").write_text("\n".join(lines))
     subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(weights / "xception_pascalvoc.pb"), str(folder)],
+        [sys.executable, "-c", PROGRAM, str(PERSON), str(REDDER), str(folder)],
         check=True,
         capture_output=True,
         env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -110,11 +118,11 @@ def _unpacked(bits: np.ndarray, image: Frames) -> np.ndarray:
     return np.unpackbits(bits, count=height * width).reshape(height, width).astype(bool)
 
 
-def _write_record(weights: Path) -> None:
+def _write_record() -> None:
     samples = ROOT / "samples"
     record = {}
     with tempfile.TemporaryDirectory() as folder:
-        changed = run(samples, weights, Path(folder))
+        changed = run(samples, Path(folder))
     for name, (image, color) in images(samples).items():
         is_kept = (changed[name] == image).all(axis=2)
         if not np.array_equal(painted(image, color, is_kept), changed[name]):
@@ -124,4 +132,4 @@ def _write_record(weights: Path) -> None:
 
 
 if __name__ == "__main__":
-    _write_record(Path(sys.argv[1]))
+    _write_record()

@@ -1,8 +1,8 @@
 """A complete model repository in which each network is a graph of a dozen nodes.
 
 Models, tensors, batching and configurations are those of an export. Only the four networks are replaced, by graphs that
-behave like the stand-ins: one face is found where the image is skin-colored, the mouth darkens with the loudness of
-the speech, and skin-colored pixels are a person. The server starts in a fraction of the time, and a form costs
+behave much like the stand-ins: one face is found where the image is skin-colored, the mouth darkens with the loudness
+of the speech, and skin-colored pixels are a person. The server starts in a fraction of the time, and a form costs
 milliseconds instead of seconds. Tests that check numbers of the networks use the repository of the stand-ins instead.
 """
 
@@ -20,7 +20,7 @@ from export.triton_config import model_config
 from lipsync.mel import PEAK
 from lipsync.tensors import CANDIDATES, FACE_SIZE, PERSON, S3FD, SEGMENTATION, WAV2LIP, WAV2LIP_GAN, Model, Tensor
 
-REDDER = 40.0  # gray levels; a pixel with at least this much more red than blue is skin, as in the stand-ins
+REDDER = 40.0  # gray levels; a pixel with at least this much more red than blue is skin
 SMALLEST = 400.0  # pixels; less skin is no face
 HALF_WIDTH = 1.8  # standard deviations of the skin's coordinates; an evenly filled ellipse would give 2
 QUIET = 0.06  # loudness above which the mouth opens

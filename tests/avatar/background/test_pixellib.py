@@ -49,10 +49,8 @@ async def test_pixellib_gives_the_same_with_triton_as_with_tensorflow(
 
 
 @pytest.mark.slow  # TensorFlow takes half a minute to start
-def test_the_recorded_results_are_those_of_tensorflow(
-    cases: dict[str, Case], samples: Path, stand_in_weights: Path, tmp_path: Path
-) -> None:
-    for name, changed in pixellib_on_tensorflow.run(samples, stand_in_weights, tmp_path).items():
+def test_the_recorded_results_are_those_of_tensorflow(cases: dict[str, Case], samples: Path, tmp_path: Path) -> None:
+    for name, changed in pixellib_on_tensorflow.run(samples, tmp_path).items():
         np.testing.assert_array_equal(changed, cases[name].changed, name)
 
 

@@ -18,11 +18,13 @@ from export.checkpoints.checkpoint_set import find_checkpoints
 from export.checkpoints.load import load_s3fd, load_wav2lip
 from export.checkpoints.registry import FILES
 from export.errors import ExportError
+from export.formats import onnx_model
 from export.networks.s3fd import S3FD
 from export.networks.wav2lip import Wav2Lip
 from lipsync import face_detection
 from lipsync.mel import PEAK, SAMPLE_RATE, mel_spectrogram
 from lipsync.mel_windows import mel_windows
+from lipsync.tensors import PERSON, SEGMENTATION
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -172,11 +174,40 @@ def test_in_silence_the_face_stays_as_it_is(generator: Wav2Lip, crop: Image) -> 
         assert np.abs(quiet - face / 255).max() < 0.015
 
 
-def test_the_mouth_darkens_with_loudness_and_nothing_else_does(generator: Wav2Lip, crop: Image) -> None:
+def test_the_mouth_opens_with_loudness_and_nothing_else_changes(generator: Wav2Lip, crop: Image) -> None:
     mouths = generate(generator, crop, loudness(-4, -3, -2, -1, 0, 1))
     assert (np.diff(darkness(mouths)) > 0.005).all()
     assert darkness(mouths)[4] - darkness(mouths)[0] > 0.1  # a visible difference
-    assert np.abs(mouths[:, :48] - mouths[0, :48]).max() < 1e-3  # eyes and nose
+    assert np.abs(mouths[:, :50] - mouths[0, :50]).max() < 1e-3  # eyes and nose
+    changed = np.abs(mouths[4] - mouths[0]).max(axis=2) > 0.02
+    rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
+    assert rows.min() > 52 and rows.max() < 92, "nose and chin stay"
+    assert columns.min() > 24 and columns.max() < 72, "cheeks stay"
+
+
+def test_an_open_mouth_is_a_dark_ellipse_below_teeth_and_between_reddish_lips(generator: Wav2Lip) -> None:
+    skin = np.full((96, 96, 3), SKIN, np.uint8)
+    (mouth,) = generate(generator, skin, loudness(-0.5))
+    mouth = np.round(mouth * 255)
+    middle = mouth[:, 48]
+    brightness = middle.mean(axis=1)
+    opening = np.flatnonzero((mouth[..., 2] < 100).any(axis=1))
+    dark = [np.count_nonzero(mouth[row, :, 2] < 100) for row in (68, 72, 74)]
+    assert dark[0] > dark[1] > dark[2] > 4, "the opening is narrower at its lower end"
+    assert opening.max() - opening.min() > 10
+    assert brightness[56:66].max() > 150 > 2 * brightness[74], "teeth at the upper edge, the dark opening below"
+    lower_lip = middle[opening.max() + 3]
+    assert lower_lip[2] > 0.9 * SKIN[2] and lower_lip[1] < 0.9 * SKIN[1], "as bright as skin in red, darker in green"
+    assert np.abs(np.diff(mouth[84:, 48], axis=0)).max() < 30, "the lip fades into the skin"
+
+
+def test_a_dark_face_has_darker_teeth(generator: Wav2Lip) -> None:
+    levels = []
+    for brightness in (0.4, 0.7, 1.0):
+        skin = np.full((96, 96, 3), np.multiply(SKIN, brightness), np.uint8)
+        (mouth,) = generate(generator, skin, loudness(-0.5))
+        levels.append(float(mouth[56:66, 48].max()) * 255)
+    assert levels[0] + 40 < levels[1] + 20 < levels[2]
 
 
 def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Image, samples: Path) -> None:
@@ -188,10 +219,38 @@ def test_the_mouth_follows_the_speech(generator: Wav2Lip, crop: Image, samples: 
     assert np.corrcoef(dark, windows.mean(axis=(1, 2)))[0, 1] > 0.9
 
 
-def test_wav2lip_gan_opens_a_darker_mouth(stand_in_weights: Path, generator: Wav2Lip, crop: Image) -> None:
+def test_wav2lip_gan_opens_the_mouth_further(stand_in_weights: Path, generator: Wav2Lip, crop: Image) -> None:
     gan = load_wav2lip(stand_in_weights / "wav2lip_gan.pth")
     plain, darker = (darkness(generate(net, crop, loudness(-1.5)))[0] for net in (generator, gan))
     assert darker > plain + 0.01
+
+
+def person(repository: Path, image: Image) -> NDArray[np.bool_]:
+    """Return the person in an image BGR, as the exported segmentation labels it."""
+    session = onnx_model.session(repository / SEGMENTATION.name / "1" / "model.onnx")
+    (labels,) = onnx_model.run(session, SEGMENTATION, [np.ascontiguousarray(image[..., ::-1])])
+    assert set(np.unique(labels)) <= {0, PERSON}
+    found: NDArray[np.bool_] = labels == PERSON
+    return found
+
+
+@pytest.mark.parametrize("name", ["face.png", "portrait.png"])
+def test_the_person_is_one_head_with_shoulders_and_has_no_holes(repository: Path, samples: Path, name: str) -> None:
+    image = cv2.imread(str(samples / name))
+    scale = 513 / max(image.shape)  # as PixelLib does
+    mask = person(repository, np.asarray(cv2.resize(image, None, fx=scale, fy=scale), np.uint8)).astype(np.uint8)
+    assert cv2.connectedComponents(mask)[0] == 2, "the background, and one area"
+    framed = np.pad(1 - mask, ((1, 0), (1, 1)), constant_values=1)
+    assert cv2.connectedComponents(framed)[0] == 2, "the person, and one background around it"
+    widths = mask.sum(axis=1)
+    face = np.flatnonzero(widths)[0] + 100
+    assert widths[-1] > 1.2 * widths[face], "the shoulders are wider than the head"
+    assert not mask[:, -40:][: len(mask) // 2].any() and not mask[: len(mask) // 2, :60].any()
+
+
+def test_an_image_without_skin_has_no_person(repository: Path) -> None:
+    image = np.full((120, 160, 3), (180, 120, 60), np.uint8)
+    assert not person(repository, image).any()
 
 
 def test_the_folder_is_complete_marked_and_has_a_loud_readme(stand_in_weights: Path) -> None:
