@@ -16,11 +16,18 @@ GREEN, YELLOW, RED = 32, 33, 31  # of ANSI's colors
 _RESET = "\x1b[0m"
 # Codes of errors that the service has not named itself; docs/guide/commands.md lists them.
 USAGE, FILE, CANCELLED = "usage", "file", "cancelled"
+NOT_CANCELED, JOB_CANCELED, JOB_EXPIRED = "not_canceled", "job_canceled", "job_expired"
+FACE_NOT_FOUND, MISSING_EXTRA, PROBLEM_FOUND = "face_not_found", "missing_extra", "problem_found"
+SERVER_ERROR = "server_error"
 _CODES: tuple[tuple[type[AvatarClientError], str], ...] = (
     (InvalidRequest, "invalid_request"),
     (Unavailable, "unavailable"),
     (Cancelled, CANCELLED),
 )
+CODES = frozenset({name for _, name in _CODES}) | {
+    *(USAGE, FILE, NOT_CANCELED, JOB_CANCELED, JOB_EXPIRED),
+    *(FACE_NOT_FOUND, MISSING_EXTRA, PROBLEM_FOUND, SERVER_ERROR),
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Failure:
     @classmethod
     def of(cls, error: AvatarClientError) -> Failure:
         """Return what an error of a call means."""
-        code = next((name for kind, name in _CODES if isinstance(error, kind)), "server_error")
+        code = next((name for kind, name in _CODES if isinstance(error, kind)), SERVER_ERROR)
         after = error.retry_after if isinstance(error, Unavailable) else None
         return cls(error.error_code or code, one_line(error.message), error.code, after)
 

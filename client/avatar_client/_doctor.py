@@ -23,7 +23,7 @@ from ._cli_parser import (
     url_of,
 )
 from ._cli_parser import add_command as add
-from ._console import GREEN, RED, YELLOW, Console, Failure, Style
+from ._console import GREEN, PROBLEM_FOUND, RED, YELLOW, Console, Failure, Style
 from ._doctor_checks import (
     OK,
     PROBLEM,
@@ -42,7 +42,6 @@ from ._rotation import addresses_of
 _SECONDS = 5.0
 _COLORS = {OK: GREEN, WARNING: YELLOW, PROBLEM: RED}
 _NAME_WIDTH, _LEVEL_WIDTH = 9, 8
-PROBLEM_FOUND = "problem_found"
 
 
 def add_command(commands: Subparsers) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 from . import _cli_types as cli
 from ._cli_parser import DONE, FAILED, Parser, Run, Subparsers, add_command, add_timeout, add_url, url_of
-from ._console import Console, Failure
+from ._console import JOB_CANCELED, JOB_EXPIRED, NOT_CANCELED, SERVER_ERROR, Console, Failure
 from ._job_records import Job, KeptFace
 from ._jobs import AvatarJobs
 from ._render_cli import add_out, check_name, shown_path
 from ._schema import BACKGROUND_FILE
 
 _SECONDS = 120.0
+_ENDED = {"canceled": JOB_CANCELED, "expired": JOB_EXPIRED}  # codes of jobs that have no error of their own
 _LEAVES = "Ctrl-C leaves the job as it is."
 
 
@@ -127,7 +128,7 @@ def _cancel(options: argparse.Namespace, console: Console) -> int:
     if job.state == "canceled":
         console.result(job.fields, _line(job))
         return DONE
-    console.result(job.fields, _line(job), Failure("not_canceled", f"the job has ended: {job.state}"))
+    console.result(job.fields, _line(job), Failure(NOT_CANCELED, f"the job has ended: {job.state}"))
     return FAILED
 
 
@@ -176,7 +177,7 @@ def _say(job: Job, console: Console) -> int:
     if job.state == "succeeded":
         console.result(job.fields, _line(job))
         return DONE
-    failure = Failure(f"job_{job.state}", f"the job has ended: {job.state}")
+    failure = Failure(_ENDED.get(job.state, SERVER_ERROR), f"the job has ended: {job.state}")
     if job.error:
         failure = Failure(job.error.code, job.error.detail, job.error.status)
     console.result(job.fields, _line(job), failure)

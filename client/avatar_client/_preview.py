@@ -12,7 +12,7 @@ from . import _cli_types as cli
 from ._cli_parser import DONE, FAILED, Subparsers, add_server, add_timeout, server_of
 from ._cli_parser import add_command as add
 from ._client import AvatarClient
-from ._console import Console, Failure
+from ._console import FACE_NOT_FOUND, MISSING_EXTRA, Console, Failure
 from ._errors import InvalidRequest
 from ._files import atomic_write
 from ._preview_faces import Detect, FaceFinder, Found, sides_of
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _SECONDS = 60.0
 FRAMES, MAX_FRAMES = 12, 100
-FACE_NOT_FOUND, MISSING_EXTRA = "face_not_found", "missing_extra"
 _NEEDS = (
     "avatar preview needs OpenCV to decode and draw: pip install 'talking-avatar-client[preview]', or, if pipx has "
     "installed the client, pipx inject talking-avatar-client opencv-python-headless"
