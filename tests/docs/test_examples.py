@@ -147,16 +147,26 @@ def test_the_grpcurl_commands_get_version_and_video(folder: Path, triton: Triton
 
 
 def test_the_commands_name_the_files_of_the_protocol() -> None:
-    (download,) = (block for block in blocks("sh", PAGES[GRPCURL]) if "curl --fail" in block)
     names = {pb.DESCRIPTOR.name, *(each.name for each in pb.DESCRIPTOR.dependencies)}
-    assert {f"{name}.proto" for name in re.search(r"for name in (.*); do", download)[1].split()} == names  # type: ignore[index]
+    assert {path.name for path in (ROOT / "client" / "proto").glob("*.proto")} == names
+    assert all(f"`{name}`" in PAGES[GRPCURL] for name in names)
+    assert "-import-path client/proto " in PAGES[GRPCURL]
     compilers = [block for page in (GO, JAVA) for block in blocks("sh", PAGES[page]) if "protoc -I" in block]
     assert len(compilers) == 2
     for compiler in compilers:
         assert set(re.findall(r"proto/(\w+\.proto)", compiler)) == names
-    assert set(re.findall(r",M(\w+\.proto)=", PAGES[GO])) <= names
-    assert pb.DESCRIPTOR.package == "inference"
-    assert not pb.DESCRIPTOR.GetOptions().go_package  # so the commands have to map each file to a package
+    assert 'pb "example.com/avatar/inference"' in PAGES[GO]  # where the go_package of the files puts the client
+
+
+def test_no_command_of_the_grpc_pages_asks_another_host() -> None:
+    pages = [text for name, text in PAGES.items() if name.startswith("docs/grpc/")]
+    assert not [block for text in pages for block in blocks("sh", text) if re.search(r"https?://", block)]
+
+
+def test_the_page_of_node_has_the_function_of_the_example() -> None:
+    (function,) = blocks("js", PAGES["docs/grpc/examples/node.md"])
+    example = (ROOT / "examples" / "node-grpc" / "render.mjs").read_text("utf-8")
+    assert "\n".join(line.removeprefix("    ") for line in function.strip().splitlines()) in example
 
 
 @pytest.mark.parametrize(("page", "language"), [(GO, "go"), (JAVA, "java")])

@@ -189,6 +189,50 @@ def test_the_messages_of_triton_are_quoted_correctly(server: GRPCInferenceServic
     assert error.error == rejections[0]  # not a gRPC status
 
 
+TEXT = b"\5\0\0\0White"
+FILE = b"0123456789"
+
+
+def _wrong(name: str = "background", datatype: str = "BYTES", shape: int = 1, raw: bytes | None = TEXT) -> bytes:
+    """Return a request to `avatar` with one input that is wrong."""
+    others = {each: FILE for each in ("face_file", "audio_file") if each != name}
+    request = make_request("avatar", **others)
+    request.inputs.add(name=name, datatype=datatype, shape=[shape])
+    if raw is not None:
+        request.raw_input_contents.append(raw)
+    return request.SerializeToString()
+
+
+# in the order of the table of messages
+MISTAKES = (
+    _wrong(raw=b"White"),
+    _wrong(raw=b"\2\0\0\0White"),
+    _wrong(raw=b""),
+    make_request("avatar", face_file=FILE).SerializeToString(),
+    _wrong("colour"),
+    _wrong("face_file"),
+    _wrong(shape=5),
+    _wrong("face_file", "UINT8", 20, FILE),
+    _wrong(raw=None),
+    make_request("avatars", face_file=FILE).SerializeToString(),
+)
+
+
+def test_the_table_of_messages_says_what_triton_says(server: GRPCInferenceServiceStub) -> None:
+    (table,) = re.findall(r"^### Messages of Triton\n\n(.*?)\n\n", ERRORS, re.S | re.M)
+    quotes = re.findall(r"^\| `([^`]+)`", table, re.M)
+    of_requests = [quote for quote in quotes if "START flag" not in quote and "ModelInfer RPC" not in quote]
+    for quote, mistake in zip(of_requests, MISTAKES, strict=True):
+        message = send_request(server, pb.ModelInferRequest.FromString(mistake)).error
+        assert quote.rstrip("… ") in message, message
+    with pytest.raises(grpc.RpcError) as rejected:
+        server.ModelInfer(make_request("avatar", face_file=FILE, audio_file=FILE), timeout=60)
+    assert any(quote in rejected.value.details() for quote in quotes)
+    swapped = send_request(server, pb.ModelInferRequest.FromString(_wrong(raw=b"\0\0\0\5White"))).error
+    assert quotes[0].rstrip("… ") in swapped
+    assert "1953065047" in send_request(server, pb.ModelInferRequest.FromString(MISTAKES[0])).error
+
+
 def _code(call: grpc.UnaryUnaryMultiCallable, message: pb.ModelInferRequest) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as rejected:
         call(message, timeout=60)
