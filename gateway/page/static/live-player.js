@@ -2,7 +2,7 @@
 
 const DECODED_AHEAD = 0.4; // seconds of pictures that are decoded before their time
 const DISPLAY = 0.008; // seconds until a drawn picture is seen, about half of a screen's refresh
-const MARGIN = 0.1; // seconds of sound to hold against late frames; at rest, the latency of the session too
+const MARGIN = 0.1; // seconds of sound to hold against late frames; at rest, what the first speech needs, too
 const MOST_MARGIN = 1;
 const SLACK = 0.1; // seconds more than needed that may stay in the buffer while the face is at rest
 const HIDDEN_MS = 500; // a page that is not drawn for this long is in the background: nothing is late there
@@ -53,9 +53,12 @@ export class Timeline {
 }
 
 export class Player {
-  /** Connects to the context's destination; `canvas` gets the pictures. */
-  constructor(context, canvas, { fps, latency }) {
-    Object.assign(this, { context, canvas, fps, latency });
+  /**
+   * Connects to the context's destination; `canvas` gets the pictures. `latency` is that of the session; `lead` says how
+   * many seconds of the first speech after a rest are sent at once.
+   */
+  constructor(context, canvas, { fps, latency, lead = 0 }) {
+    Object.assign(this, { context, canvas, fps, wait: Math.max(0, latency - lead) });
     this.painter = canvas.getContext("2d");
     this.timeline = new Timeline(fps);
     this.frames = new Map(); // by index: {jpeg, atRest, bitmap, decoding}; those that were not shown yet
@@ -120,7 +123,7 @@ export class Player {
     this.times = this.times.filter((time) => now - time < 2000);
     const heard = this.timeline.frameAt(heardTime(this.context));
     const ahead = heard === null ? 0 : Math.max(0, this.newest + 1 - heard) / this.fps;
-    return { ...this.counts, rate: this.times.length / 2, buffer: ahead, target: this.latency + this.margin };
+    return { ...this.counts, rate: this.times.length / 2, buffer: ahead, target: this.wait + this.margin };
   }
 
   samplesOf(index) {
@@ -130,7 +133,7 @@ export class Player {
 
   setTargets() {
     const rate = this.context.sampleRate;
-    const seconds = { rest: this.latency + this.margin, speech: this.margin, slack: SLACK };
+    const seconds = { rest: this.wait + this.margin, speech: this.margin, slack: SLACK };
     const targets = Object.fromEntries(Object.entries(seconds).map(([name, each]) => [name, Math.round(each * rate)]));
     this.node.port.postMessage({ type: "targets", targets });
   }

@@ -11,6 +11,7 @@ export class SpeechDetector {
   /** @param {number} seconds how long a piece is */
   constructor(seconds) {
     this.before = Math.ceil(BEFORE / seconds);
+    this.lead = this.before * seconds; // of the speech, sent at once when it begins
     this.pause = Math.ceil(PAUSE / seconds);
     this.noise = QUIETEST_SPEECH / ABOVE_NOISE;
     this.speaking = false;

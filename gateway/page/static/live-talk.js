@@ -56,7 +56,8 @@ export class Talk {
 
   onSession(info) {
     Object.assign(this.canvas, { width: info.width, height: info.height });
-    this.player = new Player(this.context, this.canvas, { fps: ratio(info.fps), latency: info.latency });
+    const timing = { fps: ratio(info.fps), latency: info.latency, lead: this.detector.lead };
+    this.player = new Player(this.context, this.canvas, timing);
     this.player.stillAtRest = this.stillAtRest;
     this.on.ready(info);
   }
