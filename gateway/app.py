@@ -43,6 +43,7 @@ from .socket_context import SocketContext
 from .unknown_fields import HEADER as IGNORED
 from .v1.lifespan import open_jobs
 from .v1.routers import EXPOSED, v1_routers
+from .webrtc.routes import router as webrtc_router
 
 from .v1.endpoint import operation_id
 _DESCRIPTION = """Send an image or video of a face and a recording of speech; receive an mp4 of the face speaking.
@@ -98,7 +99,7 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
     )
     app.state.metrics = metrics
     pages = (page_router(settings), *((docs_pages.router,) if settings.docs else ()))
-    routers = (router, *v1_routers, live_router, health.router, *pages)
+    routers = (router, *v1_routers, live_router, webrtc_router, health.router, *pages)
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
@@ -151,6 +152,7 @@ async def _service(
         metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
         shares, inspect = ClientShares(settings.jobs_per_client), partial(inspect_face, cache=cache)
         live = LiveService(settings, metrics)
+        stack.push_async_callback(live.close)
         service = Service(settings, models, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect, live)
         async with open_jobs(service, metrics) as v1:
             yield replace(service, v1=v1)

@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     # 404, 405
     JOB_NOT_FOUND = "job_not_found"
     AVATAR_NOT_FOUND = "avatar_not_found"
+    SESSION_NOT_FOUND = "session_not_found"  # of a live session
     NOT_FOUND = "not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     # 408 to 416
@@ -49,6 +50,7 @@ class ErrorCode(StrEnum):
     INTERNAL_ERROR = "internal_error"
     NO_DATABASE = "no_database"
     LIVE_DISABLED = "live_disabled"
+    NO_WEBRTC = "no_webrtc"
     DATABASE_UNAVAILABLE = "database_unavailable"
     MACHINE_FAULT = "machine_fault"
     BUSY = "busy"

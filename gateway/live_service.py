@@ -6,11 +6,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 from avatar.errors import Busy, ClientError, ShuttingDown
 from avatar.load import wait_for
 from avatar.resources.held import Held
+from avatar.streams import cancel_and_wait
 from jobs.quotas import UploadRates
 
 from .authentication import Caller
@@ -57,12 +59,27 @@ class PreparedAvatars:
         self._ids.pop(key, None)
 
 
+@dataclass(frozen=True)
+class LivePeer:
+    """A session over WebRTC, which outlives the request that has started it.
+
+    Attributes:
+        tenant: that may end it.
+        gone: set when it has to end.
+    """
+
+    tenant: str
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class LiveService:
     """Admits live sessions, over WebSockets and WebRTC, and ends them when the gateway is being stopped.
 
     Attributes:
         prepared: what is remembered of kept faces.
         closing: set when the gateway is being stopped.
+        peers: the sessions over WebRTC, by their ids.
+        tasks: those that carry them.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -72,6 +89,8 @@ class LiveService:
         self._untold, self._all_told = 0, asyncio.Event()
         self._rates = UploadRates()
         self.prepared, self.closing = PreparedAvatars(), asyncio.Event()
+        self.peers: dict[str, LivePeer] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> int:
@@ -127,9 +146,14 @@ class LiveService:
         """Count a frame that is sent to a caller."""
         self._metrics.live.sent(transport)
 
+    def count_error(self, kind: str) -> None:
+        """Count an error of this class that has ended a session, where no request is left to count it."""
+        self._metrics.count_error(kind)
+
     async def close(self) -> None:
         """End all sessions; return when their callers know it, or after a few seconds."""
         self.closing.set()
         self._all_told.clear()
         if self._untold:
             await wait_for(self._all_told, CLOSE_SECONDS)
+        await cancel_and_wait(*self.tasks)

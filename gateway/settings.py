@@ -34,6 +34,12 @@ def _origin(origin: str) -> str:
     return origin
 
 
+def _stun(url: str) -> str:
+    if not re.fullmatch(r"stun:[^\s/@]+", url):
+        raise ValueError("a STUN server is stun:host or stun:host:port")
+    return url
+
+
 class Settings(ServiceSettings):
     """The settings of the gateway: from arguments, else from `AVATAR_…` variables, else the defaults."""
 
@@ -122,6 +128,14 @@ class Settings(ServiceSettings):
         gt=0,
         le=86400,
         description="Seconds without a message of the caller after which a live session over the gateway is ended.",
+    )
+    webrtc_stun: Annotated[tuple[Annotated[str, AfterValidator(_stun)], ...], NoDecode, BeforeValidator(_items)] = (
+        Field(
+            (),
+            description="STUN servers, separated by commas, that tell the gateway its public address for live sessions "
+            "over WebRTC, such as `stun:stun.example.com:3478`. Without one it offers its own addresses only.",
+            json_schema_extra={"shown": "none"},
+        )
     )
     docs: bool = Field(True, description="Whether the pages `/docs` and `/redoc` and `/openapi.json` are served.")
 

@@ -152,7 +152,9 @@ def test_probes_ask_for_pages_that_exist() -> None:
 
 
 def test_every_page_of_the_gateway_but_its_metrics_has_a_route() -> None:
-    (rule,) = named(rendered("cpu"), "HTTPRoute", "avatar")["spec"]["rules"]
+    live, rule = named(rendered("cpu"), "HTTPRoute", "avatar")["spec"]["rules"]
+    assert [match["path"]["value"] for match in live["matches"]] == ["/v1/live"]
+    assert live["timeouts"]["request"] == "0s"  # a WebSocket lasts as long as its session
     exact = {match["path"]["value"] for match in rule["matches"] if match["path"]["type"] == "Exact"}
     prefixes = {match["path"]["value"] for match in rule["matches"] if match["path"]["type"] == "PathPrefix"}
 
@@ -160,6 +162,7 @@ def test_every_page_of_the_gateway_but_its_metrics_has_a_route() -> None:
         return path in exact or any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
     pages = {*create_app(Settings()).openapi()["paths"], "/docs", "/docs/assets/x", "/redoc", "/openapi.json"}
+    pages |= {"/metrics", "/page/assets/app.js", "/favicon.ico"}
     assert {"/", "/v1/jobs", "/metrics"} <= pages
     assert {page for page in pages if not routed(page)} == {"/metrics"}
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+import cv2
 import numpy as np
 from tritonclient.grpc import service_pb2 as pb
 
@@ -19,7 +20,7 @@ from tests.support.fake_triton import FakeTriton
 
 FPS = 25
 TOKEN = "of-the-session"  # noqa: S105 - the fake one
-INFO = {
+INFO: dict[str, Any] = {
     "fps": str(FPS),
     "width": 64,
     "height": 48,
@@ -45,6 +46,11 @@ def inputs_of(request: Any) -> dict[str, Any]:
     return found
 
 
+def _draw(*, bright: bool) -> bytes:
+    image = np.full((INFO["height"], INFO["width"], 3), 255 if bright else 20, np.uint8)
+    return cv2.imencode(".jpg", image)[1].tobytes()
+
+
 class FakeLive(FakeTriton):
     """One server. Attributes make its sessions fail.
 
@@ -54,6 +60,7 @@ class FakeLive(FakeTriton):
         forgotten: whether prepared avatars are unknown.
         is_mute: whether no request is answered, the first one too.
         jpeg_bytes: the least size of a frame.
+        draws: whether frames are real JPEGs: bright where their sound is loud, and dark in silence.
         starts: the inputs of each session's first request.
         sessions: those that run.
         ended: sessions that ended by a request, and not by a lost stream.
@@ -64,6 +71,7 @@ class FakeLive(FakeTriton):
         self.refusal = self.failure = ""
         self.forgotten = self.is_mute = False
         self.jpeg_bytes = 0
+        self.draws = False
         self.starts: list[dict[str, Any]] = []
         self.requests_seen: list[dict[str, Any]] = []
         self.sessions: set[Session] = set()
@@ -173,6 +181,8 @@ class Session:
 
     def _send_frame(self, sound: Array, start: float) -> None:
         jpeg = str(self.next).encode().ljust(self.server.jpeg_bytes, b" ")
+        if self.server.draws:
+            jpeg = _draw(bright=bool(np.abs(sound).max() > 1000))
         self._send(
             index=np.array([self.next], np.int32),
             jpeg=np.frombuffer(jpeg, np.uint8),
