@@ -72,6 +72,7 @@ def up(options: argparse.Namespace) -> int:
     database = None if os.environ.get(URL_VARIABLE) else options.database
     settings = {STORE_VARIABLE: os.environ.get(STORE_VARIABLE) or str(options.store)}
     with running(options.repository, options.logs, ports, options.host, settings, database) as stack:
+        print(f"open {stack.url}/ in a browser", flush=True)
         print(
             f"form: {stack.url}/   API docs: {stack.url}/docs   Triton gRPC: 127.0.0.1:{ports.grpc}   (Ctrl-C stops)",
             flush=True,

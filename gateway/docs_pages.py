@@ -22,7 +22,7 @@ _HEAD = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Talking avatar</title>
-<link rel="icon" href="docs/assets/favicon.png">
+<link rel="icon" href="favicon.ico">
 """
 _SWAGGER = f"""{_HEAD}<link rel="stylesheet" href="docs/assets/swagger-ui.css">
 </head>
@@ -50,7 +50,7 @@ _START = f"""SwaggerUIBundle({{
     validatorUrl: null,
 }});
 """
-_ASSETS = ("favicon.png", "redoc.standalone.js", "swagger-ui-bundle.js", "swagger-ui.css")
+_ASSETS = ("redoc.standalone.js", "swagger-ui-bundle.js", "swagger-ui.css")
 
 router = APIRouter(include_in_schema=False)
 
@@ -69,7 +69,7 @@ async def redoc() -> Response:
 
 @router.get("/docs/assets/{name}")
 async def asset(name: str) -> Response:
-    """Return a script, a style sheet or the icon of these pages."""
+    """Return a script or a style sheet of these pages."""
     headers = _HEADERS | {"Cache-Control": "max-age=3600"}
     if name == "start.js":
         return Response(_START, media_type="text/javascript", headers=headers)

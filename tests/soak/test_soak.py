@@ -63,6 +63,7 @@ def test_a_killed_model_is_reported_and_its_server_started_again(soaked: Soaked)
 
 def test_the_service_names_its_addresses_and_stops_its_database_last(soaked: Soaked) -> None:
     log = (soaked.logs / "up.log").read_text()
+    assert "open http://127.0.0.1:" in log
     assert "form: http://127.0.0.1:" in log
     assert "database: postgresql://" in log
     assert "database system is shut down" in (soaked.logs / "postgres.log").read_text()
