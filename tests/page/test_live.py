@@ -16,7 +16,7 @@ from tests.support.marked_live import REST, MarkedLive, Media, serve_marked_live
 
 @pytest.fixture
 def live() -> Iterator[tuple[str, MarkedLive]]:
-    with serve_marked_live(Media(rest=0.5, speech=2.0, mark_every=10)) as served:
+    with serve_marked_live(Media(rest=0.4, speech=1.2, mark_every=8)) as served:
         yield served
 
 
