@@ -26,11 +26,15 @@ class Recorder:
         seconds: of sound that arrived.
     """
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
-        """Start the file. The first image sets its size."""
+    def __init__(self, path: Path, width: int, height: int, sample_rate: int) -> None:
+        """Start the file."""
         self.images, self.seconds = 0, 0.0
         self._container = av.open(str(path), "w")
-        self._video: VideoStream | None = None
+        options = {"preset": "ultrafast", "tune": "zerolatency", "crf": "20"}
+        self._video: VideoStream = self._container.add_stream("libx264", options=options)
+        self._video.width, self._video.height = width // 2 * 2, height // 2 * 2
+        self._video.pix_fmt = "yuv420p"
+        self._video.codec_context.time_base = CLOCK
         self._audio: AudioStream = self._container.add_stream("aac", rate=sample_rate, layout="mono")
         self._rate, self._samples, self._last_tick = sample_rate, 0, -1
         self._start = time.monotonic()
@@ -38,10 +42,6 @@ class Recorder:
     def image(self, rgb: NDArray[np.uint8]) -> None:
         """Add an image UINT8 [H,W,3]."""
         self.images += 1
-        if self._video is None:
-            self._video = self._container.add_stream("libx264", options={"preset": "ultrafast", "crf": "20"})
-            self._video.height, self._video.width = (size // 2 * 2 for size in rgb.shape[:2])
-            self._video.pix_fmt, self._video.time_base = "yuv420p", CLOCK
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[: self._video.height, : self._video.width]))
         self._last_tick = max(self._last_tick + 1, round(self._now() / CLOCK))
         frame.pts, frame.time_base = self._last_tick, CLOCK
@@ -58,8 +58,7 @@ class Recorder:
     def close(self) -> None:
         """Finish the file."""
         for stream in (self._video, self._audio):
-            if stream:
-                self._container.mux(stream.encode(None))
+            self._container.mux(stream.encode(None))
         self._container.close()
 
     def _now(self) -> float:

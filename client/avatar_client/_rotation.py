@@ -117,6 +117,21 @@ class Rotation:
             self._looked_up_at = float("-inf")  # a server that is gone may have a successor
             return any(each.away_until <= now for each in self._servers.values())
 
+    def wait_connected(self, seconds: float) -> bool:
+        """Wait until one of the servers is connected: whether one is.
+
+        While nothing waits, gRPC goes on with a connection only every five seconds, and calls fail meanwhile.
+        """
+        is_connected = threading.Event()
+        waiting = [grpc.channel_ready_future(each.connection.channel) for each in self.servers]
+        for each in waiting:
+            each.add_done_callback(lambda _: is_connected.set())
+        try:
+            return is_connected.wait(seconds)
+        finally:
+            for each in waiting:
+                each.cancel()
+
     def infer(self, model: Model, *inputs: Array, output_shape: tuple[int, ...] | None = None) -> list[Array]:
         """Make one inference, as `InferCaller.infer`; where a server cannot be reached, another one is called.
 

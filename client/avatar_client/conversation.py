@@ -48,7 +48,8 @@ MAX_WAITING = 60.0  # seconds of speech that wait here; beyond them `say` waits
 PAUSE = 0.6  # seconds without speech after which a segment is flushed, and the face rests
 MAX_RESTING = 2  # frames at rest that wait to be taken; later ones replace them, so that speech never waits for them
 STALLED = 10.0  # seconds without any response: a session that rests gets a frame every 40 ms
-FIRST_RETRY, LAST_RETRY = 0.5, 15.0  # seconds until another session is tried, doubled each time
+FIRST_RETRY, LAST_RETRY = 0.5, 5.0  # seconds until another session is tried, doubled each time
+CONNECT_SECONDS = 2.0  # that another session waits for a server
 TICK = 0.1  # seconds between two looks at pauses and stalls
 
 
@@ -110,12 +111,14 @@ class Conversation:
         if chosen.get("format", "bgr") != "bgr":
             raise ValueError("format: a conversation takes images, so only bgr is allowed; leave it out")
         options: LiveOptions = {**chosen, "format": "bgr"}
-        known = avatar
+        known, has_started = avatar, False
 
         def connect() -> LiveSession:
-            nonlocal known  # a later session starts at once, where the server still has the avatar
+            nonlocal known, has_started  # a later session starts at once, where the server still has the avatar
+            if has_started:
+                client.wait_for_server(CONNECT_SECONDS)
             session = client.live(face, sample_rate=sample_rate, echo=True, avatar=known, **options)
-            known = session.info.avatar or avatar
+            known, has_started = session.info.avatar or avatar, True
             return session
 
         conversation = cls(connect, sample_rate)

@@ -1,362 +1,225 @@
-"""Conversations over a session that does what a test says: order, interruption, pauses, and a server that is lost."""
+"""Conversations in a live session: what the client sends for them, and the order of the events that it returns."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
-from collections.abc import AsyncIterator, Iterator
-from fractions import Fraction
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from avatar_client import AvatarClientError, Cancelled, Frame, InvalidRequest, SessionInfo, Unavailable, conversation
-from avatar_client._events import Cleared, SegmentEnd
-from avatar_client.conversation import Conversation, ConversationFrame, ServerBack, ServerLost, SpeechEnd
-
-RATE, SIZE = 24_000, 960  # samples per second, and per frame at 25 fps
-LOOKAHEAD = 5 * SIZE  # speech that a frame needs after its own
-SECONDS = 20.0  # generous, for what takes milliseconds
-
-
-class FakeSession:
-    """Does as the service: frames follow the speech, `rest` sends frames of silence, and `clear` drops the rest."""
-
-    def __init__(self, level: int = 10) -> None:
-        self.info = SessionInfo(Fraction(25), 6, 4, 1, 0.2, "bgr", sample_rate=RATE)
-        self.calls: list[str] = []
-        self.cleared: list[int | None] = []
-        self.holds_cleared = False
-        self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._level, self._index, self._first, self._segments = level, 0, 0, 0
-        self._speech = np.zeros(0, np.int16)
-        self._sent = 0
-
-    def send(self, samples: np.ndarray) -> None:
-        self.calls.append("send")
-        self._add(samples)
-        while len(self._speech) >= SIZE + LOOKAHEAD:
-            self._frame(SIZE)
-
-    def end_segment(self, samples: np.ndarray | None = None) -> None:
-        self.calls.append("end_segment")
-        if samples is not None:
-            self._add(samples)
-        while len(self._speech):
-            self._frame(min(SIZE, len(self._speech)))
-        self._put(SegmentEnd(self._segments, self._first, self._index - 1, 0.0))
-        self._segments, self._first = self._segments + 1, self._index
-
-    def rest(self, frames: int | None = None) -> None:
-        self.calls.append("rest")
-        for _ in range(5):
-            self._put(self._image(np.zeros(SIZE, np.int16), None))
-
-    def clear(self, shown: int | None = None) -> None:
-        self.calls.append("clear")
-        self.cleared.append(shown)
-        self._speech = self._speech[:0]
-        if not self.holds_cleared:
-            self.answer_clear()
-
-    def answer_clear(self) -> None:
-        self._put(Cleared(self._index - 1, self._index, 0.0))
-
-    def cancel(self) -> None:
-        self._put(Cancelled("the session was cancelled"))
-
-    def fail(self, error: AvatarClientError) -> None:
-        self._put(error)
-
-    def events(self) -> Iterator[Any]:
-        while True:
-            event = self._events.get()
-            if isinstance(event, Exception):
-                raise event
-            yield event
-
-    def _add(self, samples: np.ndarray) -> None:
-        self._speech = np.concatenate((self._speech, samples))
-        self._sent += len(samples)
-
-    def _frame(self, size: int) -> None:
-        start = self._sent - len(self._speech)
-        sound = np.zeros(SIZE, np.int16)
-        sound[:size], self._speech = self._speech[:size], self._speech[size:]
-        self._put(self._image(sound, start / RATE))
-
-    def _image(self, sound: np.ndarray, time: float | None) -> Frame:
-        image = np.full((4, 6, 3), (1, 2, self._level), np.uint8)  # BGR
-        self._index += 1
-        return Frame(self._index - 1, image, None, (0, 0, 0, 0), sound, time)
-
-    def _put(self, event: object) -> None:
-        self._events.put(event)
-
-
-class Server:
-    """Starts sessions, as `connect` of a conversation; `errors` fail the next ones."""
-
-    def __init__(self) -> None:
-        self.sessions: list[FakeSession] = []
-        self.errors: list[Exception] = []
-        self.has_second = threading.Event()
-
-    def connect(self) -> Any:
-        if self.errors:
-            raise self.errors.pop(0)
-        self.sessions.append(FakeSession(10 + len(self.sessions)))
-        if len(self.sessions) == 2:
-            self.has_second.set()
-        return self.sessions[-1]
-
-    @property
-    def session(self) -> FakeSession:
-        return self.sessions[-1]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    monkeypatch.setattr(conversation, "FIRST_RETRY", 0.05)
-    return Server()
-
-
-@pytest.fixture
-async def talk(server: Server) -> AsyncIterator[Conversation]:
-    async with Conversation(server.connect, RATE) as running:
-        await running.ready()
-        yield running
-
-
-def words(samples: int, start: int = 1) -> np.ndarray:
-    """Return samples that are all different, and none of them silence."""
-    return np.arange(start, start + samples, dtype=np.int32).astype(np.int16)
-
-
-async def take_until(talk: Conversation, *kinds: type, limit: int = 10_000) -> list[Any]:
-    """Return the events up to the first of one of the kinds."""
-    events: list[Any] = []
-    async with asyncio.timeout(SECONDS):
-        while len(events) < limit:
-            events.append(await anext(talk))
-            if isinstance(events[-1], kinds):
-                return events
-    raise AssertionError(f"no {kinds} among {limit} events")
-
-
-def sound_of(events: list[Any]) -> np.ndarray:
-    sounds = [each.sound for each in events if isinstance(each, ConversationFrame) and each.sound is not None]
-    return np.concatenate([np.zeros(0, np.int16), *sounds])
-
-
-def assert_sound(events: list[Any], speech: np.ndarray) -> None:
-    sound = sound_of(events)
-    np.testing.assert_array_equal(sound[: len(speech)], speech)
-    assert not sound[len(speech) :].any() and len(sound) < len(speech) + SIZE
-
-
-async def test_all_speech_comes_out_with_its_frames_and_an_end(talk: Conversation) -> None:
-    speech = words(20 * SIZE + 100)
-    for part in np.array_split(speech, 77):
-        await talk.say(part)
-    talk.end_segment()
-    events = await take_until(talk, SpeechEnd)
-    assert_sound(events, speech)
-    frames = [each for each in events if isinstance(each, ConversationFrame)]
-    assert [each.index for each in frames] == sorted({each.index for each in frames})
-    assert frames[-1].position == talk.position == len(speech)
-    assert not talk.is_speaking
-
-
-async def test_images_are_rgb(talk: Conversation) -> None:
-    (frame,) = await take_until(talk, ConversationFrame)
-    assert frame.image.tolist() == np.full((4, 6, 3), (10, 2, 1)).tolist()
-    assert frame.sound is None and frame.image.flags.c_contiguous
-
-
-async def test_segments_end_in_order_also_those_without_speech(talk: Conversation, server: Server) -> None:
-    speech = words(3 * SIZE)
-    talk.end_segment()
-    await talk.say(speech)
-    talk.end_segment()
-    talk.end_segment()
-    await talk.say(speech)
-    talk.end_segment()
-    kinds: list[str] = []
-    while kinds.count("SpeechEnd") < 4:
-        kinds += [type(each).__name__ for each in await take_until(talk, SpeechEnd) if not _is_rest(each)]
-    frames = ["ConversationFrame"] * 3
-    assert kinds == ["SpeechEnd", *frames, "SpeechEnd", "SpeechEnd", *frames, "SpeechEnd"]
-    assert server.session.calls.count("end_segment") == 2
-
-
-def _is_rest(event: Any) -> bool:
-    return isinstance(event, ConversationFrame) and event.sound is None
-
-
-async def test_no_more_than_a_second_is_sent_ahead_of_the_frames_that_are_taken(
-    talk: Conversation, server: Server
-) -> None:
-    speech = words(RATE * 3)
-    await talk.say(speech)
-    await asyncio.sleep(0.2)
-    assert server.session._sent == RATE
-    talk.end_segment()
-    assert_sound(await take_until(talk, SpeechEnd), speech)
-
-
-async def test_more_than_a_minute_of_speech_waits_in_say(talk: Conversation) -> None:
-    for _ in range(62):
-        await talk.say(words(RATE))
-    waiting = asyncio.create_task(talk.say(words(RATE)))
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
-    talk.interrupt()
-    await asyncio.wait_for(waiting, SECONDS)
-    assert not talk.is_speaking  # what waited was dropped with the rest
-
-
-async def test_a_face_at_rest_has_few_frames_waiting_and_speech_comes_after_them(talk: Conversation) -> None:
-    await asyncio.sleep(0.1)
-    await talk.say(words(2 * SIZE))
-    talk.end_segment()
-    events = await take_until(talk, SpeechEnd)
-    assert sum(map(_is_rest, events)) <= conversation.MAX_RESTING
-
-
-async def test_nothing_of_the_dropped_words_comes_after_an_interruption(talk: Conversation, server: Server) -> None:
-    await talk.say(words(30 * SIZE))
-    events: list[Any] = [await anext(talk) for _ in range(8)]
-    server.session.holds_cleared = True
-    talk.interrupt()
-    talk.interrupt()  # nothing is left that it could drop
-    again = words(4 * SIZE, start=20_000)
-    await talk.say(again)
-    talk.end_segment()
-    await asyncio.sleep(0.05)
-    assert server.session.cleared == [events[-1].index]
-    server.session.answer_clear()
-    # the fake session had sent the frames of the new words before its answer, so they count as dropped words
-    await talk.say(again)
-    talk.end_segment()
-    assert_sound(await take_until(talk, SpeechEnd), again)
-
-
-async def test_an_interruption_at_rest_does_nothing(talk: Conversation, server: Server) -> None:
-    talk.interrupt()
-    assert "clear" not in server.session.calls
-
-
-async def test_a_pause_flushes_the_words_and_is_no_end_of_the_segment(
-    talk: Conversation, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conversation, "PAUSE", 0.1)
-    speech = words(8 * SIZE)
-    await talk.say(speech[: 5 * SIZE])
-    frames: list[Any] = []
-    async with asyncio.timeout(SECONDS):
-        while len(sound_of(frames)) < 5 * SIZE:
-            frames.append(await anext(talk))
-    await talk.say(speech[5 * SIZE :])
-    talk.end_segment()
-    events = await take_until(talk, SpeechEnd)
-    assert_sound(frames + events, speech)
-    assert not any(isinstance(each, SpeechEnd) for each in frames)
-    assert server.session.calls.count("end_segment") == 2
-
-
-async def test_an_end_after_a_pause_is_reported(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation, "PAUSE", 0.1)
-    await talk.say(words(3 * SIZE))
-    await asyncio.sleep(0.5)
-    talk.end_segment()
-    assert_sound(await take_until(talk, SpeechEnd), words(3 * SIZE))
-
-
-async def test_the_voice_goes_on_without_the_server_and_a_new_session_takes_over(
-    talk: Conversation, server: Server
-) -> None:
-    speech = words(60 * SIZE + 7)
-    await talk.say(speech[: 40 * SIZE])
-    events: list[Any] = [await anext(talk) for _ in range(12)]
-    server.errors = [Unavailable("away"), Unavailable("away")]
-    lost = server.session
-    lost.fail(Unavailable("the live session is lost with its server, start a new one"))
-    events += await take_until(talk, ServerLost)
-    await talk.say(speech[40 * SIZE :])
-    talk.end_segment()
-    assert await asyncio.to_thread(server.has_second.wait, SECONDS)  # a second of the speech came out without a server
-    events += await take_until(talk, SpeechEnd)
-    assert_sound(events, speech)
-    assert sum(isinstance(each, ServerBack) for each in events) == 1
-    assert not server.errors and "end_segment" in server.session.calls
-    await talk.say(speech[:SIZE])
-    talk.end_segment()
-    events = await take_until(talk, SpeechEnd)
-    assert_sound(events, speech[:SIZE])
-    assert events[-2].image[0, 0, 0] == 11  # of the second session
-
-
-async def test_an_end_is_reported_though_the_server_is_lost_before_it(talk: Conversation, server: Server) -> None:
-    await talk.say(words(3 * SIZE))
-    server.errors = [InvalidRequest("no face was found")]
-    server.session.fail(Unavailable("away"))
-    talk.end_segment()
-    events = await take_until(talk, SpeechEnd)
-    assert_sound(events, words(3 * SIZE))
-    events += await take_until(talk, ServerLost) if not _is_final(events) else []
-    assert _is_final(events)
-    await talk.say(words(3 * SIZE))
-    talk.interrupt()
-    await talk.say(words(2 * SIZE, 500))
-    talk.end_segment()
-    assert_sound(await take_until(talk, SpeechEnd), words(2 * SIZE, 500))
-
-
-def _is_final(events: list[Any]) -> bool:
-    return any(isinstance(each, ServerLost) and each.is_final for each in events)
-
-
-async def test_a_session_that_does_not_respond_is_given_up(
-    talk: Conversation, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(conversation, "STALLED", 0.3)
-    events = await take_until(talk, ServerLost)
-    assert "no response for 0.3 s" in str(events[-1].error)
-    await take_until(talk, ServerBack)
-    assert len(server.sessions) >= 2
-
-
-async def test_a_session_that_does_not_start_raises_its_error(server: Server) -> None:
-    server.errors = [InvalidRequest("face_file: no face was found")]
-    talk = Conversation(server.connect, RATE)
-    with pytest.raises(InvalidRequest, match="no face was found"):
-        await talk.ready()
-    talk.close()
-
-
-def test_channels_become_their_mean() -> None:
-    stereo = np.array([100, 200, -32768, -32768, 32767, 32767], np.int16)
-    assert conversation.mono(stereo.tobytes(), 2).tolist() == [150, -32768, 32767]
-    assert conversation.mono(memoryview(stereo.tobytes()), 1).tolist() == stereo.tolist()
-
-
-async def test_a_closed_conversation_ends_the_iteration_and_takes_nothing_more(server: Server) -> None:
-    talk = Conversation(server.connect, RATE)
-    await talk.ready()
-    async with asyncio.timeout(SECONDS):
-        waiting = asyncio.create_task(_all(talk))
-        await asyncio.sleep(0.05)
-        talk.close()
-        await waiting
-    await talk.say(words(SIZE))
-    talk.end_segment()
-    talk.interrupt()
-    talk.close()
-    assert talk.position == 0
-
-
-async def _all(talk: Conversation) -> list[Any]:
-    return [each async for each in talk]
+from avatar_client import AvatarClient, Cleared, Frame, InvalidRequest, SegmentEnd, ServerError, Unavailable
+from tests.client import fake_server as fake
+from tests.client.fake_server import FakeServer, Request
+
+FACE = b"an image"
+BOX = np.array([1, 2, 3, 4], np.int32)
+
+
+def frame(index: int, **outputs: Any) -> Any:
+    image = np.zeros((4, 6, 3), np.uint8)
+    return fake.stream_response("live", index=np.array([index], np.int32), box=BOX, frame=image, **outputs)
+
+
+def segment(number: int, first: int, last: int) -> Any:
+    return fake.stream_response(
+        "live", segment=json.dumps({"segment": number, "first": first, "last": last, "duration": 1.0})
+    )
+
+
+def cleared(last: int) -> Any:
+    return fake.stream_response("live", cleared=json.dumps({"last": last, "next": last + 1, "dropped": 0.5}))
+
+
+def session(first: Request, **more: object) -> Any:
+    """Return the first response of a server of API 1.1."""
+    info = {"fps": "25", "width": 6, "height": 4, "frames": 1, "latency": 0.2, "format": "bgr", "token": "secret"}
+    return fake.stream_response("live", session=json.dumps(info | more))
+
+
+def answers(*responses: Any) -> fake.Script:
+    """Return a script that sends these responses to the second request, and then a summary at the end."""
+
+    def script(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        yield session(next(requests))
+        next(requests)
+        yield from responses
+        for request in requests:
+            if request.parameters["sequence_end"]:
+                summary = {"frames": 0, "duration": 0, "segments": 2, "dropped": 0.5}
+                yield fake.stream_response("live", summary=json.dumps(summary))
+                return
+        server.cancelled.wait(fake.SECONDS)
+
+    return script
+
+
+def test_the_first_request_says_what_is_not_as_by_default(client: AvatarClient, server: FakeServer) -> None:
+    client.live(FACE, sample_rate=48_000, echo=True, new_sequence=True).cancel()
+    (request,) = server.requests
+    assert request.inputs.pop("face_file").tobytes() == FACE
+    assert request.inputs == {"sample_rate": [48_000], "echo": "true", "new_sequence": [1]}
+
+
+def test_a_prepared_avatar_is_sent_in_place_of_the_face(client: AvatarClient, server: FakeServer) -> None:
+    client.live(FACE, avatar="prepared", format="jpeg", pads=(0, 1, 2, 3)).cancel()
+    client.live(avatar="prepared").cancel()
+    assert [request.inputs for request in server.requests] == [
+        {"avatar": "prepared", "format": "jpeg"},
+        {"avatar": "prepared"},
+    ]
+    with pytest.raises(TypeError, match="a face, or the id of a prepared avatar"):
+        client.live()
+
+
+def test_the_face_is_sent_if_the_avatar_is_not_known(client: AvatarClient, server: FakeServer) -> None:
+    def forgetful(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        first = next(requests)
+        if "avatar" in first.inputs:
+            yield fake.error_response("404 avatar: no avatar is kept under this id")
+            return
+        yield session(first, avatar="new")
+        server.cancelled.wait(fake.SECONDS)
+
+    server.live = forgetful
+    started = client.live(FACE, avatar="forgotten", pads=(0, 1, 2, 3), sample_rate=24_000)
+    assert started.info.avatar == "new"
+    assert "new" not in repr(started.info)
+    started.cancel()
+    known, unknown = server.requests
+    assert set(known.inputs) == {"avatar", "sample_rate"}
+    assert set(unknown.inputs) == {"face_file", "pads", "sample_rate"}
+    with pytest.raises(InvalidRequest) as caught:
+        client.live(avatar="forgotten")
+    assert caught.value.code == 404
+
+
+def test_the_sequence_of_the_server_is_used_after_the_start(client: AvatarClient, server: FakeServer) -> None:
+    def renaming(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
+        yield session(next(requests), sequence_id="random", sample_rate=48_000)
+        yield from (fake.final_response() for _ in requests)
+
+    server.live = renaming
+    started = client.live(FACE, new_sequence=True, sample_rate=48_000)
+    assert (started.info.sequence_id, started.info.sample_rate) == ("random", 48_000)
+    with pytest.raises(InvalidRequest, match="pcm: at least 960 samples expected, got 640"):
+        started.send(np.zeros(640, np.int16))
+    started.send(np.zeros(960, np.int16))
+    started.end()
+    with pytest.raises(ServerError, match="before the speech"):
+        list(started)
+    assert [request.parameters["sequence_id"] for request in server.requests[1:]] == ["random"] * 2
+
+
+def test_the_calls_send_their_inputs(client: AvatarClient, server: FakeServer) -> None:
+    server.live = answers(frame(0), cleared(0))
+    started = client.live(FACE)
+    started.clear()
+    events = started.events()
+    assert kinds([next(events), next(events)]) == [0, Cleared]
+    started.clear(shown=0)
+    started.end_segment()
+    started.end_segment(np.zeros(10, np.int16))
+    started.rest(25)
+    started.rest()
+    started.end()
+    assert list(started.frames()) == []
+    assert started.summary
+    assert (started.summary.segments, started.summary.dropped) == (2, 0.5)
+    sent = [
+        {name: value.tolist() for name, value in request.inputs.items() if name not in ("token", "pcm")}
+        for request in server.requests[1:-1]
+    ]
+    assert sent == [
+        {"clear": [-1], "received": [-1]},
+        {"clear": [0], "received": [0]},
+        {"segment_end": [1], "received": [0]},
+        {"segment_end": [1], "received": [0]},
+        {"rest": [25], "received": [0]},
+        {"rest": [-1], "received": [0]},
+    ]
+    assert server.requests[4].inputs["pcm"].shape == (10,)
+
+
+def test_sound_and_its_time_come_with_the_frames(client: AvatarClient, server: FakeServer) -> None:
+    sound = np.arange(640, dtype=np.int16)
+    server.live = answers(
+        frame(0, sound=sound, sound_time=np.array([1.5])), frame(1, sound=sound[:0], sound_time=np.array([-1.0]))
+    )
+    with client.live(FACE, echo=True) as started:
+        started.send(np.zeros(640, np.int16))
+        started.end()
+        spoken, resting = started
+    assert spoken.sound is not None
+    assert spoken.sound.tolist() == sound.tolist()
+    assert (spoken.sound_time, resting.sound_time) == (1.5, None)
+
+
+def kinds(events: list[Any]) -> list[Any]:
+    return [event.index if isinstance(event, Frame) else type(event) for event in events]
+
+
+def test_events_come_in_their_order_though_responses_change_places(client: AvatarClient, server: FakeServer) -> None:
+    server.live = answers(frame(1), segment(0, 0, 1), frame(0), segment(1, 2, 1), frame(3), frame(2), segment(2, 2, 3))
+    with client.live(FACE) as started:
+        started.end_segment()
+        started.end()
+        events = list(started.events())
+    assert kinds(events) == [0, 1, SegmentEnd, SegmentEnd, 2, 3, SegmentEnd]
+    assert [event.segment for event in events if isinstance(event, SegmentEnd)] == [0, 1, 2]
+
+
+def test_nothing_of_the_dropped_speech_comes_after_the_answer(client: AvatarClient, server: FakeServer) -> None:
+    # frames 2 to 5 were sent before the answer: 2 is missing, 4 and the end of a segment come after it
+    server.live = answers(
+        frame(0),
+        frame(1),
+        frame(3),
+        frame(5),
+        cleared(5),
+        frame(4),
+        segment(0, 0, 4),
+        frame(7),
+        frame(6),
+        segment(1, 6, 7),
+    )
+    with client.live(FACE) as started:
+        started.clear(shown=1)
+        started.end()
+        assert kinds(list(started.events())) == [0, 1, Cleared, 6, 7, SegmentEnd]
+
+
+def test_a_session_that_rests_says_now_and_then_what_was_read(client: AvatarClient, server: FakeServer) -> None:
+    server.live = answers(*(frame(index) for index in range(200)))
+    with client.live(FACE) as started:
+        started.rest()
+        frames = iter(started)
+        for _ in range(200):
+            next(frames)
+        started.end()
+        assert list(frames) == []
+    received = [int(request.inputs["received"][0]) for request in server.requests[2:]]
+    assert received == [51, 103, 155, 199]  # every 2 s, and at the end
+    assert [set(request.inputs) for request in server.requests[2:-1]] == [{"token", "received"}] * 3
+
+
+@pytest.mark.parametrize("call", ["clear", "rest", "end_segment"])
+def test_a_server_that_does_not_answer_a_call_is_unavailable(server: FakeServer, call: str) -> None:
+    server.live = answers()
+    with AvatarClient(server.address, timeout=0.5) as client:
+        started = client.live(FACE)
+        getattr(started, call)()
+        with pytest.raises(Unavailable, match="did not answer"):
+            list(started.events())
+
+
+def test_events_without_blocking_end_when_nothing_was_received(client: AvatarClient, server: FakeServer) -> None:
+    server.live = answers(frame(0))
+    with client.live(FACE) as started:
+        assert list(started.events(block=False)) == []
+        started.rest()
+        events: list[Any] = []
+        while not events:
+            events += started.events(block=False)
+        assert kinds(events) == [0]

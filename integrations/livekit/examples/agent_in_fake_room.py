@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,7 +80,8 @@ class Viewer:
         """Stop recording."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await task
 
 
 async def speak(output: QueueAudioOutput, samples: np.ndarray[Any, np.dtype[np.int16]], rate: int) -> None:
@@ -112,9 +114,9 @@ async def converse(output: QueueAudioOutput, speech: Path, seconds: float) -> No
 
 async def main(arguments: argparse.Namespace) -> None:
     """Run the agent once."""
-    generator = await AvatarVideoGenerator.start(arguments.server, arguments.face, background="White")
+    generator = await AvatarVideoGenerator.start(arguments.server, arguments.face)
     options = generator.options
-    recorder = Recorder(arguments.out, options.audio_sample_rate)
+    recorder = Recorder(arguments.out, options.video_width, options.video_height, options.audio_sample_rate)
     viewer = Viewer(recorder, options.audio_sample_rate)
     room = cast(rtc.Room, FakeRoom(viewer))
     output = QueueAudioOutput(sample_rate=options.audio_sample_rate)

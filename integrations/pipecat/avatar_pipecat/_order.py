@@ -67,11 +67,12 @@ class SpeechOrder:
             yield self._held.popleft().frame
 
     def segment_ended(self) -> Iterator[Frame]:
-        """Yield the frames up to the end of the segment that has come out."""
+        """Yield the frames up to the end of the segment that has come out, and those between it and the next one."""
         while self._held:
             held = self._held.popleft()
             yield held.frame
             if held.is_after_segment:
+                yield from self.reached(held.position)
                 return
 
     def interrupted(self) -> list[Frame]:

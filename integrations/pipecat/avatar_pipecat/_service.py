@@ -26,7 +26,14 @@ from pipecat.services.settings import ServiceSettings
 from pipecat.utils.errors import ErrorCategory, classify_http_status_code
 
 from avatar_client import AvatarClient, AvatarClientError, File, LiveOptions, Unavailable
-from avatar_client.conversation import Conversation, ConversationFrame, ServerBack, ServerLost, SpeechEnd, is_resting
+from avatar_client.conversation import (
+    Conversation,
+    ConversationFrame,
+    ServerBack,
+    ServerLost,
+    SpeechEnd,
+    is_resting,
+)
 
 from ._order import SpeechOrder
 from ._pace import Pace
@@ -34,7 +41,8 @@ from ._speech import SpeechConverter
 
 SECONDS = 60.0  # for one response of the server, such as the start of a session with a video avatar
 SETUP_SECONDS = 10.0  # that the pipeline waits for the first session; then it starts without a face
-FIRST_RETRY, LAST_RETRY = 0.5, 15.0  # seconds until the first session is tried again, doubled each time
+FIRST_RETRY, LAST_RETRY = 0.5, 5.0  # seconds until the first session is tried again, doubled each time
+CONNECT_SECONDS = 2.0  # that one try waits for the server
 
 
 @dataclass
@@ -220,6 +228,7 @@ class AvatarVideoService(AIService):
                 if not isinstance(error, Unavailable):
                     return None
             await asyncio.sleep(pause)
+            await asyncio.to_thread(self._client.wait_for_server, CONNECT_SECONDS)
             pause = min(2 * pause, LAST_RETRY)
 
     async def _show(self, conversation: Conversation) -> None:

@@ -95,8 +95,8 @@ async def converse(worker: PipelineWorker, speech: Path, seconds: float) -> None
 
 async def main(arguments: argparse.Namespace) -> None:
     """Run the bot once."""
-    recorder = Recorder(arguments.out, RATE)
-    service = AvatarVideoService(server=arguments.server, face=arguments.face, options={"background": "White"})
+    recorder = Recorder(arguments.out, arguments.width, arguments.height, RATE)
+    service = AvatarVideoService(server=arguments.server, face=arguments.face)
     params = TransportParams(
         audio_out_enabled=True,
         audio_out_end_silence_secs=0,
