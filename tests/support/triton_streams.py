@@ -34,6 +34,8 @@ class Responses:
     frames: dict[int, dict[str, Any]] = field(default_factory=dict)
     session: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    cleared: dict[str, Any] | None = None
     error: str = ""
 
     @property
@@ -53,6 +55,10 @@ class Responses:
             self.session = json.loads(tensors["session"])
         if "summary" in tensors:
             self.summary = json.loads(tensors["summary"])
+        if "segment" in tensors:
+            self.segments.append(json.loads(tensors["segment"]))
+        if "cleared" in tensors:
+            self.cleared = json.loads(tensors["cleared"])
 
 
 @contextmanager
