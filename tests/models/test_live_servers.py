@@ -5,17 +5,21 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import psutil
 import pytest
+from tritonclient.grpc import model_config_pb2 as pb
 
-from avatar_client import AvatarClient, Unavailable
+from avatar_client import AvatarClient, Cleared, Frame, LiveSession, Unavailable
 from embedded import command_line
 from embedded.server import Triton
+from export.triton_config import model_config
+from lipsync import tensors
 from tests.conftest import job_env
+from tests.support import tiny_models
 from tests.support.live_streams import LONG_SPEECH
 from tests.support.triton_streams import LiveConnection, stub
 
@@ -163,32 +167,44 @@ def test_a_stop_waits_for_no_lost_session(
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_the_caller_of_a_session_learns_of_a_stop_while_it_speaks(
+def test_the_callers_of_sessions_learn_of_a_stop_while_they_speak_and_while_they_rest(
     live_repository: Path, tmp_path: Path, face: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Triton 2.51 sometimes waits for it if requests come in during the stop: docs/grpc/errors-and-limits.md
     monkeypatch.setattr(command_line, "EXIT_SECONDS", 10)
     errors: list[Exception] = []
-    speaking = threading.Event()
+    active = threading.Barrier(3)
 
-    def speak(client: AvatarClient) -> None:
+    def speak(session: LiveSession) -> None:
+        session.send(LONG_SPEECH[:640])
+        active.wait(SECONDS)
+        while True:
+            session.send(LONG_SPEECH[:640])
+            list(session.frames(block=False))
+            time.sleep(0.04)
+
+    def rest(session: LiveSession) -> None:
+        session.rest()
+        next(iter(session))
+        active.wait(SECONDS)
+        list(session)
+
+    def run(client: AvatarClient, act: Callable[[LiveSession], None]) -> None:
         try:
             with client.live(face) as session:
-                while True:
-                    session.send(LONG_SPEECH[:640])
-                    list(session.frames(block=False))
-                    speaking.set()
-                    time.sleep(0.04)
+                act(session)
         except Exception as error:
             errors.append(error)
 
     with server(live_repository, tmp_path) as triton, AvatarClient(triton.grpc_address) as client:
-        speaker = threading.Thread(target=speak, args=(client,))
-        speaker.start()
-        assert speaking.wait(SECONDS)
+        callers = [threading.Thread(target=run, args=(client, act)) for act in (speak, rest)]
+        for caller in callers:
+            caller.start()
+        active.wait(SECONDS)
         triton.stop()
-        speaker.join(SECONDS)
-    assert [(type(error), str(error)) for error in errors] == [(Unavailable, "the service is being stopped")]
+        for caller in callers:
+            caller.join(SECONDS)
+    assert [(type(error), str(error)) for error in errors] == [(Unavailable, "the service is being stopped")] * 2
     assert list((tmp_path / "work").iterdir()) == []
 
 
@@ -214,3 +230,58 @@ def test_a_session_between_two_requests_learns_of_a_stop_with_its_next_one(
         stopping.join(SECONDS)
         assert not stopping.is_alive()
     assert error == "503 the service is being stopped"
+
+
+HELD = """
+import time
+from pathlib import Path
+
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def execute(self, requests):
+        Path({asked!r}).touch()
+        while Path({hold!r}).exists():
+            time.sleep(0.01)
+        faces = [pb_utils.get_input_tensor_by_name(each, "face").as_numpy() for each in requests]
+        return [pb_utils.InferenceResponse([pb_utils.Tensor("mouth", face)]) for face in faces]
+"""
+
+
+@pytest.mark.slow
+def test_an_interruption_is_answered_while_the_network_does_not_answer(
+    live_repository: Path, tmp_path: Path, face: bytes
+) -> None:
+    asked, hold = tmp_path / "asked", tmp_path / "hold"
+    repository = tmp_path / "repository"
+    shutil.copytree(live_repository, repository)
+    shutil.rmtree(repository / "wav2lip")
+    folder = tiny_models.write(repository, _python_config(tensors.WAV2LIP))
+    (folder / "model.py").write_text(HELD.format(asked=str(asked), hold=str(hold)))
+    with server(repository, tmp_path) as triton, AvatarClient(triton.grpc_address) as client:
+        session = client.live(face, echo=True)
+        hold.touch()
+        session.send(LONG_SPEECH)
+        end = time.monotonic() + SECONDS
+        while not asked.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        session.clear()
+        cleared = next(session.events())
+        assert hold.exists()
+        assert cleared == Cleared(-1, 0, 10.0)
+        hold.unlink()
+        session.end(LONG_SPEECH[:640])
+        frames = list(session.events())
+        assert all(isinstance(frame, Frame) and frame.index == n for n, frame in enumerate(frames))
+        assert session.summary
+        assert session.summary.frames == len(frames)
+
+
+def _python_config(model: tensors.Model) -> pb.ModelConfig:
+    """Return the configuration of a network for Triton's Python backend."""
+    config = model_config.config(model)
+    config.ClearField("default_model_filename")
+    config.backend = "python"
+    return config
