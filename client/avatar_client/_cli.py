@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from . import _completion, _doctor, _jobs_cli, _options_cli, _preview, _render_cli
+from . import _completion, _doctor, _jobs_cli, _live_cli, _options_cli, _preview, _render_cli
 from ._cli_parser import FAILED, STATUS_TABLE, VARIABLE_TABLE, WRONG_USAGE, Formatter, Parser, UsageError
 from ._console import CANCELLED, FILE, USAGE, Console, Failure
 from ._errors import AvatarClientError, Unavailable
@@ -103,6 +103,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     _render_cli.add_command(commands)
     _jobs_cli.add_commands(commands)
+    _live_cli.add_command(commands)
     _preview.add_command(commands)
     _options_cli.add_command(commands)
     _doctor.add_command(commands)

@@ -44,6 +44,7 @@ class PostResult:
     encoder: str = ""
     decoder: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)  # by stage
+    ignored: str = ""  # fields that the service does not know
 
     @classmethod
     def of(cls, headers: Message) -> PostResult:
@@ -62,6 +63,7 @@ class PostResult:
             headers.get("X-Avatar-Encoder", ""),
             headers.get("X-Avatar-Decoder", ""),
             {name: round(float(ms) / 1000, 4) for name, ms in _TIMING.findall(headers.get("Server-Timing", ""))},
+            headers.get("X-Avatar-Ignored-Fields", ""),
         )
 
 

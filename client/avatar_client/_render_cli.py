@@ -146,5 +146,7 @@ def _over_http(options: argparse.Namespace, chosen: dict[str, str], console: Con
         "decoder": posted.decoder,
         "seconds": posted.seconds,
     }
+    if posted.ignored:
+        console.warn(f"the service does not know, and has ignored: {posted.ignored}")
     stand_ins = tuple(filter(None, posted.stand_ins.split(", ")))
     return Rendered(posted.frames, posted.container, stand_ins, posted.notes, more)

@@ -6,7 +6,7 @@
 #    source ~/.local/share/bash_completion/avatar
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_avatar_subparsers=(render submit status watch fetch cancel keep faces forget preview options doctor completion)
+_shtab_avatar_subparsers=(render submit status watch fetch cancel keep faces forget live preview options doctor completion)
 
 _shtab_avatar_render_option_strings=(-h --help --json --no-progress -o --out --server --url --background --set --timeout)
 _shtab_avatar_submit_option_strings=(-h --help --json --no-progress --url --timeout --avatar --priority --webhook --result-url --idempotency-key --background --set)
@@ -17,6 +17,7 @@ _shtab_avatar_cancel_option_strings=(-h --help --json --url --timeout)
 _shtab_avatar_keep_option_strings=(-h --help --json --no-progress --url --timeout)
 _shtab_avatar_faces_option_strings=(-h --help --json --url --timeout)
 _shtab_avatar_forget_option_strings=(-h --help --json --url --timeout)
+_shtab_avatar_live_option_strings=(-h --help --json --no-progress -o --out --rate --realtime --server --set --timeout)
 _shtab_avatar_preview_option_strings=(-h --help --json -o --out --frames --server --set --timeout)
 _shtab_avatar_options_option_strings=(-h --help --json --url --timeout)
 _shtab_avatar_doctor_option_strings=(-h --help --json --server --url --timeout)
@@ -33,6 +34,11 @@ _shtab_avatar_submit___set_COMPGEN=_avatar_set
 _shtab_avatar_fetch__o_COMPGEN=_shtab_compgen_files
 _shtab_avatar_fetch___out_COMPGEN=_shtab_compgen_files
 _shtab_avatar_keep_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_avatar_live_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_avatar_live_pos_1_COMPGEN=_shtab_compgen_files
+_shtab_avatar_live__o_COMPGEN=_shtab_compgen_files
+_shtab_avatar_live___out_COMPGEN=_shtab_compgen_files
+_shtab_avatar_live___set_COMPGEN=_avatar_set
 _shtab_avatar_preview_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_avatar_preview__o_COMPGEN=_shtab_compgen_files
 _shtab_avatar_preview___out_COMPGEN=_shtab_compgen_files
@@ -40,7 +46,7 @@ _shtab_avatar_preview___set_COMPGEN=_avatar_set
 
 _shtab_avatar_submit___priority_choices=(interactive batch)
 _shtab_avatar_completion_pos_0_choices=(bash zsh fish)
-_shtab_avatar_pos_0_choices=(render submit status watch fetch cancel keep faces forget preview options doctor completion)
+_shtab_avatar_pos_0_choices=(render submit status watch fetch cancel keep faces forget live preview options doctor completion)
 
 _shtab_avatar_render__h_nargs=0
 _shtab_avatar_render___help_nargs=0
@@ -75,6 +81,11 @@ _shtab_avatar_faces___json_nargs=0
 _shtab_avatar_forget__h_nargs=0
 _shtab_avatar_forget___help_nargs=0
 _shtab_avatar_forget___json_nargs=0
+_shtab_avatar_live__h_nargs=0
+_shtab_avatar_live___help_nargs=0
+_shtab_avatar_live___json_nargs=0
+_shtab_avatar_live___no_progress_nargs=0
+_shtab_avatar_live___realtime_nargs=0
 _shtab_avatar_preview__h_nargs=0
 _shtab_avatar_preview___help_nargs=0
 _shtab_avatar_preview___json_nargs=0

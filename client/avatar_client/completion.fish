@@ -58,8 +58,8 @@ function _shtab_avatar_using
   test "$_shtab_avatar_cmdpath" = "$argv"
 end
 
-set -g _shtab_avatar_commands render submit status watch fetch cancel keep faces forget preview options doctor completion
-set -g _shtab_avatar_opts_with_value --avatar --background --frames --idempotency-key --out --priority --result-url --server --set --timeout --url --webhook -o
+set -g _shtab_avatar_commands render submit status watch fetch cancel keep faces forget live preview options doctor completion
+set -g _shtab_avatar_opts_with_value --avatar --background --frames --idempotency-key --out --priority --rate --result-url --server --set --timeout --url --webhook -o
 
 complete -c avatar -e
 complete -c avatar -f
@@ -132,6 +132,18 @@ complete -c avatar -n '_shtab_avatar_using forget' -s h -l help -d 'show this he
 complete -c avatar -n '_shtab_avatar_using forget' -l json -d 'print the result'
 complete -c avatar -n '_shtab_avatar_using forget' -l url -x -d 'the gateway'
 complete -c avatar -n '_shtab_avatar_using forget' -l timeout -x -d 'give up after this time without a response'
+complete -c avatar -n '_shtab_avatar_using; and test $_shtab_avatar_npos -eq 0' -a live -d 'speak through a live session, and write its frames'
+complete -c avatar -n '_shtab_avatar_using live' -s h -l help -d 'show this help message and exit'
+complete -c avatar -n '_shtab_avatar_using live' -l json -d 'print the result'
+complete -c avatar -n '_shtab_avatar_using live' -l no-progress -d 'do not show the progress'
+complete -c avatar -n '_shtab_avatar_using live' -s o -l out -xka "(__fish_complete_path (commandline -ct))" -d 'a folder'
+complete -c avatar -n '_shtab_avatar_using live' -l rate -x -d 'of standard input'
+complete -c avatar -n '_shtab_avatar_using live' -l realtime -d 'send a file as fast as it is spoken'
+complete -c avatar -n '_shtab_avatar_using live' -l server -x -d 'Triton'"'"'s gRPC'
+complete -c avatar -n '_shtab_avatar_using live' -l set -xka "(_avatar_set)" -d 'another option of the form'
+complete -c avatar -n '_shtab_avatar_using live' -l timeout -x -d 'give up after this time without a response'
+complete -c avatar -n '_shtab_avatar_using live; and test $_shtab_avatar_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'an image or a short video that shows a face'
+complete -c avatar -n '_shtab_avatar_using live; and test $_shtab_avatar_npos -eq 1' -ka "(__fish_complete_path (commandline -ct))" -d 'a WAV file of 16 bits'
 complete -c avatar -n '_shtab_avatar_using; and test $_shtab_avatar_npos -eq 0' -a preview -d 'draw the face that would speak, before the work is done'
 complete -c avatar -n '_shtab_avatar_using preview' -s h -l help -d 'show this help message and exit'
 complete -c avatar -n '_shtab_avatar_using preview' -l json -d 'print the result'

@@ -18,6 +18,7 @@ _shtab_avatar_commands() {
     fetch:'wait for a job and write its video'
     forget:'remove a kept face'
     keep:'let the service keep a face for many jobs, and print its id'
+    live:'speak through a live session, and write its frames'
     options:'list the options of the form, with their values'
     preview:'draw the face that would speak, before the work is done'
     render:'render a video from a face and an audio file'
@@ -112,6 +113,23 @@ _shtab_avatar_keep_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_avatar_keep_defaults_added=0
+
+_shtab_avatar_live_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print the result]"
+  "--no-progress[do not show the progress]"
+  {-o,--out}"[a folder]:FILE:_files"
+  "--rate[of standard input]:HZ:"
+  "--realtime[send a file as fast as it is spoken]"
+  "--server[Triton\'s gRPC]:HOST[:PORT]:"
+  "*--set[another option of the form]:NAME=VALUE:_avatar_set"
+  "--timeout[give up after this time without a response]:SECONDS:"
+  ":an image or a short video that shows a face:_files"
+  ":a WAV file of 16 bits:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_avatar_live_defaults_added=0
 
 _shtab_avatar_options_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -223,6 +241,7 @@ _shtab_avatar() {
         fetch) _arguments -C -s $_shtab_avatar_fetch_options ;;
         forget) _arguments -C -s $_shtab_avatar_forget_options ;;
         keep) _arguments -C -s $_shtab_avatar_keep_options ;;
+        live) _arguments -C -s $_shtab_avatar_live_options ;;
         options) _arguments -C -s $_shtab_avatar_options_options ;;
         preview) _arguments -C -s $_shtab_avatar_preview_options ;;
         render) _arguments -C -s $_shtab_avatar_render_options ;;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +75,18 @@ def test_the_box_of_the_preview_is_that_of_a_live_session(
     assert (left, top, right, bottom) == frame.box
     assert (document["width"], document["height"]) == size
     assert out.stat().st_size > 1000
+
+
+def test_a_live_session_makes_one_frame_for_each_40_ms_of_speech(
+    triton: Triton, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    speech = tmp_path / "speech.wav"
+    with wave.open(str(samples / "speech.wav"), "rb") as source, wave.open(str(speech), "wb") as short:
+        short.setparams(source.getparams())
+        short.writeframes(source.readframes(2 * source.getframerate()))
+    arguments = ("live", str(samples / "face.png"), str(speech), "-o", str(tmp_path / "frames"))
+    document = run(capsys, *arguments, "--server", triton.grpc_address, "--set", "max_height=240")
+    files = sorted((tmp_path / "frames").iterdir())
+    assert document["frames"] == len(files) and document["fps"] == "25"
+    assert len(files) in (51, 52)  # as docs/grpc/live.md says of the end
+    assert all(file.read_bytes().startswith(b"\xff\xd8") for file in files)
