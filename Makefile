@@ -1,6 +1,6 @@
 # Every task, the same here and in CI. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build images test-containers sbom dist bench bench-gpu pack-gpu perf stand-ins lock clean
+.PHONY: help setup demo up test test-fast test-pythons test-long soak coverage check docs docs-build page-images images test-containers sbom dist bench bench-gpu pack-gpu perf weights stand-ins lock clean
 
 PYTHON ?=
 VENV := .venv
@@ -23,10 +23,10 @@ $(STAMP): requirements.lock pyproject.toml scripts/setup.sh scripts/install_perf
 setup: $(STAMP)  ## make the environment in .venv (CPU torch; TORCH_INDEX= for the CUDA one)
 
 demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png out
-	@$(PY) -m demo
+	@$(PY) -m demo $(DEMO)
 
-up: $(STAMP)  ## PostgreSQL, Triton and the gateway in the foreground, until Ctrl-C
-	@$(PY) -m demo up
+up: $(STAMP)  ## PostgreSQL, Triton and the gateway in the foreground, until Ctrl-C; UP="--port 9000" for options (UP=--help)
+	@$(PY) -m demo up $(UP)
 
 test: $(STAMP)  ## the test suite, live Triton included, on three workers; TESTS=path for a part of it
 	@$(PY) -m pytest -m "not slow" $(PARALLEL) $(TESTS)
@@ -90,6 +90,9 @@ docs: $(STAMP)  ## the documentation site on http://127.0.0.1:8100, rebuilt when
 docs-build: $(STAMP)  ## the documentation site into build/site, every warning an error
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict  # not --quiet: that hides the warnings that have to fail
 
+page-images: $(STAMP)  ## the pictures of the page in docs/images, from the service that `make up` runs; URL=http://host:port/ for another
+	@$(PY) -m scripts.page_images $(if $(URL),--url $(URL))
+
 images:  ## the three Docker images, by docker compose
 	@AVATAR_REVISION=$$(git rev-parse HEAD) docker compose --profile gpu build
 
@@ -117,6 +120,9 @@ bench: $(STAMP)  ## this service against the original algorithm, on this machine
 
 perf: $(STAMP)  ## perf_analyzer on every model, gRPC with and without shared memory; URL=host:port for a running server
 	@$(PY) -m bench perf $(if $(URL),--url $(URL)) $(PERF)
+
+weights: $(STAMP)  ## download the published weights into weights/: shows their license, and asks
+	@$(PY) -m export weights --dir weights
 
 stand-ins: $(STAMP)  ## stand-in checkpoints into weights/stand-ins
 	@$(PY) -m export stand-ins --weights weights/stand-ins

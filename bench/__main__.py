@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import cast
 
-from .cli import STATUS, WRONG_USAGE, Command, execute, report_failure
+from lipsync.interpreter import explain_missing
+
+try:
+    from .cli import STATUS, WRONG_USAGE, Command, execute, report_failure
+except ModuleNotFoundError as error:
+    sys.exit(explain_missing("bench", error))
 
 # Command to module (imported only when it runs, because some load PyTorch) and summary.
 COMMANDS = {
@@ -45,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bench: `{name}` is the old name of `{OLD_NAMES[name]}`; it will be removed", file=sys.stderr)
         name = OLD_NAMES[name]
     if name not in COMMANDS:
-        return report_failure(f"no command is named {name!r}; choose from {', '.join(COMMANDS)}", WRONG_USAGE)
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return report_failure(f"no command is named {name!r}; {hint}choose from {', '.join(COMMANDS)}", WRONG_USAGE)
     module, summary = COMMANDS[name]
     command = cast("Command", importlib.import_module(f".{module}", __package__))
     parser = argparse.ArgumentParser(
@@ -57,15 +66,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    gap = " " * (width + 4)
+    lines = [
+        textwrap.fill(summary, 80, initial_indent=f"  {name:<{width}}  ", subsequent_indent=gap)
+        for name, (_, summary) in COMMANDS.items()
+    ]
     return "\n".join(
         (
             "usage: python -m bench [COMMAND] [OPTION ...]",
             "\nMeasure this service. Without a command, `compare` runs.\n",
             "commands:",
             *lines,
-            "\n`python -m bench COMMAND --help` lists the options of a command. Missing models are exported first.",
-            STATUS,
+            "\n`python -m bench COMMAND --help` lists the options of a command.\nMissing models are exported first.",
+            textwrap.fill(STATUS, 80),
         )
     )
 

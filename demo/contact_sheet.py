@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 COLUMNS, ROWS = 6, 2
-THUMBNAIL_WIDTH, WAVE_HEIGHT = 320, 140  # pixels
+THUMBNAIL_WIDTH, WAVE_HEIGHT, NOTE_HEIGHT = 320, 140, 36  # pixels
 INK, PAPER, ACCENT = (60, 60, 60), (255, 255, 255), (40, 40, 200)  # BGR
 
 
-def draw(video: Path, speech: Path, out: Path) -> None:
-    """Write a PNG of twelve evenly spaced frames, each with a mark on the waveform below them.
+def draw(video: Path, speech: Path, out: Path, note: str = "") -> None:
+    """Write a PNG of twelve evenly spaced frames, each with a mark on the waveform below them, and a note at the end.
 
     Raises:
         OSError: the video or the speech cannot be read, or the PNG cannot be written.
@@ -26,7 +26,8 @@ def draw(video: Path, speech: Path, out: Path) -> None:
     thumbnails = [_thumbnail(frame, f"{second:.2f} s") for second, frame in frames]
     rows = [np.hstack(thumbnails[r * COLUMNS : (r + 1) * COLUMNS]) for r in range(ROWS)]
     wave = _waveform(speech, rows[0].shape[1], [second / duration for second, _ in frames])
-    if not cv2.imwrite(str(out), np.vstack([*rows, wave])):
+    parts = [*rows, wave, *([_line(note, wave.shape[1])] if note else [])]
+    if not cv2.imwrite(str(out), np.vstack(parts)):
         raise OSError(f"{out}: cannot be written")
 
 
@@ -54,6 +55,12 @@ def _thumbnail(frame: Image, label: str) -> Image:
     for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(thumbnail, label, (8, height - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, thickness, cv2.LINE_AA)
     return thumbnail.astype(np.uint8)
+
+
+def _line(text: str, width: int) -> Image:
+    line = np.full((NOTE_HEIGHT, width, 3), PAPER, np.uint8)
+    cv2.putText(line, text, (8, NOTE_HEIGHT - 12), cv2.FONT_HERSHEY_SIMPLEX, 0.7, ACCENT, 2, cv2.LINE_AA)
+    return line
 
 
 def _waveform(speech: Path, width: int, marks: list[float]) -> Image:

@@ -16,6 +16,7 @@ from .errors import StackError
 OFFICIAL_FILES = ("wav2lip.pth", "wav2lip_gan.pth", "s3fd.pth", "xception_pascalvoc.pb")
 DOWNLOAD_HOST = ("github.com", 443)  # host of the first source in export.checkpoints.registry
 CONNECT_SECONDS = 3.0
+DEFAULT_WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 ACCEPT_LICENSE = "--accept-license"
 
 
@@ -61,7 +62,7 @@ def prepare(
     if not any((weights / name).exists() for name in OFFICIAL_FILES):
         print(
             f"!! No weights in {weights}/: STAND-INS are used. The pipeline is the real one, the networks are not:\n"
-            "!! the stand-in detects the face by its color, and the mouth only darkens with the loudness.\n"
+            "!! the stand-in detects the face by its color, and paints a mouth that opens with the loudness.\n"
             "!! How to get the real weights: docs/guide/weights.md"
         )
         weights = weights / "stand-ins"
@@ -76,16 +77,23 @@ def export_models(weights: Path, repository: Path, variant: Sequence[str] = ()) 
 
 def _try_download(weights: Path, accept_license: bool, host: tuple[str, int]) -> None:
     """Download the published weights (half a gigabyte) with the user's consent, or print why not."""
-    command = f"python -m export weights --dir {weights} {ACCEPT_LICENSE}"
+    command = _command(weights)
     if not accept_license and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(f"The published weights were not downloaded: their license must be accepted first. Run: {command}")
+        print(f"The published weights were not downloaded: their license must be accepted first, by {command}")
     elif not _is_reachable(host):
-        print(f"The published weights were not downloaded: there is no network. With a network, run: {command}")
+        print(f"The published weights were not downloaded: there is no network. Where there is one: {command}")
     else:
         try:
             _run("export", "weights", "--dir", str(weights), *([ACCEPT_LICENSE] if accept_license else []))
         except StackError:
             print(f"Continuing without the published weights. To try again, run: {command}")
+
+
+def _command(weights: Path) -> str:
+    """Return the command that downloads the weights. It shows the license, and asks."""
+    if weights.resolve() == DEFAULT_WEIGHTS:
+        return "make weights"
+    return f"{sys.executable} -m export weights --dir {weights}"
 
 
 def _is_reachable(host: tuple[str, int]) -> bool:

@@ -76,7 +76,7 @@ def running(
     Raises:
         StackError: a port is in use, or a server did not become ready.
     """
-    _check_ports_free(ports)
+    check_ports(ports)
     logs.mkdir(parents=True, exist_ok=True)
     # one token for both and for each restart of either
     token = {TOKEN_VARIABLE: os.environ.get(TOKEN_VARIABLE) or make_token()}
@@ -144,7 +144,7 @@ def _triton(repository: Path, logs: Path, ports: Ports, settings: Mapping[str, s
     return Child("embedded", tuple(arguments), f"http://127.0.0.1:{ports.metrics}/metrics", settings=settings)
 
 
-def _check_ports_free(ports: Ports) -> None:
+def check_ports(ports: Ports) -> None:
     """Raise StackError if a port is in use: the other server would look like ours, ready before ours fails."""
     flags = {"--port": ports.gateway, "--http-port": ports.http}
     flags |= {"--grpc-port": ports.grpc, "--metrics-port": ports.metrics}
@@ -155,7 +155,7 @@ def _check_ports_free(ports: Ports) -> None:
                 check_port_free(flag, port, checked)
                 checked.append(port)
     except PortBusy as error:
-        raise StackError(str(error)) from error
+        raise StackError(f'{error}, as in: make up UP="{flag} {find_free(checked)}"') from error
 
 
 def _reachable_host(host: str) -> str:

@@ -8,9 +8,14 @@ import signal
 import sys
 from pathlib import Path
 
-from . import access
-from .errors import EmbeddedError
-from .server import START_SECONDS, Triton
+from lipsync.interpreter import explain_missing
+
+try:
+    from . import access
+    from .errors import EmbeddedError
+    from .server import START_SECONDS, Triton
+except ModuleNotFoundError as error:
+    sys.exit(explain_missing("embedded", error))
 
 EPILOG = (
     "Exit status: 0 stopped by Ctrl-C or SIGTERM, 1 the start failed, 2 wrong usage, 3 the process of a model died, "

@@ -10,13 +10,20 @@ import argparse
 import asyncio
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
-from avatar.settings import BadSetting, warn_of_names
+from lipsync.interpreter import explain_missing
 
-from . import logging_config
-from .settings import SETTINGS, Settings, load
+try:
+    from avatar.settings import BadSetting, warn_of_names
+
+    from . import logging_config
+    from .settings import SETTINGS, Settings, load
+except ModuleNotFoundError as error:
+    sys.exit(explain_missing("gateway", error))
 
 _STATUS = (
     "Exit status: 0 stopped by a signal, 1 the port is in use, too few files may be open, ffmpeg or the "
@@ -25,8 +32,7 @@ _STATUS = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    width = max(len(setting.variable) for setting in SETTINGS)
-    rows = [f"  {row.variable:<{width}}  {row.description} Default: {row.default}" for row in SETTINGS]
+    rows = [_row(setting.variable, f"{setting.description} Default: {setting.default}") for setting in SETTINGS]
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
         description="Serve the talking-avatar form over HTTP. The models run in Triton.",
@@ -45,6 +51,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error (AVATAR_LOG_LEVEL)")
     return parser
+
+
+def _row(name: str, text: str) -> str:
+    """Return the help of one variable, wrapped at the width of the terminal, as argparse wraps its own."""
+    width = max(40, min(100, shutil.get_terminal_size().columns) - 2)
+    lines = textwrap.wrap(text, width - 8, break_on_hyphens=False)
+    return "\n".join((f"  {name}", *(f"        {line}" for line in lines)))
 
 
 def _fail(message: str, status: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from avatar.media.ffmpeg import executable
 from demo import models, stack
 from demo.__main__ import main
+from demo.arguments import ROOT, parser
 from demo.errors import StackError
 from embedded.ports import find_free
 from export.checkpoints import registry
@@ -143,14 +145,36 @@ def test_up_serves_until_ctrl_c_and_exits_with_0(tiny_repository: Path, tmp_path
 
 
 def test_up_exits_with_1_when_a_port_is_in_use_and_names_it(
-    tiny_repository: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, runs: list[tuple[str, ...]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        where = ["up", "--no-export", "--repository", str(tiny_repository), "--logs", str(tmp_path)]
-        assert main([*where, "--grpc-port", port]) == 1
-    assert f"--grpc-port {port}: the port is in use" in capfd.readouterr().err
+        free = ["--port", str(find_free()), "--weights", str(tmp_path), "--logs", str(tmp_path / "logs")]
+        assert main(["up", *free, "--grpc-port", port]) == 1
+    error = capfd.readouterr().err
+    assert f"--grpc-port {port}: the port is in use" in error
+    assert re.search(r'as in: make up UP="--grpc-port \d+"$', error.strip())
+    assert not runs, "the ports are checked before the models are exported"
     assert still_running(tmp_path) == []
+
+
+def test_up_takes_address_and_port_from_the_gateways_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AVATAR_HOST", raising=False)
+    monkeypatch.delenv("AVATAR_PORT", raising=False)
+    usual = parser().parse_args(["up"])
+    assert (usual.host, usual.port) == ("127.0.0.1", 16000)
+    monkeypatch.setenv("AVATAR_HOST", "0.0.0.0")  # noqa: S104 - parsed, not bound
+    monkeypatch.setenv("AVATAR_PORT", "17000")
+    chosen = parser().parse_args(["up"])
+    assert (chosen.host, chosen.port) == ("0.0.0.0", 17000)  # noqa: S104
+    assert parser().parse_args(["up", "--port", "18000"]).port == 18000
+
+
+def test_make_hands_its_own_options_to_the_command() -> None:
+    printed = subprocess.run(
+        ["make", "--dry-run", "--silent", "up", "UP=--port 9000"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert "-m demo up --port 9000" in printed.stdout
 
 
 def test_the_database_of_a_checkout_in_a_closed_folder_is_elsewhere_for_root(tmp_path: Path) -> None:
@@ -223,6 +247,7 @@ def test_without_a_terminal_the_license_has_to_be_accepted_by_the_option(
     models.prepare(tmp_path, tmp_path / "repository", ONNX)
     output = capsys.readouterr().out
     assert "The published weights were not downloaded: their license must be accepted first" in output
+    assert f"{sys.executable} -m export weights --dir {tmp_path}\n" in output, "a command that runs, and asks"
     assert "STAND-INS are used" in output
     assert runs == exports(tmp_path, tmp_path / "repository")
 

@@ -24,6 +24,17 @@ def test_a_sheet_shows_frames_in_order_above_the_waveform(samples: Path, tmp_pat
     assert waveform_pixels > 1000
 
 
+def test_a_note_is_a_line_of_its_own_below_the_waveform(samples: Path, tmp_path: Path) -> None:
+    video, out = tmp_path / "gray.mp4", tmp_path / "sheet.png"
+    source = ["-f", "lavfi", "-i", "color=gray:s=160x120:d=1:r=25", "-pix_fmt", "yuv420p"]
+    subprocess.run([executable(), "-v", "error", "-nostdin", *source, str(video)], check=True)
+    contact_sheet.draw(video, samples / "speech.wav", out, "STAND-INS for wav2lip")
+    image = cv2.imread(str(out))
+    assert image is not None
+    assert image.shape[0] == 2 * 240 + contact_sheet.WAVE_HEIGHT + contact_sheet.NOTE_HEIGHT
+    assert (image[-contact_sheet.NOTE_HEIGHT :] == contact_sheet.ACCENT).all(axis=2).sum() > 500
+
+
 def test_a_video_that_cannot_be_read_is_named(samples: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
