@@ -127,7 +127,7 @@ def test_a_full_service_says_when_to_try_again(tab: Page, service: MarkedLive) -
     service.refusals = [{"status": 503, "code": "busy", "detail": "limit of 4 sessions reached", "retry_after": 7}]
     choose_sample(tab)
     tab.get_by_role("button", name="Start talking").click()
-    expect(tab.locator("#live-alert")).to_contain_text("limit of 4 sessions reached Try again in 7 s.")
+    expect(tab.locator("#live-alert")).to_contain_text("limit of 4 sessions reached. Try again in 7 s.")
     expect(tab.get_by_role("button", name="Start talking")).to_be_focused()
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Error, Page
+from playwright.sync_api import Browser, Error, Page
 
 from tests.page.conftest import Pages
+from tests.support.live_taps import tapped_page
 from tests.support.marked_live import Media, serve_marked_live
 
 LOUD, QUIET = 0.1, 0.001
@@ -113,3 +114,14 @@ def test_the_frame_of_a_time_is_the_one_whose_sound_is_heard_then(page: Page) ->
 def test_no_frame_is_due_in_a_gap_and_the_next_run_begins_where_it_says(page: Page) -> None:
     steps = [["begin", 0, 1.0], ["end", 1.2], ["begin", 5, 1.5], ["begin", 20, 1.7]]
     assert frames_at(page, steps, [1.19, 1.3, 1.5, 1.69, 1.7]) == [4, None, 5, 9, 20]
+
+
+def test_a_session_from_which_nothing_comes_is_lost(browser: Browser) -> None:
+    script = """({ LiveSession }, address) => new Promise((resolve) => {
+        const on = { session: () => {}, frame: () => {}, close: resolve };
+        new LiveSession(address, { avatar: "marked", sampleRate: 48000 }, on, 0.2);
+    })"""
+    with serve_marked_live(Media(fps=0.1)) as (slow, _), tapped_page(browser) as page:  # a frame in ten seconds
+        page.goto(f"{slow}live-protocol.js")
+        lost = call(page, "live-session.js", script, slow.replace("http", "ws"))
+    assert lost["detail"] == "The connection was lost: nothing has come for 0.2 s."

@@ -56,14 +56,14 @@ class Tap:
         nearest = np.abs(context_time[:, None] - self.clicks[None]).argmin(axis=0)
         return performance_time[nearest] / 1000 + self.clicks - context_time[nearest]
 
-    def differences(self) -> Seconds:
-        """Return for each click by how many seconds its white picture comes after it; NaN: no picture was seen.
+    def differences(self, most: float) -> Seconds:
+        """Return for each click by how many seconds its white picture comes after it; NaN: none within `most` seconds.
 
         A click of the last half second is left out: its picture may not be shown yet.
         """
         heard = self.heard()
         heard = heard[heard < self.clocks[-1, 0] / 1000 - 0.5]
         distances = self.flashes[None] - heard[:, None]
-        distances[np.abs(distances) > 0.4] = np.nan
+        distances[np.abs(distances) > most] = np.nan
         found = [row[~np.isnan(row)] for row in distances]
         return np.array([row[np.abs(row).argmin()] if row.size else np.nan for row in found])

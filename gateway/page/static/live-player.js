@@ -193,7 +193,7 @@ export class Player {
       frame.bitmap?.close();
       frame.dropped = true;
       this.frames.delete(n);
-      if (!quietly && !frame.atRest) this.counts.late += 1;
+      if (!quietly && !frame.atRest && !frame.bitmap) this.counts.late += 1;
     }
   }
 

@@ -16,16 +16,21 @@ export class LiveSession {
   /**
    * @param {string} address of the socket
    * @param {object} start see `startMessage`
-   * @param {object} on `session`, `frame`, `segment`, `cleared`, `summary`: called with what came; `close`: called once,
-   *   with {detail, status, code, request_id, retry_after} of what went wrong, or with null after the normal end
+   * @param {object} on `session`, `frame`, `segment`, `cleared`, `summary`: called with what came; `slow`: called once,
+   *   when speech had to be left out; `close`: called once, with {detail, status, code, field, request_id, retry_after}
+   *   of what went wrong, or with null after the normal end
+   * @param {number} patience seconds without a message after which a session is lost: a face at rest is sent, too
    */
-  constructor(address, start, on) {
+  constructor(address, start, on, patience = 10) {
     Object.assign(this, { start, on });
     this.info = null;
     this.error = null;
     this.clearing = 0; // answers to `clear` that did not come yet; frames before them are of dropped speech
     this.opened = this.ending = this.closed = false;
-    this.sent = this.unsent = 0; // samples
+    this.sent = 0; // samples
+    this.isSlow = false;
+    this.last = performance.now();
+    this.watch = setInterval(() => this.check(patience), (patience * 1000) / 4);
     this.socket = new WebSocket(address, protocol.SUBPROTOCOL);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.open();
@@ -44,7 +49,8 @@ export class LiveSession {
   speak(samples) {
     if (!this.info || this.ending) return;
     if (this.socket.bufferedAmount > MOST_UNSENT * 2 * this.start.sampleRate) {
-      this.unsent += samples.length;
+      if (!this.isSlow) this.on.slow?.();
+      this.isSlow = true;
       return;
     }
     this.send(protocol.pcmMessage(samples));
@@ -78,7 +84,16 @@ export class LiveSession {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(data);
   }
 
+  /** Give up a session from which nothing comes: a network that is lost closes no socket. */
+  check(patience) {
+    if (!this.info || performance.now() - this.last < patience * 1000) return;
+    this.error ??= { detail: `The connection was lost: nothing has come for ${patience} s.` };
+    this.socket.close(1000);
+    this.finish(1006, "");
+  }
+
   receive(data) {
+    this.last = performance.now();
     try {
       if (data instanceof ArrayBuffer) this.receiveFrame(protocol.parseFrame(data));
       else this.receiveMessage(protocol.parseMessage(data));
@@ -104,6 +119,7 @@ export class LiveSession {
   finish(code, reason) {
     if (this.closed) return;
     this.closed = true;
+    clearInterval(this.watch);
     const words = this.opened ? REASONS[code] : NOT_OPENED;
     const lost = { detail: reason || words || `The connection was closed (${code}).` };
     this.on.close(this.error ?? (this.ending ? null : lost));

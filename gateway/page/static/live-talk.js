@@ -23,7 +23,7 @@ async function openContext() {
 }
 
 export class Talk {
-  /** `on`: `ready(info)`, `microphoneLost()`, `speaking(isSpeaking)`, `level(loudness)`, `close(error or null)`. */
+  /** `on`: `ready(info)`, `microphoneLost()`, `slow()`, `speaking(isSpeaking)`, `level(loudness)`, `close(error)`. */
   constructor(canvas, on) {
     Object.assign(this, { canvas, on });
     this.delay = new Delay();
@@ -49,6 +49,7 @@ export class Talk {
       session: (info) => this.onSession(info),
       frame: (frame) => this.onFrame(frame),
       segment: () => this.player?.complete(),
+      slow: () => this.on.slow(),
       close: (error) => this.finish(error),
     });
     return problem;
@@ -101,12 +102,12 @@ export class Talk {
     return this.microphone.play(file);
   }
 
-  /** Return {rate, late, stalls, buffer, delay, unsent: seconds that the network did not take}. */
+  /** Return {rate, late, stalls, buffer, delay}, or null before the session has started. */
   figures() {
     if (!this.player) return null;
-    const { outputLatency = 0, sampleRate } = this.context;
+    const { outputLatency = 0 } = this.context;
     const delay = this.delay.measure((index) => this.player.timeline.timeOf(index), outputLatency);
-    return { ...this.player.figures(), delay, unsent: this.session.unsent / sampleRate };
+    return { ...this.player.figures(), delay };
   }
 
   /** End the session; sound and pictures stop at once. */

@@ -21,7 +21,7 @@ const chosen = () => part("kept").value || face.file;
 function show(state) {
   const running = Boolean(talk?.player);
   part("start").disabled = part("sample").disabled = Boolean(talk);
-  part("form").toggleAttribute("aria-busy", Boolean(talk) && !running);
+  part("form").setAttribute("aria-busy", String(Boolean(talk) && !running));
   for (const name of ["interrupt", "mute", "say"]) part(name).disabled = !running;
   part("end").disabled = !talk;
   face.root.hidden = Boolean(part("kept").value);
@@ -51,6 +51,7 @@ async function open(wanted, avatar) {
   const mine = (talk = new Talk(part("canvas"), {
     ready: (info) => onReady(wanted, info),
     microphoneLost: () => problem(part("alert"), "The microphone was disconnected."),
+    slow: () => problem(part("alert"), "The network takes less than you say: words are missing."),
     speaking: (isSpeaking) => part("stage").classList.toggle("speaking", isSpeaking),
     level: (value) => (loudness = value),
     close: (error) => talk === mine && onClose(error, wanted, avatar),
@@ -88,7 +89,7 @@ async function onClose(error, wanted, avatar) {
   part("stage").classList.remove("speaking");
   if (!error) return void show("The session has ended.");
   if (error.status === 404 && avatar) return void open(wanted, null); // the service forgot it: send the file again
-  show(wasOpen ? "The session was interrupted." : "The session could not start.");
+  show(wasOpen ? "The session was lost." : "The session could not start.");
   if (error.status === 401 && !wasOpen) {
     return void askForKey(error.detail).then(start, () => problem(part("alert"), error.detail));
   }
@@ -98,7 +99,7 @@ async function onClose(error, wanted, avatar) {
 /** Show an error in the service's words, at the field that it names. */
 function tell({ detail, code, field, request_id, retry_after }, wasOpen) {
   const later = retry_after ? ` Try again in ${retry_after} s.` : "";
-  const text = `${detail}${later}${request_id ? ` (request ${request_id})` : ""}`;
+  const text = `${detail.replace(/[^.!?]$/, "$&.")}${later}${request_id ? ` (request ${request_id})` : ""}`;
   if (wasOpen) part("start").textContent = "Connect again";
   if ((field ?? fieldOf(code ?? null, detail)) === "face_file" && !part("kept").value) {
     face.error(text);
