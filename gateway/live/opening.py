@@ -12,11 +12,12 @@ from uuid import UUID
 
 import numpy as np
 
-from avatar.errors import InvalidField, TooLarge, Unavailable
+from avatar.errors import InvalidField, StorageFault, TooLarge, Unavailable
 from avatar.inference.live_failures import AvatarForgotten
 from avatar.inference.live_stream import Inputs, LiveSource, OffersLive, Value
 from avatar.settings import MIB
 from jobs.repository import avatars
+from jobs.store import MissingBlob
 from lipsync.arrays import Array
 from lipsync.tensors import FACE_FILE, FACE_TYPE, PREPARED_AVATAR
 
@@ -98,7 +99,10 @@ async def _open_kept(service: Service, models: OffersLive, caller: Caller, wante
     check_face_size(service, kept.file.size, "avatar")
     async with service.workspace.folder() as folder:
         path = folder / "face"
-        await v1.store.fetch_file(kept.file.key, path)
+        try:
+            await v1.store.fetch_file(kept.file.key, path)
+        except MissingBlob as error:  # perhaps this process has another store than the one that has kept it
+            raise StorageFault("the store does not have the file of the kept face") from error
         face = await asyncio.to_thread(_read, path)
     source = await models.live({FACE_TYPE: kept.face_type, **first, FACE_FILE: face})
     if identity := source.info.get("avatar"):

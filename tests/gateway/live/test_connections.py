@@ -1,6 +1,7 @@
 """WebSockets count among the connections of the server, and what is no WebSocket leaves no connection."""
 
 import asyncio
+import socket
 
 import httpx
 import pytest
@@ -33,6 +34,15 @@ async def test_a_websocket_is_counted_as_a_connection_until_it_ends(talk: Talk) 
         await eventually(lambda: gateway.service.live.running == 0)
         assert await read_metric(gateway.url, "avatar_connections ") == 1
     assert await read_metric(gateway.url, 'avatar_live_admitted_total{transport="websocket"}') == 3
+
+
+async def test_messages_are_not_held_back_to_be_sent_together(talk: Talk) -> None:
+    gateway = await talk()
+    async with calling(gateway.url) as caller:
+        await caller.start()
+        for connection in gateway.server.server_state.connections:
+            peer = connection.transport.get_extra_info("socket")
+            assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_one_address_may_have_half_of_the_connections(talk: Talk) -> None:
