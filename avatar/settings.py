@@ -212,7 +212,8 @@ class LiveSettings(StreamSettings):
         256,
         ge=0,
         description="Memory for avatars that live sessions have prepared, in MiB per instance of the model: later "
-        "sessions of the same avatar start at once. 0 keeps none.",
+        "sessions of the same avatar start at once. All instances share as much in a folder of the cache, unless "
+        "`AVATAR_CACHE_MIB` is 0. 0 keeps none.",
     )
     live_require_token: bool = Field(
         False,

@@ -36,12 +36,12 @@ logger = logging.getLogger(__name__)
 _PARSING = Lock()
 
 
-def open_cache(folder: Path, max_bytes: int) -> Cache | None:
+def open_cache(folder: Path, max_bytes: int, memory_share: float = MEMORY_SHARE) -> Cache | None:
     """Return a cache of `max_bytes`, or None if that is 0 or the folder cannot be used; the service works without."""
     if not max_bytes:
         return None
     try:
-        return Cache(folder, max_bytes)
+        return Cache(folder, max_bytes, memory_share)
     except OSError as error:
         logger.warning("the avatar cache is disabled: %s", error)
         return None
@@ -56,6 +56,7 @@ class Cache:
     Args:
         folder: created if it is missing, accessible by its owner only; created again if it is removed later.
         max_bytes: on disk.
+        memory_share: the share of them that is also held in memory.
 
     Attributes:
         hits: number of calls of `get` that found an entry, since this object was created.
@@ -65,8 +66,9 @@ class Cache:
         OSError: the folder cannot be created, or another user could write any content to it.
     """
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
+    def __init__(self, folder: Path, max_bytes: int, memory_share: float = MEMORY_SHARE) -> None:
         self._folder, self._max_bytes = folder, max_bytes
+        self._max_memory = int(max_bytes * memory_share)
         self._lock = Lock()
         self._in_memory: OrderedDict[str, bytes] = OrderedDict()
         self.hits = self.misses = 0
@@ -138,13 +140,12 @@ class Cache:
             return None
 
     def _keep_in_memory(self, key: str, data: bytes) -> None:
-        max_bytes = int(self._max_bytes * MEMORY_SHARE)
         with self._lock:
             self._in_memory.pop(key, None)
-            if len(data) > max_bytes:
+            if len(data) > self._max_memory:
                 return
             self._in_memory[key] = data
-            while sum(map(len, self._in_memory.values())) > max_bytes:
+            while sum(map(len, self._in_memory.values())) > self._max_memory:
                 self._in_memory.popitem(last=False)
 
     def _remove(self, key: str) -> None:

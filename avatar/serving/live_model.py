@@ -35,7 +35,7 @@ from ..settings import MIB, LiveSettings, load, warn_of_old_names
 from .inputs import open_workspace, write_form
 from .live_access import SessionAccess
 from .live_avatar import LiveAvatar, prepare
-from .live_prepared import PreparedAvatars, avatar_key, check_only_avatar
+from .live_prepared import PreparedAvatars, avatar_key, check_only_avatar, open_shared
 from .live_requests import takes_sequence
 from .live_sequences import ID_BYTES, SequenceTable
 from .live_session import LiveSession, SessionAvatar
@@ -69,7 +69,6 @@ class LiveModel:
         tracing.start(self._settings.otlp_endpoint, "talking-avatar-triton")
         self._metrics = ModelMetrics(pb_utils, tensors.LIVE)
         self._sessions = LiveSessions(self._settings, lambda number: self._metrics.set(SESSIONS, number))
-        self._avatars = PreparedAvatars(self._settings.live_avatars_mib * MIB)
         self._table = SequenceTable(pb_utils)
         self._runner = RequestRunner(pb_utils, tensors.LIVE, self._metrics, CANCEL_POLL_SECONDS, self._table.is_own)
         repository = Path(args["model_repository"]).parent
@@ -78,6 +77,10 @@ class LiveModel:
         self._files = ExitStack()
         self._files.callback(self._workspace.close)
         self._cache = open_cache(self._settings.cache_dir, self._settings.cache_mib * MIB)
+        avatars = self._settings.live_avatars_mib * MIB
+        self._avatars = PreparedAvatars(
+            avatars, open_shared(self._settings.cache_dir, avatars) if self._cache else None
+        )
         self._sweeper = asyncio.run_coroutine_threadsafe(self._sweep(), self._runner.loop)
 
     def execute(self, requests: Sequence[InferenceRequest]) -> None:
@@ -168,13 +171,13 @@ class LiveModel:
                 self._sessions.reserve(session, known[1].size)
                 return SessionAvatar(known[1], known[0])
             avatar = await self._prepare_new(avatar_request, session)
-            return SessionAvatar(avatar, self._avatars.add(key, avatar))
+            return SessionAvatar(avatar, await self._avatars.add(key, avatar))
 
     async def _prepared(self, request: StreamRequest, session: LiveSession) -> SessionAvatar:
         """Return the avatar whose id a first request has."""
         check_only_avatar(request)
         identity = request.texts()[tensors.PREPARED_AVATAR]
-        avatar = self._avatars.get(identity)
+        avatar = await self._avatars.get(identity)
         self._sessions.reserve(session, avatar.size)
         info = await self._models.model_info(avatar.options.model)
         return SessionAvatar(replace(avatar, stand_ins=info.stand_ins), identity)
