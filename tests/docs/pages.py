@@ -40,10 +40,13 @@ COMMANDS = [(name, words) for name, text in PAGES.items() for words in command_l
 
 
 def python_commands() -> list[tuple[str, ...]]:
-    """Return the words after `python -m` of every such command in the documents, in blocks and in sentences."""
+    """Return the words after `python -m` of every such command in the documents, in blocks and in sentences.
+
+    Those of integrations/ import libraries for seconds; tests/integrations runs them.
+    """
     inline = [shlex.split(each) for text in PAGES.values() for each in re.findall(r"`(python -m [^`\n]+)`", text)]
     commands = set()
     for words in (*(words for _, words in COMMANDS), *inline):
         if words[1:2] == ["-m"] and words[0].endswith("python"):
             commands.add(tuple(words[2:]))
-    return sorted(commands)
+    return sorted(each for each in commands if not each[0].startswith("integrations."))

@@ -62,8 +62,10 @@ EXAMPLES = (
     ),
     Example("docs/guide/python-client.md", "single models", "", "spoken.png", 1),
     Example("docs/guide/python-client.md", "errors", "400 face_file: "),
+    Example("docs/guide/voice-agents.md", "a conversation", f"{FRAMES} frames with sound"),
 )
-CODE = [(page, code) for page, text in PAGES.items() if page != "client/README.md" for code in blocks("python", text)]
+ELSEWHERE = {"client/README.md", "docs/guide/livekit.md", "docs/guide/pipecat.md"}  # tests/client, tests/integrations
+CODE = [(page, code) for page, text in PAGES.items() if page not in ELSEWHERE for code in blocks("python", text)]
 
 
 def test_every_python_block_is_an_example() -> None:

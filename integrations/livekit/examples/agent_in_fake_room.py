@@ -92,24 +92,24 @@ async def speak(output: QueueAudioOutput, samples: np.ndarray[Any, np.dtype[np.i
     output.flush()
 
 
-async def converse(output: QueueAudioOutput, speech: Path, seconds: float) -> None:
-    """Begin to speak, be interrupted, and say it again, for at most `seconds` of speech."""
-    samples, rate = read_wav(speech)
-    samples = samples[: round(seconds * rate)]
-    await asyncio.sleep(1)
+async def converse(output: QueueAudioOutput, arguments: argparse.Namespace) -> None:
+    """Begin to speak, be interrupted, and say it again from the start to the end."""
+    samples, rate = read_wav(arguments.speech)
+    samples = samples[: round(arguments.seconds * rate)]
+    await asyncio.sleep(arguments.pause)
     first = asyncio.create_task(speak(output, samples, rate))
-    await asyncio.sleep(min(1.5, seconds / 2))
+    await asyncio.sleep(min(1.5, arguments.seconds / 2))
     first.cancel()  # the user speaks: no more words are made, and those that wait are dropped
     await asyncio.gather(first, return_exceptions=True)
     output.flush()
     output.clear_buffer()
     interrupted = await output.wait_for_playout()
     print(f"interrupted after {interrupted.playback_position:.2f} s of speech")
-    await asyncio.sleep(1)
+    await asyncio.sleep(arguments.pause)
     await speak(output, samples, rate)
     spoken = await output.wait_for_playout()
     print(f"said {spoken.playback_position:.2f} s of speech to the end")
-    await asyncio.sleep(1)
+    await asyncio.sleep(arguments.pause)
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -123,7 +123,7 @@ async def main(arguments: argparse.Namespace) -> None:
     runner = AvatarRunner(room, audio_recv=output, video_gen=generator, options=options)
     await runner.start()
     try:
-        await converse(output, arguments.speech, arguments.seconds)
+        await converse(output, arguments)
         print(f"{recorder.images} images, at {runner.av_sync.actual_fps:.1f} per second: {arguments.out}")
     finally:
         await runner.aclose()
@@ -132,11 +132,19 @@ async def main(arguments: argparse.Namespace) -> None:
         recorder.close()
 
 
-if __name__ == "__main__":
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     parser.add_argument("--face", type=Path, default=SAMPLES / "face.png", help="an image or a short video")
     parser.add_argument("--speech", type=Path, default=SAMPLES / "speech.wav", help="a 16-bit wav")
-    parser.add_argument("--seconds", type=float, default=5.0, help="at most so much of the speech (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the speech that are said (%(default)s)")
+    parser.add_argument(
+        "--pause", type=float, default=1.0, help="seconds at rest before, between and after (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("livekit.mp4"), help="the recording (%(default)s)")
-    asyncio.run(main(parser.parse_args()))
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(parse()))

@@ -78,17 +78,17 @@ async def speak(worker: PipelineWorker, samples: np.ndarray[Any, np.dtype[np.int
     await worker.queue_frame(TTSStoppedFrame())
 
 
-async def converse(worker: PipelineWorker, speech: Path, seconds: float) -> None:
-    """Begin to speak, be interrupted, and say it again, for at most `seconds` of speech."""
-    samples, rate = read_wav(speech)
-    samples = samples[: round(seconds * rate)]
-    await asyncio.sleep(1)
+async def converse(worker: PipelineWorker, arguments: argparse.Namespace) -> None:
+    """Begin to speak, be interrupted, and say it again from the start to the end."""
+    samples, rate = read_wav(arguments.speech)
+    samples = samples[: round(arguments.seconds * rate)]
+    await asyncio.sleep(arguments.pause)
     first = asyncio.create_task(speak(worker, samples, rate))
-    await asyncio.sleep(min(1.5, seconds / 2))
+    await asyncio.sleep(min(1.5, arguments.seconds / 2))
     first.cancel()  # the user speaks: no more words are made, and those that wait are dropped
     await asyncio.gather(first, return_exceptions=True)
     await worker.queue_frame(InterruptionFrame())
-    await asyncio.sleep(1)
+    await asyncio.sleep(arguments.pause)
     await speak(worker, samples, rate)
     await worker.queue_frame(EndFrame())  # it passes when all of the speech has come out
 
@@ -113,7 +113,7 @@ async def main(arguments: argparse.Namespace) -> None:
     )
     runner = WorkerRunner(handle_sigint=False)
     await runner.add_workers(worker)
-    talking = asyncio.create_task(converse(worker, arguments.speech, arguments.seconds))
+    talking = asyncio.create_task(converse(worker, arguments))
     try:
         await runner.run()
     finally:
@@ -122,13 +122,19 @@ async def main(arguments: argparse.Namespace) -> None:
     print(f"{recorder.images} images, {recorder.seconds:.2f} s of sound: {arguments.out}")
 
 
-if __name__ == "__main__":
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--server", default="127.0.0.1:8001", help="host:port of Triton's gRPC (%(default)s)")
     parser.add_argument("--face", type=Path, default=SAMPLES / "face.png", help="an image or a short video")
     parser.add_argument("--width", type=int, default=640, help="of the images that the transport sends (%(default)s)")
     parser.add_argument("--height", type=int, default=480, help="of them (%(default)s)")
     parser.add_argument("--speech", type=Path, default=SAMPLES / "speech.wav", help="a 16-bit wav")
-    parser.add_argument("--seconds", type=float, default=5.0, help="at most so much of the speech (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the speech that are said (%(default)s)")
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds at rest before and between (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("pipecat.mp4"), help="the recording (%(default)s)")
-    asyncio.run(main(parser.parse_args()))
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(parse()))
