@@ -33,10 +33,11 @@ _STATUS = (
 
 def _parser() -> argparse.ArgumentParser:
     rows = [_row(setting.variable, f"{setting.description} Default: {setting.default}") for setting in SETTINGS]
+    rows = ["environment variables (the options above override them):", *rows, "", textwrap.fill(_STATUS, _width())]
     parser = argparse.ArgumentParser(
         prog="python -m gateway",
         description="Serve the talking-avatar form over HTTP. The models run in Triton.",
-        epilog="environment variables (the options above override them):\n" + "\n".join(rows) + f"\n\n{_STATUS}",
+        epilog="\n".join(rows),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -55,9 +56,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _row(name: str, text: str) -> str:
     """Return the help of one variable, wrapped at the width of the terminal, as argparse wraps its own."""
-    width = max(40, min(100, shutil.get_terminal_size().columns) - 2)
-    lines = textwrap.wrap(text, width - 8, break_on_hyphens=False)
+    lines = textwrap.wrap(text, _width() - 8, break_on_hyphens=False)
     return "\n".join((f"  {name}", *(f"        {line}" for line in lines)))
+
+
+def _width() -> int:
+    return max(40, min(100, shutil.get_terminal_size().columns) - 2)
 
 
 def _fail(message: str, status: int) -> int:

@@ -80,13 +80,17 @@ def gateway(work: Path, **settings: str) -> Iterator[Process]:
             running.stop(signal.SIGKILL)
 
 
-def test_help_lists_every_option_and_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_option_and_setting_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
     for name in ("--host", "--port", "--triton", "--log-level", *(setting.variable for setting in SETTINGS)):
         assert name in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(
