@@ -104,10 +104,10 @@ sbom: $(STAMP)  ## bills of materials (CycloneDX) of the images' Python packages
 		&& build/sbom-tool/bin/python -m pip install --quiet --constraint requirements.lock --requirement scripts/sbom-requirements.txt; }
 	@$(PY) -m scripts.sbom build/sbom-tool/bin/cyclonedx-py build/sbom
 
-dist: $(STAMP)  ## wheels and source distributions of the service and of the client, into dist/
+dist: $(STAMP)  ## wheels and source distributions of the service, the client and the adapters, into dist/
 	@rm -rf dist
-	@$(PY) -m build --no-isolation --outdir dist .
-	@$(PY) -m build --no-isolation --outdir dist client
+	@for package in . client integrations/livekit integrations/pipecat; do \
+		$(PY) -m build --no-isolation --outdir dist $$package || exit; done
 
 bench-gpu: $(STAMP)  ## every figure of this machine's GPU in at most 25 minutes; URL=host:port for a running server; GPU="--device cpu --quick"
 	@$(PY) -m bench gpu $(if $(URL),--url $(URL)) $(GPU)

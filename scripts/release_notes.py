@@ -12,6 +12,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# one of each distribution; the first has the version of the service
+PACKAGES = (
+    "lipsync",
+    "client/avatar_client",
+    "integrations/livekit/avatar_livekit",
+    "integrations/pipecat/avatar_pipecat",
+)
 
 
 def version_of(module: Path) -> str:
@@ -36,10 +43,11 @@ def section(changelog: str, version: str) -> str:
 
 def notes(tag: str, root: Path = ROOT) -> str:
     """Return the release notes of `tag`. Raises ValueError where tag, versions and changelog disagree."""
-    version = version_of(root / "lipsync" / "__init__.py")
-    client = version_of(root / "client" / "avatar_client" / "__init__.py")
-    if not tag == f"v{version}" == f"v{client}":
-        raise ValueError(f"the tag {tag} is not the version: lipsync has {version}, avatar_client has {client}")
+    versions = {package: version_of(root / package / "__init__.py") for package in PACKAGES}
+    version = versions[PACKAGES[0]]
+    if {f"v{each}" for each in versions.values()} != {tag}:
+        have = ", ".join(f"{Path(package).name} has {each}" for package, each in versions.items())
+        raise ValueError(f"the tag {tag} is not the version: {have}")
     return section((root / "CHANGELOG.md").read_text(), version)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import avatar_client
 import lipsync
-from scripts.release_notes import notes, section, version_of
+from scripts.release_notes import PACKAGES, notes, section, version_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CHANGELOG = (
@@ -18,10 +18,12 @@ CHANGELOG = (
 )
 
 
-def checkout(folder: Path, version: str = "1.2.3", client: str = "1.2.3") -> Path:
-    for package, its in (("lipsync", version), ("client/avatar_client", client)):
+def checkout(folder: Path, **versions: str) -> Path:
+    """Write packages of version 1.2.3, or another one by their names."""
+    for package in PACKAGES:
+        version = versions.get(Path(package).name, "1.2.3")
         (folder / package).mkdir(parents=True)
-        (folder / package / "__init__.py").write_text(f'"""A package."""\n\n__version__ = "{its}"\n')
+        (folder / package / "__init__.py").write_text(f'"""A package."""\n\n__version__ = "{version}"\n')
     (folder / "CHANGELOG.md").write_text(CHANGELOG)
     return folder
 
@@ -30,8 +32,8 @@ def test_service_and_client_have_one_version() -> None:
     assert lipsync.__version__ == avatar_client.__version__
 
 
-@pytest.mark.parametrize("package", ["lipsync", "client/avatar_client"])
-def test_the_version_can_be_read_without_an_import(package: str) -> None:
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_version_is_that_of_the_service_and_can_be_read_without_an_import(package: str) -> None:
     assert version_of(ROOT / package / "__init__.py") == lipsync.__version__
 
 
@@ -49,9 +51,10 @@ def test_a_tag_that_is_not_the_version_releases_nothing(tmp_path: Path, tag: str
         notes(tag, checkout(tmp_path))
 
 
-def test_a_client_of_another_version_is_not_released(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"avatar_client has 1\.2\.2"):
-        notes("v1.2.3", checkout(tmp_path, client="1.2.2"))
+@pytest.mark.parametrize("package", ["avatar_client", "avatar_livekit", "avatar_pipecat"])
+def test_a_package_of_another_version_is_not_released(tmp_path: Path, package: str) -> None:
+    with pytest.raises(ValueError, match=rf"{package} has 1\.2\.2"):
+        notes("v1.2.3", checkout(tmp_path, **{package: "1.2.2"}))
 
 
 @pytest.mark.parametrize("version", ["1.2", "Unreleased", "1.2.30"])
