@@ -220,7 +220,7 @@ class Triton:
                     why = _describe_failures(state) or _describe_loading(state, models)
                     raise StartFailed(f"not ready after {self._start_timeout:g} s; {why}")
                 if now - reported > _PROGRESS_SECONDS:
-                    self._on_progress(_describe_loading(state, models))
+                    self._on_progress(f"{_describe_loading(state, models)} ({now - begin:.0f} s)")
                     reported = now
 
     def _hide_token(self, process: ServerProcess) -> bool:
