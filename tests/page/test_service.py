@@ -84,3 +84,9 @@ def test_the_policy_keeps_foreign_scripts_out(pages: Pages, jobs_url: str) -> No
     )
     assert (blocked, page.evaluate("window.ran")) == ("script-src-elem", None)
     pages.problems.clear()  # the browser reports what it has blocked
+
+
+def test_a_service_without_live_sessions_shows_no_tab_for_them(pages: Pages, serve: Serve) -> None:
+    page = pages.open(f"{serve(live_sockets=False)}#live")
+    expect(page.locator("#panel-video")).to_be_visible()
+    expect(page.get_by_role("tablist")).to_be_hidden()

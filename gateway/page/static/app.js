@@ -32,9 +32,11 @@ for (const [index, { name, tab }] of TABS.entries()) {
 async function describe() {
   const index = await serviceIndex();
   find("#version").textContent = `Version ${index.version}`;
-  find("#docs-link").hidden = !index.docs;
+  find("#docs-link").hidden = !index.docs || index.needs_key; // a link cannot send the key
   find("#key-button").hidden = !index.needs_key;
   find("#stand-ins").hidden = !index.stand_ins?.length;
+  find("#tabs").hidden = !index.live;
+  if (!index.live) select("video");
 }
 
 find("#key-button").addEventListener("click", () => askForKey("Enter another key.").catch(() => {}));
