@@ -125,7 +125,7 @@ class LiveSession:
 
     def _queued(self, request: StreamRequest) -> PendingRequest:
         """Put a request into the queue, and drop what the requests before it ask for if it clears."""
-        if len(self._queue) >= MAX_QUEUED:
+        if len(self._queue) >= (2 * MAX_QUEUED if CLEAR in request.inputs else MAX_QUEUED):  # `clear` may help
             self.close()
             raise Busy(
                 f"{MAX_QUEUED} requests of this session are already queued; "

@@ -17,7 +17,7 @@ from avatar.inference.bls_client import BlsInferenceClient
 from avatar.options import DEFAULTS
 from avatar.serving.live_access import SessionAccess
 from avatar.serving.live_avatar import LiveAvatar
-from avatar.serving.live_session import LiveSession, SessionAvatar
+from avatar.serving.live_session import MAX_QUEUED, LiveSession, SessionAvatar
 from avatar.serving.request import StreamRequest
 from avatar.settings import LiveSettings
 from avatar.tracing import stages
@@ -164,6 +164,23 @@ def test_clear_is_answered_while_the_networks_do_not_answer() -> None:
     run(test)
 
 
+def test_a_full_queue_can_be_cleared() -> None:
+    async def test() -> None:
+        caller = Caller()
+        await caller.start()
+        caller.networks.released.clear()
+        caller.push("first", pcm=speech(25))
+        await caller.until(lambda: caller.networks.calls == 1)
+        waiting = [caller.push(f"speech {n}", pcm=speech(1)) for n in range(MAX_QUEUED)]
+        await asyncio.sleep(0)
+        cleared = caller.push("clear", clear=-1)
+        await asyncio.gather(*waiting, cleared)
+        assert caller.messages("cleared") == [{"last": -1, "next": 0, "dropped": pytest.approx(1 + MAX_QUEUED / 25)}]
+        caller.session.close()
+
+    run(test)
+
+
 def test_every_clear_of_several_is_answered_in_order() -> None:
     async def test() -> None:
         caller = Caller()
@@ -254,6 +271,8 @@ def test_rests_of_a_number_come_at_once_and_move_a_video() -> None:
         assert caller.indexes() == list(range(700))
         assert [int(frame[119, 119, 0]) for frame in caller.values("frame")[:7]] == [0, 1, 2, 0, 1, 2, 0]
         assert caller.networks.rows == 3
+        assert caller.session.output.frames == 700  # counted like those of speech, if they are not read
+        assert caller.session.output.unread == sum(frame.nbytes + 16 for frame in caller.values("frame"))
         with pytest.raises(InvalidField, match="rest: 1 to 750 frames"):
             await caller.push("more", rest=751)
         with pytest.raises(InvalidField, match="rest: no request follows"):
