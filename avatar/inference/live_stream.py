@@ -19,14 +19,15 @@ from tritonclient.grpc import InferInput, InferResult
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from lipsync.arrays import Array
-from lipsync.tensors import LIVE, RECEIVED, SESSION_TOKEN
+from lipsync.tensors import CLEAR, LIVE, RECEIVED, SESSION_TOKEN
 
-from ..errors import AvatarError, Unavailable
+from ..errors import AvatarError, ClientError, Unavailable
 from ..streams import cancel_and_wait
 from ..tracing import traceparent, triton_request_id
 from .live_failures import cause, error_of, lost
 
 CLOSE_SECONDS = 2.0  # for the server to end a session in an orderly way
+MAX_REQUESTS = 1000  # that wait in this process, while the server takes none
 BUFFERED = 32  # events that wait in this process; the rest waits at the server
 MARKS = ("segment", "cleared", "summary")
 NO_PCM = np.zeros(0, np.int16)
@@ -68,7 +69,11 @@ class LiveSource(Protocol):
     info: Mapping[str, Any]
 
     def send(self, inputs: Inputs, *, received: int, end: bool = False) -> None:
-        """Send the next request, without waiting for its frames; `received` is the last frame that was passed on."""
+        """Send the next request, without waiting for its frames; `received` is the last frame that was passed on.
+
+        Raises:
+            ClientError: too many requests wait.
+        """
 
     async def read(self) -> LiveEvent | None:
         """Return what comes next; None after the end. Raises AvatarError."""
@@ -115,6 +120,7 @@ class LiveStream:
         self._reader: asyncio.Task[None] | None = None
         self._events: asyncio.Queue[LiveEvent | AvatarError | None] = asyncio.Queue(BUFFERED)
         self._ended = self._over = False  # the last request was sent; the last response was taken
+        self._is_closed = False
 
     async def start(self, open_stream: OpenStream, inputs: Inputs, seconds: float) -> None:
         """Open the stream, and wait for `session`.
@@ -123,11 +129,12 @@ class LiveStream:
             AvatarError: as `read`; Unavailable also where nothing comes in time.
         """
         parent = traceparent(sampled_only=True)
-        self._responses = open_stream(self._sent(), headers={"traceparent": parent} if parent else None)
-        self._put({**inputs, SESSION_TOKEN: ""}, start=True)
         try:
+            self._put({**inputs, SESSION_TOKEN: ""}, start=True)
+            responses = open_stream(self._sent(), headers={"traceparent": parent} if parent else None)
+            self._responses = responses
             async with asyncio.timeout(seconds):
-                outputs = await self._take(self._responses)
+                outputs = await self._take(responses)
         except TimeoutError:
             await self._cancel()
             raise Unavailable(f"live at {self._address} did not answer in time") from cause("DEADLINE_EXCEEDED")
@@ -138,10 +145,12 @@ class LiveStream:
         self._token = str(info.pop("token", ""))
         info.pop("sequence_id", None)
         self.info = info
-        self._reader = asyncio.create_task(self._read_all(self._responses))
+        self._reader = asyncio.create_task(self._read_all(responses))
 
     def send(self, inputs: Inputs, *, received: int, end: bool = False) -> None:
         """As `LiveSource`."""
+        if self._requests.qsize() >= MAX_REQUESTS:
+            raise ClientError(f"{MAX_REQUESTS} messages wait for the model; send fewer of them")
         if not self._ended:
             self._ended = end
             about: Inputs = {SESSION_TOKEN: self._token, RECEIVED: np.array([received], np.int32)}
@@ -161,8 +170,8 @@ class LiveStream:
         """As `LiveSource`: its place at the server is free at once if the server is there."""
         try:
             if not self._over and self._reader:
-                self.send({"clear": np.array([-1], np.int32), "pcm": NO_PCM}, received=-1, end=True)
                 with suppress(AvatarError, TimeoutError):
+                    self.send({CLEAR: np.array([-1], np.int32), "pcm": NO_PCM}, received=-1, end=True)
                     async with asyncio.timeout(CLOSE_SECONDS):
                         while await self.read() is not None:
                             pass
@@ -171,10 +180,11 @@ class LiveStream:
 
     async def _cancel(self) -> None:
         self._over = True
-        responses, self._responses = self._responses, None
-        if responses is None:
+        if self._is_closed:
             return
-        responses.cancel()
+        self._is_closed = True
+        if self._responses:
+            self._responses.cancel()
         self._requests.put_nowait(None)
         if self._reader:
             await cancel_and_wait(self._reader)

@@ -57,11 +57,6 @@ class Member:
         self.changed = asyncio.Event()  # wakes the task that watches it
         self.watcher: asyncio.Task[None] | None = None
 
-    @property
-    def load(self) -> int:
-        """Number of inferences, and of live sessions, that it has to do."""
-        return self.server.in_flight + self.server.sessions
-
     def rows_of(self, model: Model | None) -> float:
         """Return how many rows one call may have, as far as it is known; 0 where it does not serve the model."""
         return self.server.limits.get(model.name, math.inf) if model else math.inf
@@ -229,7 +224,7 @@ class ServerPool:
         if member.watcher:
             member.watcher.cancel()
         try:
-            while member.load:  # noqa: ASYNC110 - a few seconds more or less do not matter
+            while member.server.load:  # noqa: ASYNC110 - a few seconds more or less do not matter
                 await asyncio.sleep(RECHECK_SECONDS)
         finally:
             await member.server.close()
@@ -248,7 +243,7 @@ class ServerPool:
                     chosen.asked = self._picks
                 else:
                     fitting = [each for each in fresh if each.rows_of(model) >= rows]
-                    chosen = min(fitting or fresh, key=lambda each: (each.load, each.picked))
+                    chosen = min(fitting or fresh, key=lambda each: (each.server.load, each.picked))
                     chosen.picked = self._picks
                 return chosen
             left = end - time.monotonic()

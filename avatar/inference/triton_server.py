@@ -75,6 +75,11 @@ class TritonServer:
         self._pool: SharedMemoryPool | None = None
         self._readiness = Readiness(self._call_tiny)
 
+    @property
+    def load(self) -> int:
+        """Number of inferences, and of live sessions, that it has to do."""
+        return self.in_flight + self.sessions
+
     def state(self, healthy: bool | None) -> ServerState:
         """Return what the metrics show of it; None: it is healthy unless its last call failed."""
         healthy = not self.failing if healthy is None else healthy

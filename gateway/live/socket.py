@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from avatar.errors import InvalidField
+from avatar.errors import InvalidField, Unavailable
 from avatar.inference.live_stream import LiveFrame
 from avatar.streams import cancel_and_wait
 from jobs.keys import KeyLimits
@@ -143,10 +143,18 @@ class LiveSocket:
                     conversation.end_segment()
                 case End():
                     conversation.end()
-                    while True:
-                        await self._receive()
+                    await self._wait_for_the_end(seconds)
                 case _:
                     raise InvalidField("type", "the session has started already; open another connection")
+
+    async def _wait_for_the_end(self, seconds: float) -> None:
+        """Ignore the caller, who may only disconnect now. Raises Unavailable if the model does not end the session."""
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self._receive()
+        except TimeoutError:
+            raise Unavailable(f"the model has not ended the session within {seconds:g} s") from None
 
     async def _pass_on(self, conversation: Conversation, *, echo: bool) -> None:
         async for event in conversation.events():

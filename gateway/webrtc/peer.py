@@ -32,6 +32,7 @@ from .tracks import FaceTrack, SoundTrack, samples_of
 logger = logging.getLogger(__name__)
 
 CONTROL = "control"  # the caller's data channel
+MAX_MESSAGES = 100  # of the data channel that wait; more of them end the session
 CONNECT_SECONDS = 30.0  # for the first packets of the caller
 
 
@@ -62,7 +63,7 @@ class Peer:
         self._face, self._sound = FaceTrack(self._player, fps), SoundTrack(self._player)
         self._microphone: MediaStreamTrack | None = None
         self._channel: RTCDataChannel | None = None
-        self._messages: asyncio.Queue[str | bytes] = asyncio.Queue()
+        self._messages: asyncio.Queue[str | bytes] = asyncio.Queue(MAX_MESSAGES)
         self._said: list[str] = [session_message(conversation.info)]  # before there was a data channel
         self._connected, self._gone = asyncio.Event(), gone
         self._active_at = 0.0
@@ -77,9 +78,12 @@ class Peer:
             await connection.setRemoteDescription(RTCSessionDescription(offer, "offer"))
         except Exception as error:  # whatever aiortc finds wrong, in whichever way
             raise InvalidField("offer", f"not an SDP offer that can be used: {str(error)[:200]}") from error
-        kinds = {transceiver.kind for transceiver in connection.getTransceivers()}
-        if self._microphone is None or "video" not in kinds:
-            raise InvalidField("offer", "send an audio track, and ask for a video track (recvonly)")
+        kinds = sorted(transceiver.kind for transceiver in connection.getTransceivers())
+        if self._microphone is None or kinds != ["audio", "video"]:
+            raise InvalidField("offer", "send one audio track, and ask for one video track (recvonly)")
+        for transceiver in connection.getTransceivers():
+            if transceiver.kind == "video":
+                transceiver.direction = "sendonly"  # a video of the caller would only fill the memory
         connection.addTrack(self._face)
         connection.addTrack(self._sound)
         await connection.setLocalDescription(await connection.createAnswer())
@@ -119,9 +123,15 @@ class Peer:
         if channel.label != CONTROL or self._channel is not None:
             return
         self._channel = channel
-        channel.on("message", self._messages.put_nowait)
+        channel.on("message", self._on_message)
         for text in self._said:
             channel.send(text)
+
+    def _on_message(self, data: str | bytes) -> None:
+        if self._messages.full():
+            self._gone.set()
+        else:
+            self._messages.put_nowait(data)
 
     def _on_state(self) -> None:
         state = self._connection.connectionState

@@ -67,7 +67,11 @@ async def _carry(
 ) -> None:
     settings = service.settings
     conversation = await run_until_disconnect(open_conversation(service, caller, wanted), service.live.closing)
-    peer = Peer(conversation, settings.webrtc_stun, service.live, settings.live_idle_seconds, handle.gone)
+    try:
+        peer = Peer(conversation, settings.webrtc_stun, service.live, settings.live_idle_seconds, handle.gone)
+    except BaseException:
+        await conversation.close()
+        raise
     try:
         answered.set_result(await peer.answer(offer))
         await run_until_disconnect(peer.run(), service.live.closing)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from avatar.errors import AvatarError, Busy, ClientError, FaceNotFound, InvalidField, ShuttingDown, Unavailable
+from avatar.inference import live_stream
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.inference.live_failures import AvatarForgotten
 from avatar.inference.live_stream import LiveFrame, LiveMark, LiveStream
@@ -195,4 +196,13 @@ async def test_closed_connections_end_their_sessions() -> None:
         await models.close()
         with pytest.raises(Unavailable, match="lost"):
             await asyncio.wait_for(stream.read(), SECONDS)
+        await stream.close()
+
+
+async def test_requests_that_the_server_does_not_take_are_limited() -> None:
+    async with servers() as (_, models):
+        stream = await models.live(FACE)
+        with pytest.raises(ClientError, match="send fewer"):
+            for _ in range(live_stream.MAX_REQUESTS + 1):  # without a pause in which they could be sent
+                stream.send({"clear": np.array([-1], np.int32)}, received=-1)
         await stream.close()
