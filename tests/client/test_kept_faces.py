@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from avatar_client import AsyncAvatarJobs, AvatarJobs, InvalidRequest, KeptFace, Unavailable, _cli
-from avatar_client._progress_bar import ProgressBar
+from avatar_client._console import Console
 from tests.client.conftest import SPEECH, call
 from tests.support.live_gateway import proxy_to
 from tests.support.media import write_still
@@ -78,7 +77,7 @@ async def test_the_commands_keep_list_and_forget_a_face(
 ) -> None:
     def command(*arguments: str) -> tuple[int, str]:
         options = _cli._parser().parse_args([*arguments, "--url", url])  # `main` needs the main thread, for signals
-        status: int = options.run(options, ProgressBar(sys.stderr, quiet=True))
+        status: int = options.run(options, Console(progress=False))
         return status, capsys.readouterr().out.strip()
 
     status, kept = await call(command, "keep", str(face))
