@@ -61,16 +61,16 @@ class ExportInputs:
     """
 
     def __init__(self, checkpoints: CheckpointSet, media: Media, candidates: Sequence[Variant], gpu: str = "") -> None:
-        self._checkpoints, self._media, self._candidates, self._gpu = checkpoints, media, candidates, gpu
+        self._media, self._candidates, self._gpu = media, candidates, gpu
         self.provenances = {
-            name: Provenance(sha256(path), checkpoints.stand_ins) for name, path in checkpoints.paths.items()
+            name: Provenance(sha256(path), name in checkpoints.stand_ins) for name, path in checkpoints.paths.items()
         }
 
     def of(self, exported: ExportedModel) -> dict[str, object]:
         """Return everything that decides what the export is, in plain types."""
         inputs: dict[str, object] = {
             "checkpoint": {exported.checkpoint: self.provenances[exported.checkpoint].sha256},
-            "stand_in": self._checkpoints.stand_ins,
+            "stand_in": self.provenances[exported.checkpoint].stand_in,
             "project": lipsync.__version__,
             "code": {str(path.relative_to(ROOT)): sha256(path) for path in imported_files(exported.modules)},
             "packages": {name: installed_version(name) for name in exported.packages},

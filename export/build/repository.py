@@ -44,6 +44,8 @@ class BuildOptions:
         keep: number of older versions of a network to keep.
         timing: whether exports are timed for their reports.
         live_networks: whether the generators are served a second time, for `live` alone; by default on a GPU.
+        files: single checkpoints by official name, instead of those of the folder.
+        stand_ins: folder for stand-ins, which are used for all checkpoints that are missing; None: none may be.
         trial: the share of the jobs that use new exports, next to the active ones; None makes new exports active.
     """
 
@@ -55,6 +57,8 @@ class BuildOptions:
     timing: bool = True
     live_networks: bool | None = None
     trial: float | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
+    stand_ins: Path | None = None
 
     @property
     def has_live_networks(self) -> bool:
@@ -63,7 +67,10 @@ class BuildOptions:
 
 
 def build_repository(
-    weights: Path, repository: Path, on_progress: ProgressCallback = print, options: BuildOptions | None = None
+    weights: Path | None,
+    repository: Path,
+    on_progress: ProgressCallback = print,
+    options: BuildOptions | None = None,
 ) -> None:
     """Make `repository` a complete model repository: networks from `weights`, Python models, ensembles, configs.
 
@@ -74,7 +81,7 @@ def build_repository(
     and its export.
 
     Args:
-        weights: folder with the four checkpoints under their official names, all real or all stand-ins.
+        weights: folder with checkpoints under their official names, all real or all stand-ins.
         repository: folder, created if it does not exist, but not a mount point; models of other names in it are kept.
         on_progress: takes one line of progress at a time.
         options: by default for a CPU, the fastest variant that reaches its accuracy thresholds.
@@ -90,11 +97,7 @@ def build_repository(
     is_own = repository.resolve() == source.resolve()
     if is_own:
         _check_committed(repository, options, candidates)
-    checkpoints = find_checkpoints(weights)
-    if checkpoints.stand_ins:
-        on_progress(
-            f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, in {weights}: the models run, but show made-up results ***"
-        )
+    checkpoints = _find_checkpoints(weights, options, on_progress)
     repository.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(repository, on_progress), staging_folder(repository) as staging:
         update = _Update(checkpoints, repository, staging, options, candidates, gpu, on_progress)
@@ -244,6 +247,20 @@ class _Update:
 
         media, folder = self._options.media, self._staging
         return VariantSelector(self._checkpoints, media, folder, self._on_progress, gpu=self._gpu)
+
+
+def _find_checkpoints(weights: Path | None, options: BuildOptions, on_progress: ProgressCallback) -> CheckpointSet:
+    if options.stand_ins:
+        from .. import stand_ins  # imports torch
+
+        stand_ins.write(options.stand_ins, on_progress)
+    checkpoints = find_checkpoints(weights, options.files, options.stand_ins)
+    used = [name for name in checkpoints.paths if name in checkpoints.stand_ins]
+    if used:
+        names = "" if len(used) == len(checkpoints.paths) else f", for {', '.join(used)}"
+        where = f"in {checkpoints.paths[used[0]].parent}{names}"
+        on_progress(f"*** STAND-INS, NOT THE PUBLISHED WEIGHTS, {where}: the models run, but show made-up results ***")
+    return checkpoints
 
 
 def _check_committed(repository: Path, options: BuildOptions, candidates: tuple[Variant, ...]) -> None:

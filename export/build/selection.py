@@ -28,6 +28,11 @@ from ..variants import ONNX_FP32, Format, Variant
 from .variant_builder import NETWORK, VariantBuilder
 
 RANDOM = "seeded random"
+_CHECKPOINTS = {
+    tensors.S3FD.name: S3FD_FILE,
+    tensors.WAV2LIP.name: WAV2LIP_FILE,
+    tensors.WAV2LIP_GAN.name: WAV2LIP_GAN_FILE,
+}
 # Batch sizes at which the candidates are timed: on a GPU those that several callers make together.
 _RANKING_BATCH = 8
 _GPU_RANKING_BATCHES = {tensors.S3FD.name: 4, tensors.WAV2LIP.name: 64}
@@ -113,7 +118,7 @@ class VariantSelector:
         raise AccuracyError("; ".join(failures))
 
     def _evaluate_twin(self, model: Model, variant: Variant) -> list[Result]:
-        if not self._checkpoints.stand_ins:
+        if not self._is_stand_in(model):
             return []
         network = _network(model)
         if (network.name, variant) not in self._twin_results:
@@ -149,7 +154,10 @@ class VariantSelector:
 
     def _timed_builder(self, model: Model, builder: VariantBuilder) -> VariantBuilder:
         """Return the builder whose exports are timed: not a stand-in's, whose many zeros slow PyTorch down."""
-        return self._random_twin(_network(model)) if self._checkpoints.stand_ins else builder
+        return self._random_twin(_network(model)) if self._is_stand_in(model) else builder
+
+    def _is_stand_in(self, model: Model) -> bool:
+        return _CHECKPOINTS[model.name] in self._checkpoints.stand_ins
 
     def _random_twin(self, network: Model) -> VariantBuilder:
         """Return the builder of the same network with random weights."""
@@ -176,8 +184,7 @@ class VariantSelector:
     def _graph(self, model: Model) -> Wav2LipGraph | S3FDGraph:
         if model is tensors.S3FD:
             return self._detector
-        name = WAV2LIP_FILE if model is tensors.WAV2LIP else WAV2LIP_GAN_FILE
-        return Wav2LipGraph(load.load_wav2lip(self._checkpoints.paths[name]))
+        return Wav2LipGraph(load.load_wav2lip(self._checkpoints.paths[_CHECKPOINTS[model.name]]))
 
     @cached_property
     def _detector(self) -> S3FDGraph:

@@ -133,17 +133,18 @@ class _Download:
                         return source, self._try(source)
                 except _PermanentError as error:
                     sources.remove(source)
-                    failures[source] = str(error)
+                    reason = str(error)
                 except _TransientError as error:
-                    failures[source] = str(error)
+                    reason = str(error)
                     longest_wait = max(longest_wait, error.wait)
-                on_progress(f"{self._file.name}: {source}: {failures[source]}")
+                if failures.get(source) != reason:  # each reason is told once
+                    on_progress(f"{self._file.name}: {source}: {reason}")
+                failures[source] = reason
             idle = 0 if _size(self._part) > before else idle + 1
             if sources and idle < policy.rounds:
                 time.sleep(min(policy.max_pause, max(longest_wait, pause * random.uniform(1, 1.5))))  # noqa: S311
                 pause *= 2
-        reasons = "; ".join(f"{source}: {reason}" for source, reason in failures.items())
-        raise DownloadError(f"{self._file.name}: every source failed: {reasons}")
+        raise DownloadError(f"{self._file.name}: every source failed: {_reasons(failures)}")
 
     def _try(self, source: str) -> str:
         """Download the file from `source`, rename it to its name, and return its hash."""
@@ -213,6 +214,14 @@ class _Download:
             out.flush()
             os.fsync(out.fileno())
         return done
+
+
+def _reasons(failures: Mapping[str, str]) -> str:
+    """Return why the sources failed; a reason that all of them have, only once."""
+    reasons = set(failures.values())
+    if len(failures) > 1 == len(reasons):
+        return f"{reasons.pop()} (all {len(failures)} of them; is there a network?)"
+    return "; ".join(f"{source}: {reason}" for source, reason in failures.items())
 
 
 @contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..checkpoints.registry import S3FD_FILE, SEGMENTATION_FILE, WAV2LIP_FILE, WAV2LIP_GAN_FILE
+from ..errors import ExportError
 from ..variants import Format, Precision, Profile
 from .arguments import add_keep, add_repository, print_line, share
 
@@ -15,10 +17,17 @@ DESCRIPTION = (
     "the next version of its model and is published in one step, so a running Triton in poll mode may use the folder."
 )
 
+_FILES = {  # option -> official name, and what it is
+    "wav2lip": (WAV2LIP_FILE, "the generator wav2lip"),
+    "wav2lip-gan": (WAV2LIP_GAN_FILE, "the generator wav2lip_gan"),
+    "s3fd": (S3FD_FILE, "the face detector"),
+    "segmentation": (SEGMENTATION_FILE, "the frozen graph of the person's mask"),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
-    parser.add_argument("--weights", type=Path, required=True, metavar="DIR", help="folder with the four checkpoints")
+    _add_checkpoints(parser.add_argument_group("checkpoints"))
     add_repository(parser, "folder for Triton, created if it does not exist; it must not be a mount point")
     _add_variant(parser.add_argument_group("variant of s3fd, wav2lip and wav2lip_gan"))
     _add_media(parser.add_argument_group("calibration (int8) and evaluation"))
@@ -35,6 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="serve the generators a second time for the model `live`, whose sessions then do not wait for the batches "
         "of videos; takes 0.6 GB of memory (default: only with a GPU)",
+    )
+
+
+def _add_checkpoints(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--weights", type=Path, metavar="DIR", help="folder with checkpoints under their official names")
+    for flag, (_, network) in _FILES.items():
+        group.add_argument(f"--{flag}", type=Path, metavar="FILE", help=f"{network}, instead of the one in --weights")
+    group.add_argument(
+        "--stand-ins",
+        type=Path,
+        nargs="?",
+        const=Path("weights/stand-ins"),
+        metavar="DIR",
+        help="use stand-ins for all checkpoints that are missing; they are written into DIR (default: "
+        "weights/stand-ins), and every result of them is marked",
     )
 
 
@@ -88,6 +112,10 @@ def run(args: argparse.Namespace) -> int:
     from ..build import repository
     from ..validation.sample_media import Media
 
+    given = {name: getattr(args, flag.replace("-", "_")) for flag, (name, _) in _FILES.items()}
+    files = {name: path for name, path in given.items() if path}
+    if not (args.weights or files or args.stand_ins):
+        raise ExportError("which checkpoints? give --weights DIR, single files such as --wav2lip FILE, or --stand-ins")
     shipped = Media.shipped()
     options = repository.BuildOptions(
         profile=args.profile,
@@ -98,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         timing=not args.no_timing,
         live_networks=args.live_networks,
         trial=args.trial,
+        files=files,
+        stand_ins=args.stand_ins,
     )
     repository.build_repository(args.weights, args.repository, print_line, options)
     return 0

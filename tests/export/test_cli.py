@@ -64,6 +64,7 @@ def test_help_lists_the_exit_statuses(arguments: tuple[str, ...], capsys: pytest
         ("models", "--weights", "w", "--repository", "r", "--format", "tflite"),
         ("models", "--weights", "w", "--repository", "r", "--keep", "-1"),
         ("list",),
+        ("models", "--repository", "x", "--stand-ins", "a", "b"),
         ("stand-ins",),
         ("configs", "--chekc"),
     ],
@@ -190,7 +191,7 @@ def test_options_that_cannot_be_combined_fail_with_one_line(
 
 
 def test_a_repository_is_listed_and_pruned(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "--repository", str(repository)]) == 0
+    assert main(["list", "--repository", str(repository), "--wide"]) == 0
     assert "wav2lip_gan.pth" in capsys.readouterr().out
     assert main(["prune", "--repository", str(repository), "--keep", "0"]) == 0
     assert capsys.readouterr() == ("", "")  # the repository has one version of each model

@@ -262,8 +262,12 @@ def test_every_export_has_a_report(repository: Path) -> None:
 def test_the_list_names_every_model_of_a_repository(repository: Path) -> None:
     text = listing.table(repository)
     for model in MODELS:
-        assert f" {model.name} " in text
+        assert model.name in text
     assert text.count("stand-in") == len(EXPORTED_MODELS)
+    assert max(map(len, text.splitlines())) <= 80
+    sha256 = str(versions.list_versions(repository / "s3fd")[-1].record["checkpoint_sha256"])[:12]
+    assert sha256 not in text
+    assert sha256 in listing.table(repository, wide=True)
 
 
 def test_no_temporary_folder_remains_next_to_the_repository(

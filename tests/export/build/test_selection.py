@@ -12,6 +12,7 @@ from export.build.selection import VariantSelector
 from export.build.variant_builder import VariantBuilder
 from export.checkpoints.checkpoint_set import CheckpointSet, find_checkpoints
 from export.checkpoints.provenance import Provenance
+from export.checkpoints.registry import FILES
 from export.validation import gpu_runs
 from export.validation.accuracy import AccuracyError, Result
 from export.validation.gpu import NO_GPU, Gpu
@@ -66,7 +67,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Media:
 @pytest.fixture
 def selector(stand_in_weights: Path, media: Media, tmp_path: Path, lines: list[str]) -> VariantSelector:
     """A selector that takes the stand-ins for real checkpoints, so it builds no random twins."""
-    checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
+    checkpoints = CheckpointSet({name: stand_in_weights / name for name in FILES}, frozenset())
     return VariantSelector(checkpoints, media, tmp_path, lines.append, builder=FakeBuilder, batches=(1,))
 
 
@@ -164,7 +165,7 @@ def test_on_a_gpu_the_candidates_race_warm_and_in_large_batches(
 ) -> None:
     GpuBuilder.runs = {}
     gpu = Gpu("Card 9000")
-    checkpoints = CheckpointSet(stand_in_weights, stand_ins=False)
+    checkpoints = CheckpointSet({name: stand_in_weights / name for name in FILES}, frozenset())
     selector = VariantSelector(checkpoints, media, tmp_path, lines.append, builder=GpuBuilder, batches=(1,), gpu=gpu)
     report = selector.export(tensors.WAV2LIP, REAL, GPU_CANDIDATES, tmp_path / "export", timed=True)
     assert report.variant == ONNX_FP16

@@ -155,7 +155,8 @@ def test_pruning_keeps_what_is_tried(repository: Path) -> None:
 
 def test_the_list_shows_the_share_of_each_version(repository: Path) -> None:
     begin(repository, share=0.1)
-    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in listing.table(repository).splitlines()]
+    text, _, _ = listing.table(repository).partition("\n\n")
+    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
     cells = [dict(zip(head, row, strict=True)) for row in rows]
     have = [(cell["version"], cell["jobs"]) for cell in cells if cell["model"] == "wav2lip"]
     assert have == [("2", "10%"), ("3 *", "90%")]

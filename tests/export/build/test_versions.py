@@ -102,11 +102,13 @@ def test_the_list_describes_each_version(model: Path, tmp_path: Path) -> None:
         versions.publish(staged(tmp_path, str(i), i), model)
     (model.parent / "plain").mkdir()
     (model.parent / "plain" / "config.pbtxt").write_text('name: "plain"\n')
-    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in listing.table(model.parent).splitlines()]
-    assert head == list(listing.HEAD)
+    text, others = listing.table(model.parent, wide=True).split("\n\n")
+    head, _, *rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    assert head == list(listing.WIDE)
+    assert others == "Models without a network: plain"
     cells = [dict(zip(head, row, strict=True)) for row in rows]
-    assert [cell["model"] for cell in cells] == ["net", "net", "plain"]
-    assert [cell["version"] for cell in cells] == ["1", "2 *", ""]
+    assert [cell["model"] for cell in cells] == ["net", "net"]
+    assert [cell["version"] for cell in cells] == ["1", "2 *"]
     record = json.loads((model / "2" / versions.RECORD_FILE).read_text())
     assert {**cells[1], "created": "", "MB": ""} == {
         "model": "net",
@@ -114,8 +116,7 @@ def test_the_list_describes_each_version(model: Path, tmp_path: Path) -> None:
         "jobs": "100%",
         "checkpoint": "net.pth",
         "sha256": "1" * 12,
-        "format": "onnx",
-        "precision": "fp32",
+        "format": "onnx fp32",
         "weights": "real",
         "score": "",
         "ms": "",

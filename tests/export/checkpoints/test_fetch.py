@@ -97,6 +97,19 @@ def test_if_every_source_fails_no_file_is_written(tmp_path: Path, lines: list[st
     assert not (tmp_path / "net.pth").exists()
 
 
+def test_sources_that_cannot_be_reached_are_reported_once_each(tmp_path: Path, lines: list[str]) -> None:
+    with serving(ServerBehavior()) as one, serving(ServerBehavior()) as other:
+        pass
+    with pytest.raises(DownloadError) as failed:
+        fetch_into(tmp_path, lines, published_file(one, other))
+    assert [line for line in lines if one in line or other in line] == [
+        f"net.pth: {url}/net.pth: [Errno 111] Connection refused" for url in (one, other)
+    ]
+    assert str(failed.value) == (
+        "net.pth: every source failed: [Errno 111] Connection refused (all 2 of them; is there a network?)"
+    )
+
+
 def test_a_file_of_another_size_is_rejected_before_the_download(tmp_path: Path, lines: list[str]) -> None:
     with serving(ServerBehavior()) as url, pytest.raises(DownloadError, match="1,048,576 bytes, expected 99"):
         fetch_into(tmp_path, lines, published_file(url, size=99))

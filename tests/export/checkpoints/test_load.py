@@ -190,7 +190,7 @@ def test_a_complete_folder_is_found_and_recognized_as_real_or_stand_in(tmp_path:
     assert not find_checkpoints(tmp_path).stand_ins
     fill(tmp_path, stand_ins=FILES)
     checkpoints = find_checkpoints(tmp_path)
-    assert checkpoints.stand_ins
+    assert checkpoints.stand_ins == set(FILES)
     assert all(checkpoints.paths[name] == tmp_path / name for name in FILES)
 
 
@@ -200,6 +200,28 @@ def test_an_empty_folder_and_an_incomplete_set_have_different_errors(tmp_path: P
     fill(tmp_path, leave_out=("s3fd.pth", "wav2lip_gan.pth"))
     with pytest.raises(IncompleteCheckpoints, match=r"missing: wav2lip_gan\.pth, s3fd\.pth$"):
         find_checkpoints(tmp_path)
+
+
+def test_a_single_checkpoint_is_completed_by_stand_ins_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    own, rest = tmp_path / "tuned.pth", tmp_path / "stand-ins"
+    torch.save(SMALL, own)
+    rest.mkdir()
+    fill(rest, stand_ins=FILES)
+    with pytest.raises(IncompleteCheckpoints, match=r"add --stand-ins; missing: wav2lip_gan\.pth"):
+        find_checkpoints(None, {"wav2lip.pth": own})
+    checkpoints = find_checkpoints(None, {"wav2lip.pth": own}, rest)
+    assert checkpoints.stand_ins == set(FILES) - {"wav2lip.pth"}
+    assert checkpoints.paths["wav2lip.pth"] == own
+    assert checkpoints.paths["s3fd.pth"] == rest / "s3fd.pth"
+
+
+def test_a_single_checkpoint_replaces_the_one_of_the_folder(tmp_path: Path) -> None:
+    own = tmp_path / "tuned.pth"
+    torch.save(SMALL, own)
+    fill(tmp_path)
+    assert find_checkpoints(tmp_path, {"wav2lip.pth": own}).paths["wav2lip.pth"] == own
+    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
+        find_checkpoints(tmp_path, {"wav2lip.pth": tmp_path / "absent.pth"})
 
 
 @pytest.mark.parametrize("name", FILES)

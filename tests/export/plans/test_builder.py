@@ -71,7 +71,7 @@ def served(repository: Path, name: str) -> str:
 
 def test_until_a_plan_is_built_a_network_is_served_from_its_onnx_file(repository: Path) -> None:
     assert served(repository, "wav2lip") == "onnx"
-    assert "tensorrt, onnx until its plan is built" in listing.table(repository)
+    assert "tensorrt fp16, onnx until its plan is built" in listing.table(repository)
 
 
 def test_plans_are_built_judged_in_every_profile_and_served(repository: Path, fake: FakeTrtexec, build: Build) -> None:
