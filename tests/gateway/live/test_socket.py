@@ -190,6 +190,25 @@ async def test_several_callers_talk_at_the_same_time(talk: Talk) -> None:
         assert all((each.sound == mark).all() for each in pictures)
 
 
+async def test_sessions_leave_no_tasks(talk: Talk, models: FakeLive) -> None:
+    gateway = await talk()
+
+    async def one() -> None:
+        async with calling(gateway.url) as caller:
+            await caller.start()
+            await caller.speak(SPEECH)
+            await caller.send("clear")
+            await caller.mark("cleared")
+        await eventually(lambda: gateway.service.live.running == 0 and not models.sessions)
+
+    await one()
+    await eventually(lambda: len(gateway.server.server_state.connections) == 0)
+    before = len(asyncio.all_tasks())
+    for _ in range(5):
+        await one()
+    await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
 async def test_who_asks_without_an_upgrade_learns_what_to_do(talk: Talk) -> None:
     gateway = await talk()
     async with httpx.AsyncClient() as client:
