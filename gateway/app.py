@@ -41,11 +41,11 @@ from .service import Render, Service
 from .settings import Settings
 from .socket_context import SocketContext
 from .unknown_fields import HEADER as IGNORED
+from .v1.endpoint import operation_id
 from .v1.lifespan import open_jobs
 from .v1.routers import EXPOSED, v1_routers
 from .webrtc.routes import router as webrtc_router
 
-from .v1.endpoint import operation_id
 _DESCRIPTION = """Send an image or video of a face and a recording of speech; receive an mp4 of the face speaking.
 
 NVIDIA Triton runs the models: S3FD detects the face, Wav2Lip moves its lips, PixelLib replaces an image's background.
@@ -91,11 +91,11 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         description=_DESCRIPTION,
         version=version("talking-avatar"),
         lifespan=lifespan,
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        generate_unique_id_function=operation_id,
         openapi_url=docs_pages.OPENAPI if settings.docs else None,
         docs_url=None,
         redoc_url=None,
-        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
-        generate_unique_id_function=operation_id,
     )
     app.state.metrics = metrics
     pages = (page_router(settings), *((docs_pages.router,) if settings.docs else ()))
