@@ -1,10 +1,13 @@
-"""Talk live over real models: the speech of a microphone goes in, and the face says it back."""
+"""Talk live over a real gateway: the speech of a microphone goes in, and the face says it back."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +15,15 @@ import pytest
 import soundfile
 from playwright.sync_api import Browser, Page, expect
 
+from lipsync.arrays import Floats
 from tests.page.conftest import CHROMIUM, FLAGS
-from tests.support.live_taps import tapped_page
+from tests.support.fake_live import FPS, FakeLive
+from tests.support.fake_triton import serve
+from tests.support.gateway_process import gateway_process
+from tests.support.live_taps import Tap, tapped_page
 
 SPEECH = Path(__file__).parents[2] / "samples" / "speech.wav"
+MOST = 0.040  # seconds between what is heard and what is seen
 MOUTH = """() => {
     const canvas = document.querySelector('#live-canvas');
     const { data } = canvas.getContext('2d').getImageData(0, canvas.height / 2, canvas.width, canvas.height / 4);
@@ -23,33 +31,82 @@ MOUTH = """() => {
 }"""
 
 
-@pytest.fixture
-def tab(browser: Browser, page_url: str, tmp_path: Path) -> Iterator[Page]:
-    """Return a page whose microphone gives a second of speech after two seconds of silence, again and again."""
-    samples, rate = soundfile.read(SPEECH, dtype="float32")
-    silence = np.zeros(2 * rate, np.float32)
-    soundfile.write(tmp_path / "voice.wav", np.concatenate([silence, samples[:rate]]), rate)
-    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={tmp_path / 'voice.wav'}"]
+@contextmanager
+def page_with_microphone(browser: Browser, voice: Floats, rate: int, folder: Path) -> Iterator[Page]:
+    """Open a page in a Chromium whose microphone gives these samples again and again."""
+    soundfile.write(folder / "voice.wav", voice, rate)
+    flags = [*FLAGS, f"--use-file-for-fake-audio-capture={folder / 'voice.wav'}"]
     program = next(filter(None, map(shutil.which, CHROMIUM)))
     chromium = browser.browser_type.launch(executable_path=program, args=flags)
-    with tapped_page(chromium) as page:
-        page.goto(f"{page_url}#live")
-        yield page
-    chromium.close()
+    try:
+        with tapped_page(chromium) as page:
+            yield page
+    finally:
+        chromium.close()
 
 
-def test_the_face_rests_then_says_the_words_and_rests_again(tab: Page) -> None:
-    tab.get_by_role("button", name="Use the sample face").click()
-    expect(tab.locator("#panel-live .file-name")).to_be_visible()
-    tab.get_by_role("button", name="Start talking").click()
-    expect(tab.locator("#live-state")).to_have_text(re.compile("^Speak"))
-    # the first picture is one at rest, whatever the microphone gives
-    first = f"() => {{ const mouth = ({MOUTH})(); return new Set(mouth.split(',')).size > 8 && mouth; }}"
-    rest = tab.wait_for_function(first).json_value()
-    tab.wait_for_function(f"rest => ({MOUTH})() !== rest", arg=rest)
-    tab.wait_for_function("tap.loudest > 0.02")
-    tab.wait_for_function(f"rest => ({MOUTH})() === rest", arg=rest)
-    expect(tab.locator("#live-delay")).to_have_text(re.compile(r"^\d\.\d\d s$"))
-    tab.get_by_role("button", name="End").click()
-    expect(tab.locator("#live-state")).to_have_text("The session has ended.")
-    expect(tab.locator("#live-alert")).to_be_empty()
+@contextmanager
+def in_thread(context: AbstractAsyncContextManager[str]) -> Iterator[str]:
+    """Enter an async context on an event loop of its own: the test's thread belongs to Playwright."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield asyncio.run_coroutine_threadsafe(context.__aenter__(), loop).result(30)
+        asyncio.run_coroutine_threadsafe(context.__aexit__(None, None, None), loop).result(30)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def start(page: Page, url: str) -> None:
+    page.goto(f"{url}#live")
+    page.get_by_role("button", name="Use the sample face").click()
+    expect(page.locator("#panel-live .file-name")).to_be_visible()
+    page.get_by_role("button", name="Start talking").click()
+    expect(page.locator("#live-state")).to_have_text(re.compile("^Speak"))
+
+
+def end(page: Page) -> None:
+    page.get_by_role("button", name="End").click()
+    expect(page.locator("#live-state")).to_have_text("The session has ended.")
+    expect(page.locator("#live-alert")).to_be_empty()
+
+
+def test_the_face_rests_then_says_the_words_and_rests_again(browser: Browser, page_url: str, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(SPEECH, dtype="float32")
+    voice = np.concatenate([np.zeros(2 * rate, np.float32), samples[:rate]])
+    with page_with_microphone(browser, voice, rate, tmp_path) as page:
+        start(page, page_url)
+        # the first picture is one at rest, whatever the microphone gives
+        first = f"() => {{ const mouth = ({MOUTH})(); return new Set(mouth.split(',')).size > 8 && mouth; }}"
+        rest = page.wait_for_function(first).json_value()
+        page.wait_for_function(f"rest => ({MOUTH})() !== rest", arg=rest)
+        page.wait_for_function("tap.loudest > 0.02")
+        page.wait_for_function(f"rest => ({MOUTH})() === rest", arg=rest)
+        expect(page.locator("#live-delay")).to_have_text(re.compile(r"^\d\.\d\d s$"))
+        end(page)
+
+
+@pytest.mark.slow
+def test_bursts_at_the_microphone_are_heard_and_seen_together_for_a_minute(browser: Browser, tmp_path: Path) -> None:
+    rate = 48_000
+    voice = np.zeros(round(1.3 * rate), np.float32)
+    voice[rate // 2 : rate // 2 + rate // 8] = np.sign(np.sin(np.arange(rate // 8) * 2 * np.pi * 300 / rate))
+    models = FakeLive()
+    models.draws = True  # white pictures where the sound is loud
+    with (
+        in_thread(serve(models)) as address,
+        gateway_process(tmp_path, address) as gateway,
+        page_with_microphone(browser, 0.9 * voice, rate, tmp_path) as page,
+    ):
+        start(page, f"{gateway.url}/")
+        page.wait_for_function("tap.clocks.at(-1)?.[1] > 60", timeout=120_000)
+        differences = Tap.read(page).differences(0.5) + 0.5 / FPS  # a burst begins anywhere in its frame
+        end(page)
+    low, middle, high = np.nanpercentile(differences * 1000, (0, 50, 100))
+    print(f"\n{differences.size} bursts; pictures {low:.1f} to {high:.1f} ms after the sound, median {middle:.1f} ms")
+    assert differences.size > 30
+    assert np.isnan(differences).mean() <= 0.1
+    assert np.nanpercentile(np.abs(differences), 98) <= MOST
