@@ -134,7 +134,13 @@ class Conversation:
         await self._ready
 
     async def say(self, samples: NDArray[np.int16]) -> None:
-        """Add speech. It waits while a minute of speech waits already; an interruption meanwhile drops the samples."""
+        """Add speech. It waits while a minute of speech waits already; an interruption meanwhile drops the samples.
+
+        Raises:
+            ValueError: other samples than INT16 [n].
+        """
+        if samples.dtype != np.int16 or samples.ndim != 1:
+            raise ValueError(f"say: INT16 samples [n] expected, got {samples.dtype} {list(samples.shape)}")
         turn = self._turn
         while self._sender.tape.waiting > MAX_WAITING * self.sample_rate and not self._is_closed:
             self._room.clear()
@@ -215,7 +221,7 @@ class Conversation:
     def session_started(self, thread: SessionThread, session: LiveSession) -> None:
         """Use a new session."""
         is_new = not hasattr(self, "info")
-        self.info = session.info
+        self.info, self._event_at = session.info, self._loop.time()
         self._replace(session)
         if not is_new:
             self._emit(ServerBack(session.info))
@@ -242,8 +248,10 @@ class Conversation:
             self._ready.set_exception(error)
             return
         self._thread = None
-        is_final = isinstance(error, InvalidRequest)
         was_lost = isinstance(self._sender.session, StillSession)
+        is_final = was_lost and isinstance(
+            error, InvalidRequest
+        )  # of the start; one of the speech ends its session only
         if not was_lost or is_final:
             reason = error if isinstance(error, AvatarClientError) else ServerError(f"the session failed: {error!r}")
             self._emit(ServerLost(reason, is_final))
@@ -255,7 +263,6 @@ class Conversation:
 
     def _reconnect(self) -> None:
         if not self._is_closed:
-            self._event_at = self._loop.time()
             self._thread = SessionThread(self._connect, self)
 
     def _replace(self, session: ConversationSession) -> None:
