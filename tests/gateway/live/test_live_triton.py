@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import cv2
@@ -12,8 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from avatar.inference.grpc_client import GrpcInferenceClient
+from embedded.server import Triton
+from tests.gateway.conftest import Live
+from tests.gateway.live.test_webrtc import visiting
+from tests.support.gateway_fakes import eventually
 from tests.support.gateway_process import Gateway
-from tests.support.live_callers import calling
+from tests.support.live_callers import SECONDS, calling
 
 ROOT = Path(__file__).parents[3]
 RATE = 48_000
@@ -99,11 +105,31 @@ async def test_a_file_without_a_face_is_told(gateway: Gateway) -> None:
 async def test_a_session_without_rest_lives_through_a_pause(gateway: Gateway, face: bytes, speech: np.ndarray) -> None:
     async with calling(gateway.url) as caller:
         await caller.start(face, sample_rate=RATE, rest=False)
-        await asyncio.sleep(3.0)  # Triton forgets a sequence after that time, if the gateway does not keep it
+        await asyncio.sleep(2.2)  # longer than the gateway takes to acknowledge frames, which keeps the session
         await caller.speak(speech)
         assert (await caller.picture()).index == 0
         await caller.send("end")
         assert (await caller.mark("summary"))["frames"] > 25
+
+
+async def test_a_visitor_over_webrtc_sees_and_hears_the_real_model(
+    triton: Triton, live: Callable[..., Awaitable[Live]], face: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioice.ice.get_host_addresses", lambda **_: ["127.0.0.1"])
+    models = GrpcInferenceClient(triton.grpc_address, SECONDS, shared_memory=False)
+    gateway = await live(models=models)
+    async with calling(gateway.url) as caller:
+        session = await caller.start(face)
+    async with visiting(gateway) as visitor:
+        answer = await visitor.call({"avatar": session["avatar"]})
+        assert answer.status_code == 201, answer.text
+        await eventually(lambda: len(visitor.light) > 5)
+        visitor.microphone.is_loud = True
+        await eventually(lambda: bool(visitor.sound) and visitor.sound[-1] > 1000)
+        visitor.microphone.is_loud = False
+        await eventually(lambda: "segment" in visitor.types())
+    await eventually(lambda: not gateway.service.live.running)
+    await models.close()
 
 
 def test_the_example_of_the_guide_writes_the_frames(
