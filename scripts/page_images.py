@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -45,7 +46,7 @@ def _desktop(browser: Browser, url: str) -> None:
     page.locator("#options:visible").wait_for()
     _save(page, "page-start")
     _make(page)
-    page.get_by_text(" of 178 frames").wait_for()
+    page.get_by_text(re.compile(r"^[4-9]\d of 178 frames")).wait_for()
     _save(page, "page-progress")
     _wait_for_speech(page)
     page.evaluate("scrollTo(0, 0)")

@@ -10,6 +10,7 @@ from avatar.inference.protocol import InferenceClient
 from avatar.options import Generator
 
 KEPT_SECONDS = 30.0  # however often the page is opened, Triton is asked as seldom as this
+UNKNOWN_SECONDS = 3.0  # the same while it does not answer
 LIMIT_SECONDS = 2.0  # a page does not wait longer for a Triton that does not answer
 
 
@@ -18,16 +19,16 @@ class StandIns:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._read_at = -KEPT_SECONDS
+        self._read_again = -1.0
         self._names: list[str] | None = None
 
     async def read(self, models: InferenceClient) -> list[str] | None:
         """Return the names; None while the models do not answer."""
         async with self._lock:
-            if time.monotonic() - self._read_at >= KEPT_SECONDS:
+            if time.monotonic() >= self._read_again:
                 self._names = await _ask(models)
-                # what is not known is asked for again by the next caller
-                self._read_at = time.monotonic() if self._names is not None else -KEPT_SECONDS
+                kept = UNKNOWN_SECONDS if self._names is None else KEPT_SECONDS
+                self._read_again = time.monotonic() + kept
             return self._names
 
 

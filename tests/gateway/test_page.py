@@ -6,6 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from avatar.errors import Unavailable
+from avatar.inference.protocol import ModelInfo
+from avatar.options import Generator
 from gateway.page.files import FOLDER
 from tests.support.api_keys import add_key
 from tests.support.gateway_fakes import DownModels, ReadyModels, Serve
@@ -47,6 +50,24 @@ async def test_links_name_the_models_that_are_stand_ins(serve: Serve) -> None:
 async def test_without_live_sessions_no_link_leads_to_them(serve: Serve) -> None:
     async with serve(live_sockets=0) as client:
         assert (await client.get("/")).json()["live"] is None
+
+
+class Silent(ReadyModels):
+    """Models of a Triton that does not say what it serves."""
+
+    asked = 0
+
+    async def model_info(self, generator: Generator) -> ModelInfo:
+        self.asked += 1
+        raise Unavailable("Triton does not answer")
+
+
+async def test_a_triton_that_does_not_answer_is_not_asked_by_every_caller(serve: Serve) -> None:
+    models = Silent()
+    async with serve(models=models) as client:
+        links = [(await client.get("/")).json() for _ in range(5)]
+    assert [each["stand_ins"] for each in links] == [None] * 5
+    assert models.asked == 1
 
 
 async def test_without_a_triton_the_page_comes_all_the_same(serve: Serve) -> None:

@@ -75,7 +75,7 @@ function showError(input, region, text) {
 
 function fileControl(name, schema, id) {
   const root = element("div", { className: "option" });
-  const field = new FileField(root, { id, name, label: words(name), hint: schema.description, accept: "image/*" });
+  const field = new FileField(root, { id, name, label: words(name), hint: described(schema.description), accept: "image/*" });
   return { root, value: () => field.file, error: (text) => field.error(text), focus: () => field.focus() };
 }
 

@@ -12,6 +12,7 @@ const REASONS = {
 export class Recorder {
   #recorder = null;
   #context = null;
+  #ended = null;
 
   constructor(field) {
     this.field = field;
@@ -48,8 +49,12 @@ export class Recorder {
     status("Recording");
   }
 
+  /** End the recording, if there is one; return when the field has it. */
   stop() {
-    this.#recorder?.stop();
+    if (!this.#recorder) return Promise.resolve();
+    const ended = new Promise((resolve) => (this.#ended = resolve));
+    this.#recorder.stop();
+    return ended;
   }
 
   #finish(stream, recorder, chunks) {
@@ -59,6 +64,7 @@ export class Recorder {
     this.#show(false);
     const type = recorder.mimeType.split(";")[0];
     this.field.set(new File(chunks, `recording.${type.split("/")[1]}`, { type }));
+    this.#ended?.();
   }
 
   #show(isOn) {

@@ -212,7 +212,7 @@ export class FileField {
       { type: "button", className: "link remove", hidden: true, "aria-label": `Remove: ${label}` },
       "Remove",
     );
-    this.extra = element("div", { className: "field-actions" }, element("p", { className: "hint", id: `${id}-hint` }, hint));
+    this.extra = element("div", { className: "field-actions" }, element("p", { className: "hint", id: `${id}-hint` }, ...[hint].flat()));
     this.errorText = element("p", { className: "error", id: `${id}-error`, hidden: true });
     const parts = [this.input, this.drop, this.removeButton, this.player, this.extra, this.errorText];
     this.root = element("div", { className: "file-field" }, ...parts);

@@ -19,7 +19,7 @@ const speech = new FileField(find("#speech-field"), {
   accept: "audio/*,video/*",
   onChange,
 });
-new Recorder(speech);
+const recorder = new Recorder(speech);
 
 let options = null; // the form of the options, once the schema is there
 let hasJobs = true; // whether the service keeps jobs
@@ -80,7 +80,7 @@ function formData() {
 
 async function send() {
   isSending = true;
-  await sample;
+  await Promise.all([sample, recorder.stop()]); // who makes the video while recording has said it all
   options?.clearErrors();
   problem(alertRegion, "");
   if (!isComplete()) {
