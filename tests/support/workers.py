@@ -21,6 +21,7 @@ MARKED = {  # pytest also marks these tests by the name of the group
     },
 }
 GROUPS = MARKED | {
+    "page": {"browser"},
     "postgres": {"postgres_server"},
 }
 LONGEST = ("soak", "live", "exports")  # in this order; each of them takes minutes
