@@ -30,6 +30,7 @@ from gateway.page.files import FOLDER, POLICY
 SUBPROTOCOL = Subprotocol("talking-avatar.live.v1")
 LATENCY = 0.2125
 WIDTH, HEIGHT = 320, 240
+INDEX: dict[str, Any] = {"version": "1", "jobs": None, "live": "/v1/live", "stand_ins": [], "needs_key": False}
 REST, SPEECH, MARK = 90, 16, 255  # brightness of the pictures
 CLICK_SECONDS = 0.003
 
@@ -104,7 +105,7 @@ class MarkedLive:
         self.media = media
         self.sessions: list[Session] = []
         self.refusals: list[dict[str, Any]] = []
-        self.pages: dict[str, Any] = {"": {"version": "1", "jobs": None, "stand_ins": [], "needs_key": False}}
+        self.pages: dict[str, Any] = {"": dict(INDEX)}
         self.accepts = True
         self._sockets: list[ServerConnection] = []
         self._rest, self._speech, self._mark = (_jpeg(brightness) for brightness in (REST, SPEECH, MARK))
