@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from gateway.app import create_app
 from gateway.settings import Settings
 from tests.gateway.conftest import Live
 
+GUIDE = Path(__file__).parents[3] / "docs" / "guide" / "examples.md"
 CALLS = {
     "/v1/jobs": {"get", "post"},
     "/v1/jobs/{job_id}": {"get", "delete"},
@@ -80,19 +82,33 @@ async def test_a_generated_client_posts_a_form(generated: str, live: Callable[..
     assert problem.detail.startswith("background: 'Pink' is not one of")
 
 
-@pytest.fixture
-def generated(document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+async def test_the_example_of_the_guide_saves_the_video(
+    generated: str, live: Callable[..., Awaitable[Live]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await live()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "face.png").write_bytes(b"a face")
+    (tmp_path / "speech.wav").write_bytes(b"a speech")
+    (code,) = re.findall(r"```py\n(.*?)```", GUIDE.read_text("utf-8"), re.S)
+    code = code.replace("talking_avatar_client", generated).replace("http://127.0.0.1:16000", gateway.url)
+    await asyncio.to_thread(exec, code, {})
+    assert (tmp_path / "out.mp4").read_bytes() == b"a face|a speech"
+
+
+@pytest.fixture(scope="module")
+def generated(document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The name of a package that openapi-python-client has made of the document."""
-    path = tmp_path / "openapi.json"
+    folder = tmp_path_factory.mktemp("generated")
+    path, config = folder / "openapi.json", folder / "config.yml"
     path.write_text(json.dumps(document))
-    config = tmp_path / "config.yml"
     config.write_text("post_hooks: []\n")
     name = "generated_avatar_client"
-    options = ["--path", path, "--output-path", tmp_path / name, "--meta", "none", "--config", config]
+    options = ["--path", path, "--output-path", folder / name, "--meta", "none", "--config", config]
     command = [sys.executable, "-m", "openapi_python_client", "generate", *map(str, options)]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield name
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield name
     for module in [each for each in sys.modules if each.split(".")[0] == name]:
         del sys.modules[module]
 
