@@ -48,8 +48,8 @@ MAX_WAITING = 60.0  # seconds of speech that wait here; beyond them `say` waits
 PAUSE = 0.6  # seconds without speech after which a segment is flushed, and the face rests
 MAX_RESTING = 2  # frames at rest that wait to be taken; later ones replace them, so that speech never waits for them
 STALLED = 10.0  # seconds without any response: a session that rests gets a frame every 40 ms
-FIRST_RETRY, LAST_RETRY = 0.5, 5.0  # seconds until another session is tried, doubled each time
-CONNECT_SECONDS = 2.0  # that another session waits for a server
+FIRST_RETRY, LAST_RETRY = 0.5, 3.0  # seconds until another session is tried, doubled each time
+CONNECT_SECONDS = 5.0  # that another session waits for a server
 TICK = 0.1  # seconds between two looks at pauses and stalls
 
 

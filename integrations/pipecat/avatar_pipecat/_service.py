@@ -41,7 +41,7 @@ from ._speech import SpeechConverter
 
 SECONDS = 60.0  # for one response of the server, such as the start of a session with a video avatar
 SETUP_SECONDS = 10.0  # that the pipeline waits for the first session; then it starts without a face
-FIRST_RETRY, LAST_RETRY = 0.5, 5.0  # seconds until the first session is tried again, doubled each time
+FIRST_RETRY, LAST_RETRY = 0.5, 3.0  # seconds until the first session is tried again, doubled each time
 CONNECT_SECONDS = 2.0  # that one try waits for the server
 
 
