@@ -14,19 +14,17 @@ from tests.support.page_gateway import PacedRender
 
 def every_state(page: Page, render: PacedRender, check: Callable[[str], None]) -> None:
     """Bring the page into each of its states, and call `check` in it."""
-    check("empty")
     make(page)
     expect(page.locator("#face_file-error")).to_be_visible()
-    check("missing files")
+    check("empty, with the errors of missing files")
     choose_sample(page)
     page.get_by_role("button", name="About: Background").click()
     page.get_by_text("More options").click()
     page.get_by_label("Background", exact=True).select_option(label="Another color…")
-    check("options")
     page.get_by_label("Fps").fill("many")
     make(page)
     expect(page.locator("#option-fps-error")).to_be_visible()
-    check("a rejected option")
+    check("options, and the error of one")
     page.get_by_label("Fps").fill("25")
     page.get_by_text("More options").click()
     render.hold()
