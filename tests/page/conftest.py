@@ -17,8 +17,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from embedded.postgres import Postgres
-from embedded.server import Triton
-from tests.support.gateway_process import Gateway, gateway_process
+from tests.support.gateway_process import Gateway
 from tests.support.page_gateway import PacedRender, gateway_in_thread
 from tests.support.postgres import fresh_database
 
@@ -105,22 +104,9 @@ def pages(browser: Browser) -> Iterator[Pages]:
 
 
 @pytest.fixture(scope="session")
-def page_gateway(
-    triton: Triton, postgres_server: Postgres, migrated_database: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Gateway]:
-    """A gateway process over the tiny Triton, with a database and a worker."""
-    folder = tmp_path_factory.mktemp("page")
-    with fresh_database(postgres_server, migrated_database) as url:
-        settings = {"AVATAR_DATABASE_URL": url, "AVATAR_STORE": str(folder / "store")}
-        with gateway_process(folder, triton.grpc_address, token=triton.token, **settings) as gateway:
-            gateway.wait_for_jobs()
-            yield gateway
-
-
-@pytest.fixture(scope="session")
-def page_url(page_gateway: Gateway) -> str:
-    """The address of the page, over real models."""
-    return f"{page_gateway.url}/"
+def page_url(job_gateway: Gateway) -> str:
+    """The address of the page, over real models, with jobs."""
+    return f"{job_gateway.url}/"
 
 
 @pytest.fixture
