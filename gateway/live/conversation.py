@@ -45,6 +45,8 @@ class Conversation:
 
     def speak(self, pcm: bytes) -> None:
         """Send the next speech, INT16 little endian. Raises InvalidField."""
+        if not pcm:
+            return
         for piece in self._speech.add(pcm):
             self._send(pcm=piece)
         self._is_speaking = True

@@ -38,7 +38,7 @@ def describe(error: Exception, service: Service) -> ErrorMessage:
         )
     if isinstance(known, MachineFault):
         service.machine.record(known)
-    level = logging.INFO if isinstance(known, ClientError) else logging.WARNING
+    level = logging.INFO if isinstance(known, ClientError | ShuttingDown) else logging.WARNING
     logger.log(level, "live session ended with %d: %s", known.status, known)
     return ErrorMessage(
         status=known.status,

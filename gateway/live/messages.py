@@ -16,6 +16,7 @@ from avatar.inference.live_stream import LiveFrame
 from lipsync.tensors import BACKGROUND, FACE_TYPE, NOT_LIVE, OPTIONS
 
 SUBPROTOCOL = "talking-avatar.live.v1"
+MAX_TEXT = 1 << 16  # characters of a text message
 SAMPLE_RATES = (8_000, 48_000)
 OPTION_NAMES = (FACE_TYPE, BACKGROUND, *(name for name in OPTIONS if name not in NOT_LIVE))
 # of a binary message to the caller: index, bytes of sound, time of the sound
@@ -158,8 +159,13 @@ GATEWAY_MESSAGES: tuple[type[FromGateway], ...] = (
 
 def parse_message(text: str) -> FromCaller:
     """Return a message of the caller. Raises InvalidField, which names the field."""
+    if len(text) > MAX_TEXT:
+        raise InvalidField(
+            "message", f"a text message has at most {MAX_TEXT} characters; the speech and the face are binary"
+        )
     try:
-        value: Any = json.loads(text)
+        value: Any = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         raise InvalidField("message", f"a JSON object expected, got {text[:40]!a}") from None
     if not isinstance(value, dict):
@@ -175,6 +181,10 @@ def parse_message(text: str) -> FromCaller:
     if isinstance(message, Start):
         _check_start(message)
     return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _invalid(error: ValidationError) -> InvalidField:

@@ -75,6 +75,9 @@ async def test_a_conversation_rests_speaks_is_interrupted_and_ends(
         following = [await caller.picture() for _ in range(5)]
         assert [each.index for each in following] == list(range(cleared["next"], cleared["next"] + 5))
         assert all(each.sound_time == -1 for each in following)
+        await caller.speak(speech[:100])  # less than the model takes in other requests
+        await caller.send("segment_end")
+        assert (await caller.mark("segment"))["segment"] > segment["segment"]
         await caller.send("end")
         summary = await caller.mark("summary")
         assert (await caller.close_code())[0] == 1000

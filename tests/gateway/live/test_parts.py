@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ from starlette.datastructures import Headers
 
 from avatar.errors import InvalidField
 from avatar.inference.live_stream import LiveEvent, LiveFrame, LiveMark
+from gateway.live.messages import parse_message
 from gateway.live.order import FrameOrder
 from gateway.live.origins import is_allowed
 from gateway.live.outbox import Outbox, SlowCaller
 from gateway.live.speech import AHEAD_SECONDS, SpeechBuffer
 from gateway.live_service import PreparedAvatars
+
+
+DAMAGE = '{}[]":,0-9eE.+truefalsn\\u\0é '
 
 
 def frame(index: int) -> LiveFrame:
@@ -80,6 +85,24 @@ def test_the_summary_comes_after_everything_else() -> None:
     order = FrameOrder()
     summary = LiveMark("summary", {"frames": 3})
     assert passed(order, frame(1), frame(2), segment(0, 1, 2), summary) == [1, 2, "segment", "summary"]
+
+
+def test_damaged_messages_are_read_or_rejected_with_a_field() -> None:
+    chosen = random.Random(1)
+    valid = (
+        '{"type": "start", "avatar": "a", "options": {"pads": "0,1,2,3", "fps": 25}, "sample_rate": 9000}',
+        '{"type": "clear", "shown": 12}',
+    )
+    for number in range(3000):
+        text = list(valid[number % 2])
+        for _ in range(chosen.randint(1, 4)):
+            place = chosen.randrange(len(text))
+            new = chosen.choices(DAMAGE, k=chosen.randint(0, 4))
+            text[place : place + chosen.randint(0, 3)] = new
+                '{}[]":,0-9eE.+truefalsn\\u\0é ', k=chosen.randint(0, 4)
+            )
+        with suppress(InvalidField):
+            parse_message("".join(text)).model_dump_json().encode()
 
 
 def test_speech_is_collected_and_cut_to_what_the_model_accepts() -> None:
