@@ -14,6 +14,7 @@ class Relay:
         self._host, _, self._port = target.rpartition(":")
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._own_port = 0
 
     @property
@@ -22,7 +23,7 @@ class Relay:
 
     async def restore(self) -> None:
         """Listen; again on the same port."""
-        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self._own_port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._own_port)
         self._own_port = self._server.sockets[0].getsockname()[1]
 
     async def cut(self) -> None:
@@ -32,6 +33,16 @@ class Relay:
             self._server = None
         for writer in list(self._writers):
             writer.transport.abort()
+
+    async def close(self) -> None:
+        """Cut, and wait until nothing is left."""
+        await self.cut()
+        await asyncio.gather(*self._tasks)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._forward(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -60,4 +71,4 @@ async def relay(target: str) -> AsyncIterator[Relay]:
     try:
         yield running
     finally:
-        await running.cut()
+        await running.close()
