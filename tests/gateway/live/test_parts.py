@@ -17,7 +17,6 @@ from gateway.live.outbox import Outbox, SlowCaller
 from gateway.live.speech import AHEAD_SECONDS, SpeechBuffer
 from gateway.live_service import PreparedAvatars
 
-
 DAMAGE = '{}[]":,0-9eE.+truefalsn\\u\0é '
 
 
@@ -99,8 +98,6 @@ def test_damaged_messages_are_read_or_rejected_with_a_field() -> None:
             place = chosen.randrange(len(text))
             new = chosen.choices(DAMAGE, k=chosen.randint(0, 4))
             text[place : place + chosen.randint(0, 3)] = new
-                '{}[]":,0-9eE.+truefalsn\\u\0é ', k=chosen.randint(0, 4)
-            )
         with suppress(InvalidField):
             parse_message("".join(text)).model_dump_json().encode()
 
