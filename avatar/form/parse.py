@@ -27,6 +27,7 @@ TEXTS = frozenset({FACE_TYPE, BACKGROUND, *(field.name for field in OPTION_FIELD
 # of the two texts of the original form, where they are missing or empty; the type only decides what a GIF is
 DEFAULTS = {FACE_TYPE: "png", BACKGROUND: Background.FROM_INPUT.value}
 MAX_TEXT_BYTES = 1024  # far longer than any valid value
+MISSING = "the field is missing"
 TOO_LONG = f"the value is longer than {MAX_TEXT_BYTES} bytes"
 STILL_TYPES = frozenset({"jpg", "jpeg", "png"})
 SEND_A_FILE = "send a file here, not text: a part with a filename, or with a Content-Type that is not text"
@@ -95,7 +96,7 @@ def _file(form: Form, field: str) -> Path:
     try:
         value = form[field]
     except KeyError:
-        raise InvalidField(field, "the field is missing") from None
+        raise InvalidField(field, MISSING) from None
     if not isinstance(value, Upload):
         raise InvalidField(field, SEND_A_FILE)
     if value.size == 0:

@@ -26,7 +26,7 @@ from lipsync.triton.pb_utils import InferenceRequest, PbUtils
 from .. import tracing
 from ..context import JobContext, RequestLogger, log_failure
 from ..errors import AvatarError, InvalidField, ShuttingDown
-from ..form.parse import parse
+from ..form.parse import MISSING, parse
 from ..inference.bls_client import BlsInferenceClient
 from ..request import AvatarRequest, Background
 from ..resources.cache import open_cache
@@ -70,7 +70,9 @@ class LiveModel:
         self._metrics = ModelMetrics(pb_utils, tensors.LIVE)
         self._sessions = LiveSessions(self._settings, lambda number: self._metrics.set(SESSIONS, number))
         self._table = SequenceTable(pb_utils)
-        self._runner = RequestRunner(pb_utils, tensors.LIVE, self._metrics, CANCEL_POLL_SECONDS, self._table.is_own)
+        self._runner = RequestRunner(
+            pb_utils, tensors.LIVE, self._metrics, CANCEL_POLL_SECONDS, self._table.is_internal
+        )
         repository = Path(args["model_repository"]).parent
         self._models = BlsInferenceClient(pb_utils, repository, self._settings.triton_timeout, live=True)
         self._workspace: Workspace = self._runner.run(open_workspace(self._settings))
@@ -109,6 +111,9 @@ class LiveModel:
                 await request.fail(refusal.error)
                 return
             raise refusal.error
+        if self._table.is_internal(request):  # of another instance, which takes the error for a no; it is not logged
+            await request.fail(InvalidField(tensors.FACE_FILE, MISSING))
+            return
         session = await self._admit(request) if request.is_start else self._sessions.running[request.sequence]
         try:
             await session.push(request, self._prepare if request.is_start else None)

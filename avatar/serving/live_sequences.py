@@ -40,9 +40,16 @@ class SequenceTable:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="sequence")
 
     def is_own(self, request: StreamRequest) -> bool:
-        """Return whether the model itself has sent the request."""
+        """Return whether this process has sent the request."""
         token = request.texts().get(SESSION_TOKEN, "")
         return secrets.compare_digest(token.encode(), self._secret.encode())
+
+    def is_internal(self, request: StreamRequest) -> bool:
+        """Return whether the request is of no interest to people: this process has sent it, or another one like this.
+
+        A first request with nothing but a token starts nothing, whoever has sent it.
+        """
+        return self.is_own(request) or (request.is_start and request.inputs.keys() == {SESSION_TOKEN})
 
     async def enter(self, sequence: int | str) -> bool:
         """Enter a sequence again. False where it is with another instance of the model now.

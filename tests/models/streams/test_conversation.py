@@ -220,6 +220,7 @@ def test_a_wrong_value_is_rejected_with_its_name_and_the_session_stays_as_it_is(
         ({"sample_rate": 7999}, "400 sample_rate: 8000 to 48000 Hz expected, got 7999"),
         ({"echo": "loud"}, "400 echo: true or false expected, got 'loud'"),
         ({"new_sequence": 7}, "400 new_sequence: 1, or 0"),
+        ({"face_file": None, "token": ""}, "400 face_file: the field is missing"),
         ({"avatar": "unknown"}, "404 avatar: no avatar is kept under this id (any more); send face_file"),
         ({"avatar": "prepared", "face_file": b"x"}, "400 avatar: send avatar or face_file, not both"),
         ({"avatar": "prepared", "pads": "0,0,0,0"}, "400 pads: a prepared avatar has the options of its preparation"),
@@ -228,7 +229,8 @@ def test_a_wrong_value_is_rejected_with_its_name_and_the_session_stays_as_it_is(
 def test_a_wrong_start_is_rejected_with_the_name_of_the_input(
     caller: Caller, face: bytes, prepared: str, inputs: dict[str, Any], reason: str
 ) -> None:
-    inputs = inputs | ({"face_file": face} if "avatar" not in inputs else {})
+    described = {} if "avatar" in inputs else {"face_file": face}
+    inputs = {name: value for name, value in (described | inputs).items() if value is not None}
     if inputs.get("avatar") == "prepared":
         inputs["avatar"] = prepared
     assert caller.start(**inputs).error.startswith(reason)
