@@ -144,4 +144,5 @@ def test_the_streaming_models_have_an_input_for_every_option() -> None:
     assert inputs == {*FILES, *TEXTS}
     live = {tensor.name for tensor in tensors.LIVE.inputs}
     of_session = {"audio", "pcm", "format", "token", "received"}
-    assert live == (inputs - {tensors.SPEECH_FILE} - tensors.NOT_LIVE) | of_session
+    of_conversation = {"sample_rate", "echo", "avatar", "new_sequence", "clear", "segment_end", "rest"}
+    assert live == (inputs - {tensors.SPEECH_FILE} - tensors.NOT_LIVE) | of_session | of_conversation
