@@ -1,6 +1,7 @@
 """What ends a live session, or keeps it from starting: each is told in a sentence, with a code, and a close."""
 
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -203,7 +204,9 @@ async def test_a_wrong_later_message_ends_the_session(talk: Talk) -> None:
             assert (await failure(caller, closed=1008))["field"] == field
 
 
-async def test_pages_of_foreign_web_sites_are_rejected_before_the_upgrade(talk: Talk) -> None:
+async def test_pages_of_foreign_web_sites_are_rejected_before_the_upgrade(
+    talk: Talk, caplog: pytest.LogCaptureFixture
+) -> None:
     gateway = await talk(cors_origins=("https://www.example.com",))
     for origin in ("https://www.example.com", gateway.url, None):
         async with calling(gateway.url, origin=origin) as caller:
@@ -216,6 +219,7 @@ async def test_pages_of_foreign_web_sites_are_rejected_before_the_upgrade(talk: 
         assert answer.status_code == 403
         assert json.loads(answer.body or b"")["code"] == "foreign_origin"
         assert answer.headers["X-Request-ID"]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_a_service_with_keys_takes_them_from_a_header_or_the_first_message(talk: Talk, tmp_path: Path) -> None:
