@@ -1,4 +1,4 @@
-"""Take the pictures of docs/guide/page.md from a running service: `make page-images` while `make up` runs."""
+"""Take the pictures of docs/guide/page.md and live-page.md: `make page-images` while `make up` runs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+SILENCE = "async () => new MediaStreamAudioDestinationNode(new AudioContext()).stream"  # in place of a microphone
 DESKTOP, PHONE = ViewportSize(width=1180, height=860), ViewportSize(width=360, height=740)
 SPEAKS_AT = 2.4  # seconds of the sample at which the mouth is open
 JPEG_QUALITY = 82
@@ -36,6 +37,7 @@ def main() -> int:
         _desktop(browser, url)
         _dark(browser, url)
         _phone(browser, url)
+        _live(browser, url)
         browser.close()
     return 0
 
@@ -70,6 +72,22 @@ def _phone(browser: Browser, url: str) -> None:
     _make(page)
     _wait_for_speech(page)
     _save(page, "page-phone")
+    page.close()
+
+
+def _live(browser: Browser, url: str) -> None:
+    page = browser.new_page(viewport=ViewportSize(width=1080, height=1140))
+    page.add_init_script(f"navigator.mediaDevices.getUserMedia = {SILENCE}")
+    page.goto(f"{url}#live")
+    page.get_by_role("button", name="Use the sample face").click()
+    page.locator("#panel-live .file-name").wait_for()
+    page.get_by_role("button", name="Start talking").click()
+    page.locator("#live-state", has_text="Speak").wait_for()
+    page.get_by_role("button", name="Say the sample").click()
+    page.locator("#live-delay", has_text=re.compile(r"\d")).wait_for(timeout=LIMIT)  # the first words were said
+    page.wait_for_timeout(SPEAKS_AT * 1000)
+    page.evaluate("scrollTo(0, 0)")
+    _save(page, "page-live")
     page.close()
 
 

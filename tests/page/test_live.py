@@ -182,6 +182,13 @@ def test_a_face_that_the_service_keeps_is_chosen_from_a_list(tab: Page, service:
     assert service.sessions[0].start["face_bytes"] is None
 
 
+def test_a_service_that_is_slower_than_the_speech_is_told(browser: Browser) -> None:
+    with serve_marked_live(Media(rest=60)) as (url, _), tapped_page(browser) as page:
+        page.goto(f"{url}#live")
+        start(page)  # the microphone beeps, and no frames of that come
+        expect(state(page)).to_have_text(re.compile("^The service makes frames more slowly than you speak"))
+
+
 def test_without_a_microphone_the_face_says_the_sample(tab: Page, service: MarkedLive) -> None:
     failing = "async () => { throw new DOMException('', 'NotFoundError'); }"
     tab.evaluate(f"() => {{ navigator.mediaDevices.getUserMedia = {failing}; }}")

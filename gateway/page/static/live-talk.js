@@ -30,6 +30,7 @@ export class Talk {
     this.isMuted = this.closed = false;
     this.context = this.microphone = this.session = this.player = this.detector = null;
     this.stillAtRest = false;
+    this.arrived = 0; // seconds of the speech whose frames have come
   }
 
   /** Open the sound and the session; return why there is no microphone, or null. */
@@ -64,8 +65,9 @@ export class Talk {
   }
 
   onFrame(frame) {
-    this.player?.push(frame);
+    if (!frame.atRest) this.arrived = frame.soundTime + frame.sound.length / this.context.sampleRate;
     this.delay.onFrame(frame);
+    this.player?.push(frame);
   }
 
   take(piece) {
@@ -75,7 +77,7 @@ export class Talk {
     const { send, ended } = this.detector.take(piece);
     for (const { samples, end } of send) {
       this.session.speak(samples);
-      this.delay.onSent(this.session.sent / this.context.sampleRate, end / this.context.sampleRate);
+      this.delay.onSent(this.spoken, end / this.context.sampleRate);
     }
     if (ended) this.session.endSegment();
     if (this.detector.speaking !== was) this.on.speaking(this.detector.speaking);
@@ -96,18 +98,24 @@ export class Talk {
     this.microphone.stopFile();
     this.session.clear(this.player.clear());
     this.delay.clear();
+    this.arrived = this.spoken;
+  }
+
+  /** Seconds of speech that were sent. */
+  get spoken() {
+    return this.session.sent / this.context.sampleRate;
   }
 
   say(file) {
     return this.microphone.play(file);
   }
 
-  /** Return {rate, late, stalls, buffer, delay}, or null before the session has started. */
+  /** Return {rate, late, stalls, buffer, delay, behind: seconds of speech without frames}, or null before the start. */
   figures() {
     if (!this.player) return null;
     const { outputLatency = 0 } = this.context;
     const delay = this.delay.measure((index) => this.player.timeline.timeOf(index), outputLatency);
-    return { ...this.player.figures(), delay };
+    return { ...this.player.figures(), delay, behind: this.spoken - this.arrived };
   }
 
   /** End the session; sound and pictures stop at once. */

@@ -4,6 +4,10 @@ import { isPossible } from "./live-microphone.js";
 import { Talk } from "./live-talk.js";
 import { api, apiKey, asset, askForKey, chooseFace, fieldOf, find, problem, serviceIndex, status } from "./shared.js";
 
+const HIDDEN = "The microphone is muted: this tab is not shown.";
+const READY = "Speak: the face says your words back.";
+const BEHIND = "The service makes frames more slowly than you speak: the face comes later.";
+const MOST_BEHIND = 2; // seconds of speech
 const FIGURES_MS = 500;
 const LOUD = 0.25; // RMS of a loud voice: the full width of the meter
 const part = (name) => find(`#live-${name}`);
@@ -25,9 +29,7 @@ function show(state) {
   for (const name of ["interrupt", "mute", "say"]) part(name).disabled = !running;
   part("end").disabled = !talk;
   face.root.hidden = Boolean(part("kept").value);
-  if (!state) return;
-  part("state").textContent = state;
-  status(state);
+  if (state) part("state").textContent = state;
 }
 
 async function start() {
@@ -77,7 +79,7 @@ function onReady(wanted, info) {
   part("latency").textContent = seconds(info.latency);
   setMuted(false);
   timer = setInterval(showFigures, FIGURES_MS);
-  show("Speak: the face says your words back.");
+  show(READY);
   part("interrupt").focus();
 }
 
@@ -119,6 +121,8 @@ function showFigures() {
   part("buffer").textContent = seconds(figures.buffer);
   part("gaps").textContent = String(figures.stalls);
   part("level").value = Math.min(1, loudness / LOUD);
+  const isBehind = figures.behind > MOST_BEHIND;
+  if (isBehind !== (part("state").textContent === BEHIND)) show(isBehind ? BEHIND : READY);
 }
 
 const seconds = (value) => `${value.toFixed(2)} s`;
@@ -178,7 +182,8 @@ find("#panel-live").addEventListener("keydown", ({ key }) => key === "Escape" &&
 find("#panel-live").addEventListener("hidden", () => {
   if (!talk?.player || talk.isMuted) return;
   setMuted(true);
-  show("The microphone is muted: this tab is not shown.");
+  show(HIDDEN);
+  status(HIDDEN);
 });
 find("#panel-live").addEventListener("shown", () => offerKept().catch(() => {}));
 window.addEventListener("pagehide", () => talk?.end());
