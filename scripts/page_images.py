@@ -46,6 +46,7 @@ def _desktop(browser: Browser, url: str) -> None:
     page = browser.new_page(viewport=DESKTOP)
     page.goto(url)
     page.locator("#options:visible").wait_for()
+    page.get_by_text("Version").wait_for()
     _save(page, "page-start")
     _make(page)
     page.get_by_text(re.compile(r"^[4-9]\d of 178 frames")).wait_for()
