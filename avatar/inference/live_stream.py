@@ -128,10 +128,9 @@ class LiveStream:
         Raises:
             AvatarError: as `read`; Unavailable also where nothing comes in time.
         """
-        parent = traceparent(sampled_only=True)
         try:
             self._put({**inputs, SESSION_TOKEN: ""}, start=True)
-            responses = open_stream(self._sent(), headers={"traceparent": parent} if parent else None)
+            responses = open_stream(self._sent())
             self._responses = responses
             async with asyncio.timeout(seconds):
                 outputs = await self._take(responses)
@@ -191,6 +190,8 @@ class LiveStream:
         self._on_close()
 
     def _put(self, inputs: Inputs, *, start: bool = False, end: bool = False) -> None:
+        # only the first request is traced: a session has one every few milliseconds
+        parent = traceparent(sampled_only=True) if start else None
         self._requests.put_nowait(
             {
                 "model_name": LIVE.name,
@@ -199,6 +200,7 @@ class LiveStream:
                 "sequence_id": self._sequence,
                 "sequence_start": start,
                 "sequence_end": end,
+                "parameters": {"traceparent": parent} if parent else None,
             }
         )
 

@@ -76,10 +76,9 @@ class FakeLive(FakeTriton):
         self.requests_seen: list[dict[str, Any]] = []
         self.sessions: set[Session] = set()
         self.ended = 0
-        self.streams: list[Any] = []
+        self.traceparents: list[str] = []  # of each request; empty where it has none
 
     async def ModelStreamInfer(self, requests: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        self.streams.append(context)
         if self.is_mute:
             await asyncio.Event().wait()
         session = Session(self)
@@ -111,6 +110,7 @@ class Session:
         async for request in requests:
             inputs = inputs_of(request)
             self.server.requests_seen.append(inputs)
+            self.server.traceparents.append(request.parameters["traceparent"].string_param)
             if request.parameters["sequence_start"].bool_param:
                 if not self._start(inputs):
                     break
