@@ -15,11 +15,10 @@ from av.video import VideoStream
 from numpy.typing import NDArray
 
 CLOCK = Fraction(1, 1000)  # seconds of one tick of the images' times
-GAP = 0.1  # seconds without sound that become silence
 
 
 class Recorder:
-    """An mp4 of what arrives, each image and each sound at the time of its arrival.
+    """An mp4 of what arrives, each image at the time of its arrival.
 
     Attributes:
         images: number of images that arrived.
@@ -43,15 +42,17 @@ class Recorder:
         """Add an image UINT8 [H,W,3]."""
         self.images += 1
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb[: self._video.height, : self._video.width]))
-        self._last_tick = max(self._last_tick + 1, round(self._now() / CLOCK))
+        self._last_tick = max(self._last_tick + 1, round((time.monotonic() - self._start) / CLOCK))
         frame.pts, frame.time_base = self._last_tick, CLOCK
         self._container.mux(self._video.encode(frame))
 
-    def sound(self, samples: NDArray[np.int16]) -> None:
-        """Add sound that is played after the sound before it, or now."""
+    def sound(self, samples: NDArray[np.int16], at: float | None = None) -> None:
+        """Add sound that is played at a time of `time.monotonic`; by default right after the sound before it."""
         self.seconds += len(samples) / self._rate
-        missing = round(self._now() * self._rate) - self._samples
-        if missing > GAP * self._rate:
+        if at is None and not self._samples:
+            at = time.monotonic()
+        missing = 0 if at is None else round((at - self._start) * self._rate) - self._samples
+        if missing > 0:
             self._encode(np.zeros(missing, np.int16))
         self._encode(samples)
 
@@ -60,9 +61,6 @@ class Recorder:
         for stream in (self._video, self._audio):
             self._container.mux(stream.encode(None))
         self._container.close()
-
-    def _now(self) -> float:
-        return time.monotonic() - self._start
 
     def _encode(self, samples: NDArray[np.int16]) -> None:
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")

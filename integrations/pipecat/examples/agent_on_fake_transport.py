@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,11 @@ class FakeTransport(BaseOutputTransport):
 
     async def write_audio_frame(self, frame: OutputAudioRawFrame) -> bool:
         """Record sound, and return when the sound before it has been played."""
-        now = asyncio.get_running_loop().time()
-        self._played_at = max(self._played_at, now)
-        await asyncio.sleep(self._played_at - now)
-        self._played_at += frame.num_frames / frame.sample_rate
-        self._recorder.sound(np.frombuffer(frame.audio, np.int16))
+        now = time.monotonic()
+        start = max(self._played_at, now)
+        await asyncio.sleep(start - now)
+        self._played_at = start + frame.num_frames / frame.sample_rate
+        self._recorder.sound(np.frombuffer(frame.audio, np.int16), at=start)
         return True
 
 
