@@ -67,15 +67,20 @@ class Pages:
 
     def open(self, url: str, **options: Any) -> Page:
         """Open a page in a new context, such as one with `color_scheme="dark"`."""
+        page = self.blank(urlsplit(url).netloc, **options)
+        page.goto(url)
+        return page
+
+    def blank(self, host: str, **options: Any) -> Page:
+        """Open an empty page in a new context, which may ask this host only."""
         context = self.browser.new_context(permissions=["microphone"], **options)
         context.set_default_timeout(LIMIT)
         self.contexts.append(context)
         page = context.new_page()
-        self.watch(page, urlsplit(url).netloc)
-        page.goto(url)
+        self._watch(page, host)
         return page
 
-    def watch(self, page: Page, host: str) -> None:
+    def _watch(self, page: Page, host: str) -> None:
         """Note errors of scripts, violations of the policy, and requests to other hosts."""
 
         def request(url: str) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.page.conftest import Pages, Serve
 from tests.page.test_form import choose_sample, make
@@ -90,3 +90,15 @@ def test_a_service_without_live_sessions_shows_no_tab_for_them(pages: Pages, ser
     page = pages.open(f"{serve(live_sockets=False)}#live")
     expect(page.locator("#panel-video")).to_be_visible()
     expect(page.get_by_role("tablist")).to_be_hidden()
+
+
+def test_a_proxy_may_serve_the_page_below_a_path(pages: Pages, jobs_url: str) -> None:
+    def forward(route: Route) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace("/below/a/path/", "/")))
+
+    page = pages.blank(jobs_url.split("/")[2])
+    page.route("**/*", lambda route: forward(route) if "/below/a/path/" in route.request.url else route.abort())
+    page.goto(f"{jobs_url}below/a/path/")
+    choose_sample(page)
+    make(page)
+    expect(page.locator("#stage video")).to_be_visible()
