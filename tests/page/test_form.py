@@ -120,3 +120,12 @@ def test_a_file_that_is_dropped_is_chosen(pages: Pages, jobs_url: str, samples: 
     expect(page.locator("#face-field .file-name")).to_have_text("dropped.png")
     page.get_by_role("button", name="Remove: Face").click()
     expect(page.locator("#face-field")).to_contain_text("or drop one here")
+
+
+def test_a_file_that_is_too_large_is_said_at_its_field(pages: Pages, serve: Serve, tmp_path: Path) -> None:
+    page = pages.open(serve(max_upload_bytes=100_000))
+    choose_sample(page)
+    (tmp_path / "large.png").write_bytes(bytes(200_000))
+    page.locator("#face_file").set_input_files(tmp_path / "large.png")
+    make(page)
+    expect(page.locator("#face_file-error")).to_have_text("face_file: the file is larger than 100000 bytes")
