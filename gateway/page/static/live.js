@@ -138,14 +138,23 @@ function interrupt() {
   show("Interrupted. Speak again when you like.");
 }
 
+const complain = ({ message }) => problem(part("alert"), message);
+
+async function useSample() {
+  const file = await asset("sample-face.jpg", "image/jpeg");
+  part("kept").value = "";
+  face.set(file);
+}
+
 async function say() {
   const speech = await asset("sample-speech.mp3", "audio/mpeg");
   await talk?.say(speech);
 }
 
-/** Offer the faces that the jobs API keeps, if there are any. */
+/** Offer the faces that the jobs API keeps, if there are any. Nobody is asked for a key for that. */
 async function offerKept() {
-  if (!(await serviceIndex()).jobs) return;
+  const { jobs, needs_key } = await serviceIndex();
+  if (!jobs || (needs_key && !apiKey())) return;
   const { avatars } = await (await api("v1/avatars")).json();
   const select = part("kept");
   const options = avatars.map(({ id, width, height, frames, created_at: at }) => {
@@ -163,17 +172,14 @@ part("form").addEventListener("submit", (event) => {
   event.preventDefault();
   start();
 });
-part("sample").addEventListener("click", async () => {
-  part("kept").value = "";
-  face.set(await asset("sample-face.jpg", "image/jpeg"));
-});
+part("sample").addEventListener("click", () => useSample().catch(complain));
 part("kept").addEventListener("change", () => show());
 part("interrupt").addEventListener("click", interrupt);
 part("mute").addEventListener("click", () => {
   setMuted(!talk.isMuted);
   show(talk.isMuted ? "The microphone is muted." : "The microphone is on.");
 });
-part("say").addEventListener("click", () => say().catch(({ message }) => problem(part("alert"), message)));
+part("say").addEventListener("click", () => say().catch(complain));
 part("end").addEventListener("click", () => {
   talk?.end();
   part("start").focus();
