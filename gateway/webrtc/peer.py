@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 
 from aiortc import (
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CONTROL = "control"  # the caller's data channel
 MAX_MESSAGES = 100  # of the data channel that wait; more of them end the session
+CLOSE_SECONDS = 5.0
 CONNECT_SECONDS = 30.0  # for the first packets of the caller
 
 
@@ -111,9 +113,11 @@ class Peer:
             self._channel.send(text)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a caller that does not answer any more does not hold it open."""
         await self._player.close()
-        await self._connection.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._connection.close()
 
     def _on_track(self, track: MediaStreamTrack) -> None:
         if track.kind == "audio":
