@@ -29,7 +29,10 @@ from lipsync.mel_windows import mel_windows
 from lipsync.tensors import BACKGROUND, FACE_FILE, FACE_TYPE, SPEECH_FILE
 
 # of `avatar`: the gRPC client, and the memory that it shares with a server; of `lipsync`: the folder for PyTorch
-NOT_IN_TRITON = {"grpc_client", "server_pool", "shared_memory", "triton_rpc", "triton_server", "pytorch"}
+NOT_IN_TRITON = {
+    *("grpc_client", "live_failures", "live_stream", "server_pool", "shared_memory", "triton_rpc", "triton_server"),
+    "pytorch",
+}
 
 for package in (lipsync, avatar):
     folder = Path(package.__path__[0])

@@ -38,7 +38,15 @@ PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
 NOT_IN_TRITON = {
     *(
         ROOT / "avatar" / "inference" / f"{name}.py"
-        for name in ("grpc_client", "server_pool", "shared_memory", "triton_rpc", "triton_server")
+        for name in (
+            "grpc_client",
+            "live_failures",
+            "live_stream",
+            "server_pool",
+            "shared_memory",
+            "triton_rpc",
+            "triton_server",
+        )
     ),
     *(ROOT / "lipsync" / "triton" / "pytorch").glob("*.py"),
 }
