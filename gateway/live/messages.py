@@ -167,9 +167,9 @@ def parse_message(text: str) -> FromCaller:
         value: Any = json.loads(text, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
-        raise InvalidField("message", f"a JSON object expected, got {text[:40]!a}") from None
+        raise _no_object() from None
     if not isinstance(value, dict):
-        raise InvalidField("message", f"a JSON object expected, got {text[:40]!a}")
+        raise _no_object()
     kind = value.get("type")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
@@ -185,6 +185,10 @@ def parse_message(text: str) -> FromCaller:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _no_object() -> InvalidField:
+    return InvalidField("message", "a JSON object expected")  # nothing of it is quoted: it may contain a key
 
 
 def _invalid(error: ValidationError) -> InvalidField:

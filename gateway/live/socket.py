@@ -70,14 +70,18 @@ class LiveSocket:
             caller = self._caller or authenticate(service.keys, KeyLimits.of(service.settings), start.key or "")
             service.live.count_start(caller)
             with service.forms.hold(caller.tenant, caller.limits):
-                face = None if start.face_bytes is None else await self._face(start.face_bytes)
-                options = {name: option_text(value) for name, value in start.options.items()}
-                wanted = Wanted(start.sample_rate, start.rest, options, start.avatar, face)
-                conversation = await open_conversation(service, caller, wanted)
+                conversation = await self._open(start, caller)
                 try:
                     await self._converse(conversation, start)
                 finally:
                     await conversation.close()
+
+    async def _open(self, start: Start, caller: Caller) -> Conversation:
+        """Receive the face, if one is sent, and start the session; then the face is not kept in memory."""
+        face = None if start.face_bytes is None else await self._face(start.face_bytes)
+        options = {name: option_text(value) for name, value in start.options.items()}
+        wanted = Wanted(start.sample_rate, start.rest, options, start.avatar, face)
+        return await open_conversation(self._service, caller, wanted)
 
     async def _first_message(self) -> Start:
         seconds = self._service.settings.header_timeout
