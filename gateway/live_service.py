@@ -128,7 +128,7 @@ class LiveService:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Let `close` wait for the end of the block: the caller is told there why its session ends."""
+        """Let `close` wait for the end of the block: the gateway tells the caller there why its session ends."""
         self._untold += 1
         try:
             yield

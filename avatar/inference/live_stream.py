@@ -42,7 +42,7 @@ class LiveFrame:
 
     Attributes:
         jpeg: the image.
-        sound: INT16 little endian, mono, at the session's rate: what is heard while the frame is shown.
+        sound: INT16 little endian, mono, at the session's rate: what is played while the frame is shown.
         sound_time: where the sound begins in the caller's speech, in seconds; -1 while the face rests.
     """
 
@@ -209,7 +209,7 @@ class LiveStream:
             yield request
 
     async def _read_all(self, responses: _Responses) -> None:
-        """Pass on what comes, until the end or an error; while nobody takes it, gRPC keeps the server from sending."""
+        """Pass on what comes, until the end or an error; while it is not taken, gRPC keeps the server from sending."""
         try:
             while (outputs := await self._take(responses)) is not None:
                 for event in _events(outputs):

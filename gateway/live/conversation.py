@@ -27,7 +27,7 @@ class Conversation:
     Args:
         source: the session at the model.
         sample_rate: of the speech.
-        rest: whether the face is shown at rest while nobody speaks.
+        rest: whether the face is shown at rest while there is no speech.
 
     Attributes:
         info: the JSON of `session`.

@@ -52,7 +52,7 @@ class Start(FromCaller):
     )
     format: Literal["jpeg"] = Field("jpeg", description="Format of the frames; there is no other one.")
     echo: bool = Field(False, description="Whether every frame comes with the sound that belongs to it.")
-    rest: bool = Field(True, description="Whether frames of the face at rest are sent while nobody speaks.")
+    rest: bool = Field(True, description="Whether frames of the face at rest are sent while there is no speech.")
     key: str | None = Field(
         None, max_length=500, repr=False, description="The API key, for browsers, which cannot send it in a header."
     )

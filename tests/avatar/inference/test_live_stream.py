@@ -103,7 +103,7 @@ async def test_a_cancelled_wait_for_a_frame_does_not_end_the_session() -> None:
         await stream.close()
 
 
-async def test_a_session_that_nobody_reads_can_be_closed() -> None:
+async def test_a_session_that_is_not_read_can_be_closed() -> None:
     async with servers() as ((server,), models):
         stream = await models.live(FACE)
         stream.send({"pcm": np.zeros(160_000, np.int16)}, received=-1)  # 250 frames

@@ -1,4 +1,4 @@
-"""What ends a live session, or keeps it from starting: each is told in a sentence, with a code, and a close."""
+"""What ends a live session, or keeps it from starting: each has a sentence, a code, and a close."""
 
 import json
 import logging
@@ -35,7 +35,7 @@ async def failure(caller: Caller, *, closed: int) -> dict[str, Any]:
     return error
 
 
-async def test_one_session_too_many_is_told_when_to_come_back(talk: Talk) -> None:
+async def test_one_session_too_many_says_when_to_try_again(talk: Talk) -> None:
     gateway = await talk(live_sockets=1)
     async with calling(gateway.url) as first:
         await first.start()
@@ -247,7 +247,7 @@ async def test_a_service_with_keys_takes_them_from_a_header_or_the_first_message
         assert (await caller.start(key=key))["type"] == "session"
 
 
-async def test_the_owner_of_a_key_may_start_so_many_sessions_a_minute(talk: Talk, tmp_path: Path) -> None:
+async def test_the_owner_of_a_key_may_start_a_number_of_sessions_per_minute(talk: Talk, tmp_path: Path) -> None:
     keys = tmp_path / "keys.jsonl"
     key = add_key(keys, "alice", "--uploads-per-minute", "2")
     gateway = await talk(api_keys=keys)

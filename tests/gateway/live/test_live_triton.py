@@ -94,7 +94,7 @@ async def test_the_avatar_of_a_session_starts_the_next_one(gateway: Gateway, fac
         assert (await caller.picture()).index == 0
 
 
-async def test_a_file_without_a_face_is_told(gateway: Gateway) -> None:
+async def test_a_file_without_a_face_is_rejected_with_its_code(gateway: Gateway) -> None:
     grey = cv2.imencode(".png", np.full((96, 96, 3), 127, np.uint8))[1].tobytes()
     async with calling(gateway.url) as caller:
         error = await caller.start(grey)

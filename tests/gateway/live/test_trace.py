@@ -1,4 +1,4 @@
-"""A live session is one span, in the trace of its caller, and Triton is told of it."""
+"""A live session is one span, in the trace of its caller, and Triton's first request belongs to it."""
 
 from collections.abc import Iterator
 

@@ -124,7 +124,7 @@ async def test_a_face_rests_speaks_and_rests_again_until_the_visitor_ends_it(tal
         assert answer.headers["content-type"] == "application/sdp"
         assert answer.headers["location"].startswith(f"{PATH}/")
         await eventually(lambda: len(visitor.light) > 10 and len(visitor.sound) > 10)
-        assert max(visitor.light) < 100  # dark: nobody speaks
+        assert max(visitor.light) < 100  # dark: there is no speech
         visitor.microphone.is_loud = True
         await eventually(lambda: visitor.light[-1] > 150 and visitor.sound[-1] > 1000)
         visitor.microphone.is_loud = False
