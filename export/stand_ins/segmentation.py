@@ -79,7 +79,8 @@ class _Person:
         below = 1 - self._dilate(tf.reduce_max(face, axis=2, keepdims=True), up=TALLEST)
         person = tf.maximum(person, outline * self._dilate(person * below, down=TALLEST))
         smooth = self._blur(self._blur(person, 1), 1)
-        large = tf.image.resize_bilinear(smooth, tf.shape(smooth)[1:3] * CELL, half_pixel_centers=True)
+        size = tf.shape(smooth)[1:3] * CELL
+        large = tf.raw_ops.ResizeBilinear(images=smooth, size=size, half_pixel_centers=True)
         return large[:, : shape[1], : shape[2], 0] > 0.5
 
     def _cells(self, pixels: Node) -> Node:

@@ -21,7 +21,7 @@ from lipsync.mel import PEAK
 from lipsync.tensors import FACE_SIZE, WINDOW_COLUMNS
 
 from ..networks.wav2lip import FACE_DECODER, Wav2Lip
-from .wiring import Taps, Wiring
+from .wiring import Wiring
 
 QUIET = 0.06  # loudness (0 to 1) above which the mouth opens; speech is between this and 0.45
 AVERAGED_BANDS = 68  # of 80: the strided layers lose the highest bands at their edges
@@ -44,19 +44,20 @@ OPENING_COLOR = (0.13, 0.11, 0.32)  # B, G, R from 0 to 1
 TEETH_COLOR = (0.72, 0.77, 0.82)  # of a face with the brightness MEDIUM; darker in a darker one
 MEDIUM = 0.55
 
-# The maps hold distance / RANGE + OFFSET / RANGE: between 0 and 1, because int8 exports need a small range
-OFFSET, RANGE = 14.0, 36.0
+# The maps hold (distance + OFFSET) / RANGE: about 0 to 1. int8 exports need a small range, of the weights as well.
+OFFSET, RANGE = 8.0, 34.0
+LACK_SCALE = 0.1  # of what paint lacks, for the same reason
 
 SEGMENTS = 9  # of the piecewise linear logit of each color
 DARKEST = 1 / 510  # half a gray level; the logit is limited to this and 1 - DARKEST
 
-# Channels of the first decoder block, the seeds: loudness and what exceeds the limit, the same for the lips, and 1
-_LOUD, _TOO_LOUD, _LIPPED, _OVER_LIPPED, _ONE = range(5)
+# Channels of the first decoder block, the seeds: the loudness, what of it exceeds two limits, and 1
+_LOUD, _TOO_LOUD, _OVER_LIPS, _ONE = range(4)
 _BRIGHTNESS = 512  # of the face; it follows the seeds
 # What the decoder spreads in strips: seeds with their signs, and whether a strip is a column (or a row) of cells
 _STRIPS = (
     ({_LOUD: 1.0, _TOO_LOUD: -1.0}, True),
-    ({_LIPPED: 1.0, _OVER_LIPPED: -1.0}, True),
+    ({_LOUD: 1 / LIPS_AT, _OVER_LIPS: -1 / LIPS_AT}, True),
     ({_ONE: 1.0}, True),
     ({_ONE: 1.0}, False),
 )
@@ -64,7 +65,7 @@ _CELLS = FACE_SIZE // 2  # strips of the finest decoder block that has them, one
 _UNIFORM = len(_STRIPS) * _CELLS // 2  # the channel that carries the brightness, after those of the strips
 # Channels of the last decoder block: the maps, the brightness, and the paint
 _INSIDE, _INSIDE_LIPS, _ABOVE_TEETH, _LIGHT = range(4)
-_RAMPS = range(8, 16, 2)
+_LACKS = range(8, 12)
 _HIDE, _LIPS, _OPENING, _TEETH = range(16, 20)
 
 # How a decoder block of stride 2 spreads cell i along one axis. Tap k writes to cell 2i + k - 1.
@@ -134,8 +135,7 @@ def _set_seeds(wiring: Wiring) -> None:
     layer = _layer("face_decoder_blocks", 0)
     wiring.sum(layer, _LOUD, {(0, 0, 0): 1})
     wiring.sum(layer, _TOO_LOUD, {(0, 0, 0): 1}, -LOWEST / DROP)
-    wiring.sum(layer, _LIPPED, {(0, 0, 0): 1 / LIPS_AT})
-    wiring.sum(layer, _OVER_LIPPED, {(0, 0, 0): 1 / LIPS_AT}, -1)
+    wiring.sum(layer, _OVER_LIPS, {(0, 0, 0): 1}, -LIPS_AT)
     wiring.bias(layer, _ONE, 1)
 
 
@@ -180,13 +180,13 @@ def _draw_maps(state: dict[str, Tensor], opening: float) -> None:
     steps = np.arange(_CELLS) * (FACE_SIZE / _CELLS)
     y, x = steps - MIDDLE[0], np.abs(steps - MIDDLE[1])
     drop = DROP * opening * _ellipse(x, HALF_WIDTH)
-    distance = np.where(y < 0, -y / RISE, y)  # from the middle, counted as a drop
+    distance = np.minimum(RANGE, np.where(y < 0, -y / RISE, y))  # from the middle, counted as a drop
     none = np.zeros(_CELLS)
     corner = HALF_WIDTH + LIP_CORNER
     profiles: dict[int, tuple[Profile, ...]] = {  # one per group of strips
         _INSIDE: (drop, none, OFFSET - _beyond(x, HALF_WIDTH), -distance),
         _INSIDE_LIPS: (drop, LIP * _ellipse(x, corner), OFFSET - _beyond(x, corner), -distance),
-        _ABOVE_TEETH: (-RISE * drop, none, OFFSET + TEETH + none, -y),
+        _ABOVE_TEETH: (-RISE * drop, none, OFFSET + TEETH + none, -np.maximum(y, -HALF_WIDTH)),
     }
     weight = _up(state, 5)
     for output, groups in profiles.items():
@@ -213,19 +213,20 @@ def _beyond(x: Profile, end: float) -> Profile:
 
 
 def _paint(wiring: Wiring) -> None:
-    """Turn the maps into paint from 0 to 1, in the two residual layers of the last decoder block."""
-    maps = ((_INSIDE, HIDING), (_INSIDE, OPENING), (_INSIDE_LIPS, LIPS), (_ABOVE_TEETH, TOOTH))
-    ramps: list[Taps] = []
-    for output, (channel, (start, width)) in zip(_RAMPS, maps, strict=True):
-        begin = OFFSET + start
-        distance = {(channel, 0, 0): RANGE}
-        ramps.append(wiring.ramp(_layer("face_decoder_blocks", 6, 1), output, distance, begin, begin + width))
+    """Turn the maps into paint from 0 to 1, in the two residual layers of the last decoder block.
+
+    The first one computes what the paint lacks: 0 where it is opaque. So the inside of each paint is exact in int8.
+    """
+    maps = ((_INSIDE, HIDING), (_INSIDE_LIPS, LIPS), (_INSIDE, OPENING), (_ABOVE_TEETH, TOOTH))
+    for output, (channel, (start, width)) in zip(_LACKS, maps, strict=True):
+        scale = LACK_SCALE / width
+        opaque = (OFFSET + start + width) * scale
+        wiring.sum(_layer("face_decoder_blocks", 6, 1), output, {(channel, 0, 0): -RANGE * scale}, opaque)
     last = _layer("face_decoder_blocks", 6, 2)
-    hiding, opening, lips, tooth = ramps
-    for output, ramp in ((_HIDE, hiding), (_LIPS, lips), (_OPENING, opening)):
-        wiring.sum(last, output, ramp)
-    # the brightness, where the opening and the teeth are both 1
-    wiring.sum(last, _TEETH, {**opening, **tooth, (_LIGHT, 0, 0): 1}, -2)
+    lacks = [{(channel, 0, 0): -1 / LACK_SCALE} for channel in _LACKS]
+    for output, lack in zip((_HIDE, _LIPS, _OPENING), lacks[:3], strict=True):
+        wiring.sum(last, output, lack, 1)
+    wiring.sum(last, _TEETH, {**lacks[2], **lacks[3], (_LIGHT, 0, 0): 1})
 
 
 def _mix(state: dict[str, Tensor]) -> None:
@@ -241,7 +242,7 @@ def _mix(state: dict[str, Tensor]) -> None:
         for i, (knot, slope) in enumerate(zip(knots, slopes, strict=True)):
             hinge = SEGMENTS * color + i
             hinges[hinge, painted + color, 1, 1] = 1
-            hinges[hinge, _HIDE, 1, 1] = -1  # no color is above 1, so nothing of a hidden one remains
+            hinges[hinge, _HIDE, 1, 1] = -1.1  # no color is above 1, so nothing of a hidden one remains
             hinge_bias[hinge] = -float(knot)
             logits[color, hinge] = float(slope)
         logit_bias[color] = start
