@@ -127,6 +127,7 @@ class Peer:
         if channel.label != CONTROL or self._channel is not None:
             return
         self._channel = channel
+        self._note_activity()
         channel.on("message", self._on_message)
         for text in self._said:
             channel.send(text)
@@ -192,6 +193,7 @@ class Peer:
                 await self._connected.wait()
         except TimeoutError:
             raise Unavailable("no packet of the caller has arrived; use the WebSocket of /v1/live") from None
+        self._note_activity()
         while (left := self._active_at + self._idle_seconds - clock()) > 0:  # noqa: ASYNC110 - it moves
             await asyncio.sleep(left)
         raise IdleCaller(f"the session was ended: no speech and no message for {self._idle_seconds:g} s")

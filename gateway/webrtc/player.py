@@ -12,6 +12,7 @@ from avatar.inference.live_stream import LiveFrame
 
 MAX_SECONDS = 10.0  # of frames that wait; then the model is not read
 SPARE = 2  # frames at rest beyond the delay that may wait before some are left out
+UNTAKEN_SECONDS = 2.0  # of sound that wait for a track that is not connected yet, or never is
 SAMPLE_BYTES = 2
 
 
@@ -31,6 +32,7 @@ class Player:
 
     Attributes:
         shown: index of the last frame that was played; -1 for none.
+        sound_at: sample of the timeline at which the next sound begins.
     """
 
     def __init__(self, fps: Fraction, latency: float, sample_rate: int) -> None:
@@ -43,6 +45,7 @@ class Player:
         self._is_closed = False
         self._changed = asyncio.Condition()
         self.shown = -1
+        self.sound_at = 0
 
     async def put(self, frame: LiveFrame) -> None:
         """Add the next frame; wait while too many wait already."""
@@ -80,6 +83,7 @@ class Player:
             if frame:
                 self.shown = frame.index
             self._sound += (frame.sound if frame else b"")[:size].ljust(size, b"\0")
+            self._drop_sound(len(self._sound) - int(UNTAKEN_SECONDS * self._sample_rate) * SAMPLE_BYTES)
             jpeg = frame.jpeg if frame else self._slot.jpeg if self._slot else b""
             self._slot = Slot(number, jpeg)
             self._changed.notify_all()
@@ -107,7 +111,7 @@ class Player:
             if self._is_closed:
                 return None
             sound = bytes(self._sound[:size])
-            del self._sound[:size]
+            self._drop_sound(size)
             return sound
 
     async def close(self) -> None:
@@ -115,6 +119,12 @@ class Player:
         async with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    def _drop_sound(self, size: int) -> None:
+        """Remove this many bytes at the front, if the number is positive."""
+        if size > 0:
+            del self._sound[:size]
+            self.sound_at += size // SAMPLE_BYTES
 
     def _catch_up(self) -> None:
         """Leave out frames at rest where more wait than the delay needs: slots without a frame have made them late."""

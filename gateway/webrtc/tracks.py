@@ -50,17 +50,17 @@ class SoundTrack(MediaStreamTrack):
 
     def __init__(self, player: Player) -> None:
         super().__init__()
-        self._player, self._pts = player, 0
+        self._player = player
 
     async def recv(self) -> AudioFrame:
         """Return the next 20 ms. Raises MediaStreamError at the end."""
         sound = await self._player.next_sound(SOUND_SAMPLES)
         if sound is None:
             raise MediaStreamError
+        start = self._player.sound_at - SOUND_SAMPLES
         frame = AudioFrame(format="s16", layout="mono", samples=SOUND_SAMPLES)
         frame.planes[0].update(sound)
-        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), self._pts
-        self._pts += SOUND_SAMPLES
+        frame.sample_rate, frame.time_base, frame.pts = SAMPLE_RATE, Fraction(1, SAMPLE_RATE), start
         return frame
 
 

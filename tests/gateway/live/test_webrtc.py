@@ -222,7 +222,7 @@ async def test_without_a_place_there_is_no_session(talk: Talk) -> None:
 
 
 async def test_a_silent_visitor_is_ended(talk: Talk) -> None:
-    gateway = await talk(live_idle_seconds=0.5)
+    gateway = await talk(live_idle_seconds=1.0)
     async with visiting(gateway) as visitor:
         await visitor.call(QUERY)
         await eventually(lambda: "error" in visitor.types())

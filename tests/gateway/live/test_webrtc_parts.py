@@ -11,7 +11,7 @@ from av import AudioFrame, VideoFrame
 
 from avatar.inference.live_stream import LiveFrame
 from gateway.webrtc.gate import AFTER_BLOCKS, BEFORE_BLOCKS, SAMPLE_RATE, SpeechGate
-from gateway.webrtc.player import SPARE, Player
+from gateway.webrtc.player import SPARE, UNTAKEN_SECONDS, Player
 from gateway.webrtc.tracks import FaceTrack, SoundTrack
 from tests.support.gateway_fakes import eventually
 
@@ -75,6 +75,18 @@ async def test_picture_and_sound_of_a_slot_have_the_same_time() -> None:
                 clicks.append(seconds(packet))
     assert flashes == [Fraction(7, 25), Fraction(19, 25)]
     assert clicks[::2] == flashes
+
+
+async def test_sound_that_no_track_takes_is_dropped_and_the_rest_keeps_its_time() -> None:
+    player = Player(FPS, 0.2, SAMPLE_RATE)
+    for number in range(200):
+        await player.put(frame(number, speaks=number == 190))
+        await player.begin_slot(number)
+    sound = SoundTrack(player)
+    packets = [await sound.recv() for _ in range(int(UNTAKEN_SECONDS * 50))]
+    assert seconds(packets[0]) == Fraction(200, 25) - int(UNTAKEN_SECONDS)
+    clicks = [seconds(packet) for packet in packets if packet.to_ndarray().max() > 5000]
+    assert clicks[0] == Fraction(190, 25)
 
 
 async def test_a_slot_without_a_frame_shows_the_one_before_in_silence() -> None:
