@@ -29,7 +29,7 @@ class IdleCaller(ClientError):
 
 def describe(error: Exception, service: Service) -> ErrorMessage:
     """Return the message for an error, and log it."""
-    known = error if isinstance(error, AvatarError) else machine_fault(error)
+    known = _known(error)
     identity = request_id.get()
     if known is None or known.status == STATUS_OF_DEFECT:
         logger.error("internal error in a live session", exc_info=error)
@@ -52,18 +52,23 @@ def describe(error: Exception, service: Service) -> ErrorMessage:
 
 def kind_of(error: Exception) -> str:
     """Return the label of an error in the metrics."""
-    known = error if isinstance(error, AvatarError) else machine_fault(error)
+    known = _known(error)
     return INTERNAL_ERROR if known is None else type(known).__name__
 
 
 def close_code(error: Exception) -> int:
     """Return the code of the close that follows an error."""
-    known = error if isinstance(error, AvatarError) else machine_fault(error)
+    known = _known(error)
     if isinstance(known, ShuttingDown):
         return RESTART
     if isinstance(known, Unavailable):
         return TRY_LATER
     return POLICY_VIOLATION if isinstance(known, ClientError) else DEFECT
+
+
+def _known(error: Exception) -> AvatarError | None:
+    """Return an error that a caller may know of, or None for a defect."""
+    return error if isinstance(error, AvatarError) else machine_fault(error)
 
 
 def close_reason(message: ErrorMessage) -> str:
