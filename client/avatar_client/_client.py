@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -15,25 +14,23 @@ from tritonclient.grpc import service_pb2 as pb
 from . import _messages, _models, _options
 from ._async_jobs import AsyncAvatarJobs
 from ._connection import READY_SECONDS
-from ._errors import Cancelled, InvalidRequest, ServerError, from_rpc_error
+from ._errors import Cancelled, ServerError, from_rpc_error
 from ._jobs import AvatarJobs
 from ._kserve import InferRequest
 from ._live import LiveSession
 from ._live_inputs import LiveSettings
 from ._live_start import start_session
-from ._messages import InputTensor
 from ._models import Boxes, Floats, Images
 from ._options import File, LiveOptions, RenderOptions
 from ._render import RenderStream
 from ._rotation import Rotation, Server, addresses_of
-from ._schema import AVATAR, BACKGROUND_FILE, FACE_FILE, LIPSYNC, SAMPLE_RATE, SPEECH_FILE
+from ._schema import AVATAR, FACE_FILE, LIPSYNC, SAMPLE_RATE, SPEECH_FILE
 from .access import Token
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 Generator = Literal["wav2lip", "wav2lip_gan"]
-UNKNOWN_AVATAR = 404
 
 
 class AvatarClient:
@@ -181,7 +178,7 @@ class AvatarClient:
                 _messages.file_tensor(FACE_FILE, _options.read(face)),
                 _messages.file_tensor(SPEECH_FILE, _options.read(audio)),
             ]
-            return _messages.request(AVATAR.name, [*files, *_option_inputs(texts, background_file)])
+            return _messages.request(AVATAR.name, [*files, *_options.inputs(texts, background_file)])
 
         stream = RenderStream(self._rotation, request)
         self._streams.add(stream)
@@ -218,31 +215,10 @@ class AvatarClient:
             AvatarClientError: the session did not start: `InvalidRequest`, with the code 404 for an unknown avatar, or
                 `Unavailable` where the server's limit of sessions is reached.
         """
-        texts = _options.texts(chosen, _options.LIVE_NAMES)
         settings = LiveSettings(sample_rate, echo, avatar, new_sequence)
-        session = self._prepared_session(settings, texts, face)
-        if session is None:
-            if face is None:
-                raise TypeError("a face, or the id of a prepared avatar, expected")
-            texts = _options.with_type(texts, face)
-            looks = _option_inputs(texts, chosen.get("background_file"))
-            sent = _messages.file_tensor(FACE_FILE, _options.read(face))
-            session = start_session(self._rotation, [sent, *looks, *replace(settings, avatar=None).inputs()])
+        session = start_session(self._rotation, settings, face, chosen)
         self._streams.add(session)
         return session
-
-    def _prepared_session(self, settings: LiveSettings, texts: dict[str, str], face: File | None) -> LiveSession | None:
-        """Start a session of a prepared avatar. None without one, or if it is not known and there is a face to send."""
-        if settings.avatar is None:
-            return None
-        if face is not None:  # the options are for the case that the avatar is not known
-            texts = {name: value for name, value in texts.items() if name == "format"}
-        try:
-            return start_session(self._rotation, [*_option_inputs(texts, None), *settings.inputs()])
-        except InvalidRequest as error:
-            if error.code != UNKNOWN_AVATAR or face is None:
-                raise
-            return None
 
     def detect_faces(self, frames: Images) -> tuple[Floats, Floats]:
         """Detect the faces of images, in calls of four.
@@ -308,12 +284,6 @@ class AvatarClient:
             AvatarClientError: as `lipsync`.
         """
         return _models.paste(self._infer, frames, boxes, mouths)
-
-
-def _option_inputs(texts: dict[str, str], background_file: File | None) -> list[InputTensor]:
-    """Return the inputs other than face and speech. Raises OSError where the background cannot be read."""
-    files = [] if background_file is None else [_messages.file_tensor(BACKGROUND_FILE, _options.read(background_file))]
-    return [*files, *(_messages.text_tensor(*each) for each in texts.items())]
 
 
 def _needed(url: str | None) -> str:

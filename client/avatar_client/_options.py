@@ -1,4 +1,4 @@
-"""The options of the service's form. The service's documentation says what they mean; here they only become text."""
+"""The options of the service's form. The service's documentation says what they mean; here they only become inputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from ._messages import InputTensor, file_tensor, text_tensor
 from ._schema import BACKGROUND_FILE, FACE_TYPE
 
 File = bytes | str | os.PathLike[str]  # the content of a file, or its path
@@ -101,3 +102,13 @@ def read(file: File) -> bytes:
         OSError: it cannot be read.
     """
     return file if isinstance(file, bytes) else Path(file).read_bytes()
+
+
+def inputs(chosen: Mapping[str, str], background_file: File | None) -> list[InputTensor]:
+    """Return the inputs of a request for options as text, and for the file of the background where there is one.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    files = [] if background_file is None else [file_tensor(BACKGROUND_FILE, read(background_file))]
+    return [*files, *(text_tensor(*each) for each in chosen.items())]

@@ -73,6 +73,15 @@ def test_a_prepared_avatar_is_sent_in_place_of_the_face(client: AvatarClient, se
         client.live()
 
 
+def test_options_with_a_prepared_avatar_alone_reach_the_server_which_rejects_them(
+    client: AvatarClient, server: FakeServer
+) -> None:
+    client.live(avatar="prepared", background="White", background_file=b"a background").cancel()
+    (request,) = server.requests
+    assert request.inputs.pop("background_file").tobytes() == b"a background"
+    assert request.inputs == {"avatar": "prepared", "background": "White"}
+
+
 def test_the_face_is_sent_if_the_avatar_is_not_known(client: AvatarClient, server: FakeServer) -> None:
     def forgetful(server: FakeServer, requests: Iterator[Request], context: Any) -> Iterator[Any]:
         first = next(requests)
