@@ -26,11 +26,12 @@ from ._files import atomic_write
 from ._live import LiveSession
 from ._options import LIVE_NAMES
 from ._render_cli import shown_path
-from ._schema import SAMPLE_RATE
+from ._schema import LIVE_SAMPLE_RATES, SAMPLE_RATE
+from .conversation import mono
 
 _SECONDS = 60.0
 BLOCK_SECONDS = 0.04  # of speech that are sent at once
-MIN_RATE, MAX_RATE = 8_000, 48_000  # Hz
+MIN_RATE, MAX_RATE = LIVE_SAMPLE_RATES
 STDIN = "-"
 
 Block = NDArray[np.int16]
@@ -132,11 +133,8 @@ def _speech(source: str, rate: int) -> tuple[int, float | None, Iterator[Block]]
         raise InvalidRequest(
             f"speech: a WAV of 16 bits and {MIN_RATE} to {MAX_RATE} Hz expected, got {8 * width} bits and {found} Hz"
         )
-    samples = np.frombuffer(data, "<i2").reshape(-1, channels)
-    mono = samples[:, 0] if channels == 1 else samples.mean(axis=1)
-    step = round(found * BLOCK_SECONDS)
-    parts = np.ascontiguousarray(mono, np.int16)
-    return found, len(parts) / found, (parts[begin : begin + step] for begin in range(0, len(parts), step))
+    samples, step = mono(data, channels), round(found * BLOCK_SECONDS)
+    return found, len(samples) / found, (samples[begin : begin + step] for begin in range(0, len(samples), step))
 
 
 def _from_pipe(rate: int) -> Iterator[Block]:

@@ -21,6 +21,7 @@ MEL_BANDS, WINDOW_COLUMNS = 80, 16  # of one mel window
 FACES = 16  # faces that are detected per frame, at most
 MAX_FRAMES = 4  # of one `detect_faces` call
 MAX_WINDOWS = 32  # of one `lipsync` call
+LIVE_SAMPLE_RATES = (8000, 48_000)  # Hz of the speech of a live session, the lowest and the highest
 MIN_SAMPLES = 320  # of one request of a live session at 16 kHz: 20 ms
 
 Array = NDArray[Any]

@@ -72,6 +72,7 @@ def test_limits_and_types_equal_those_of_the_service() -> None:
     assert (_schema.FACE_SIZE, _schema.FACES) == (tensors.FACE_SIZE, tensors.FACES)
     assert (_schema.MEL_BANDS, _schema.WINDOW_COLUMNS) == (tensors.MEL_BANDS, tensors.WINDOW_COLUMNS)
     assert (_schema.MAX_FRAMES, _schema.MAX_WINDOWS) == (tensors.S3FD_BATCH, tensors.WAV2LIP_BATCH)
+    assert tensors.LIVE_SAMPLE_RATES == _schema.LIVE_SAMPLE_RATES
     assert _models.MAX_ANSWER_BYTES == limits.MAX_ANSWER_BYTES
     (audio,) = [tensor for tensor in tensors.LIVE.inputs if tensor.name == "audio"]
     assert f" {_schema.MIN_SAMPLES} samples" in audio.description
