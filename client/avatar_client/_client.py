@@ -124,7 +124,7 @@ class AvatarClient:
             return False
 
     def wait_for_server(self, seconds: float) -> bool:
-        """Wait until a server can be reached again: whether one can be. Otherwise calls find it up to 5 s later."""
+        """Wait until a server can be reached: whether one can be. Otherwise calls may find it up to 5 s later."""
         return self._rotation.wait_connected(seconds)
 
     def _is_ready(self, server: Server, models: Sequence[str]) -> bool:

@@ -121,7 +121,11 @@ class Rotation:
         """Wait until one of the servers is connected: whether one is.
 
         While nothing waits, gRPC goes on with a connection only every five seconds, and calls fail meanwhile.
+
+        Raises:
+            Cancelled: the client was closed.
         """
+        self.next()  # finds the servers
         is_connected = threading.Event()
         waiting = [grpc.channel_ready_future(each.connection.channel) for each in self.servers]
         for each in waiting:

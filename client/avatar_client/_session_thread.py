@@ -18,13 +18,13 @@ from ._live import LiveSession
 class SessionOwner(Protocol):
     """Gets what a session does; each method is called on the event loop, in order."""
 
-    def session_started(self, thread: SessionThread, session: LiveSession) -> None:
+    def session_started(self, session: LiveSession) -> None:
         """Take the session."""
 
-    def session_event(self, thread: SessionThread, event: object) -> None:
+    def session_event(self, event: object) -> None:
         """Take a frame with an RGB image, or another event of the session."""
 
-    def session_ended(self, thread: SessionThread, error: Exception) -> None:
+    def session_ended(self, error: Exception) -> None:
         """Take the reason why the session has ended, or has not started."""
 
 
@@ -48,28 +48,25 @@ class SessionThread:
     def _run(self) -> None:
         try:
             self._session = session = self._connect()
+            if self._is_cancelled:  # `cancel` was called before the session was there
+                session.cancel()
             self._post(self._owner.session_started, session)
             for event in session.events():
-                if self._is_cancelled:
-                    break
                 self._post(self._owner.session_event, _in_rgb(event))
             error: Exception = Cancelled("the session has ended")
         except Exception as raised:  # the owner has to know, whatever it is
             error = raised
-        if self._is_cancelled and self._session:
-            self._session.cancel()  # `cancel` may have been called before the session was there
         self._post(self._owner.session_ended, error)
 
-    def _post(self, function: Callable[[SessionThread, Any], None], value: object) -> None:
+    def _post(self, function: Callable[[Any], None], value: object) -> None:
         def call() -> None:
             if not self._is_cancelled:
-                function(self, value)
+                function(value)
 
-        if not self._loop.is_closed():
-            try:
-                self._loop.call_soon_threadsafe(call)
-            except RuntimeError:  # closed meanwhile
-                self._is_cancelled = True
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop is closed, and the session is of no use any more
+            self.cancel()
 
 
 def _in_rgb(event: object) -> object:

@@ -218,7 +218,7 @@ class Conversation:
 
     # what the thread of the session reports
 
-    def session_started(self, thread: SessionThread, session: LiveSession) -> None:
+    def session_started(self, session: LiveSession) -> None:
         """Use a new session."""
         is_new = not hasattr(self, "info")
         self.info, self._event_at = session.info, self._loop.time()
@@ -226,7 +226,7 @@ class Conversation:
         if not is_new:
             self._emit(ServerBack(session.info))
 
-    def session_event(self, thread: SessionThread, event: object) -> None:
+    def session_event(self, event: object) -> None:
         """Take what the session yields."""
         self._event_at, self._retry = self._loop.time(), FIRST_RETRY
         self._take(event)
@@ -242,16 +242,15 @@ class Conversation:
         elif isinstance(event, SegmentEnd) and event.last >= event.first:  # others had no speech
             self._sender.segment_received()
 
-    def session_ended(self, thread: SessionThread, error: Exception) -> None:
+    def session_ended(self, error: Exception) -> None:
         """Go on with the last image, and start another session a little later."""
         if not self._ready.done():
             self._ready.set_exception(error)
             return
         self._thread = None
         was_lost = isinstance(self._sender.session, StillSession)
-        is_final = was_lost and isinstance(
-            error, InvalidRequest
-        )  # of the start; one of the speech ends its session only
+        # an invalid start stays invalid; an invalid request of another kind ends its session only
+        is_final = was_lost and isinstance(error, InvalidRequest)
         if not was_lost or is_final:
             reason = error if isinstance(error, AvatarClientError) else ServerError(f"the session failed: {error!r}")
             self._emit(ServerLost(reason, is_final))
@@ -308,9 +307,8 @@ class Conversation:
             self._send()
         is_started = self._sender.session is not None and not isinstance(self._sender.session, StillSession)
         if self._thread and is_started and now - self._event_at > STALLED:
-            thread, reason = self._thread, f"no response for {STALLED:g} s; the live session is given up"
-            thread.cancel()
-            self.session_ended(thread, Unavailable(reason))
+            self._thread.cancel()
+            self.session_ended(Unavailable(f"no response for {STALLED:g} s; the live session is given up"))
 
 
 def mono(samples: bytes | memoryview, channels: int) -> NDArray[np.int16]:

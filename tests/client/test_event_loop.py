@@ -40,6 +40,7 @@ class FakeSession:
         self.calls: list[str] = []
         self.cleared: list[int | None] = []
         self.holds_cleared = False
+        self.is_cancelled = threading.Event()
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._level, self._index, self._first, self._segments = level, 0, 0, 0
         self._speech = np.zeros(0, np.int16)
@@ -76,6 +77,7 @@ class FakeSession:
         self._put(Cleared(self._index - 1, self._index, 0.0))
 
     def cancel(self) -> None:
+        self.is_cancelled.set()
         self._put(Cancelled("the session was cancelled"))
 
     def fail(self, error: AvatarClientError) -> None:
@@ -379,6 +381,33 @@ async def test_a_closed_conversation_ends_the_iteration_and_takes_nothing_more(s
     talk.interrupt()
     talk.close()
     assert talk.position == 0
+
+
+def test_the_session_of_a_conversation_that_was_left_open_ends_with_its_event_loop(server: Server) -> None:
+    async def leave_open() -> None:
+        await Conversation(server.connect, RATE).ready()
+
+    asyncio.run(leave_open())
+    server.session.rest()  # its next frames find the loop closed
+    assert server.session.is_cancelled.wait(SECONDS)
+
+
+async def test_a_session_that_starts_after_the_end_is_cancelled_at_once() -> None:
+    session, may_start = FakeSession(), threading.Event()
+
+    def connect() -> Any:
+        assert may_start.wait(SECONDS)
+        return session
+
+    async with Conversation(connect, RATE):
+        pass
+    may_start.set()
+    assert await asyncio.to_thread(session.is_cancelled.wait, SECONDS)
+
+
+def test_a_client_waits_for_a_server_before_its_first_call() -> None:
+    with FakeServer() as fake, AvatarClient(fake.address) as client:
+        assert client.wait_for_server(SECONDS)
 
 
 async def test_a_client_waits_for_a_server_that_comes_back() -> None:
