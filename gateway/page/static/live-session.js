@@ -93,6 +93,7 @@ export class LiveSession {
   }
 
   receive(data) {
+    if (this.closed) return; // the page has left, and the socket closes soon
     this.last = performance.now();
     try {
       if (data instanceof ArrayBuffer) this.receiveFrame(protocol.parseFrame(data));
