@@ -56,22 +56,22 @@ def find_checkpoints(
     """
     _check_files(files)
     present = {name: folder / name for name in FILES if folder and (folder / name).is_file()}
+    paths = {**present, **files}
+    missing = [name for name in FILES if name not in paths]
+    if len(missing) == len(FILES) and not stand_ins:
+        raise NoCheckpoints(f"{folder}: no checkpoints here; expected {', '.join(FILES)}")
+    if missing and not stand_ins:
+        raise IncompleteCheckpoints(
+            f"{folder or 'checkpoints'}: the set of checkpoints is incomplete; to use stand-ins for the rest, add "
+            f"--stand-ins; missing: {', '.join(missing)}"
+        )
     fakes = [name for name, path in present.items() if is_stand_in(path)]
     if 0 < len(fakes) < len(present):
         raise IncompleteCheckpoints(
             f"{folder}: {', '.join(fakes)}: stand-ins in one folder with real checkpoints; use a folder for each"
         )
-    paths = {**present, **files}
-    missing = [name for name in FILES if name not in paths]
     if stand_ins:
         paths |= {name: stand_ins / name for name in missing}
-    elif len(missing) == len(FILES):
-        raise NoCheckpoints(f"{folder}: no checkpoints here; expected {', '.join(FILES)}")
-    elif missing:
-        raise IncompleteCheckpoints(
-            f"{folder or 'checkpoints'}: the set of checkpoints is incomplete; to use stand-ins for the rest, add "
-            f"--stand-ins; missing: {', '.join(missing)}"
-        )
     return CheckpointSet(paths, frozenset(name for name, path in paths.items() if is_stand_in(path)))
 
 

@@ -26,7 +26,7 @@ from . import onnx_model
 # Nodes that stay FP32, as patterns of their names. `/net/` is the network itself; nothing outside it becomes int8.
 _OUTSIDE = r"^(?!/net/).*"
 SENSITIVE: Mapping[str, tuple[str, ...]] = {
-    # The logits: their errors appear directly in the image. The stand-ins reach 24 dB with int8 logits, 42 without.
+    # The logits: their errors appear directly in the image. Stand-ins reached 24 dB with int8 logits, 42 without.
     tensors.WAV2LIP.name: (_OUTSIDE, r"/net/output_block/output_block\.1/.*"),
     tensors.WAV2LIP_GAN.name: (_OUTSIDE, r"/net/output_block/output_block\.1/.*"),
     tensors.S3FD.name: (
