@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,6 @@ from scripts.requirements_closure import closure
 from tests.support import virtualenvs
 
 CLIENT = Path(__file__).parents[2] / "client"
-BUILD = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"  # as pip does
 AWAY = ("--url", "http://127.0.0.1:1", "--server", "127.0.0.1:1")
 
 
@@ -38,18 +35,13 @@ def run(*command: str | Path, cwd: Path, status: int = 0) -> str:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from a copy: a build leaves folders next to the sources."""
     folder = tmp_path_factory.mktemp("wheel")
-    shutil.copytree(CLIENT, folder / "client", ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-    run(sys.executable, "-c", BUILD, str(folder), cwd=folder / "client")
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    return virtualenvs.build_wheel(virtualenvs.copy_of_sources(CLIENT, folder), folder / "wheel")
 
 
 @pytest.fixture(scope="module")
 def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The command `avatar` of an environment into which the wheel was installed."""
-    with zipfile.ZipFile(wheel) as archive:
-        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        needed = virtualenvs.needed_by(archive.read(metadata).decode(), "")
+    needed = virtualenvs.needed_by(wheel)
     assert sorted(requirement.partition("[")[0] for requirement in needed) == ["numpy", "tritonclient"]
     python = virtualenvs.make(tmp_path_factory.mktemp("installed") / "venv", closure(needed))
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
@@ -73,7 +65,4 @@ def test_the_installed_command_works_without_the_checkout(command: Path, tmp_pat
 
 
 def test_the_extra_of_preview_is_in_the_metadata(wheel: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        text = archive.read(metadata).decode()
-    assert any(line.startswith("opencv-python-headless") for line in virtualenvs.needed_by(text, "preview"))
+    assert any(line.startswith("opencv-python-headless") for line in virtualenvs.needed_by(wheel, "preview"))

@@ -51,7 +51,6 @@ NOT_IN_TRITON = {
     *(ROOT / "lipsync" / "triton" / "pytorch").glob("*.py"),
 }
 LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
-BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"  # what pip calls
 # takes the place of pip: prints its arguments, and the requirements that it would read
 RECORDER = """#!/bin/sh
 echo "pip $*"
@@ -90,10 +89,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheels(source: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheels of the project and of its client, built by the same backend as in the image."""
     folder = tmp_path_factory.mktemp("wheels")
-    for project in (source, source / "client"):
-        run(sys.executable, "-c", BUILD, str(folder), cwd=project)
-    (client,) = folder.glob("talking_avatar_client-*.whl")
-    (project,) = set(folder.iterdir()) - {client}
+    project, client = (virtualenvs.build_wheel(each, folder / each.name) for each in (source, source / "client"))
     return project, client
 
 
@@ -107,9 +103,7 @@ def install(python: Path, *wheels: Path) -> None:
 @pytest.fixture(scope="module")
 def gateway_requirements(wheels: tuple[Path, Path]) -> list[str]:
     """The requirements in the metadata of the wheel with its `gateway` extra."""
-    with zipfile.ZipFile(wheels[0]) as archive:
-        (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return virtualenvs.needed_by(archive.read(metadata).decode(), "gateway")
+    return virtualenvs.needed_by(wheels[0], "gateway")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,13 @@
-"""Create virtual environments with some packages of this one, as links, without a package index."""
+"""Build wheels, and create virtual environments with some packages of this one, as links, without a package index."""
 
 import csv
 import re
+import shutil
+import subprocess
+import sys
 import sysconfig
 import venv
+import zipfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import distribution, distributions
 from pathlib import Path
@@ -16,6 +20,7 @@ from scripts.requirements_closure import marker_environment
 
 _SITE = Path(sysconfig.get_path("purelib"))
 _NONE = SpecifierSet("<0")  # no version
+_BUILD = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"  # what pip calls
 
 
 def make(folder: Path, names: Iterable[str]) -> Path:
@@ -75,8 +80,33 @@ def unsatisfied(requirements: Iterable[str], python: Path, constraints: Iterable
     return missing
 
 
-def needed_by(metadata: str, extra: str) -> list[str]:
-    """Return the requirements in the METADATA of a wheel, including those of one extra."""
+def copy_of_sources(project: Path, folder: Path) -> Path:
+    """Copy a project without what builds leave in it; return the copy."""
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    return Path(shutil.copytree(project, folder / project.name, ignore=ignored))
+
+
+def build_wheel(project: Path, folder: Path) -> Path:
+    """Build the wheel of a project into a new folder, and return it. The build leaves folders in the project."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _BUILD, folder],
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def needed_by(wheel: Path, extra: str = "") -> list[str]:
+    """Return the requirements in the metadata of a wheel, including those of one extra."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
     needed = []
     for line in re.findall(r"^Requires-Dist: (.+)$", metadata, re.M):
         marker = Requirement(line).marker
