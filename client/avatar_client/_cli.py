@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import NoReturn
 
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
         failure = Failure.of(error)
         if isinstance(error, Unavailable) and "cannot be reached" in failure.detail and options.command != "doctor":
             hint = "; is it running? `avatar doctor` shows what answers"
-            failure = Failure(failure.code, failure.detail + hint, failure.status, failure.retry_after)
+            failure = replace(failure, detail=failure.detail + hint)
         console.fail(failure)
         return FAILED
     except ValueError as error:  # a URL without a host, or a key that is none

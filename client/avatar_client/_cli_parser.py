@@ -110,9 +110,7 @@ def add_command(
     return parser
 
 
-def add_server(
-    parser: argparse._ActionsContainer, text: str = "Triton's gRPC, or several, separated by commas"
-) -> None:
+def add_server(parser: argparse._ActionsContainer) -> None:
     """Add `--server`; `server_of` reads it."""
     text = f"Triton's gRPC, or several, separated by commas (default {SERVER_VARIABLE} or {SERVER})"
     parser.add_argument("--server", type=cli.address, metavar="HOST[:PORT]", help=text)

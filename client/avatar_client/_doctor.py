@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from ._cli_parser import (
     DONE,
@@ -100,7 +100,7 @@ def _settled(checks: list[Check], named: tuple[bool, bool]) -> list[Check]:
     servers = [check for check in checks if "live" in check.details]
     if any(named) or len(absent) < len(servers):
         return checks
-    return [Check(**{**vars(each), "level": PROBLEM}) if each in absent else each for each in checks]
+    return [replace(each, level=PROBLEM) if each in absent else each for each in checks]
 
 
 def _lines(check: Check, style: Style) -> str:

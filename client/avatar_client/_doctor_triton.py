@@ -115,10 +115,10 @@ def _api(models: Mapping[str, _Model]) -> Iterator[Check]:
         yield Check("api", PROBLEM, "the model `avatar` has no API version", remedy, details)
         return
     text = f"the server has version {served} of the tensors, this client {API_VERSION}"
-    major, minor = (_numbers(each) for each in (served, API_VERSION))
-    if major[:1] != minor[:1]:
+    of_server, of_client = _numbers(served), _numbers(API_VERSION)
+    if of_server[:1] != of_client[:1]:
         yield Check("api", PROBLEM, text, "install the client of the server's version", details)
-    elif major < minor:
+    elif of_server < of_client:
         yield Check("api", WARNING, text, "what is new in the client's version cannot be used with it", details)
     else:
         yield Check("api", OK, text, details=details)

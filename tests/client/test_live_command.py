@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avatar_client import _cli
+from avatar_client import _cli, _live_cli
+from lipsync import tensors
 from tests.client.fake_server import FakeServer, error_response
 from tests.client.test_render import script_of
 
@@ -117,3 +118,7 @@ def test_wrong_usage_exits_with_2(speech: Path, wrong: tuple[str, ...], capsys: 
         _cli.main(["live", "face.jpg", str(speech), "-o", "a.mjpeg", *wrong])
     assert end.value.code == 2
     assert "avatar live: error: " in capsys.readouterr().err
+
+
+def test_the_rates_are_those_of_the_service() -> None:
+    assert (_live_cli.MIN_RATE, _live_cli.MAX_RATE) == tensors.LIVE_SAMPLE_RATES
