@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -66,15 +66,15 @@ class Viewer:
         self._tasks.append(asyncio.create_task(run(cast(rtc.Track, track))))
 
     async def _see(self, track: rtc.Track) -> None:
-        stream = rtc.VideoStream(track, format=rtc.VideoBufferType.RGB24)
-        async for event in stream:
-            frame = event.frame
-            self._recorder.image(np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.width, 3))
+        async with aclosing(rtc.VideoStream(track, format=rtc.VideoBufferType.RGB24)) as stream:
+            async for event in stream:
+                frame = event.frame
+                self._recorder.image(np.frombuffer(frame.data, np.uint8).reshape(frame.height, frame.width, 3))
 
     async def _hear(self, track: rtc.Track) -> None:
-        stream = rtc.AudioStream(track, sample_rate=self._rate, num_channels=1)
-        async for event in stream:
-            self._recorder.sound(np.frombuffer(event.frame.data, np.int16))
+        async with aclosing(rtc.AudioStream(track, sample_rate=self._rate, num_channels=1)) as stream:
+            async for event in stream:
+                self._recorder.sound(np.frombuffer(event.frame.data, np.int16))
 
     async def close(self) -> None:
         """Stop recording."""
