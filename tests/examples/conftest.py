@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,21 @@ NOWHERE = "http://127.0.0.1:1"
 RUN_SECONDS = 180  # on a busy machine
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@cache
+def node_version() -> int:
+    """Return the version of Node, such as 20; 0 where there is none."""
+    found = shutil.which("node")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout if found else ""
+    return int(version.lstrip("v").partition(".")[0] or 0)
+
+
+def need_node() -> None:
+    """Skip the test where there is no Node 20; CI has it."""
+    if node_version() < 20:
+        assert not os.environ.get("CI"), "the examples in JavaScript need Node 20"
+        pytest.skip("there is no Node 20 here, which the examples in JavaScript need")
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +56,8 @@ def run(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         monkeypatch.delenv(name, raising=False)
 
     def run(name: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        if name.endswith(".mjs"):
+            need_node()
         program = {".py": sys.executable, ".mjs": "node", ".sh": "sh"}[Path(name).suffix]
         return subprocess.run(
             [program, str(EXAMPLES / name), *arguments],

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,18 +13,6 @@ from tests.support.media import read_video
 FILES = ("face.png", "speech.wav", "out.mp4")
 WITH_OPTIONS = ("post_form.py", "post_form.mjs", "post_form.sh")
 ALL = (*WITH_OPTIONS, "post_form_stdlib.py")
-
-
-@pytest.fixture(autouse=True)
-def node(request: pytest.FixtureRequest) -> None:
-    """Skip tests of JavaScript where there is no Node 20; CI has it."""
-    if ".mjs" not in request.node.name:
-        return
-    found = shutil.which("node")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True).stdout if found else ""
-    if int(version.lstrip("v").partition(".")[0] or 0) < 20:
-        assert not os.environ.get("CI"), "the examples in JavaScript need Node 20"
-        pytest.skip("there is no Node 20 here, which the examples in JavaScript need")
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedded.server import Triton
-from tests.examples.conftest import EXAMPLES, FRAMES, Run
+from tests.examples.conftest import EXAMPLES, FRAMES, Run, need_node
 from tests.support.media import read_video
 
 FOLDER = EXAMPLES / "node-grpc"
@@ -65,9 +64,7 @@ def test_the_packages_are_pinned_and_the_lock_names_no_host() -> None:
     assert "http" not in json.dumps([each.get("resolved", "") for each in lock.values()])
 
 
-def test_the_node_client_parses(tmp_path: Path) -> None:
-    if not shutil.which("node"):
-        assert not os.environ.get("CI"), "the examples in JavaScript need Node 20"
-        pytest.skip("there is no Node here, which the example needs")
+def test_the_node_client_parses() -> None:
+    need_node()
     checked = subprocess.run(["node", "--check", str(FOLDER / "render.mjs")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr

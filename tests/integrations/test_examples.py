@@ -17,7 +17,7 @@ from tests.docs.pages import PAGES, blocks, command_lines
 from tests.support.media import read_sound, read_video
 
 GRPC = "127.0.0.1:8001"  # the default of `make up`
-SPEECH, PAUSE = 1.0, 0.4  # seconds
+SPEECH, PAUSE = 0.6, 0.2  # seconds
 PAGE = {"livekit": "docs/guide/livekit.md", "pipecat": "docs/guide/pipecat.md"}
 
 
