@@ -34,7 +34,7 @@ RECHECK_SECONDS = 0.5  # between two checks of a server that is down
 # caller may be overloaded, and calls wait as they do with one server.
 SILENT_SECONDS = 20.0
 PATIENCE_SECONDS = 5.0  # for which a call waits for a healthy server where there is none
-ATTEMPTS = 4  # of one call; an input that kills servers does not kill all of them
+MAX_LOST = 4  # servers that one call may lose; an input that kills servers does not kill all of them
 _LIMITED = (tensors.S3FD, tensors.WAV2LIP, tensors.SEGMENTATION)  # their configurations; not every server has the GAN
 
 
@@ -143,9 +143,9 @@ class ServerPool:
             wait: whether to wait for a healthy server for some seconds.
         """
         await self._start()
-        end, tried = time.monotonic() + seconds, dict[Member, int]()
+        end, tried, lost = time.monotonic() + seconds, dict[Member, int](), 0
         error: Unavailable | None = None
-        for _ in range(ATTEMPTS):
+        while lost < MAX_LOST:
             member = await self._pick(model, rows, tried, min(end, time.monotonic() + PATIENCE_SECONDS * wait))
             if member is None:
                 break
@@ -160,6 +160,7 @@ class ServerPool:
                     raise
                 if means_down(reason):
                     self._down(member, reason)
+                    lost += 1
                 member.changed.set()  # a server that stops also answers that it does not have a model: look at it now
             else:
                 if self._alone:
