@@ -22,6 +22,7 @@ from lipsync.tensors import (
 )
 
 from ..errors import InvalidField
+from ..form.values import echo as quoted
 from .live_avatar import FORMATS
 from .live_speech import INPUTS, read_speech
 from .request import StreamRequest
@@ -53,7 +54,7 @@ class SessionSettings:
             raise InvalidField(LIVE_SAMPLE_RATE, f"{lowest} to {highest} Hz expected, got {rate}")
         echo = request.texts().get(ECHO, "").strip().lower()
         if echo not in _WORDS:
-            raise InvalidField(ECHO, f"true or false expected, got {echo[:40]!a}")
+            raise InvalidField(ECHO, f"true or false expected, got {quoted(echo)}")
         takes_sequence(request)
         return cls(rate, _WORDS[echo], _format(request))
 
@@ -230,5 +231,5 @@ def _flag(request: StreamRequest, name: str) -> bool:
 def _format(request: StreamRequest) -> str:
     frame_format = request.texts().get("format", "").strip().lower() or FORMATS[0]
     if frame_format not in FORMATS:
-        raise InvalidField("format", f"one of {', '.join(FORMATS)} expected, got {frame_format[:40]!a}")
+        raise InvalidField("format", f"one of {', '.join(FORMATS)} expected, got {quoted(frame_format)}")
     return frame_format

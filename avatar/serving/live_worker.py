@@ -213,11 +213,13 @@ class SessionWorker:
 
     async def _frame(self, pending: PendingRequest, frame: PlannedFrame, outputs: Outputs) -> None:
         sound: dict[str, Array | float] = {}
+        size = sum(array.nbytes for array in outputs.values())
         if frame.sound is not None:
             sound = {"sound": frame.sound, "sound_time": frame.sound_time}
+            size += frame.sound.nbytes
         await pending.request.send(index=frame.index, **outputs, **sound)
         self._timeline.mark_sent(frame)
-        self._output.add(sum(array.nbytes for array in outputs.values()))
+        self._output.add(size)
         self._on_frame(time.monotonic() - self._clock.reach(frame.index, pending.arrived))
 
     async def _send(self, sending: Coroutine[object, object, None]) -> None:

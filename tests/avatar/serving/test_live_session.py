@@ -284,6 +284,18 @@ def test_rests_of_a_number_come_at_once_and_move_a_video() -> None:
     run(test)
 
 
+def test_the_sound_of_a_frame_counts_as_output_too() -> None:
+    async def test() -> None:
+        caller = Caller()
+        await caller.start(sample_rate=48_000, echo="true", format="bgr")
+        await caller.push("rest", rest=10)
+        frames, sounds = caller.values("frame"), caller.values("sound")
+        assert caller.session.output.unread == sum(each.nbytes for each in (*frames, *sounds)) + 10 * 16
+        caller.session.close()
+
+    run(test)
+
+
 def test_frames_at_rest_are_sent_before_a_player_shows_them() -> None:
     async def test() -> None:
         caller = Caller()
