@@ -6,17 +6,18 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from embedded.postgres import Postgres
+from tests.support.api_keys import add_key
 from tests.support.gateway_process import Gateway
 from tests.support.page_gateway import PacedRender, gateway_in_thread
 from tests.support.postgres import fresh_database
@@ -49,12 +50,21 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def loop_of(browser: Browser) -> Iterator[None]:
+    """Let only this block have the loop of Playwright as the running one: other tests run loops of their own."""
+    asyncio._set_running_loop(browser._loop)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(None)
+
+
 @pytest.fixture(autouse=True)
 def loop_of_playwright(browser: Browser) -> Iterator[None]:
-    """Let only tests of the page have the loop of Playwright as the running one: other tests run loops of their own."""
-    asyncio._set_running_loop(browser._loop)
-    yield
-    asyncio._set_running_loop(None)
+    """Run the tests of the page on the loop of Playwright."""
+    with loop_of(browser):
+        yield
 
 
 @dataclass
@@ -92,6 +102,12 @@ class Pages:
         page.on("pageerror", lambda error: self.problems.append(f"error of a script: {error}"))
         page.on("console", lambda message: self._console(message.type, message.text))
 
+    def close(self) -> None:
+        """Close all pages, and fail if one of them has reported an error or asked another host."""
+        for context in self.contexts:
+            context.close()
+        assert self.problems == []
+
     def _console(self, kind: str, text: str) -> None:
         # the browser also logs each response of 400 and more, which the page shows by itself
         if kind in ("error", "warning") and not text.startswith("Failed to load resource"):
@@ -103,9 +119,7 @@ def pages(browser: Browser) -> Iterator[Pages]:
     """Pages of a test. The test fails if one of them reports an error or asks another host."""
     opened = Pages(browser)
     yield opened
-    for context in opened.contexts:
-        context.close()
-    assert opened.problems == []
+    opened.close()
 
 
 @pytest.fixture(scope="session")
@@ -171,6 +185,49 @@ def jobs_url(shared_gateway: str, render: PacedRender) -> str:
     return shared_gateway
 
 
+@pytest.fixture(scope="session")
+def small_gateway(paced: PacedRender, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the gateway of `small_url`."""
+    settings: dict[str, Any] = {"live_sockets": 0, "max_upload_bytes": 100_000}
+    with gateway_in_thread(paced, tmp_path_factory.mktemp("small"), **settings) as url:
+        yield f"{url}/"
+        paced.reset()
+
+
+@pytest.fixture
+def small_url(small_gateway: str, render: PacedRender) -> str:
+    """The address of a gateway with the paced job: no jobs, no live sessions, and no file of more than 100 kB."""
+    return small_gateway
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A gateway with jobs whose calls need a key."""
+
+    url: str
+    key: str
+
+
+@pytest.fixture(scope="session")
+def keyed_gateway(
+    paced: PacedRender, postgres_server: Postgres, migrated_database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Keyed]:
+    """The gateway of `keyed`."""
+    folder = tmp_path_factory.mktemp("keyed")
+    key = add_key(folder / "keys.json", "shop")
+    with fresh_database(postgres_server, migrated_database) as database:
+        settings: dict[str, Any] = {"database_url": database, "workers": 1, "api_keys": folder / "keys.json"}
+        with gateway_in_thread(paced, folder, **settings) as url:
+            yield Keyed(f"{url}/", key)
+            paced.reset()
+
+
+@pytest.fixture
+def keyed(keyed_gateway: Keyed, render: PacedRender) -> Keyed:
+    """A gateway with the paced job and keys."""
+    return keyed_gateway
+
+
 PHONE = {"width": 360, "height": 740}
 
 
@@ -191,5 +248,8 @@ def inaccessible(page: Page) -> list[str]:
 
 
 def _violations(page: Page, options: dict[str, Any] | None = None) -> list[str]:
-    found = Axe().run(page, options={"resultTypes": ["violations"], **(options or {})}).response["violations"]
+    if page.evaluate("typeof axe === 'undefined'"):
+        page.evaluate(AXE_SCRIPT)
+    script = "options => axe.run(options).then(({ violations }) => violations)"
+    found = page.evaluate(script, {"resultTypes": ["violations"], **(options or {})})
     return [f"{each['id']}: {node['html'][:200]} {node['failureSummary']}" for each in found for node in each["nodes"]]

@@ -1,14 +1,12 @@
 """The page for everyone: by keyboard, with a screen reader, dark and light, on a phone."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
 from avatar.errors import FaceNotFound
-from tests.page.conftest import Pages, Serve, inaccessible
+from tests.page.conftest import Keyed, Pages, inaccessible
 from tests.page.test_form import choose_sample, make
-from tests.support.api_keys import add_key
 from tests.support.page_gateway import PacedRender
 
 
@@ -56,9 +54,8 @@ def test_every_state_is_accessible_light_and_dark_and_fits_on_a_phone(
     assert found == {}
 
 
-def test_the_question_for_the_key_is_accessible(pages: Pages, serve: Serve, tmp_path: Path) -> None:
-    add_key(tmp_path / "keys.json", "shop")
-    page = pages.open(serve(api_keys=tmp_path / "keys.json"))
+def test_the_question_for_the_key_is_accessible(pages: Pages, keyed: Keyed) -> None:
+    page = pages.open(keyed.url)
     page.get_by_role("button", name="API key").click()
     expect(page.get_by_label("Key", exact=True)).to_be_focused()
     assert inaccessible(page) == []

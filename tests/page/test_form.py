@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from avatar.errors import FaceNotFound, InvalidField, Unavailable
 from avatar.form.fields import OPTION_FIELDS
-from tests.page.conftest import Pages, Serve
+from tests.page.conftest import Pages
 from tests.support.page_gateway import PacedRender
 
 
@@ -99,8 +99,10 @@ def test_what_the_job_finds_wrong_in_a_file_is_said_at_its_field(
     expect(form.locator("#stage").get_by_role("alert")).to_have_text(str(error))
 
 
-def test_what_is_wrong_with_no_field_is_said_above_the_button(pages: Pages, serve: Serve, render: PacedRender) -> None:
-    page = pages.open(serve())
+def test_what_is_wrong_with_no_field_is_said_above_the_button(
+    pages: Pages, small_url: str, render: PacedRender
+) -> None:
+    page = pages.open(small_url)
     choose_sample(page)
     render.error = Unavailable("the models cannot be reached", retry_after=7)
     make(page)
@@ -122,8 +124,8 @@ def test_a_file_that_is_dropped_is_chosen(pages: Pages, jobs_url: str, samples: 
     expect(page.locator("#face-field")).to_contain_text("or drop one here")
 
 
-def test_a_file_that_is_too_large_is_said_at_its_field(pages: Pages, serve: Serve, tmp_path: Path) -> None:
-    page = pages.open(serve(max_upload_bytes=100_000))
+def test_a_file_that_is_too_large_is_said_at_its_field(pages: Pages, small_url: str, tmp_path: Path) -> None:
+    page = pages.open(small_url)
     choose_sample(page)
     (tmp_path / "large.png").write_bytes(bytes(200_000))
     page.locator("#face_file").set_input_files(tmp_path / "large.png")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Error, Page
 
-from tests.page.conftest import Pages
+from tests.page.conftest import Pages, loop_of
 from tests.support.live_taps import tapped_page
 from tests.support.marked_live import Media, serve_marked_live
 
@@ -22,9 +22,15 @@ def url() -> Iterator[str]:
         yield f"{url}live-protocol.js"  # its text: any document of the service can import the modules
 
 
-@pytest.fixture
-def page(pages: Pages, url: str) -> Page:
-    return pages.open(url)
+@pytest.fixture(scope="module")
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A document for all tests: the modules keep nothing."""
+    opened = Pages(browser)
+    with loop_of(browser):
+        page = opened.open(url)
+    yield page
+    with loop_of(browser):
+        opened.close()
 
 
 def call(page: Page, module: str, script: str, argument: Any = None) -> Any:
@@ -114,6 +120,20 @@ def test_the_frame_of_a_time_is_the_one_whose_sound_is_heard_then(page: Page) ->
 def test_no_frame_is_due_in_a_gap_and_the_next_run_begins_where_it_says(page: Page) -> None:
     steps = [["begin", 0, 1.0], ["end", 1.2], ["begin", 5, 1.5], ["begin", 20, 1.7]]
     assert frames_at(page, steps, [1.19, 1.3, 1.5, 1.69, 1.7]) == [4, None, 5, 9, 20]
+
+
+def test_nothing_that_still_comes_reaches_a_page_that_has_left(page: Page, url: str) -> None:
+    script = """({ LiveSession }, address) => new Promise((resolve) => {
+        const told = [];
+        const tell = (name) => () => told.push(name);
+        const on = { session: tell("session"), frame: tell("frame"), close: tell("end") };
+        const session = new LiveSession(address, { avatar: "marked", sampleRate: 48000 }, on);
+        session.end();
+        session.cancelSoon();
+        let count = 0;
+        session.socket.addEventListener("message", () => ++count === 3 && resolve(told));
+    })"""
+    assert call(page, "live-session.js", script, url.replace("http", "ws")) == ["end"]
 
 
 def test_a_session_from_which_nothing_comes_is_lost(browser: Browser) -> None:

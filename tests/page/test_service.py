@@ -1,20 +1,14 @@
 """The page and what its service is: with keys, without a database, below a path, switched off."""
 
-from pathlib import Path
-
 from playwright.sync_api import Route, expect
 
-from tests.page.conftest import Pages, Serve
+from tests.page.conftest import Keyed, Pages, Serve
 from tests.page.test_form import choose_sample, make
-from tests.support.api_keys import add_key
-from tests.support.page_gateway import PacedRender
+from tests.support.page_gateway import PacedRender, wait_until
 
 
-def test_a_service_with_keys_asks_for_the_key_once(
-    pages: Pages, database_url: str, serve: Serve, tmp_path: Path
-) -> None:
-    key = add_key(tmp_path / "keys.json", "shop")
-    page = pages.open(serve(database_url=database_url, workers=1, api_keys=tmp_path / "keys.json"))
+def test_a_service_with_keys_asks_for_the_key_once(pages: Pages, keyed: Keyed) -> None:
+    page = pages.open(keyed.url)
     choose_sample(page)
     make(page)
     dialog = page.get_by_role("dialog", name="API key")
@@ -22,19 +16,18 @@ def test_a_service_with_keys_asks_for_the_key_once(
     dialog.get_by_label("Key").fill("wrong")
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("the API key is not valid")
-    dialog.get_by_label("Key").fill(key)
+    dialog.get_by_label("Key").fill(keyed.key)
     dialog.get_by_role("button", name="Continue").click()
     expect(page.locator("#stage video")).to_be_visible()  # its events and its result need the key too
     page.reload()
     page.locator("#history-list button").click()
     expect(page.locator("#stage video")).to_be_visible()
     expect(dialog).to_be_hidden()
-    assert key not in page.evaluate("JSON.stringify(localStorage)")
+    assert keyed.key not in page.evaluate("JSON.stringify(localStorage)")
 
 
-def test_without_a_key_nothing_is_made(pages: Pages, serve: Serve, tmp_path: Path, render: PacedRender) -> None:
-    add_key(tmp_path / "keys.json", "shop")
-    page = pages.open(serve(api_keys=tmp_path / "keys.json"))
+def test_without_a_key_nothing_is_made(pages: Pages, keyed: Keyed, render: PacedRender) -> None:
+    page = pages.open(keyed.url)
     choose_sample(page)
     make(page)
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
@@ -43,10 +36,10 @@ def test_without_a_key_nothing_is_made(pages: Pages, serve: Serve, tmp_path: Pat
     assert render.requests == []
 
 
-def test_without_a_database_the_page_waits_for_the_form(pages: Pages, serve: Serve, render: PacedRender) -> None:
+def test_without_a_database_the_page_waits_for_the_form(pages: Pages, small_url: str, render: PacedRender) -> None:
     render.stand_ins = ("wav2lip",)
     render.hold()
-    page = pages.open(serve())
+    page = pages.open(small_url)
     expect(page.get_by_text("This service keeps no jobs")).to_be_visible()
     choose_sample(page)
     make(page)
@@ -59,14 +52,15 @@ def test_without_a_database_the_page_waits_for_the_form(pages: Pages, serve: Ser
     expect(page.get_by_role("link", name="Download")).to_have_attribute("download", "sample-face-sample-speech.mp4")
 
 
-def test_without_a_database_cancel_ends_the_form(pages: Pages, serve: Serve, render: PacedRender) -> None:
+def test_without_a_database_cancel_ends_the_form(pages: Pages, small_url: str, render: PacedRender) -> None:
     render.hold()
-    page = pages.open(serve())
+    page = pages.open(small_url)
     choose_sample(page)
     make(page)
     expect(page.locator("#stage")).to_contain_text("Making the video")
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Canceled")).to_be_visible()
+    wait_until(lambda: render.cancelled == 1)
 
 
 def test_a_page_that_is_switched_off_shows_the_links(pages: Pages, serve: Serve) -> None:
@@ -86,8 +80,8 @@ def test_the_policy_keeps_foreign_scripts_out(pages: Pages, jobs_url: str) -> No
     pages.problems.clear()  # the browser reports what it has blocked
 
 
-def test_a_service_without_live_sessions_shows_no_tab_for_them(pages: Pages, serve: Serve) -> None:
-    page = pages.open(f"{serve(live_sockets=False)}#live")
+def test_a_service_without_live_sessions_shows_no_tab_for_them(pages: Pages, small_url: str) -> None:
+    page = pages.open(f"{small_url}#live")
     expect(page.locator("#panel-video")).to_be_visible()
     expect(page.get_by_role("tablist")).to_be_hidden()
 
