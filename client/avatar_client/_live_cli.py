@@ -24,10 +24,10 @@ from ._errors import AvatarClientError, InvalidRequest
 from ._events import Frame
 from ._files import atomic_write
 from ._live import LiveSession
+from ._live_inputs import mono
 from ._options import LIVE_NAMES
 from ._render_cli import shown_path
 from ._schema import LIVE_SAMPLE_RATES, SAMPLE_RATE
-from .conversation import mono
 
 _SECONDS = 60.0
 BLOCK_SECONDS = 0.04  # of speech that are sent at once

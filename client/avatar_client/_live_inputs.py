@@ -64,3 +64,9 @@ def speech(samples: Samples | None, rate: int, *, may_be_short: bool = True) -> 
         return []
     pieces = np.array_split(samples, -(-len(samples) // (PIECE_SECONDS * rate)))
     return [_messages.array_tensor(name, dtype, piece) for piece in pieces]
+
+
+def mono(samples: bytes | memoryview, channels: int) -> NDArray[np.int16]:
+    """Return 16-bit samples of several channels, one after the other for each moment, as their mean."""
+    pcm = np.frombuffer(samples, np.int16)
+    return pcm if channels == 1 else pcm.reshape(-1, channels).mean(axis=1).astype(np.int16)

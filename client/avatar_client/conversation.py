@@ -25,6 +25,7 @@ from ._conversation_events import ConversationFrame, Event, ServerBack, ServerLo
 from ._errors import AvatarClientError, InvalidRequest, ServerError, Unavailable
 from ._events import Cleared, Frame, SegmentEnd, SessionInfo
 from ._live import LiveSession
+from ._live_inputs import mono
 from ._options import File, LiveOptions
 from ._session_thread import SessionThread
 from ._speech_sender import SpeechSender
@@ -309,9 +310,3 @@ class Conversation:
         if self._thread and is_started and now - self._event_at > STALLED:
             self._thread.cancel()
             self.session_ended(Unavailable(f"no response for {STALLED:g} s; the live session is given up"))
-
-
-def mono(samples: bytes | memoryview, channels: int) -> NDArray[np.int16]:
-    """Return 16-bit samples of several channels, one after the other for each moment, as their mean."""
-    pcm = np.frombuffer(samples, np.int16)
-    return pcm if channels == 1 else pcm.reshape(-1, channels).mean(axis=1).astype(np.int16)
