@@ -56,7 +56,8 @@ class _Kept:
 class PreparedAvatars:
     """Avatars by their ids, and by what they were prepared from; the least recently used ones are forgotten first.
 
-    An id is a secret: whoever has it may use the avatar. The same file with the same options has the same one.
+    An id is a secret: any caller that has it may use the avatar. The same file with the same options has the same one
+    for as long as it is in memory.
     """
 
     def __init__(self, max_bytes: int, shared: Cache | None = None) -> None:
