@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
 SILENCE = "async () => new MediaStreamAudioDestinationNode(new AudioContext()).stream"  # in place of a microphone
 DESKTOP, PHONE = ViewportSize(width=1180, height=860), ViewportSize(width=360, height=740)
@@ -23,12 +23,17 @@ JPEG_QUALITY = 82
 LIMIT = 600_000  # milliseconds; two cores and the large models take a while
 
 
+def chromium() -> str | None:
+    """Return the path of this machine's Chromium, or of Chrome; None where there is none."""
+    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+
 def main() -> int:
     """Write the pictures; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:16000/", help="of the page (default: that of `make up`)")
     url = parser.parse_args().url
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    program = chromium()
     if program is None:
         print("page_images: there is no Chromium; on Debian: apt-get install chromium", file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +16,12 @@ from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from embedded.postgres import Postgres
+from scripts.page_images import chromium
 from tests.support.api_keys import add_key
 from tests.support.gateway_process import Gateway
 from tests.support.page_gateway import PacedRender, gateway_in_thread
 from tests.support.postgres import fresh_database
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -37,7 +36,7 @@ expect.set_options(timeout=LIMIT)
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A Chromium for all tests of the page; its microphone beeps once per second."""
-    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    program = chromium()
     if program is None:
         assert not os.environ.get("CI"), "the tests of the page need Chromium: apt-get install chromium"
         pytest.skip("there is no Chromium here; on Debian: apt-get install chromium")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -16,7 +15,8 @@ import soundfile
 from playwright.sync_api import Browser, Page, expect
 
 from lipsync.arrays import Floats
-from tests.page.conftest import CHROMIUM, FLAGS
+from scripts.page_images import chromium
+from tests.page.conftest import FLAGS
 from tests.support.fake_live import FPS, FakeLive
 from tests.support.fake_triton import serve
 from tests.support.gateway_process import gateway_process
@@ -36,13 +36,12 @@ def page_with_microphone(browser: Browser, voice: Floats, rate: int, folder: Pat
     """Open a page in a Chromium whose microphone gives these samples again and again."""
     soundfile.write(folder / "voice.wav", voice, rate)
     flags = [*FLAGS, f"--use-file-for-fake-audio-capture={folder / 'voice.wav'}"]
-    program = next(filter(None, map(shutil.which, CHROMIUM)))
-    chromium = browser.browser_type.launch(executable_path=program, args=flags)
+    own = browser.browser_type.launch(executable_path=chromium(), args=flags)
     try:
-        with tapped_page(chromium) as page:
+        with tapped_page(own) as page:
             yield page
     finally:
-        chromium.close()
+        own.close()
 
 
 @contextmanager
