@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -200,9 +201,14 @@ def _invalid(error: ValidationError) -> InvalidField:
 def _check_start(start: Start) -> None:
     if (start.avatar is None) == (start.face_bytes is None):
         raise InvalidField("avatar", "send either avatar or face_bytes")
-    for name in start.options:
+    check_option_names(start.options, "options.")
+
+
+def check_option_names(names: Iterable[str], prefix: str = "") -> None:
+    """Return if a session has all these options. Raises InvalidField, with the name after the prefix."""
+    for name in names:
         if name not in OPTION_NAMES:
-            raise InvalidField(f"options.{name[:40]}", f"unknown option; there are {', '.join(OPTION_NAMES)}")
+            raise InvalidField(f"{prefix}{name[:40]}", f"unknown option; there are {', '.join(OPTION_NAMES)}")
 
 
 def option_text(value: str | float | bool) -> str:

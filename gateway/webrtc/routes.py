@@ -14,7 +14,7 @@ from ..clients import client_of
 from ..codes import ErrorCode
 from ..endpoint import ServiceDep
 from ..errors import UnsupportedType
-from ..live.messages import OPTION_NAMES
+from ..live.messages import check_option_names
 from ..live.opening import Wanted
 from ..socket_connection import LIVE_PATH
 from ..uploads import media_type, receive_text
@@ -79,7 +79,5 @@ def _wanted(request: Request) -> Wanted:
     avatar = options.pop("avatar", "")
     if not avatar:
         raise InvalidField("avatar", f"the query has to name a face: {PATH}?avatar=ID")
-    for name in options:
-        if name not in OPTION_NAMES:
-            raise InvalidField(name[:40], f"unknown option; there are {', '.join(OPTION_NAMES)}")
+    check_option_names(options)
     return Wanted(SAMPLE_RATE, True, options, avatar)

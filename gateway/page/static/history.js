@@ -17,10 +17,10 @@ export function jobs() {
 
 /** Add a job, or change what is known of it. */
 export function remember(job) {
-  const others = jobs().filter((each) => each.id !== job.id);
-  const known = jobs().find((each) => each.id === job.id);
-  const list = known ? jobs().map((each) => (each.id === job.id ? { ...each, ...job } : each)) : [job, ...others];
-  save(list.slice(0, MOST));
+  const list = jobs();
+  const known = list.find((each) => each.id === job.id);
+  if (known) Object.assign(known, job);
+  save((known ? list : [job, ...list]).slice(0, MOST));
 }
 
 export const forget = (id) => save(jobs().filter((job) => job.id !== id));
