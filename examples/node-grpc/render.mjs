@@ -4,6 +4,7 @@
 //
 // Triton's gRPC is at AVATAR_SERVER. Exit status: 0 the video is saved, 1 the service or a file says no. Ctrl-C cancels the
 // work on the server.
+import { once } from "node:events";
 import { createWriteStream } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
 import grpc from "@grpc/grpc-js";
@@ -43,11 +44,12 @@ async function render(face, speech, out, options) {
   const limits = { "grpc.max_receive_message_length": LARGEST, "grpc.max_send_message_length": -1 };
   const client = new inference.GRPCInferenceService(SERVER, grpc.credentials.createInsecure(), limits);
   const message = await request(face, speech, options);
+  const video = createWriteStream(out);
+  await once(video, "open"); // a folder that does not exist ends here, with its error
   const call = client.ModelStreamInfer();
   process.once("SIGINT", () => call.cancel());
   call.write(message);
   call.end();
-  const video = createWriteStream(out);
   let summary = null;
   try {
     for await (const { error_message, infer_response } of call) {
@@ -58,7 +60,7 @@ async function render(face, speech, out, options) {
         const total = outputs.total.readInt32LE();
         console.error(`${outputs.stage.subarray(4)} ${outputs.done.readInt32LE()}${total < 0 ? "" : ` of ${total}`}`);
       }
-      if (outputs.video && !video.write(outputs.video)) await new Promise((drained) => video.once("drain", drained));
+      if (outputs.video && !video.write(outputs.video)) await once(video, "drain");
       if (outputs.summary) summary = JSON.parse(outputs.summary.subarray(4));
     }
     if (!summary) throw new Error("the stream ended without a summary, so the video is not complete");

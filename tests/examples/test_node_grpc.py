@@ -52,6 +52,9 @@ def test_the_node_client_says_what_is_wrong(program: Path, run: Run, triton: Tri
     assert not (tmp_path / "out.mp4").exists()
     nobody = run(str(program), *arguments, AVATAR_SERVER="127.0.0.1:1")
     assert (nobody.returncode, nobody.stderr.partition(":")[0]) == (1, "no Triton at 127.0.0.1")
+    nowhere = run(str(program), "face.png", "speech.wav", "none/out.mp4", AVATAR_SERVER=triton.grpc_address)
+    assert (nowhere.returncode, nowhere.stderr.partition(",")[0]) == (1, "ENOENT: no such file or directory")
+    assert nowhere.stderr.count("\n") == 1
 
 
 def test_the_packages_are_pinned_and_the_lock_names_no_host() -> None:
