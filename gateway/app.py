@@ -21,7 +21,7 @@ from avatar.resources.cache import Cache, open_cache
 from avatar.settings import MIB
 from jobs.background import background
 from jobs.keys import KeyFile, KeyLimits, open_keys
-from jobs.quotas import RunningForms
+from jobs.quotas import RunningForms, UploadRates
 from jobs.runtime import connect_models, greet_models, open_workspace, real_job
 
 from . import docs_pages, error_handlers, health
@@ -77,11 +77,11 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
         BadKeys: the file of the API keys cannot be read.
     """
     metrics = Metrics()
-    keys = open_keys(settings)
+    keys, rates = open_keys(settings), UploadRates()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _service(settings, models, render, metrics, keys) as service:
+        async with _service(settings, models, render, metrics, keys, rates) as service:
             app.state.service = service
             yield
 
@@ -103,13 +103,15 @@ def create_app(settings: Settings, models: InferenceClient | None = None, render
     for each in (*routers, head_and_options(*routers)):
         app.include_router(each)
     error_handlers.install(app)
-    _add_middleware(app, metrics, settings, keys)
+    _add_middleware(app, metrics, settings, keys, rates)
     return app
 
 
-def _add_middleware(app: FastAPI, metrics: Metrics, settings: Settings, keys: KeyFile | None) -> None:
+def _add_middleware(
+    app: FastAPI, metrics: Metrics, settings: Settings, keys: KeyFile | None, rates: UploadRates
+) -> None:
     """The middleware that is added last is the outermost."""
-    app.add_middleware(Authentication, keys=keys, defaults=KeyLimits.of(settings))
+    app.add_middleware(Authentication, keys=keys, defaults=KeyLimits.of(settings), rates=rates)
     app.add_middleware(InternalErrorMiddleware)
     app.add_middleware(
         CORSMiddleware,
@@ -135,6 +137,7 @@ async def _service(
     render: Render | None,
     metrics: Metrics,
     keys: KeyFile | None,
+    rates: UploadRates,
 ) -> AsyncIterator[Service]:
     """Open what the endpoints share, and close it at the end: jobs, models, work folder."""
     async with AsyncExitStack() as stack:
@@ -151,7 +154,7 @@ async def _service(
         stack.callback(jobs.close, grace=0)
         metrics.watch_jobs(lambda: jobs.running, lambda: jobs.queued)
         shares, inspect = ClientShares(settings.jobs_per_client), partial(inspect_face, cache=cache)
-        live = LiveService(settings, metrics)
+        live = LiveService(settings, metrics, rates)
         stack.push_async_callback(live.close)
         service = Service(settings, models, job, workspace, jobs, shares, machine, RunningForms(), keys, inspect, live)
         async with open_jobs(service, metrics) as v1:

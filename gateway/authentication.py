@@ -79,11 +79,11 @@ class Authentication:
     Args:
         keys: None if no call needs a key.
         defaults: the limits of a key that has none of its own.
+        rates: the uploads of each key; starts of live sessions are among them.
     """
 
-    def __init__(self, app: ASGIApp, keys: KeyFile | None, defaults: KeyLimits) -> None:
-        self._app, self._keys, self._defaults = app, keys, defaults
-        self._rates = UploadRates()
+    def __init__(self, app: ASGIApp, keys: KeyFile | None, defaults: KeyLimits, rates: UploadRates) -> None:
+        self._app, self._keys, self._defaults, self._rates = app, keys, defaults, rates
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""

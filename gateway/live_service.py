@@ -82,12 +82,12 @@ class LiveService:
         tasks: those that carry them.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, rates: UploadRates) -> None:
         self._most, self._per_client = settings.live_sockets, max(1, settings.live_sockets // 2)
         self._metrics = metrics
         self._held = Held()
         self._untold, self._all_told = 0, asyncio.Event()
-        self._rates = UploadRates()
+        self._rates = rates
         self.prepared, self.closing = PreparedAvatars(), asyncio.Event()
         self.peers: dict[str, LivePeer] = {}
         self.tasks: set[asyncio.Task[None]] = set()

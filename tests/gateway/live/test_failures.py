@@ -259,6 +259,10 @@ async def test_the_owner_of_a_key_may_start_a_number_of_sessions_per_minute(talk
         error = await failure(caller, closed=1013)
     assert error["code"] == "too_many_uploads"
     assert error["retry_after"] > 0
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}) as client:
+        assert (await client.post(gateway.url)).json()[
+            "code"
+        ] == "too_many_uploads"  # forms and sessions count together
 
 
 async def test_a_service_without_live_sessions_says_so(talk: Talk) -> None:
