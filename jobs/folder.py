@@ -93,11 +93,11 @@ def _open_private(path: str, flags: int) -> int:
 def _place(root: Path, partial: Path, target: Path) -> None:
     """Rename the file to its place; make the new names last: of the file, and of every folder above it."""
     for tries_left in reversed(range(_TRIES)):
-        target.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
         try:
+            target.parent.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
             partial.replace(target)
             break
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # a folder was removed while it was looked for
             if not tries_left or not partial.exists():
                 raise
     folder = target.parent

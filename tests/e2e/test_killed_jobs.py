@@ -153,6 +153,7 @@ def test_running_and_queued_jobs_survive_a_gateway_that_is_killed(
         check_ends(service, (first, LONG, 2), (second, SHORT, 1))
 
 
+@pytest.mark.slow
 def test_running_and_queued_jobs_survive_a_database_that_is_killed(
     triton: Triton, database_folder: Path, samples: Path, tmp_path: Path
 ) -> None:

@@ -104,7 +104,9 @@ def children(pid: int) -> list[str]:
 
 
 # one that hangs is waited for: 20 s; tests/avatar/media has it with shorter limits
-@pytest.mark.parametrize("fault", ["killed", "unlinked", "mute", pytest.param("hung", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "fault", ["killed", *(pytest.param(name, marks=pytest.mark.slow) for name in ("unlinked", "mute", "hung"))]
+)
 def test_an_ffmpeg_that_always_fails_is_a_503_until_it_works_again(
     gateway: Gateway, client: httpx.Client, fake: FakeFfmpeg, forms: Forms, fault: str
 ) -> None:

@@ -16,6 +16,8 @@ from lipsync import tensors
 
 CROP = 129  # the size to which the test's DeepLab pads images; the real one pads to 513
 
+pytestmark = pytest.mark.xdist_group("tensorflow")  # on one worker: its import takes four seconds
+
 
 class DeepLab:
     """A small graph with the steps of the frozen DeepLab graphs and random weights.
