@@ -23,9 +23,9 @@ from lipsync.tensors import API_VERSION, MODELS
 from tests.docs.pages import COMMANDS, PAGES, ROOT, blocks
 from tests.support.gateway_process import Gateway
 from tests.support.media import read_video
+from tests.support.sample_files import FRAMES, SECONDS
 
 GRPC, HTTP = "127.0.0.1:8001", "127.0.0.1:16000"  # the defaults of `make up`
-SECONDS, FRAMES = 0.6, 15
 LIVE_FRAMES = FRAMES + 2  # two more frames in which the mouth closes
 CLIENT, TRITON = "docs/guide/python-client.md", "docs/grpc/examples/python.md"
 GRPCURL, GO, JAVA = (f"docs/grpc/examples/{name}.md" for name in ("grpcurl", "go", "java"))

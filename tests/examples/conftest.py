@@ -10,12 +10,11 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-import cv2
 import pytest
-import soundfile
+
+from tests.support import sample_files
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SECONDS, FRAMES = 0.6, 15
 NOWHERE = "http://127.0.0.1:1"
 RUN_SECONDS = 180  # on a busy machine
 
@@ -40,11 +39,7 @@ def need_node() -> None:
 @pytest.fixture(scope="session")
 def material(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with face.png (320x240) and speech.wav, small enough to be quick."""
-    folder = tmp_path_factory.mktemp("material")
-    cv2.imwrite(str(folder / "face.png"), cv2.imread(str(samples / "face.png"))[::2, ::2])
-    speech, rate = soundfile.read(samples / "speech.wav", start=16_000, frames=int(SECONDS * 16_000))
-    soundfile.write(folder / "speech.wav", speech, rate, subtype="PCM_16")
-    return folder
+    return sample_files.write(samples, tmp_path_factory.mktemp("material"), "face.png")
 
 
 @pytest.fixture

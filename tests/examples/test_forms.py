@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.examples.conftest import EXAMPLES, FRAMES, NOWHERE, Run
+from tests.examples.conftest import EXAMPLES, NOWHERE, Run
 from tests.support.gateway_process import Gateway
 from tests.support.media import read_video
+from tests.support.sample_files import FRAMES
 
 FILES = ("face.png", "speech.wav", "out.mp4")
 WITH_OPTIONS = ("post_form.py", "post_form.mjs", "post_form.sh")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from demo.stack import Ports
-from tests.examples.conftest import FRAMES, NOWHERE, Run
+from tests.examples.conftest import NOWHERE, Run
 from tests.support.gateway_process import WEBHOOK_SECRET, Gateway
 from tests.support.media import read_video
+from tests.support.sample_files import FRAMES
 
 
 def report(folder: Path) -> dict[str, dict[str, str]]:

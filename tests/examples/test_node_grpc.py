@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from embedded.server import Triton
-from tests.examples.conftest import EXAMPLES, FRAMES, Run, need_node
+from tests.examples.conftest import EXAMPLES, Run, need_node
 from tests.support.media import read_video
+from tests.support.sample_files import FRAMES
 
 FOLDER = EXAMPLES / "node-grpc"
 

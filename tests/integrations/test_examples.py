@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,18 +12,12 @@ import pytest
 
 from embedded.server import Triton
 from tests.docs.pages import PAGES, blocks, command_lines
+from tests.integrations.libraries import load, old_names_allowed
 from tests.support.media import read_sound, read_video
 
 GRPC = "127.0.0.1:8001"  # the default of `make up`
 SPEECH, PAUSE = 0.6, 0.2  # seconds
 PAGE = {"livekit": "docs/guide/livekit.md", "pipecat": "docs/guide/pipecat.md"}
-
-
-def load(name: str) -> Any:
-    """Import an example, and with it its library."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return import_module(name)
 
 
 @pytest.mark.parametrize("library", PAGE)
@@ -82,8 +74,7 @@ def code(page: str, triton: Triton, folder: Path, samples: Path, monkeypatch: py
     (folder / "face.jpg").symlink_to(samples / "face.png")
     monkeypatch.chdir(folder)
     names: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        assert GRPC in block
+    assert GRPC in block
+    with old_names_allowed():
         exec(block.replace(GRPC, triton.grpc_address), names)  # noqa: S102 - our own page
     return names

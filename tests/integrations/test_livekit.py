@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import warnings
 from collections.abc import AsyncIterator
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 from avatar_client import InvalidRequest, Unavailable
 from embedded.server import Triton
+from tests.integrations.libraries import load
 from tests.integrations.speech import FPS, RATE, assert_said, frequency, tone, words
 from tests.support.relay import Relay
 
@@ -21,9 +20,7 @@ from tests.support.relay import Relay
 @pytest.fixture(scope="module")
 def livekit() -> Any:
     """What uses LiveKit, imported only for these tests."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return import_module("tests.integrations.livekit_agent")
+    return load("tests.integrations.livekit_agent")
 
 
 @pytest.fixture
