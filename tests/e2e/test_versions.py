@@ -25,6 +25,7 @@ SECONDS = 120.0  # until the test gives up waiting; Triton polls every second
 FACES = np.full((1, 96, 96, 3), 200, np.uint8)
 WINDOWS = np.full((1, 80, 16), -3.0, np.float32)
 FRAMES = np.full((1, 64, 64, 3), 90, np.uint8)
+PAUSE = 0.02  # between calls: leaves most of two cores to the other test workers
 OLD, NEW = 167, 187  # gray levels of the mouth of the two generators
 # models that take seconds to start, and no job of this test calls
 UNUSED = ("live", "wav2lip_gan", "lipsync", "lipsync_gan", "lipsync_clip", "face_crop", "face_paste")
@@ -37,7 +38,7 @@ def quiet(_: str) -> None:
 
 
 class Jobs:
-    """Jobs that call without pause, and callers who know no versions; what they get, and what fails."""
+    """Jobs that call again and again, and callers who know no versions; what they get, and what fails."""
 
     def __init__(self, client: GrpcInferenceClient) -> None:
         self._client, self._count = client, 0
@@ -54,11 +55,12 @@ class Jobs:
         for _ in range(3):
             mouths = await client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
             self.got.add(("tried" if chosen.versions else "active", int(mouths[0, 68, 48, 0])))
+        await asyncio.sleep(PAUSE)
 
     async def plain(self) -> None:
         mouths = await self._client.wav2lip(FACES, WINDOWS, Generator.WAV2LIP)
         self.got.add(("plain", int(mouths[0, 68, 48, 0])))
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(PAUSE)
 
     async def until(self, done: Callable[[], bool]) -> set[tuple[str, int]]:
         """Wait for what has been seen since the last call; return all of that."""

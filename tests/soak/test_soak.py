@@ -10,7 +10,7 @@ import pytest
 from tests.soak import report, soak
 from tests.soak.chaos import FAULTS
 
-SECONDS = 25.0  # or until the service has recovered; with start, comparison at rest and stop, a minute
+SECONDS = 16.0  # or until the service has recovered; with start, comparison at rest and stop, 45 s
 FAULT_SECONDS = 4.0
 PACE = 0.8  # leaves most of two cores to the other test workers
 # the service replaces its whole Triton then; tests/e2e/test_recovery.py causes the other faults
@@ -35,7 +35,7 @@ def soaked(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> S
         tiny_repository,
         folder,
         seconds=SECONDS,
-        baseline_seconds=10.0,
+        baseline_seconds=5.0,
         fault_seconds=FAULT_SECONDS,
         faults=(MODEL,),
         pace=PACE,

@@ -6,6 +6,7 @@ files and not such a thorough judgment; tests/export/validation checks the sampl
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 import soundfile
 
 from export.build import selection
+from export.checkpoints.provenance import Provenance
+from export.validation.accuracy import Result
 from export.validation.sample_media import Media
 from export.validation.samples import Samples
 from lipsync import tensors
@@ -42,6 +45,20 @@ def few_samples() -> Iterator[None]:
     """Let exports be judged by `FewSamples` until the block is left."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "Samples", FewSamples)
+        yield
+
+
+@contextmanager
+def copied_segmentation(exported: Path) -> Iterator[None]:
+    """Let exports of `segmentation` be a copy of `exported` until the block is left: TensorFlow takes ten seconds."""
+
+    def copy(_: Path, path: Path, provenance: Provenance) -> Result:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(exported, path)
+        return Result(provenance.kind, "images", 1, 0.0, 0.0, 1.0, 1.0, 0.999)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(selection, "export_segmentation", copy)
         yield
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from export.triton_config import model_config
 from export.validation.sample_media import Media
 from export.variants import Format, Precision, Profile
 from lipsync.tensors import MODELS
+from tests.support import quick_judge
 from tests.support.golden_weights import write_golden_weights
 from tests.support.quick_judge import few_samples, small_media
 
@@ -41,6 +42,13 @@ def exported(repository: Path, tmp_path: Path) -> Path:
     copy = tmp_path / "repository"
     shutil.copytree(repository, copy, ignore=shutil.ignore_patterns("__pycache__"), copy_function=link_nets)
     return copy
+
+
+@pytest.fixture
+def copied_segmentation(repository: Path) -> Iterator[None]:
+    """Exports of `segmentation` are a copy of the session's, which the real exporter wrote."""
+    with quick_judge.copied_segmentation(repository / "segmentation" / "1" / "model.onnx"):
+        yield
 
 
 def link_nets(source: str, target: str) -> None:
@@ -108,6 +116,7 @@ def test_stand_ins_are_reported_with_a_warning(stand_in_weights: Path, exported:
     assert str(stand_in_weights) in lines[0]
 
 
+@pytest.mark.usefixtures("copied_segmentation")
 def test_only_damaged_or_outdated_files_are_written_again(
     stand_in_weights: Path, exported: Path, lines: list[str]
 ) -> None:
@@ -208,7 +217,7 @@ def test_a_second_build_into_one_repository_waits_for_the_first(stand_in_weights
 
 
 def with_other_segmentation(weights: Path, folder: Path) -> Path:
-    """Copy the stand-ins with another checkpoint for `segmentation`, whose export takes two seconds."""
+    """Copy the stand-ins with another checkpoint for `segmentation`."""
     shutil.copytree(weights, folder, copy_function=os.link)
     other = folder / "xception_pascalvoc.pb"
     content = other.read_bytes()
@@ -218,6 +227,7 @@ def with_other_segmentation(weights: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("copied_segmentation")
 def test_a_new_export_becomes_the_next_version_and_an_older_one_is_reused(
     stand_in_weights: Path, exported: Path, tmp_path: Path, lines: list[str]
 ) -> None:
@@ -236,6 +246,7 @@ def test_a_new_export_becomes_the_next_version_and_an_older_one_is_reused(
     assert [version.number for version in versions.list_versions(exported / "segmentation")] == [2, 3]  # one older
 
 
+@pytest.mark.usefixtures("copied_segmentation")
 def test_pruning_keeps_the_requested_number_of_older_versions(
     stand_in_weights: Path, exported: Path, tmp_path: Path, lines: list[str]
 ) -> None:
