@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
 pytest_plugins = ["tests.support.postgres", "tests.support.seaweedfs"]
 gc.disable()  # during collection, which makes much and drops little
+# threads of PyTorch that wait for each other sleep, instead of taking the cores from the other test workers
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # without this module OpenVINO does not report its import over the network
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
