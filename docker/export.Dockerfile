@@ -30,13 +30,11 @@ LABEL org.opencontainers.image.title="talking-avatar export" \
       org.opencontainers.image.version="$AVATAR_VERSION" \
       org.opencontainers.image.revision="$AVATAR_REVISION" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11.13-slim-bookworm"
-# numba, which librosa brings, caches compiled code next to its source, which is read-only here; without another folder it raises an error
 ENV PATH=/opt/venv/bin:$PATH \
     HOME=/tmp \
-    NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 USER 1000:1000
 # what was removed from the packages is not missed
-RUN python -c "import nncf, onnxruntime, openvino, tensorflow, tf2onnx, torch, export.cli, export.store.push" && rm -rf /tmp/numba
+RUN python -c "import nncf, onnxruntime, openvino, tensorflow, tf2onnx, torch, export.cli, export.store.push"
 ENTRYPOINT ["bash", "export.sh"]

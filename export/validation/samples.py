@@ -158,11 +158,11 @@ def _read(path: Path) -> list[Image]:
 
 
 def _mel_windows(path: Path) -> Floats:
-    import librosa  # only samples of speech need it, and a bare machine with a GPU (bench/gpu) lacks it
+    import soxr  # only samples of speech need it, and a bare machine with a GPU (bench/gpu) lacks it
 
     try:
         channels, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        speech = librosa.resample(channels.mean(axis=1), orig_sr=rate, target_sr=mel.SAMPLE_RATE)
+        speech = soxr.resample(channels.mean(axis=1), rate, mel.SAMPLE_RATE)
         return mel_windows.mel_windows(mel.mel_spectrogram(speech), FPS)
     except (soundfile.SoundFileError, InvalidInput) as error:  # InvalidInput: the recording is too short
         raise ExportError(f"{path}: cannot be read as speech; check --speech") from error
