@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .server import Triton
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["Triton"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name == "Triton":
         from .server import Triton

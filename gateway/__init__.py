@@ -8,7 +8,7 @@ that `--help` does not load the media libraries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .app import create_app
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - PEP 562
+def __getattr__(name: str) -> object:
     """Import a public name on first use."""
     if name == "create_app":
         from .app import create_app

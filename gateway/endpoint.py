@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -33,6 +33,6 @@ async def _request_folder(service: ServiceDep) -> AsyncIterator[Path]:
 FolderDep = Annotated[Path, Depends(_request_folder)]
 
 
-def problem(description: str, headers: Mapping[str, object] | None = None) -> dict[str, Any]:
+def problem(description: str, headers: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return the description of an error response for the OpenAPI schema."""
     return {"model": Problem, "description": description} | ({"headers": headers} if headers else {})

@@ -118,7 +118,7 @@ def reference(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def video_content(*kinds: str) -> dict[str, Any]:
+def video_content(*kinds: str) -> dict[str, object]:
     """Return the content of a response with a video of one of these types.
 
     Generators of clients that know no video take the type of any file, and return the bytes instead of nothing.

@@ -86,7 +86,7 @@ class Database:
         async with _answering(), self.connection() as connection, connection.transaction():
             yield connection
 
-    async def fetch(self, query: str, *values: Any) -> list[DictRow]:  # noqa: ANN401 - what psycopg adapts
+    async def fetch(self, query: str, *values: object) -> list[DictRow]:
         """Return the rows of one statement. Raises DatabaseUnavailable."""
         async with _answering(), self.connection() as connection:
             return await (await connection.execute(query.encode(), values)).fetchall()

@@ -7,7 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+
+from psycopg.rows import DictRow
 
 from avatar.errors import Unavailable
 from avatar.resources.held import Held
@@ -151,7 +152,7 @@ async def _check(connection: Connection, tenant: str, limits: KeyLimits, new_byt
         raise _too_much_stored(limits.stored_bytes)
 
 
-async def _usage(connection: Connection, tenant: str) -> dict[str, Any]:
+async def _usage(connection: Connection, tenant: str) -> DictRow:
     """Return what the owner has. Inputs count while the job needs them, results until they are removed."""
     rows = await connection.execute(
         """

@@ -65,7 +65,7 @@ def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
     start = cv2.goodFeaturesToTrack(one, MAX_CORNERS, 0.01, 4, mask=inside)
     if start is None or len(start) < MIN_CORNERS:
         return None
-    there, found = _flow(one, other, start)
+    there, found = _flow(one, other, np.asarray(start, np.float32))
     back, returned = _flow(other, one, there)
     came_back = np.abs(back - start).max(axis=(1, 2)) < MAX_RETURN_PIXELS
     good = came_back & found & returned
@@ -83,11 +83,11 @@ def _moved(before: Image, after: Image, box: Floats) -> Floats | None:
     return np.asarray(np.concatenate((moved - half, moved + half)), np.float32)
 
 
-def _flow(one: Image, other: Image, points: Any) -> tuple[Any, NDArray[np.bool_]]:  # noqa: ANN401 - OpenCV's points
+def _flow(one: Image, other: Image, points: Floats) -> tuple[Floats, NDArray[np.bool_]]:
     """Return where points FP32 [n,1,2] of one image are in the other, and whether each was found."""
     guess: Any = None
     there, found, _ = cv2.calcOpticalFlowPyrLK(one, other, points, guess, winSize=(15, 15), maxLevel=3)
-    return there, np.asarray(found)[:, 0] == 1
+    return np.asarray(there, np.float32), np.asarray(found)[:, 0] == 1
 
 
 def _region(box: Floats, shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], float] | None:

@@ -204,7 +204,7 @@ class LiveStream:
             }
         )
 
-    async def _sent(self) -> AsyncIterator[dict[str, Any]]:
+    async def _sent(self) -> AsyncIterator[dict[str, object]]:
         while (request := await self._requests.get()) is not None:
             yield request
 

@@ -10,7 +10,6 @@ import importlib
 import sys
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch  # before `_load` restores sys.modules: it can be imported only once
@@ -40,7 +39,7 @@ class Mtcnn:
         return x1, y1, x2, y2
 
 
-def _load() -> Any:  # noqa: ANN401 - a module without types
+def _load() -> ModuleType:
     """Import the wheel's module without its package, which imports more than the detector needs."""
     package = find_spec("facenet_pytorch")
     if package is None or package.submodule_search_locations is None:

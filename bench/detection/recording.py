@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,7 @@ SOURCE = (
 DIGITS = 3  # of a box, after the point: they are truncated to whole pixels later
 
 
-def record(images: Images, every: Floats, detector: Mtcnn) -> dict[str, Any]:
+def record(images: Images, every: Floats, detector: Mtcnn) -> dict[str, object]:
     """Return the boxes of `every` frame, and those in the regions around them, for `Recording`."""
     height, width = images.shape[1:3]
     regions = {_key(*detection.roi(box, width, height)) for box in every}
@@ -36,7 +36,7 @@ def record(images: Images, every: Floats, detector: Mtcnn) -> dict[str, Any]:
     return {"every": [_rounded(tuple(box)) for box in every], "regions": boxes, "first": _first(images[0], detector)}
 
 
-def write(path: Path, sizes: dict[str, dict[str, Any]]) -> None:
+def write(path: Path, sizes: Mapping[str, Mapping[str, object]]) -> None:
     """Write what `record` returned, by the size of the images."""
     lines = json.dumps({"source": SOURCE, **sizes}).replace("]], ", "]],\n").replace('": {"', '": {\n"')
     path.write_text(lines + "\n", "utf-8")

@@ -262,7 +262,7 @@ def _wav(samples: Array) -> Array:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def _encoded(array: Array) -> dict[str, Any]:
+def _encoded(array: Array) -> dict[str, object]:
     content: dict[str, str] | list[str]
     if array.dtype == np.object_:
         content = [text.decode("utf-8") for text in array]

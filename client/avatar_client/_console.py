@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TextIO
+from typing import TextIO
 
 from ._errors import AvatarClientError, Cancelled, InvalidRequest, Unavailable
 from ._progress_bar import ProgressBar
@@ -93,7 +93,7 @@ class Console:
         if not self.as_json:
             self._say(text, YELLOW)
 
-    def result(self, document: Mapping[str, Any], text: str = "", failure: Failure | None = None) -> None:
+    def result(self, document: Mapping[str, object], text: str = "", failure: Failure | None = None) -> None:
         """Print the result: the document as JSON, or the text.
 
         Args:
@@ -116,7 +116,7 @@ class Console:
         else:
             self._say(failure.detail, RED)
 
-    def _print_json(self, document: Mapping[str, Any]) -> None:
+    def _print_json(self, document: Mapping[str, object]) -> None:
         print(json.dumps(document), file=self._out, flush=True)
 
     def _say(self, text: str, color: int | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._doctor_checks import OK, PROBLEM, WARNING, Check
@@ -61,7 +61,7 @@ def _ready(transport: Transport, version: str | None) -> Check:
     return Check("gateway", OK, text, details=details)
 
 
-def _faults(live: dict[str, Any]) -> Iterator[Check]:
+def _faults(live: Mapping[str, object]) -> Iterator[Check]:
     for name, (meaning, remedy) in _FAULTS.items():
         if fault := live.get(name):
             yield Check(name.partition("_")[0], WARNING, f"{meaning}: {fault}", remedy, {name: fault})

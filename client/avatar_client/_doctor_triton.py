@@ -41,7 +41,7 @@ class _Model:
     parameters: Mapping[str, str] | None = None
 
     @property
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, object]:
         given = self.parameters or {}
         named = {name: given[name] for name in ("checkpoint", "precision", "export") if name in given}
         return {"versions": list(self.versions), "backend": self.backend, "gpu": self.on_gpu, **named}

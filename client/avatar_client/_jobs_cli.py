@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from typing import Any
 
 from . import _cli_types as cli
 from ._cli_parser import DONE, FAILED, Parser, Run, Subparsers, add_command, add_timeout, add_url, url_of
@@ -55,8 +54,8 @@ def _add_submit(commands: Subparsers) -> None:
     cli.add_options(submit)
 
 
-def _add(commands: Subparsers, name: str, text: str, run: Run, **more: Any) -> Parser:  # noqa: ANN401 - of `_command`
-    command = _command(commands, name, text, run, **more)
+def _add(commands: Subparsers, name: str, text: str, run: Run, *, epilog: str = "", progress: bool = False) -> Parser:
+    command = _command(commands, name, text, run, epilog=epilog, progress=progress)
     command.add_argument("job", metavar="ID", help="the id of the job, as `avatar submit` prints it")
     return command
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _cli_types as cli
 from ._cli_parser import DONE, FAILED, Subparsers, add_server, add_timeout, server_of
@@ -126,7 +126,7 @@ def _missing(shown: list[tuple[Frame, Found]], view: View) -> Failure | None:
     return Failure(FACE_NOT_FOUND, f"{what}: a job would be rejected; give box, or no_face=keep for a video", 400)
 
 
-def _fields(frame: Frame, found: Found) -> Mapping[str, Any]:
+def _fields(frame: Frame, found: Found) -> Mapping[str, object]:
     faces = [
         {"box": sides_of(box), "score": round(float(score), 4)}
         for box, score in zip(found.boxes, found.scores, strict=True)

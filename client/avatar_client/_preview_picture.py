@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -152,7 +151,7 @@ def drawn(frame: Frame, found: Found, side: int) -> Image:
     return picture
 
 
-def _rectangle(picture: Image, box: NDArray[Any], color: tuple[int, int, int], unit: int) -> None:
+def _rectangle(picture: Image, box: NDArray[np.generic], color: tuple[int, int, int], unit: int) -> None:
     """Draw a box with a dark edge, which is seen on every background."""
     x1, y1, x2, y2 = (round(float(each)) for each in box)
     cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), BLACK, unit + 2, cv2.LINE_AA)

@@ -6,13 +6,15 @@ import asyncio
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from ._errors import Cancelled
 from ._events import Frame
 from ._live import LiveSession
+
+T = TypeVar("T")
 
 
 class SessionOwner(Protocol):
@@ -58,7 +60,7 @@ class SessionThread:
             error = raised
         self._post(self._owner.session_ended, error)
 
-    def _post(self, function: Callable[[Any], None], value: object) -> None:
+    def _post(self, function: Callable[[T], None], value: T) -> None:
         def call() -> None:
             if not self._is_cancelled:
                 function(value)

@@ -17,7 +17,6 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -41,7 +40,7 @@ class Region:
     memory: NDArray[np.uint8]
     expires_at: float
 
-    def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    def array(self, offset: int, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
         """Return the bytes from `offset` on as an array: a view."""
         return np.ndarray(shape, dtype, self.memory.data, offset)
 

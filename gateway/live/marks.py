@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from avatar.inference.live_stream import LiveMark
 from avatar.tracing import request_id
@@ -17,9 +16,9 @@ _MARKS: Mapping[str, type[FromGateway]] = {
 }
 
 
-def session_message(info: Mapping[str, Any]) -> str:
+def session_message(info: Mapping[str, object]) -> str:
     """Return the message that a session has started."""
-    return SessionMessage(**info, request_id=request_id.get()).model_dump_json(exclude_none=True)
+    return SessionMessage.model_validate({**info, "request_id": request_id.get()}).model_dump_json(exclude_none=True)
 
 
 def mark_message(mark: LiveMark) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from ..database import Database
@@ -111,13 +111,13 @@ async def remove(database: Database, tenant: str, avatar_id: UUID) -> None:
         raise AvatarInUse(IN_USE)
 
 
-def _only(rows: list[dict[str, Any]]) -> Avatar:
+def _only(rows: list[DictRow]) -> Avatar:
     if not rows:
         raise AvatarNotFound(NOT_FOUND)
     return _avatar_of(rows[0])
 
 
-def _avatar_of(row: Mapping[str, Any]) -> Avatar:
+def _avatar_of(row: DictRow) -> Avatar:
     return Avatar(
         id=row["id"],
         number=row["number"],

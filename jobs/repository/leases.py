@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -128,7 +127,7 @@ async def fail(database: Database, lease: Lease, error: JobError) -> Job:
         return await _end(connection, lease, JobState.FAILED, {"error": Jsonb(asdict(error))})
 
 
-async def _end(connection: Connection, lease: Lease, state: JobState, columns: Mapping[str, Any]) -> Job:
+async def _end(connection: Connection, lease: Lease, state: JobState, columns: Mapping[str, object]) -> Job:
     ended, event = {
         JobState.SUCCEEDED: ("successful", WebhookEvent.SUCCEEDED),
         JobState.FAILED: ("exception", WebhookEvent.FAILED),

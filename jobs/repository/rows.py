@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
 from ..database import Connection
@@ -16,7 +17,7 @@ EVENTS_CHANNEL = "avatar_events"  # payload: {"job": id, "number": of the row in
 STATE = "state"  # the kind of an event that says that the state has changed
 
 
-def job_of(row: Mapping[str, Any]) -> Job:
+def job_of(row: DictRow) -> Job:
     """Return the job of a row of `jobs`."""
     return Job(
         id=row["id"],
@@ -59,7 +60,7 @@ def _result_of(value: Mapping[str, Any]) -> JobResult:
     return JobResult(**{**value, **lists, "file": StoredFile(**value["file"])})
 
 
-async def add_event(connection: Connection, job_id: UUID, kind: str, data: Mapping[str, Any]) -> None:
+async def add_event(connection: Connection, job_id: UUID, kind: str, data: Mapping[str, object]) -> None:
     """Write an event of a job; who listens learns of it when the transaction is committed."""
     await connection.execute(
         """

@@ -7,7 +7,7 @@ and everything that uses slots, is the same code on both.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ class Program(Protocol):
 class Device(Protocol):
     """What a slot needs of its device."""
 
-    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> Tensor:
         """Return a buffer in the host's memory that the device reads and writes fast."""
         ...
 
@@ -90,7 +90,7 @@ class TorchSlot:
 class CpuDevice:
     """A CPU. The network runs in `wait`, so in the thread that answers, while the next batch is copied."""
 
-    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> Tensor:
         """Return a buffer."""
         return torch.from_numpy(np.zeros(shape, dtype))
 
@@ -115,7 +115,7 @@ class CudaDevice:
         self._pool = torch.cuda.graph_pool_handle()
         self._static: list[Tensor] = []
 
-    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: np.dtype[np.generic]) -> Tensor:
         """Return a buffer in pinned memory."""
         return torch.from_numpy(np.zeros(shape, dtype)).pin_memory()
 
@@ -160,7 +160,7 @@ def _copy_results(results: Tensor | tuple[Tensor, ...], outputs: Sequence[Tensor
         output.copy_(tensor.contiguous(), non_blocking=True)
 
 
-def _dtype(spec: TensorSpec) -> np.dtype[Any]:
+def _dtype(spec: TensorSpec) -> np.dtype[np.generic]:
     if spec.dtype is None:
         raise ValueError(f"{spec.name}: a type of a fixed size expected")
     return spec.dtype
