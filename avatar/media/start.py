@@ -1,4 +1,4 @@
-"""What a process does before its first job: test ffmpeg, try out the GPU and the signature, limit threads."""
+"""What a process does before its first job: limit threads, keep memory, test ffmpeg, the GPU and the signature."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 from ..errors import FfmpegFault
 from ..settings import JobSettings
+from .allocator import keep_freed_memory
 from .hardware import HARDWARE
 from .marking import failure_of_mark
 from .self_test import failure_at_start
@@ -15,6 +16,7 @@ from .threads import limit_opencv
 async def prepare(settings: JobSettings) -> str:
     """Prepare this process for jobs; return a sentence that says why it cannot start, or an empty string."""
     limit_opencv()
+    keep_freed_memory()
     if failure := await failure_at_start():
         return failure
     try:

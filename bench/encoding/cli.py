@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from avatar.media.allocator import keep_freed_memory
 from avatar.media.threads import encoder_threads, limit_opencv
 
 from ..cli import DONE, add_json_output, positive_int, positive_ints
@@ -73,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if wrong := set(args.heights) - set(SIZES):
         raise UsageError(f"--heights: {min(wrong)}: possible are {', '.join(map(str, SIZES))}")
     limit_opencv()
+    keep_freed_memory()
     print(
         f"{Machine.current().text}; x264 with {encoder_threads()} threads; seconds for {args.frames} frames\n\n{HEAD}"
     )

@@ -1,4 +1,7 @@
-"""The two ways from frames and mouths to an mp4 that are compared: converted by ffmpeg, and by the service."""
+"""The two ways from frames and mouths to an mp4 that are compared: as it was, and as the service does it.
+
+Before, ffmpeg converted the frames, and x264 searched for motion as its preset does.
+"""
 
 from __future__ import annotations
 
@@ -101,6 +104,8 @@ def _args(scene: Scene, out: Path, *, by_ffmpeg: bool) -> list[str]:
         args[args.index("-pixel_format") + 1] = "bgr24"
         filters = args.index("-vf") + 1
         args[filters] = BY_FFMPEG + args[filters]
+        search = args.index("-x264-params")
+        del args[search : search + 2]  # the preset's own, as it was
     return args
 
 

@@ -163,6 +163,11 @@ def test_every_quality_has_its_own_level() -> None:
     assert codecs.H264_LEVELS[Quality.STANDARD] == ("veryfast", 18)
 
 
+def test_only_the_standard_quality_searches_for_motion_in_a_way_of_its_own() -> None:
+    searches = {quality: "-x264-params" in codecs.codec_args(Codec.X264, quality) for quality in Quality}
+    assert searches == {quality: quality is Quality.STANDARD for quality in Quality}
+
+
 def test_frames_go_to_the_encoder_without_a_conversion() -> None:
     for codec in (Codec.X264, Codec.NVENC):
         args = encode_args(codec=codec)

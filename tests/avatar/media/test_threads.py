@@ -43,7 +43,7 @@ def test_a_probe_decodes_its_frame_with_one_thread() -> None:
     assert args.index("-threads") < args.index("-i")
 
 
-@pytest.mark.parametrize(("cores", "limit"), [(1, 1), (2, 2), (4, 2), (16, 4)])
+@pytest.mark.parametrize(("cores", "limit"), [(1, 1), (2, 1), (4, 1), (16, 4)])
 def test_opencv_takes_a_part_of_the_cores(monkeypatch: pytest.MonkeyPatch, cores: int, limit: int) -> None:
     monkeypatch.setattr(threads, "usable_cores", lambda: cores)
     before = cv2.getNumThreads()
