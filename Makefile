@@ -4,8 +4,8 @@
 
 PYTHON ?=
 VENV := .venv
-# test workers: live servers keep one busy, exports another; tests that wait leave their core to the third
-WORKERS ?= 3
+# test workers: live servers keep one busy, exports another; tests that wait leave their core to the other two
+WORKERS ?= 4
 PARALLEL := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 FAST_TESTS := tests/lipsync tests/avatar tests/client tests/gateway tests/test_public_api.py tests/test_imports.py
 PY := $(VENV)/bin/python
@@ -28,7 +28,7 @@ demo: $(STAMP)  ## a portrait and a recording in, out/demo.mp4 and out/demo.png 
 up: $(STAMP)  ## PostgreSQL, Triton and the gateway in the foreground, until Ctrl-C; UP="--port 9000" for options (UP=--help)
 	@$(PY) -m demo up $(UP)
 
-test: $(STAMP)  ## the test suite, live Triton included, on three workers; TESTS=path for a part of it
+test: $(STAMP)  ## the test suite, live Triton included, on four workers; TESTS=path for a part of it
 	@$(PY) -m pytest -m "not slow" $(PARALLEL) $(TESTS)
 
 test-fast: $(STAMP)  ## the part without Triton and exports: two minutes

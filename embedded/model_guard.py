@@ -41,6 +41,10 @@ class ModelGuard:
             self._caller.close()
         self._thread.join()
 
+    def wait(self) -> None:
+        """Return when every process of the server that was killed has ended, or after five seconds."""
+        self._thread.join()
+
     def _run(self) -> None:
         self.fault = self._watch.run()
         if self.fault:

@@ -178,6 +178,7 @@ class Triton:
         while deadline is None or time.monotonic() < deadline:
             status = self._process.exit_status(timeout=min(1.0, timeout or 1.0))
             if status is not None and self._guard.fault:
+                self._guard.wait()  # Triton ends before the processes of its models
                 raise self._guard.fault
             if status is not None:
                 raise ServerDied(f"Triton ended by itself: {describe_end(status, self._log_path, self._serving_from)}")
