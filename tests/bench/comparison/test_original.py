@@ -64,6 +64,7 @@ def read_result(folder: Path) -> tuple[int, tuple[int, ...]]:
     return count, shape
 
 
+@pytest.mark.slow  # every frame of it; the next test samples a video, which takes the same way
 def test_a_video_goes_through_all_stages(
     stand_in_weights: Path, stand_in_files: generated_media.Files, networks: tuple[S3FD, Wav2Lip], tmp_path: Path
 ) -> None:
