@@ -197,6 +197,7 @@ async def test_invalid_input_is_still_rejected(triton: Triton) -> None:
         assert await regions.names() - before
 
 
+@pytest.mark.live
 async def test_a_restart_of_the_server_between_calls_is_handled(tiny_repository: Path, tmp_path: Path) -> None:
     small = tmp_path / "repository"
     small.mkdir()
