@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 CACHED_EXPORTS = 3  # that are kept in AVATAR_TEST_CACHE; one has 0.7 GB
 pytest_plugins = ["tests.support.postgres", "tests.support.seaweedfs"]
-gc.disable()  # during collection, which makes much and drops little
 # threads of PyTorch that wait for each other sleep, instead of taking the cores from the other test workers
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # without this module OpenVINO does not report its import over the network
@@ -44,11 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, N
     yield
 
 
-def pytest_collection_finish() -> None:
-    """Let the garbage collector skip what collection made, a million objects; it took an eighth of the suite's time."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Let the garbage collector skip what collection makes: a million objects, an eighth of the suite's time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def job_env(folder: Path) -> dict[str, str]:
