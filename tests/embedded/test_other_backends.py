@@ -157,6 +157,19 @@ def test_a_batch_that_is_divided_among_the_cores_keeps_its_rows_in_order(call: C
     assert set(call("openvino_divided", inputs, outputs=["difference"])) == {"difference"}
 
 
+def test_batches_that_are_divided_while_others_run_keep_their_rows(call: Caller) -> None:
+    """A core that is done with its part goes on with the next batch, before the other part has ended."""
+
+    def call_model(i: int) -> None:
+        inputs = numbers(1 + i % 32, start=100 * i)
+        outputs = call("openvino_divided", inputs)
+        np.testing.assert_array_equal(outputs["sum"], inputs["x"] * 3)
+        np.testing.assert_array_equal(outputs["difference"], -inputs["x"])
+
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(call_model, range(120)))
+
+
 @every_backend
 def test_large_inputs_run_and_do_not_change_the_network(call: Caller, backend: str) -> None:
     large = numbers(3, 1 << 20)

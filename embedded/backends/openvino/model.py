@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -25,35 +24,42 @@ from lipsync.errors import InvalidInput
 from lipsync.triton.backend_config import BackendConfig
 from lipsync.triton.cpu import threads_per_model, usable_cores
 from lipsync.triton.pb_utils import InferenceRequest, InferenceResponse
+from lipsync.triton.pipelined_executor import PipelinedExecutor
 from lipsync.triton.python_backend import BatchExecutor, check_names
 
-
 ROWS_PER_STREAM = 8  # of the largest batch; so few rows still keep a core busy
+SLOTS = 2  # one is filled while the parts of the other run
+
+
+class Network:
+    """A network that can be compiled for the CPU."""
+
+    def __init__(self, config: BackendConfig) -> None:
+        self._path = config.path("model.xml")
+        if not self._path.is_file():
+            raise ValueError(f"{self._path} is missing")
+        self._core, self._properties = openvino.Core(), _properties(config)
+
+    def compile(self, **properties: object) -> openvino.CompiledModel:
+        """Return it compiled with the properties of the config, and with these."""
+        return self._core.compile_model(self._path, "CPU", {**self._properties, **properties})
 
 
 class Compiled:
-    """A network compiled for the CPU."""
+    """A network whose runs take all cores, one after another."""
 
-    def __init__(self, config: BackendConfig) -> None:
-        path = config.path("model.xml")
-        if not path.is_file():
-            raise ValueError(f"{path} is missing")
-        core, properties = openvino.Core(), _properties(config)
-        self._compiled = core.compile_model(path, "CPU", properties)
-        streams = _streams(config)
-        self._streams = Streams(core, path, properties, streams) if streams > 1 else None
-        self._request = self._compiled.create_infer_request()
-        self._shapes = {port.get_any_name(): port.get_partial_shape() for port in self._compiled.inputs}
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._shapes = {port.get_any_name(): port.get_partial_shape() for port in compiled.inputs}
         self.inputs = list(self._shapes)
-        self.outputs = [port.get_any_name() for port in self._compiled.outputs]
+        self.outputs = [port.get_any_name() for port in compiled.outputs]
 
     def run(self, requested: Sequence[str], feeds: Mapping[str, Array], *, large: bool) -> list[Array]:
         for name, array in feeds.items():
             shape = self._shapes[name]
             if not shape.compatible(openvino.PartialShape(list(array.shape))):
                 raise InvalidInput(f"{name}: {shape.to_string()} expected, got {list(array.shape)}")
-        if self._streams and self._streams.serves(feeds):
-            return self._streams.run(requested, feeds)
         # inputs are not copied; outputs are, because the next run reuses the request's buffers
         tensors = {name: openvino.Tensor(np.ascontiguousarray(array), True) for name, array in feeds.items()}
         self._request.infer(tensors)
@@ -66,51 +72,114 @@ class Compiled:
 
 
 class Streams:
-    """The same network, compiled to run parts of a batch at the same time, each on its own cores.
+    """Runs parts of batches at the same time, each on its own cores.
 
     Threads that share one run wait for each other in every layer, and much longer where jobs and encoders use the same
-    cores. Threads that run parts of a batch never wait. Too few rows for that are left to all cores together, because
-    their caller (`live`) waits for them.
+    cores. Threads that run parts of a batch never wait for each other, and a core that is done with its part goes on
+    with the next batch.
     """
 
-    def __init__(self, core: openvino.Core, path: Path, properties: Mapping[str, object], count: int) -> None:
-        several = {**properties, "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": str(count)}
-        compiled = core.compile_model(path, "CPU", several)
-        self._requests = [compiled.create_infer_request() for _ in range(count)]
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._threads = ThreadPoolExecutor(count, "streams")
+        self._running: set[Future[None]] = set()
 
-    def serves(self, feeds: Mapping[str, Array]) -> bool:
-        """Return whether the batch has at least two rows for each part."""
-        return len(next(iter(feeds.values()))) >= 2 * len(self._requests)
+    def start(self, request: openvino.InferRequest) -> Future[None]:
+        """Run a part as soon as a core is free."""
 
-    def run(self, requested: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
-        """Return the requested outputs in their order."""
-        count = len(self._requests)
-        split = {name: np.array_split(array, count) for name, array in feeds.items()}
-        # kept until the runs have ended, because the inputs are not copied
-        parts = [
-            {name: openvino.Tensor(np.ascontiguousarray(arrays[i]), True) for name, arrays in split.items()}
-            for i in range(count)
-        ]
-        with ExitStack() as runs:  # which waits for all, also if one fails: the next batch uses them again
-            for request, part in zip(self._requests, parts, strict=True):
-                request.start_async(part)
-                runs.callback(request.wait)
-        outputs = [[request.get_tensor(name).data for request in self._requests] for name in requested]
-        return [np.concatenate(arrays) for arrays in outputs]
+        def run() -> None:
+            request.start_async()  # the threads of this pool only wait; OpenVINO's compute
+            request.wait()
+
+        part = self._threads.submit(run)
+        self._running = {*self._running, part}  # not changed in place: a failed batch is repeated by another thread
+        return part
+
+    def wait_for_free_core(self) -> None:
+        """Wait until a new part would run at once."""
+        while len(self._running) >= self.count:
+            self._running = wait(self._running, return_when=FIRST_COMPLETED).not_done
+
+
+class StreamSlot:
+    """Buffers of one batch, whose parts run in streams. Too few rows for that are left to all cores together.
+
+    Such a batch is one of `live`, whose caller waits for it.
+    """
+
+    def __init__(
+        self,
+        whole: openvino.CompiledModel,
+        divided: openvino.CompiledModel,
+        streams: Streams,
+        config: BackendConfig,
+    ) -> None:
+        self._whole = whole.create_infer_request()
+        self._divided = [divided.create_infer_request() for _ in range(streams.count)]
+        self._streams = streams
+        rows = config.max_batch_size
+        self.inputs, self.outputs = (
+            {spec.name: np.zeros((rows, *spec.shape), spec.dtype) for spec in specs}
+            for specs in (config.input_specs, config.output_specs)
+        )
+        self._parts: list[Future[None]] = []
+
+    def launch(self, rows: int) -> None:
+        """Start the network on the first `rows` rows, and wait until the next batch could run, too."""
+        self._parts = []
+        if rows < 2 * self._streams.count:
+            self._bind(self._whole, 0, rows)
+            self._whole.infer()
+            return
+        ends = [rows * (i + 1) // len(self._divided) for i in range(len(self._divided))]
+        for request, start, stop in zip(self._divided, [0, *ends], ends, strict=False):
+            self._bind(request, start, stop)
+            self._parts.append(self._streams.start(request))
+        self._streams.wait_for_free_core()
+
+    def wait(self) -> None:
+        """Wait until the outputs are in their buffers. Raises the error of a part."""
+        wait(self._parts)  # all of them, also if one fails: the next batch uses the buffers again
+        for part in self._parts:
+            part.result()
+
+    def _bind(self, request: openvino.InferRequest, start: int, stop: int) -> None:
+        """Make a request read and write these rows of the buffers."""
+        for name, array in (*self.inputs.items(), *self.outputs.items()):
+            request.set_tensor(name, openvino.Tensor(array[start:stop], True))
 
 
 class TritonPythonModel:
     def initialize(self, args: Mapping[str, str]) -> None:
-        config = BackendConfig(args)
         try:
-            compiled = Compiled(config)
-            check_names(config, compiled)
+            self._executor = make_executor(BackendConfig(args))
         except ValueError as error:
             raise pb_utils.TritonModelException(str(error)) from error
-        self._executor = BatchExecutor(pb_utils, config, compiled)
 
-    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse]:
+    def execute(self, requests: Sequence[InferenceRequest]) -> list[InferenceResponse] | None:
         return self._executor.execute(requests)
+
+    def finalize(self) -> None:
+        self._executor.close()
+
+
+def make_executor(config: BackendConfig) -> BatchExecutor | PipelinedExecutor:
+    """Load a model and return what answers its requests.
+
+    Raises:
+        ValueError: the model cannot be loaded as configured.
+    """
+    network = Network(config)
+    whole = network.compile()
+    runtime = Compiled(whole)
+    check_names(config, runtime)
+    count = _streams(config)
+    if count < 2:
+        return BatchExecutor(pb_utils, config, runtime)
+    divided = network.compile(PERFORMANCE_HINT="THROUGHPUT", NUM_STREAMS=str(count))
+    streams = Streams(count)
+    slots = [StreamSlot(whole, divided, streams, config) for _ in range(SLOTS)]
+    return PipelinedExecutor(pb_utils, config, slots)
 
 
 def _streams(config: BackendConfig) -> int:
@@ -118,7 +187,7 @@ def _streams(config: BackendConfig) -> int:
 
     Such a row, a whole image, keeps all cores busy, and takes memory for its size.
     """
-    if not all(spec.fixed for spec in config.input_specs):
+    if not config.fixed:
         return 1
     threads = config.number("INFERENCE_NUM_THREADS", threads_per_model()) or usable_cores()
     return min(threads, config.max_batch_size // ROWS_PER_STREAM)
