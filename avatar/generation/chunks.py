@@ -21,6 +21,8 @@ MAX_CHUNK_FRAMES = 64
 # A chunk of a video keeps its frames until its mouths are generated: 17 frames of 720p, 7 of 1080p, 2 of 4K. So the
 # memory of a job does not grow with the network's batch.
 CHUNK_PIXELS = 16_000_000
+# The first chunk is small and each one after it twice as large, so that the network and the encoder start early.
+FIRST_FRAMES = 4
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,18 @@ async def chunk_frames(
     frames: AsyncGenerator[LocatedFrame], windows: MelWindows, max_frames: int
 ) -> AsyncGenerator[LipSyncChunk]:
     """Yield the frames in chunks, each frame with its mel window; frames without a face form chunks of their own."""
+    growing = min(FIRST_FRAMES, max_frames)
     images: list[Image] = []
     boxes: list[Box | None] = []
     first = 0
 
     async def chunk() -> LipSyncChunk:
-        nonlocal first, images, boxes
+        nonlocal first, growing, images, boxes
         mel = await windows.read(first, len(images))
         present = [box for box in boxes if box is not None]
         result = LipSyncChunk(images, np.stack(present) if present else None, mel)
         first, images, boxes = first + len(images), [], []
+        growing = min(2 * growing, max_frames)
         return result
 
     async with aclosing(frames):
@@ -65,7 +69,7 @@ async def chunk_frames(
                 yield await chunk()
             images.append(image)
             boxes.append(box)
-            if len(images) >= _max_frames(images, max_frames):
+            if len(images) >= _max_frames(images, growing):
                 yield await chunk()
     if images:
         yield await chunk()

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from avatar.faces.locator import LocatedFrame
-from avatar.generation.chunks import CHUNK_PIXELS, FaceCropper, LipSyncChunk, chunk_frames, max_chunk_frames
+from avatar.generation.chunks import (
+    CHUNK_PIXELS,
+    FIRST_FRAMES,
+    FaceCropper,
+    LipSyncChunk,
+    chunk_frames,
+    max_chunk_frames,
+)
 from avatar.generation.mel import MelWindows
 from avatar.inference.protocol import ServedNet
 from lipsync.arrays import Box, Floats, Image
@@ -44,8 +51,9 @@ def lengths(chunks: list[LipSyncChunk]) -> list[int]:
     ("count", "expected"),
     [
         (1, [1]),
-        (CHUNK_FRAMES, [CHUNK_FRAMES]),
-        (2 * CHUNK_FRAMES + 3, [CHUNK_FRAMES, CHUNK_FRAMES, 3]),
+        (FIRST_FRAMES, [FIRST_FRAMES]),
+        (CHUNK_FRAMES, [FIRST_FRAMES, 2 * FIRST_FRAMES, CHUNK_FRAMES - 3 * FIRST_FRAMES]),
+        (3 * FIRST_FRAMES + 2 * CHUNK_FRAMES + 3, [FIRST_FRAMES, 2 * FIRST_FRAMES, CHUNK_FRAMES, CHUNK_FRAMES, 3]),
         (0, []),
     ],
 )
@@ -69,7 +77,8 @@ async def test_frames_without_a_face_form_chunks_of_their_own() -> None:
 async def test_chunks_of_large_frames_are_short_but_those_of_a_still_are_not() -> None:
     large = np.zeros((CHUNK_PIXELS // 4000 // 4, 4000, 3), np.uint8)  # four of them are one chunk
     assert lengths(await chunked([large.copy() for _ in range(9)], [BOX] * 9)) == [4, 4, 1]
-    assert lengths(await chunked([large] * CHUNK_FRAMES, [BOX] * CHUNK_FRAMES)) == [CHUNK_FRAMES]
+    still = await chunked([large] * 3 * CHUNK_FRAMES, [BOX] * 3 * CHUNK_FRAMES)
+    assert max(lengths(still)) == CHUNK_FRAMES
 
 
 def test_the_size_of_a_chunk_follows_the_batch_of_the_generator_up_to_a_limit() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.events import RenderResult
-from avatar.generation.chunks import max_chunk_frames
+from avatar.generation.chunks import FIRST_FRAMES, max_chunk_frames
 from avatar.inference.protocol import ModelInfo
 from avatar.limits import Limits
 from avatar.media import playback
@@ -72,16 +73,24 @@ class Recorder(FakeInference):
     def in_order(self, windows: Floats) -> Frames:
         """Return the mouths in the order of the clip's windows; calls that overlap are recorded in any order."""
         clip: dict[int, Frames] = {}
+        chunks = list(chunks_of(windows))
         for chunk, mouths in self.recorded:
-            starts = [
-                start
-                for start in range(0, len(windows), CHUNK_FRAMES)
-                if chunk.shape == windows[start : start + CHUNK_FRAMES].shape
-                and np.allclose(chunk, windows[start : start + CHUNK_FRAMES], atol=1e-4)
+            places = [
+                place
+                for place, expected in enumerate(chunks)
+                if chunk.shape == expected.shape and np.allclose(chunk, expected, atol=1e-4)
             ]
-            assert len(starts) == 1
-            clip[starts[0]] = mouths
-        return np.concatenate([clip[start] for start in range(0, len(windows), CHUNK_FRAMES)])
+            assert len(places) == 1
+            clip[places[0]] = mouths
+        return np.concatenate([clip[place] for place in range(len(chunks))])
+
+
+def chunks_of(windows: Floats) -> Iterator[Floats]:
+    """Yield the windows of each chunk."""
+    size = FIRST_FRAMES
+    while len(windows):
+        yield windows[:size]
+        windows, size = windows[size:], min(2 * size, CHUNK_FRAMES)
 
 
 def fixed_box(box: Box, image: Image) -> Box:
