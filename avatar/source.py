@@ -17,11 +17,13 @@ from .errors import InvalidField, Unavailable
 from .inference.protocol import ModelInfo
 from .media.image import NOT_AN_IMAGE, WHITE, LoadedImage, StillImage, load_layers
 from .media.image_type import is_gif, is_image
+from .media.probe import NOT_A_VIDEO, VideoFacts, read_facts
 from .media.transform import FrameTransform
-from .media.video import NOT_A_VIDEO, Video, probe_video
+from .media.video import Video, open_video
 from .request import AvatarRequest, UnknownBackground
 from .resources.avatar_cache import (
     BackgroundCache,
+    ByteCache,
     FaceBoxCache,
     StillValid,
     cache_key,
@@ -63,7 +65,8 @@ class Source:
 async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     """Load the request's image or video, and replace the background of an image. Raises as `pipeline.render`."""
     replacer = BackgroundReplacer(request, job)
-    known, media = await both(_look_up(request, replacer, job), _open(request, replacer, job))
+    digest = await asyncio.to_thread(file_digest, request.face_path) if job.cache else ""
+    known, media = await both(_look_up(digest, request, replacer, job), _open(digest, request, replacer, job))
     model_info, face_boxes, backgrounds = known
     replacer.served_as(model_info)
     if isinstance(media, Video):
@@ -93,11 +96,11 @@ def _video_source(
 
 
 async def _look_up(
-    request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext
+    digest: str, request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext
 ) -> tuple[ModelInfo, FaceBoxCache, BackgroundCache]:
     """Return how the models are served, and the cache entries of this avatar with them."""
     model_info = (await job.models.model_info(job.options.model)).chosen(request.id)
-    return model_info, *await asyncio.to_thread(_cached, request, replacer, model_info, job)
+    return model_info, *await asyncio.to_thread(_cached, digest, request, replacer, model_info, job)
 
 
 def _still_served(request: AvatarRequest, model_info: ModelInfo, job: JobContext) -> StillValid:
@@ -114,14 +117,14 @@ def _still_served(request: AvatarRequest, model_info: ModelInfo, job: JobContext
 
 
 def _cached(
-    request: AvatarRequest, replacer: BackgroundReplacer, model_info: ModelInfo, job: JobContext
+    digest: str, request: AvatarRequest, replacer: BackgroundReplacer, model_info: ModelInfo, job: JobContext
 ) -> tuple[FaceBoxCache, BackgroundCache]:
-    """Return the cache entries of this avatar; without a cache, entries that store nothing. Reads the files."""
+    """Return the cache entries of this avatar; without a cache, entries that store nothing. Reads the background."""
     options = job.options
-    if job.cache is None or (options.box and not replacer.enabled):  # nothing to look up, and hashing files takes time
+    if not digest or (options.box and not replacer.enabled):  # nothing to look up
         return FaceBoxCache(), BackgroundCache()
     transform = transform_key(options)
-    image = (file_digest(request.face_path), request.is_still, *transform, job.limits.max_work_pixels)
+    image = (digest, request.is_still, *transform, job.limits.max_work_pixels)
     background = (*replacer.cache_key(), model_info.segmenter) if replacer.enabled else ()
     detection = (options.face, options.detection, model_info.detector)
     valid = _still_served(request, model_info, job)
@@ -131,18 +134,33 @@ def _cached(
     )
 
 
-async def _open(request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext) -> LoadedImage | Video:
+async def _open(
+    digest: str, request: AvatarRequest, replacer: BackgroundReplacer, job: JobContext
+) -> LoadedImage | Video:
     """Decode an image or probe a video; the content of the file decides which it is."""
     if await asyncio.to_thread(_is_still, request):
         if isinstance(request.background, UnknownBackground):
             raise InvalidField(BACKGROUND, request.background.reason)
         return await _load_still(request, replacer, job)
     try:
-        return await probe_video(request.face_path, job.options, job.limits)
+        return open_video(request.face_path, await _facts(digest, request, job), job.options, job.limits)
     except InvalidField as error:
         if request.is_still and error.reason == NOT_A_VIDEO:
             raise InvalidField(FACE_FILE, NOT_AN_IMAGE) from error
         raise
+
+
+async def _facts(digest: str, request: AvatarRequest, job: JobContext) -> VideoFacts:
+    """Return what is known of the request's video, from the cache or from ffmpeg."""
+    cached = ByteCache(job.cache, cache_key("video", digest, job.limits))
+    if (data := await cached.get()) is not None:
+        try:
+            return VideoFacts.from_json(data)
+        except ValueError as error:
+            await cached.discard(str(error))
+    facts = await read_facts(request.face_path, job.limits)
+    await cached.put(facts.to_json())
+    return facts
 
 
 def _is_still(request: AvatarRequest) -> bool:

@@ -15,7 +15,8 @@ from ..timing import StageTimer
 from . import ffmpeg
 from .diagnosis import rule_out_machine, watched
 from .hardware import HARDWARE
-from .video import NOT_A_VIDEO, TOO_SLOW, Logger, Video
+from .probe import NOT_A_VIDEO, TOO_SLOW
+from .video import Logger, Video
 
 
 class _GpuFailed(Exception):

@@ -1,8 +1,7 @@
-"""Probe videos: their size, exact frame rate, number of frames, and the filters that they need."""
+"""The caller's video as it is decoded: the filters that it needs, and its transform."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,30 +16,20 @@ from lipsync.arrays import Images
 from lipsync.tensors import FACE_FILE
 
 from ..errors import InvalidField
-from ..limits import Limits, check_not_empty, fit_within
+from ..limits import Limits, fit_within
 from ..options import Options
-from ..streams import both
-from . import ffmpeg, ffmpeg_args, ffmpeg_output
-from .diagnosis import rule_out_machine, run_on
+from . import ffmpeg_args
 from .hardware import CPU, CUDA, HARDWARE, HardwareDecoding
+from .probe import VideoFacts, read_facts
 from .transform import FrameTransform
 from .transparency import flatten, has_alpha
 
 RGB: TypeAlias = "tuple[int, int, int]"
 Logger: TypeAlias = "logging.Logger | logging.LoggerAdapter[logging.Logger]"
 
-NOT_A_VIDEO = "not a video that can be read, or a video without frames"
-TOO_SLOW = "reading the video takes too long"
 MIN_FPS = Fraction(1, 1000)  # a lower rate is an error in the file, or a slide show of hours
-GUESSED_FRAMES = 2.0  # by which ffmpeg's guess of a time may be wrong
 _YUV = ("yuv", "nv", "p0", "p2", "p4")  # starts of ffmpeg's names of pixel formats
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # ffmpeg's own decoders ignore the alpha channel of a WebM
-# A video with a variable frame rate is converted to a constant one: to the rate that its container claims, unless that
-# is higher than any rate in use (containers that count in milliseconds claim 1000); then to the next of these rates
-# above the mean.
-STANDARD_RATES = tuple(
-    Fraction(rate) for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60")
-)
 
 
 @dataclass(frozen=True)
@@ -129,54 +118,45 @@ class Video:
 
 
 async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
-    """Probe a video with ffmpeg.
+    """Probe a video with ffmpeg. Raises as `probe.read_facts` and `open_video`."""
+    return open_video(path, await read_facts(path, limits), options, limits)
 
-    The frame rate of a video with a constant rate is the one that OpenCV reads from the same file, as in the original
-    service, but as a fraction.
+
+def open_video(path: Path, facts: VideoFacts, options: Options, limits: Limits) -> Video:
+    """Return the video with these facts, as it is decoded.
 
     Raises:
-        InvalidField: `face_file` is empty, not a video, has no frames, is too large, or has an invalid frame rate.
+        InvalidField: `face_file` has an invalid frame rate.
     """
-    check_not_empty(FACE_FILE, path)
-    (stream, stderr), packets = await both(_probe_first_frame(path, limits), _list_packets(path, limits))
-    first_frame = ffmpeg_output.parse_showinfo(stderr)
-    decoder = _ALPHA_DECODERS.get(ffmpeg_output.alpha_codec(stderr), "")
-    width, height = _size(stream)
-    size = fit_within(width, height, limits.max_work_pixels)
-    filters = _filters(first_frame, width, height)
-    if size != (width, height):
+    decoder = _ALPHA_DECODERS.get(facts.alpha_codec, "")
+    size = fit_within(facts.width, facts.height, limits.max_work_pixels)
+    filters = _filters(facts)
+    if size != (facts.width, facts.height):
         filters.append(f"scale={size[0]}:{size[1]}:flags=area")
-
-    fps, frame_count, is_constant = await asyncio.to_thread(_frame_timing, packets, 1 / Fraction(stream["tb"]))
-    _check_rate(fps, limits)
-    if not is_constant:
-        filters.append(f"fps={fps.numerator}/{fps.denominator}")
-    transform = FrameTransform(*size, options)
-    aspect = "" if options.rotate else _pixel_aspect(stream.get("sar", ""))
-    frame_count = min(frame_count, limits.max_frames)
+    _check_rate(facts.fps, limits)
+    if not facts.is_constant:
+        filters.append(f"fps={facts.fps.numerator}/{facts.fps.denominator}")
     return Video(
         path,
         size,
-        transform,
-        fps,
-        frame_count,
+        FrameTransform(*size, options),
+        facts.fps,
+        min(facts.frame_count, limits.max_frames),
         limits.max_pixels,
         tuple(filters),
-        aspect,
-        has_alpha=bool(decoder) or has_alpha(first_frame.get("fmt", "")),
+        aspect="" if options.rotate else _pixel_aspect(facts.sample_aspect),
+        has_alpha=bool(decoder) or has_alpha(facts.pixel_format),
         decoder=decoder,
-        hardware=None if decoder else _hardware(stderr, first_frame.get("fmt", ""), width, height, filters),
-        pin=() if ffmpeg_output.is_rotated(stderr) else _pin(first_frame.get("fmt", ""), width, height, decoder),
+        hardware=None if decoder else _hardware(facts, filters),
+        pin=() if facts.is_rotated else _pin(facts, decoder),
     )
 
 
-def _hardware(
-    stderr: str, pixel_format: str, width: int, height: int, filters: Sequence[str]
-) -> HardwareDecoding | None:
+def _hardware(facts: VideoFacts, filters: Sequence[str]) -> HardwareDecoding | None:
     """Return the state of decoding on the GPU; None for a video that the CPU decodes, such as interlaced and HDR."""
     if ffmpeg_args.DEINTERLACE in filters or ffmpeg_args.TO_SDR in filters:
         return None
-    return HARDWARE.decoding(ffmpeg_output.video_codec(stderr), pixel_format, width, height)
+    return HARDWARE.decoding(facts.codec, facts.pixel_format, facts.width, facts.height)
 
 
 def _check_rate(fps: Fraction, limits: Limits) -> None:
@@ -186,22 +166,24 @@ def _check_rate(fps: Fraction, limits: Limits) -> None:
         raise InvalidField(FACE_FILE, reason)
 
 
-def _pin(pixel_format: str, width: int, height: int, alpha_decoder: str) -> tuple[str, ...]:
+def _pin(facts: VideoFacts, alpha_decoder: str) -> tuple[str, ...]:
     """Return the filters that give every frame the size and format of the first one.
 
     Not for a video that ffmpeg rotates: it does so before the first filter, and only for frames of one size.
     """
-    if not pixel_format:
+    formats = facts.pixel_format
+    if not formats:
         return ()
-    formats = f"yuva{pixel_format[3:]}|{pixel_format}" if alpha_decoder else pixel_format
-    return f"scale={width}:{height}", f"format={formats}"
+    if alpha_decoder:
+        formats = f"yuva{formats[3:]}|{formats}"
+    return f"scale={facts.width}:{facts.height}", f"format={formats}"
 
 
-def _filters(first_frame: dict[str, str], width: int, height: int) -> list[str]:
+def _filters(facts: VideoFacts) -> list[str]:
     """Return the ffmpeg filters that make the frames progressive and SDR, by the first frame's description."""
-    filters = []
-    is_hd = width >= ffmpeg_args.HD_WIDTH or height >= ffmpeg_args.HD_HEIGHT
-    if is_hd and first_frame.get("color_space") == "unknown" and first_frame.get("fmt", "").startswith(_YUV):
+    filters, first_frame = [], facts.first_frame
+    is_hd = facts.width >= ffmpeg_args.HD_WIDTH or facts.height >= ffmpeg_args.HD_HEIGHT
+    if is_hd and first_frame.get("color_space") == "unknown" and facts.pixel_format.startswith(_YUV):
         filters.append(ffmpeg_args.AS_BT709)
     if first_frame.get("i") in ("T", "B"):
         filters.append(ffmpeg_args.DEINTERLACE)
@@ -213,61 +195,3 @@ def _filters(first_frame: dict[str, str], width: int, height: int) -> list[str]:
 def _pixel_aspect(sar: str) -> str:
     """Return ffmpeg's sample aspect ratio `4/3` as `4:3`; empty for square pixels and where the file has none."""
     return "" if sar in ("0/1", "1/1") or "/" not in sar else sar.replace("/", ":")
-
-
-async def _probe_first_frame(path: Path, limits: Limits) -> tuple[dict[str, str], str]:
-    """Return the first frame's description by the muxer, and what ffmpeg logs."""
-    try:
-        text, stderr = await run_on(path, ffmpeg_args.probe_video_args(path, limits.max_pixels))
-    except ffmpeg.FfmpegError as error:
-        if isinstance(error, ffmpeg.FfmpegTimeout):
-            raise InvalidField(FACE_FILE, TOO_SLOW) from error
-        is_too_large = ffmpeg_output.OVER_MAX_PIXELS in error.stderr_tail
-        raise InvalidField(FACE_FILE, limits.too_large if is_too_large else NOT_A_VIDEO) from error
-    stream = ffmpeg_output.parse_probe(text.decode(errors="replace"))
-    if not {"dimensions", "tb"} <= stream.keys():
-        await rule_out_machine(path)
-        raise InvalidField(FACE_FILE, NOT_A_VIDEO)
-    limits.check_image_size(FACE_FILE, *_size(stream))
-    return stream, stderr
-
-
-def _size(stream: dict[str, str]) -> tuple[int, int]:
-    """Return the width and height of the upright frames."""
-    width, height = stream["dimensions"].split("x")
-    return int(width), int(height)
-
-
-async def _list_packets(path: Path, limits: Limits) -> str:
-    """Return the list of the video's packets with their times; empty for a video that is damaged."""
-    try:
-        text, _ = await run_on(path, ffmpeg_args.packet_times_args(path, limits.max_pixels, limits.max_frames))
-        if b"#tb 0: " not in text:  # not even the header of the list
-            await rule_out_machine(path)
-    except ffmpeg.FfmpegError as error:
-        if isinstance(error, ffmpeg.FfmpegTimeout):
-            raise InvalidField(FACE_FILE, TOO_SLOW) from error
-        return ""  # damaged after the first frame: the frames that can be decoded are used with the claimed rate
-    return text.decode(errors="replace")
-
-
-def _frame_timing(packets: str, claimed: Fraction) -> tuple[Fraction, int, bool]:
-    """Return the frame rate, the number of frames, and whether the file has a constant rate already."""
-    found = ffmpeg_output.parse_packet_times(packets)
-    if not found or len(found.seconds) < 2:
-        return claimed, max(1, len(ffmpeg_output.shown_packets(packets))), True
-    times = found.seconds
-    if is_constant_rate(times, claimed, 0.5 if found.exact else GUESSED_FRAMES):
-        return claimed, len(times), True
-    span = times[-1] - times[0]
-    fps = claimed
-    if span and claimed > STANDARD_RATES[-1]:
-        mean = (len(times) - 1) / span
-        fps = next((rate for rate in STANDARD_RATES if rate >= mean * Fraction(98, 100)), STANDARD_RATES[-1])
-    return fps, max(1, round(span * fps) + 1), False
-
-
-def is_constant_rate(times: Sequence[Fraction], fps: Fraction, tolerance: float = 0.5) -> bool:
-    """Return whether each time (seconds) is less than `tolerance` frames from its place at the constant rate `fps`."""
-    offsets = np.array([float(time - times[0]) for time in times]) * float(fps)
-    return bool((np.abs(offsets - np.arange(len(offsets))) < tolerance).all())

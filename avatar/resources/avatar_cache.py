@@ -1,4 +1,4 @@
-"""Cache what is computed for an avatar: the boxes of its face, and a still with its background replaced.
+"""Cache what is computed for an avatar: facts of its file, boxes of its face, a still with its background replaced.
 
 The key of an entry holds everything that the entry was computed from: the content of the file, the options that matter,
 the export of the model, and this code. So a new model or a new version of the code starts with an empty cache. A model
@@ -92,6 +92,36 @@ class BackgroundCache:
         if self._cache and await self._valid():
             arrays = {"image": image} | ({} if alpha is None else {"alpha": alpha})
             await asyncio.to_thread(self._cache.put, self._key, arrays)
+
+
+class ByteCache:
+    """A few bytes that were computed from one file. Without a cache or a key it is empty and stores nothing."""
+
+    def __init__(self, store: Cache | None = None, key: str = "") -> None:
+        self._cache, self._key = (store, f"bytes {key}") if key else (None, "")
+
+    async def get(self) -> bytes | None:
+        """Return the bytes, or None if they are not cached."""
+        if self._cache is None:
+            return None
+        entry = await asyncio.to_thread(self._cache.get, self._key)
+        if entry is None:
+            return None
+        data = entry.get("data")
+        if data is None or not _is(data, np.uint8, (data.size,)):
+            await self.discard("it does not hold bytes")
+            return None
+        return data.tobytes()
+
+    async def put(self, data: bytes) -> None:
+        """Store the bytes."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.put, self._key, {"data": np.frombuffer(data, np.uint8)})
+
+    async def discard(self, reason: str) -> None:
+        """Remove bytes that are of no use."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.discard, self._key, reason)
 
 
 def _are_boxes(entry: Mapping[str, Array]) -> bool:

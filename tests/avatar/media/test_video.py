@@ -13,7 +13,8 @@ from avatar.errors import InvalidField
 from avatar.limits import LIMITS, Limits
 from avatar.media import ffmpeg_args
 from avatar.media.decoding import read_frames
-from avatar.media.video import STANDARD_RATES, Video, is_constant_rate, probe_video
+from avatar.media.probe import STANDARD_RATES, is_constant_rate
+from avatar.media.video import Video, probe_video
 from avatar.options import DEFAULTS, Options
 from avatar.timing import StageTimer
 from tests.support.media import (

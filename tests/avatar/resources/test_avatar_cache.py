@@ -1,6 +1,7 @@
 """A second clip with the same avatar needs no detection and no new background; any other input is computed again."""
 
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,52 @@ async def test_frames_without_a_face_are_cached_as_such(tmp_path: Path, cache: C
     with pytest.raises(FaceNotFound) as error:
         await job(tmp_path, cache, models(), video=frames)
     assert error.value.seconds == pytest.approx(5 / 25)
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands of ffmpeg that describe a file, since the start of the test."""
+    commands: list[list[str]] = []
+
+    class Recorded(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            if "framecrc" in command:
+                commands.append(command)
+            super().__init__(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", Recorded)
+    return commands
+
+
+async def test_a_video_that_was_seen_before_is_not_probed_again(
+    tmp_path: Path, cache: Cache, probes: list[list[str]]
+) -> None:
+    frames = moving_square(10)
+    made = await job(tmp_path, cache, models(), video=frames)
+    assert len(probes) == 2  # its first frame, and the times of its frames
+    again = await job(tmp_path, Cache(tmp_path / "cache", MIB), models("two"), video=frames)  # whatever the models are
+    np.testing.assert_array_equal(again, made)
+    assert len(probes) == 2
+    (tmp_path / "face.mp4").unlink()
+    other = await job(tmp_path, cache, models(), video=moving_square(10, width=200))
+    assert other.shape[2] == 200
+    assert len(probes) == 4
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"fps": "1/0"}', b"\xff"])
+async def test_an_entry_that_does_not_describe_the_video_is_dropped_and_the_video_probed_again(
+    tmp_path: Path, cache: Cache, probes: list[list[str]], content: bytes
+) -> None:
+    frames, box = moving_square(4), Options(box=(10, 50, 10, 50))  # which needs no other entry
+    made = await job(tmp_path, cache, models(), video=frames, options=box)
+    (entry,) = (tmp_path / "cache").iterdir()
+    for arrays in ({"data": np.frombuffer(content, np.uint8)}, {"data": np.zeros((2, 2))}, {}):
+        np.savez(entry, **arrays)  # type: ignore[arg-type]
+        other = await job(tmp_path, Cache(tmp_path / "cache", MIB), models(), video=frames, options=box)
+        np.testing.assert_array_equal(other, made)
+    assert len(probes) == 2 * 4
+    await job(tmp_path, Cache(tmp_path / "cache", MIB), models(), video=frames, options=box)
+    assert len(probes) == 2 * 4  # it was stored again
 
 
 NOT_BOXES: dict[str, dict[str, Any]] = {
