@@ -25,10 +25,10 @@ from .options import TrimMode
 from .request import AvatarRequest
 from .resources.cache import Cache
 from .source import Source, load_source
-from .streams import both, prefetch
+from .streams import both, prefetch_ready
 
 RESULT_NAME = "avatar"  # in the request's folder, with the suffix of the container
-PREFETCHED_FRAMES = 2  # finished frames that wait for the encoder
+PREFETCHED_FRAMES = 4  # finished frames that wait for the encoder
 WAIT_SECONDS = 5.0  # between two events that say that the job waits for memory
 
 
@@ -76,12 +76,13 @@ async def render(
         located = missing.counted(locate_faces(source.media, clip.frame_count, job, source.face_boxes))
         frames = lip_sync(located, windows, job, keep_bgr=source.replacer is not None)
         frames = replace_background(frames, source.replacer, source.alpha, clip.frame_count)
-        frames = prefetch(frames, PREFETCHED_FRAMES)
-        async with aclosing(windows), aclosing(frames), open_encoder(clip, request, job, mark) as encoder:
+        finished = prefetch_ready(frames, PREFETCHED_FRAMES)
+        async with aclosing(windows), aclosing(finished), open_encoder(clip, request, job, mark) as encoder:
             windows.start()
-            async for frame in frames:
-                await encoder.write(frame)
-                yield Progress("encode", encoder.frame_count, clip.frame_count)
+            async for ready in finished:
+                await encoder.write(*ready)
+                for done in range(encoder.frame_count - len(ready), encoder.frame_count):
+                    yield Progress("encode", done + 1, clip.frame_count)
                 for data in await encoder.ready_chunks():
                     yield Chunk(data)
             await encoder.finish()

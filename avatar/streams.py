@@ -20,12 +20,27 @@ async def prefetch(source: AsyncGenerator[T], buffer_size: int) -> AsyncGenerato
 
     Up to `buffer_size` finished items wait for the consumer while the task produces the next one.
     """
+    async with aclosing(prefetch_ready(source, buffer_size, most=1)) as lists:
+        async for (item,) in lists:
+            yield item
+
+
+async def prefetch_ready(
+    source: AsyncGenerator[T], buffer_size: int, most: int | None = None
+) -> AsyncGenerator[list[T]]:
+    """Yield the items of `source` as `prefetch`, in lists: all that are finished, at least one and at most `most`."""
     queue: asyncio.Queue[T | _End] = asyncio.Queue(buffer_size)
     task = asyncio.create_task(_fill(queue, source))
+    ready: list[T] = []
     item: T | _End | None = None
     try:
         while not isinstance(item := await queue.get(), _End):
-            yield item
+            ready.append(item)
+            if queue.empty() or len(ready) == most:
+                yield ready
+                ready = []
+        if ready:
+            yield ready
         if item.error:
             raise item.error
     finally:
@@ -118,6 +133,12 @@ def start_task(work: Coroutine[object, object, T], tasks: set[asyncio.Task[T]]) 
 
 async def cancel_and_wait(*tasks: asyncio.Task[T]) -> None:
     """Cancel the tasks and wait for their end. Their results and errors are discarded."""
+    running = []
     for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            running.append(task)
+        elif not task.cancelled():
+            task.exception()  # asyncio logs an error that nobody has asked for
+    if running:
+        await asyncio.gather(*running, return_exceptions=True)

@@ -18,6 +18,7 @@ from ..context import JobContext
 from ..errors import FaceNotFound, InvalidField
 from ..media.image import StillImage
 from ..media.playback import FrameReader, KeptFrames, repeat
+from ..media.threads import frames_per_turn
 from ..media.video import Video
 from ..options import Detection, NoFace
 from ..resources.avatar_cache import FaceBoxCache
@@ -207,7 +208,9 @@ class FaceLocator:
                 yield image, self._selector.select(*detections)
 
     async def _images(self, video: Video, max_frames: int) -> AsyncGenerator[Image]:
-        async with aclosing(self.reader(video).read(max_frames=max_frames)) as chunks:
+        chunk_frames = frames_per_turn(video.width, video.height)
+        reader = FrameReader(video, chunk_frames, self._job.timer, self._job.log)
+        async with aclosing(reader.read(max_frames=max_frames)) as chunks:
             async for images in chunks:
                 for image in images:
                     yield image

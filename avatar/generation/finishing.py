@@ -16,13 +16,13 @@ class FrameFinisher:
     """Puts mouths into the frames of one job, in order.
 
     A frame is converted as it is, and then the rectangle around its mouth once more, with the mouth. So where
-    successive frames are the same image, as in a still, only that rectangle is converted.
+    successive frames are the same image, as in a still, only that rectangle is converted from the third on.
     """
 
     def __init__(self, blend: Blend) -> None:
         self._blend = blend
         self._image: Image | None = None  # the last one
-        self._planes: Planes = np.empty((0, 0), np.uint8)  # of that image
+        self._planes: Planes | None = None  # of that image without a mouth; a frame of a video needs them only once
 
     def finish(self, image: Image, box: Box | None, mouth: Image | None) -> Planes:
         """Return the planes of the image with its mouth, UINT8 [3/2 · H, W]; H and W even, see `pad_to_even`.
@@ -32,13 +32,18 @@ class FrameFinisher:
             box: INT32 [4]; None leaves the image unchanged.
             mouth: UINT8 [96,96,3] BGR, or None.
         """
-        if image is not self._image:
-            self._image, self._planes = image, to_yuv420(pad_to_even(image))
+        is_new, self._image = image is not self._image, image
+        if is_new or self._planes is None:
+            self._planes = to_yuv420(pad_to_even(image))
         if box is None or mouth is None:
             return self._planes
         left, top, right, bottom = _around(box, *image.shape[1::-1])
         part = self.blended(image[top:bottom, left:right], box - np.array((left, top, left, top), box.dtype), mouth)
-        planes = self._planes.copy()
+        planes = self._planes
+        if is_new:
+            self._planes = None
+        else:
+            planes = planes.copy()
         put(planes, to_even(image.shape[0]), left, top, pad_to_even(part))
         return planes
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from typing import TypeAlias
 
-from lipsync.arrays import Image, Images
+from lipsync.arrays import Box, Image, Images
 from lipsync.yuv import Planes
 
 from ..context import JobContext
 from ..faces.locator import LocatedFrame
 from ..load import LOAD
+from ..media.threads import frames_per_turn
 from ..streams import map_concurrent
 from .chunks import FaceCropper, LipSyncChunk, chunk_frames, max_chunk_frames
 from .finishing import FrameFinisher
 from .mel import MelWindows
+
+Finish: TypeAlias = Callable[[Image, Box | None, Image | None], Planes | Image]
 
 # Chunks in flight: one in the network, one that waits for its turn there, one on its way back. So the frames of a video
 # that are in memory at the same time are at most those of CONCURRENCY chunks, of one that waits to be sent and one that
@@ -61,9 +65,23 @@ async def generate(
     finish = finisher.finish_bgr if keep_bgr else finisher.finish
     async with aclosing(map_concurrent(chunks, infer, chunks_in_flight)) as generated:
         async for chunk, mouths in generated:
-            nothing = [None] * len(chunk.images)
-            boxes = nothing if chunk.boxes is None else chunk.boxes
-            for image, box, mouth in zip(chunk.images, boxes, nothing if mouths is None else mouths, strict=True):
+            for turn in _turns(chunk):
                 with job.timer.stage("paste"):
-                    frame = await asyncio.to_thread(finish, image, box, mouth)
-                yield frame
+                    frames = await asyncio.to_thread(_finished, finish, chunk, mouths, turn)
+                for frame in frames:
+                    yield frame
+
+
+def _turns(chunk: LipSyncChunk) -> Iterator[range]:
+    """Yield the frames of a chunk in groups that are finished at once."""
+    height, width = chunk.images[0].shape[:2]
+    count, size = len(chunk.images), frames_per_turn(width, height)
+    for first in range(0, count, size):
+        yield range(first, min(first + size, count))
+
+
+def _finished(finish: Finish, chunk: LipSyncChunk, mouths: Images | None, turn: range) -> list[Planes | Image]:
+    """Return these frames of a chunk with their mouths."""
+    if chunk.boxes is None or mouths is None:
+        return [finish(chunk.images[n], None, None) for n in turn]
+    return [finish(chunk.images[n], chunk.boxes[n], mouths[n]) for n in turn]

@@ -28,7 +28,7 @@ _MP4_MARK, _WEBM_MARK = b"ftyp", b"\x1a\x45\xdf\xa3"  # at byte 4 and at byte 0
 
 
 class VideoEncoder:
-    """Encodes one MP4 or WebM: `async with VideoEncoder(...) as encoder`, `write` each frame, `finish`.
+    """Encodes one MP4 or WebM: `async with VideoEncoder(...) as encoder`, `write` the frames, `finish`.
 
     If the block is left without `finish`, the unfinished file is deleted.
 
@@ -92,8 +92,8 @@ class VideoEncoder:
             if self._file and not self._is_finished:
                 self._file.unlink(missing_ok=True)
 
-    async def write(self, frame: Planes) -> None:
-        """Encode one frame: planes UINT8 [3/2 · H, W] of the size of the format, [5/2 · H, W] with opacity.
+    async def write(self, *frames: Planes) -> None:
+        """Encode frames: planes UINT8 [3/2 · H, W] of the size of the format, [5/2 · H, W] with opacity.
 
         Raises:
             MachineFault: the machine fails or is too slow.
@@ -101,11 +101,11 @@ class VideoEncoder:
         """
         with self._timer.stage("encode"):
             try:
-                await self._process.write(frame)
+                await self._process.write(*frames)
             except ffmpeg.FfmpegError as error:
                 await self._rule_out_machine(error)
                 raise
-        self.frame_count += 1
+        self.frame_count += len(frames)
 
     async def finish(self) -> None:
         """Wait until the result is complete and marked.

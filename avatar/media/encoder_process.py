@@ -54,16 +54,16 @@ class EncoderProcess:
     ) -> None:
         await self._process.__aexit__(kind, error, trace)
 
-    async def write(self, frame: Planes) -> None:
-        """Give ffmpeg one frame.
+    async def write(self, *frames: Planes) -> None:
+        """Give ffmpeg frames.
 
         Raises:
             FfmpegError, MachineFault: as `FfmpegProcess.write`; FfmpegFault if the GPU fails after it was in use.
         """
         if self._held is not None:
-            self._held.append(frame)
+            self._held.extend(frames)
         try:
-            await watched(self._process.write(frame.reshape(-1).data))
+            await watched(self._process.write(*(frame.reshape(-1).data for frame in frames)))
         except (ffmpeg.FfmpegError, MachineFault) as error:
             await self._use_x264(error)
         self._release()

@@ -14,6 +14,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +22,6 @@ from contextlib import asynccontextmanager, suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from functools import cache
 from io import FileIO
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, cast
 
@@ -48,6 +48,8 @@ USAGE_TIMEOUT = 10.0  # seconds for ffmpeg to print its usage
 BUSY_SHARE = 0.1
 REAP_SECONDS = 1.0  # for a killed process to end, where the wait for it was cancelled
 PIPE_BYTES = 1 << 20  # a frame then passes in a few writes instead of hundreds; Linux allows 1 MiB to every user
+# Linux's number of the clock of a process's processor time, after its inverted id: see clock_getcpuclockid(3).
+_CPU_CLOCK = 2
 READ_BYTES = 1 << 18  # per read if the length is unknown
 
 
@@ -167,8 +169,8 @@ class FfmpegProcess:
         """Read stdout to its end."""
         return await self._in_thread(lambda: b"".join(iter(lambda: self._pipe.read(READ_BYTES), b"")))
 
-    async def write(self, data: memoryview, seconds: float = STALL_TIMEOUT) -> None:
-        """Write `data` (bytes) to stdin; wait until ffmpeg has read it.
+    async def write(self, *data: memoryview, seconds: float = STALL_TIMEOUT) -> None:
+        """Write `data` (bytes each) to stdin; wait until ffmpeg has read it.
 
         Raises:
             FfmpegError, MachineFault: ffmpeg ended, or was killed, before it read everything.
@@ -244,11 +246,9 @@ class FfmpegProcess:
     def _cpu_seconds(self) -> float:
         """Return the processor time that the process has used; 0 after its end."""
         try:
-            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+            return time.clock_gettime(~self._process.pid << 3 | _CPU_CLOCK)
         except OSError:
             return 0.0
-        fields = stat.rpartition(")")[2].split()  # from the third on; the 14th and 15th are user and system time
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _drain(self) -> None:
         """Drain stdout continuously so that ffmpeg never blocks on a full pipe; `read_available` empties the queue."""
@@ -274,9 +274,11 @@ def _fill(pipe: FileIO, buffer: memoryview) -> int:
     return filled
 
 
-def _write_all(pipe: FileIO, data: memoryview) -> None:
-    while data:
-        data = data[pipe.write(data) :]
+def _write_all(pipe: FileIO, data: Sequence[memoryview]) -> None:
+    for part in data:
+        rest = part
+        while rest:
+            rest = rest[pipe.write(rest) :]
 
 
 def _lower_limit(pid: int, which: int, most: int) -> None:

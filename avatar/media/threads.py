@@ -15,6 +15,15 @@ from ..load import LOAD
 
 PROBE_THREADS = 1  # one frame is decoded: with more threads, ffmpeg decodes as many frames before it returns the first
 
+# How many frames a thread takes at once, to decode or to finish them: the way to a thread and back costs as much as
+# finishing a small frame. As many wait in memory.
+TURN_FRAMES, TURN_BYTES = 4, 8 << 20
+
+
+def frames_per_turn(width: int, height: int) -> int:
+    """Return how many BGR frames of this size a thread takes at once."""
+    return max(1, min(TURN_FRAMES, TURN_BYTES // (width * height * 3)))
+
 
 def encoder_threads() -> int:
     """Return a job's share of a quarter of the cores: decoding, blending and above all the models run meanwhile."""

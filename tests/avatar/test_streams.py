@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 import pytest
 
-from avatar.streams import both, map_concurrent, prefetch
+from avatar.streams import both, map_concurrent, prefetch, prefetch_ready
 from avatar.timing import StageTimer
 from tests.support.media import other_tasks
 
@@ -48,6 +48,29 @@ async def test_prefetch_reads_only_as_far_ahead_as_its_buffer() -> None:
         assert await anext(stream) == 0
         await settle()
         assert source.yielded == 5  # one consumed, three in the buffer, one waiting for the buffer
+
+
+async def test_a_consumer_that_was_busy_gets_all_that_is_finished_at_once() -> None:
+    source = Numbers(10)
+    async with aclosing(prefetch_ready(source(), 3)) as stream:
+        lists = [await anext(stream)]
+        while sum(map(len, lists)) < 10:
+            await settle()
+            lists.append(await anext(stream))
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert lists == [[0], [1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+async def test_an_error_comes_after_the_items_that_were_finished_with_it() -> None:
+    stream, seen = prefetch_ready(Numbers(5, ValueError("broken"))(), 10), []
+    assert await anext(stream) == [0]
+    await settle()
+    with pytest.raises(ValueError, match="broken"):
+        async for items in stream:
+            seen += items
+    assert seen == [1, 2, 3, 4]
+    assert not other_tasks()
 
 
 async def test_an_error_comes_after_the_items_before_it() -> None:

@@ -51,16 +51,26 @@ def test_the_planes_are_those_of_the_whole_frame_wherever_the_box_is(size: tuple
         assert planes.flags.c_contiguous
 
 
-def test_a_still_is_converted_once_and_its_frames_are_independent() -> None:
+def test_a_still_is_converted_for_its_first_two_frames_only_and_its_frames_are_independent() -> None:
     image, finisher = moving_square(1)[0], FrameFinisher(Blend.ORIGINAL)
-    box, mouths = np.array([10, 20, 70, 90], np.int32), RANDOM.integers(0, 256, (3, 96, 96, 3), np.uint8)
+    box, mouths = np.array([10, 20, 70, 90], np.int32), RANDOM.integers(0, 256, (5, 96, 96, 3), np.uint8)
     with mock.patch.object(finishing, "to_yuv420", wraps=to_yuv420) as converted:
         frames = [finisher.finish(image, box, mouth) for mouth in mouths]
         unchanged = finisher.finish(image, None, None)
-    assert converted.call_count == 1
+    assert converted.call_count == 2
     for frame, mouth in zip(frames, mouths, strict=True):
         np.testing.assert_array_equal(frame, expected(image, box, mouth, Blend.ORIGINAL))
     np.testing.assert_array_equal(unchanged, to_yuv420(image))
+
+
+def test_a_still_whose_frames_show_a_face_only_at_times_is_right_in_each() -> None:
+    image, finisher = moving_square(1)[0], FrameFinisher(Blend.ORIGINAL)
+    box, mouth = np.array([10, 20, 70, 90], np.int32), RANDOM.integers(0, 256, (96, 96, 3), np.uint8)
+    shows_face = (True, False, False, True, True, False)
+    frames = [finisher.finish(image, box if shows else None, mouth) for shows in shows_face]
+    for frame, shows in zip(frames, shows_face, strict=True):
+        whole = expected(image, box, mouth, Blend.ORIGINAL) if shows else to_yuv420(image)
+        np.testing.assert_array_equal(frame, whole)
 
 
 def test_each_frame_of_a_video_is_converted_and_stays_as_it_was() -> None:

@@ -52,3 +52,8 @@ def test_opencv_takes_a_part_of_the_cores(monkeypatch: pytest.MonkeyPatch, cores
         assert cv2.getNumThreads() == limit
     finally:
         cv2.setNumThreads(before)
+
+
+@pytest.mark.parametrize(("size", "frames"), [((640, 480), 4), ((1280, 720), 3), ((1920, 1080), 1), ((7680, 4320), 1)])
+def test_a_thread_takes_several_small_frames_at_once_and_large_ones_singly(size: tuple[int, int], frames: int) -> None:
+    assert threads.frames_per_turn(*size) == frames
