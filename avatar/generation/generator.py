@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import TypeAlias
 
@@ -63,21 +63,18 @@ async def generate(
 
     finisher = FrameFinisher(job.options.blend)
     finish = finisher.finish_bgr if keep_bgr else finisher.finish
+    size = 1  # of the first turn: ffmpeg opens the encoder when it has a frame
     async with aclosing(map_concurrent(chunks, infer, chunks_in_flight)) as generated:
         async for chunk, mouths in generated:
-            for turn in _turns(chunk):
+            rest = range(len(chunk.images))
+            while rest:
+                turn, rest = rest[:size], rest[size:]
                 with job.timer.stage("paste"):
                     frames = await asyncio.to_thread(_finished, finish, chunk, mouths, turn)
                 for frame in frames:
                     yield frame
-
-
-def _turns(chunk: LipSyncChunk) -> Iterator[range]:
-    """Yield the frames of a chunk in groups that are finished at once."""
-    height, width = chunk.images[0].shape[:2]
-    count, size = len(chunk.images), frames_per_turn(width, height)
-    for first in range(0, count, size):
-        yield range(first, min(first + size, count))
+                height, width = chunk.images[0].shape[:2]
+                size = frames_per_turn(width, height)
 
 
 def _finished(finish: Finish, chunk: LipSyncChunk, mouths: Images | None, turn: range) -> list[Planes | Image]:

@@ -27,10 +27,10 @@ class Block:
     Attributes:
         forms: number of forms.
         at_once: whether all were posted at once, or each after the response to the one before.
-        round: from 1.
+        round: from 1; 0 where memory was sampled, which takes time.
         seconds: from the first request to the last response.
         waits: seconds of each form, from its request to the end of its response.
-        memory: peak bytes of the processes, by name.
+        memory: peak bytes of the processes, by name; empty where it was not sampled.
         cpu: seconds of processor time, by name.
     """
 
@@ -56,21 +56,27 @@ class Block:
 def blocks(url: str, pids: Mapping[str, int], maker: FormMaker, numbers: Sequence[int], rounds: int) -> Iterator[Block]:
     """Yield the measurements: in every round and for each number of forms, one after another and at once.
 
-    The order changes from round to round, because other work on the machine changes too.
+    Before them, all numbers are posted at once while memory is sampled. The order changes from round to round, because
+    other work on the machine changes too.
 
     Raises:
         FormError, OSError: a form failed.
     """
     _post_all(url, maker.make(min(numbers)), 2)  # nothing is measured before every part has worked once
+    for number in numbers:
+        yield _measured(url, pids, maker.make(number), 0, at_once=True)
     for round_ in range(1, rounds + 1):
         for number in numbers:
             for at_once in (False, True) if round_ % 2 else (True, False):
-                forms = maker.make(number)
-                with Meter(pids) as meter:
-                    start = time.perf_counter()
-                    waits = _post_all(url, forms, number if at_once else 1)
-                    seconds = time.perf_counter() - start
-                yield Block(number, at_once, round_, seconds, waits, meter.peaks, meter.cpu)
+                yield _measured(url, pids, maker.make(number), round_, at_once=at_once)
+
+
+def _measured(url: str, pids: Mapping[str, int], forms: Sequence[Files], round_: int, *, at_once: bool) -> Block:
+    with Meter(pids, memory=not round_) as meter:
+        start = time.perf_counter()
+        waits = _post_all(url, forms, len(forms) if at_once else 1)
+        seconds = time.perf_counter() - start
+    return Block(len(forms), at_once, round_, seconds, waits, meter.peaks, meter.cpu)
 
 
 def _post_all(url: str, forms: Sequence[Files], callers: int) -> tuple[float, ...]:
@@ -95,8 +101,8 @@ class Result:
         return list(dict.fromkeys(block.forms for block in self.blocks))
 
     def of(self, forms: int, *, at_once: bool) -> list[Block]:
-        """Return the measurements with this number of forms."""
-        return [block for block in self.blocks if block.forms == forms and block.at_once == at_once]
+        """Return the measurements with this number of forms, without those for memory."""
+        return [block for block in self.blocks if block.forms == forms and block.at_once == at_once and block.round]
 
     def ratio(self, forms: int) -> Spread | None:
         """Return total at once ÷ total one after another, computed per round."""
@@ -110,7 +116,8 @@ class Result:
 
     def peak(self, forms: int) -> int:
         """Return the peak bytes of the whole service, with this number of forms at once."""
-        return max((block.memory.get(TOTAL, 0) for block in self.of(forms, at_once=True)), default=0)
+        found = (block.memory for block in self.blocks if block.forms == forms and block.at_once)
+        return max((memory.get(TOTAL, 0) for memory in found), default=0)
 
     @property
     def memory_ratio(self) -> float | None:

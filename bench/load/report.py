@@ -21,11 +21,12 @@ _HEAD = (
 def line(block: Block) -> str:
     """Return one measurement in a line."""
     how = "at once" if block.at_once else "one after another"
-    peaks = ", ".join(f"{name} {size // MIB}" for name, size in block.memory.items())
+    if block.memory:
+        peaks = ", ".join(f"{name} {size // MIB}" for name, size in block.memory.items())
+        return f"  memory: {block.forms} forms {how}; MiB: {peaks}"
     return (
         f"  round {block.round}: {block.forms} forms {how}: {three_digits(block.seconds)} s, waits "
-        f"{three_digits(min(block.waits))} … {three_digits(max(block.waits))} s, {block.busy_cores:.2f} cores busy; "
-        f"MiB: {peaks}"
+        f"{three_digits(min(block.waits))} … {three_digits(max(block.waits))} s, {block.busy_cores:.2f} cores busy"
     )
 
 

@@ -193,7 +193,7 @@ async def test_an_entry_that_does_not_describe_the_video_is_dropped_and_the_vide
     made = await job(tmp_path, cache, models(), video=frames, options=box)
     (entry,) = (tmp_path / "cache").iterdir()
     for arrays in ({"data": np.frombuffer(content, np.uint8)}, {"data": np.zeros((2, 2))}, {}):
-        np.savez(entry, **arrays)  # type: ignore[arg-type]
+        np.savez(entry, **arrays)
         other = await job(tmp_path, Cache(tmp_path / "cache", MIB), models(), video=frames, options=box)
         np.testing.assert_array_equal(other, made)
     assert len(probes) == 2 * 4

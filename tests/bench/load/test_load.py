@@ -20,25 +20,33 @@ SIZE = Size(Kind.STILL, 360, 0.5)
 MIB = 1 << 20
 
 
-def block(forms: int, *, at_once: bool, seconds: float, waits: tuple[float, ...], mib: int = 100) -> Block:
-    return Block(forms, at_once, 1, seconds, waits, {TOTAL: mib * MIB}, {"gateway": seconds})
+def block(
+    forms: int, *, at_once: bool, seconds: float, waits: tuple[float, ...], round_: int = 1, mib: int = 0
+) -> Block:
+    return Block(forms, at_once, round_, seconds, waits, {TOTAL: mib * MIB} if mib else {}, {"gateway": seconds})
 
 
 def test_forms_are_posted_one_after_another_and_at_once(triton: Triton, gateway: Gateway, tmp_path: Path) -> None:
     pids = {"Triton": triton.pid, "gateway": gateway.pid}
     maker = FormMaker(SIZE, tmp_path / "media", tmp_path)
     found = list(blocks(gateway.url, pids, maker, (2,), 1))
-    assert [(each.forms, each.at_once, len(each.waits)) for each in found] == [(2, False, 2), (2, True, 2)]
-    serial, many = found
+    assert [(each.forms, each.at_once, len(each.waits)) for each in found] == [
+        (2, True, 2),
+        (2, False, 2),
+        (2, True, 2),
+    ]
+    sampled, serial, many = found
     assert sum(serial.waits) <= serial.seconds
     assert max(many.waits) <= many.seconds
+    assert set(sampled.memory) == {"Triton", "gateway", TOTAL}
+    assert sampled.memory[TOTAL] > 50 * MIB
+    assert not serial.memory  # reading it would take time from the forms
+    assert not many.memory
     for each in found:
-        assert set(each.memory) == {"Triton", "gateway", TOTAL}
-        assert each.memory[TOTAL] > 50 * MIB
         assert all(seconds > 0 for seconds in each.cpu.values())
         assert "2 forms" in report.line(each)
     written = json.loads(report.as_json(Result(found), SIZE, "tiny"))
-    assert len(written["blocks"]) == 2
+    assert len(written["blocks"]) == 3
     assert len(written["goals"]) == 2
 
 
@@ -53,10 +61,12 @@ def test_every_form_is_new_to_the_service(tmp_path: Path) -> None:
 def test_the_goals_are_judged_by_ratios_within_a_round() -> None:
     found = Result(
         [
+            block(2, at_once=True, seconds=50, waits=(1.0, 50.0), round_=0, mib=100),
+            block(4, at_once=True, seconds=50, waits=(1.0, 50.0), round_=0, mib=140),
             block(2, at_once=False, seconds=10, waits=(5.0, 5.0)),
             block(2, at_once=True, seconds=9, waits=(8.0, 9.0)),
             block(4, at_once=False, seconds=20, waits=(5.0,) * 4),
-            block(4, at_once=True, seconds=20, waits=(5.0, 10.0, 15.0, 20.0), mib=140),
+            block(4, at_once=True, seconds=20, waits=(5.0, 10.0, 15.0, 20.0)),
         ]
     )
     goals = {verdict.goal: (verdict.value, verdict.met) for verdict in found.verdicts()}
@@ -72,12 +82,16 @@ def test_the_goals_are_judged_by_ratios_within_a_round() -> None:
 
 
 def test_the_meter_sees_the_memory_and_the_time_of_a_process() -> None:
-    with Meter({"this": os.getpid()}) as meter:
+    with Meter({"this": os.getpid()}, memory=True) as meter:
         end = time.process_time() + 0.1
         while time.process_time() < end:
             pass
     assert meter.peaks["this"] == meter.peaks[TOTAL] > MIB
     assert meter.cpu["this"] >= 0.05
+    with Meter({"this": os.getpid()}, memory=False) as meter:
+        pass
+    assert not meter.peaks
+    assert meter.cpu["this"] >= 0
 
 
 @pytest.mark.parametrize("words", [("--forms", "0"), ("--seconds", "0"), ("--kind", "statue"), ("--height", "481")])
