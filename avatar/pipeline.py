@@ -81,7 +81,9 @@ async def render(
             windows.start()
             async for ready in finished:
                 await encoder.write(*ready)
-                for done in range(encoder.frame_count - len(ready), encoder.frame_count):
+                count = len(ready)
+                del ready  # or its frames stay in memory while the next ones are finished
+                for done in range(encoder.frame_count - count, encoder.frame_count):
                     yield Progress("encode", done + 1, clip.frame_count)
                 for data in await encoder.ready_chunks():
                     yield Chunk(data)

@@ -15,6 +15,7 @@ from .background.replacement import BackgroundReplacer
 from .context import JobContext
 from .errors import InvalidField, Unavailable
 from .inference.protocol import ModelInfo
+from .media import ffmpeg
 from .media.image import NOT_AN_IMAGE, WHITE, LoadedImage, StillImage, load_layers
 from .media.image_type import is_gif, is_image
 from .media.probe import NOT_A_VIDEO, VideoFacts, read_facts
@@ -65,7 +66,8 @@ class Source:
 async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     """Load the request's image or video, and replace the background of an image. Raises as `pipeline.render`."""
     replacer = BackgroundReplacer(request, job)
-    digest = await asyncio.to_thread(file_digest, request.face_path) if job.cache else ""
+    is_cached = job.cache and not (request.is_still and job.options.box and not replacer.enabled)
+    digest = await asyncio.to_thread(file_digest, request.face_path) if is_cached else ""
     known, media = await both(_look_up(digest, request, replacer, job), _open(digest, request, replacer, job))
     model_info, face_boxes, backgrounds = known
     replacer.served_as(model_info)
@@ -152,14 +154,16 @@ async def _open(
 
 async def _facts(digest: str, request: AvatarRequest, job: JobContext) -> VideoFacts:
     """Return what is known of the request's video, from the cache or from ffmpeg."""
-    cached = ByteCache(job.cache, cache_key("video", digest, job.limits))
+    key = cache_key("video", digest, job.limits, await asyncio.to_thread(ffmpeg.identity)) if digest else ""
+    cached = ByteCache(job.cache, key)
     if (data := await cached.get()) is not None:
         try:
             return VideoFacts.from_json(data)
         except ValueError as error:
             await cached.discard(str(error))
     facts = await read_facts(request.face_path, job.limits)
-    await cached.put(facts.to_json())
+    if facts.is_whole:  # of a file that is damaged, or was read at a bad moment, the next job asks again
+        await cached.put(facts.to_json())
     return facts
 
 

@@ -44,7 +44,8 @@ async def prefetch_ready(
         if item.error:
             raise item.error
     finally:
-        item = None  # the error's traceback refers to this frame: holding the error here would make a cycle
+        # the error's traceback refers to this frame: the error here would make a cycle, the items would stay in memory
+        item, ready = None, []
         await cancel_and_wait(task)
 
 

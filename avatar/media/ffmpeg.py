@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from fcntl import F_SETPIPE_SZ, fcntl
 from functools import cache
 from io import FileIO
+from pathlib import Path
 from types import TracebackType
 from typing import TypeVar, cast
 
@@ -67,6 +68,16 @@ def executable() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
         raise FfmpegFault("ffmpeg is not installed") from error
+
+
+def identity() -> str:
+    """Return what tells this ffmpeg from another one: its path, size and time. Raises as `executable`."""
+    path = Path(executable())
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise start_fault(error) from error
+    return f"{path} {status.st_size} {status.st_mtime_ns}"
 
 
 def _is_new_enough(program: str) -> bool:
@@ -174,9 +185,9 @@ class FfmpegProcess:
 
         Raises:
             FfmpegError, MachineFault: ffmpeg ended, or was killed, before it read everything.
-            FfmpegTimeout, FfmpegFault: it did not read everything within `seconds`.
+            FfmpegTimeout, FfmpegFault: it did not read everything within `seconds` for each.
         """
-        async with self.deadline(seconds):
+        async with self.deadline(seconds * len(data)):
             with suppress(BrokenPipeError):
                 await self._in_thread(lambda: _write_all(self._pipe, data))
                 return

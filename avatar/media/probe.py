@@ -44,6 +44,7 @@ class VideoFacts:
         fps: the exact frame rate; of a variable rate, the constant one to convert it to.
         frame_count: number of frames by the file's timestamps; a damaged file may have fewer.
         is_constant: whether the file has that rate already.
+        is_whole: whether all packets could be read; the count and the rate are a guess otherwise.
     """
 
     width: int
@@ -56,6 +57,7 @@ class VideoFacts:
     fps: Fraction
     frame_count: int
     is_constant: bool
+    is_whole: bool
 
     @property
     def pixel_format(self) -> str:
@@ -76,7 +78,12 @@ class VideoFacts:
         try:
             fields = json.loads(data)
             facts = cls(**{**fields, "fps": Fraction(fields["fps"])})
-            is_valid = facts.to_json() == data and facts.width > 0 and facts.height > 0 and facts.frame_count > 0
+            numbers, texts = (facts.width, facts.height, facts.frame_count), (facts.codec, facts.sample_aspect)
+            is_valid = (
+                facts.to_json() == data
+                and all(isinstance(number, int) and number > 0 for number in numbers)
+                and all(isinstance(text, str) for text in (*texts, *facts.first_frame.values()))
+            )
         except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
             raise ValueError(f"not the facts of a video: {error}") from error
         if not is_valid:
@@ -85,7 +92,7 @@ class VideoFacts:
 
 
 async def read_facts(path: Path, limits: Limits) -> VideoFacts:
-    """Ask ffmpeg about a video. The result depends on the file and the limits only.
+    """Ask ffmpeg about a video. The result depends on the file, the limits and ffmpeg.
 
     The frame rate of a video with a constant rate is the one that OpenCV reads from the same file, as in the original
     service, but as a fraction.
@@ -107,6 +114,7 @@ async def read_facts(path: Path, limits: Limits) -> VideoFacts:
         fps,
         frame_count,
         is_constant,
+        is_whole=bool(packets),
     )
 
 

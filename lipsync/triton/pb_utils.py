@@ -60,7 +60,7 @@ class InferenceResponse(Protocol):
 
 
 class ResponseSender(Protocol):
-    """Where the responses to one request of a decoupled model go."""
+    """Where the responses to one request go, if `execute` does not return them."""
 
     def send(self, response: InferenceResponse | None = None, /, flags: int = 0) -> None:
         """Send a response, a flag, or both in one message."""
@@ -101,7 +101,7 @@ class InferenceRequest(Protocol):
         """Return the flags of a sequence's start and end."""
 
     def get_response_sender(self) -> ResponseSender:
-        """Return the sender of a decoupled model's responses."""
+        """Return the sender of the responses, for a model that is decoupled or returns none."""
 
     @overload
     def exec(self) -> InferenceResponse: ...

@@ -22,7 +22,7 @@ from .python_backend import read_inputs
 from .python_model import error_response
 from .slots import Slot, SlotPipeline
 
-CLOSE_SECONDS = 5.0  # for the batches in flight when the model is unloaded; a batch takes milliseconds on a GPU
+CLOSE_SECONDS = 5.0  # for the batches in flight when the model is unloaded: two, of milliseconds on a GPU
 
 EndProcess = Callable[[str, BaseException], NoReturn]
 
@@ -74,11 +74,12 @@ class PipelinedExecutor:
         for group in _groups(self._readable(requests), self._config.max_batch_size):
             slot = self._pipeline.acquire()
             run = _Run()
-            for request, arrays in group:
-                self._copy(request, arrays, slot, run)
-            if not run.parts:
-                self._pipeline.release(slot)
-                continue
+            try:
+                for request, arrays in group:
+                    self._copy(request, arrays, slot, run)
+            except BaseException:
+                self._pipeline.release(slot)  # otherwise the next calls would wait for it forever
+                raise
             try:
                 slot.launch(run.rows)
             except Exception as error:

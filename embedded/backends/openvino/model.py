@@ -9,6 +9,7 @@ FP32 networks run in FP32 even on CPUs with bf16, and the rows of a batch are di
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -76,12 +77,14 @@ class Streams:
 
     Threads that share one run wait for each other in every layer, and much longer where jobs and encoders use the same
     cores. Threads that run parts of a batch never wait for each other, and a core that is done with its part goes on
-    with the next batch.
+    with the next batch. The process ends after the parts that run.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._threads = ThreadPoolExecutor(count, "streams")
+        all_wait = threading.Barrier(count)  # makes each start its thread: if one is refused, the model does not load
+        wait([self._threads.submit(all_wait.wait) for _ in range(count)])
         self._running: set[Future[None]] = set()
 
     def start(self, request: openvino.InferRequest) -> Future[None]:
@@ -104,7 +107,7 @@ class Streams:
 class StreamSlot:
     """Buffers of one batch, whose parts run in streams. Too few rows for that are left to all cores together.
 
-    Such a batch is one of `live`, whose caller waits for it.
+    Such a batch is one of `live`, or the first or last of a job: its caller waits for it.
     """
 
     def __init__(
@@ -129,12 +132,17 @@ class StreamSlot:
         self._parts = []
         if rows < 2 * self._streams.count:
             self._bind(self._whole, 0, rows)
-            self._whole.infer()
+            self._whole.infer(share_outputs=True)  # they are in the buffers
             return
         ends = [rows * (i + 1) // len(self._divided) for i in range(len(self._divided))]
         for request, start, stop in zip(self._divided, [0, *ends], ends, strict=False):
             self._bind(request, start, stop)
-            self._parts.append(self._streams.start(request))
+        try:
+            for request in self._divided:
+                self._parts.append(self._streams.start(request))
+        except BaseException:
+            wait(self._parts)  # they use the buffers, which are free after this
+            raise
         self._streams.wait_for_free_core()
 
     def wait(self) -> None:

@@ -1,8 +1,10 @@
 """A second clip with the same avatar needs no detection and no new background; any other input is computed again."""
 
+import json
 import shutil
 import subprocess
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import avatar
 import lipsync
 from avatar.errors import FaceNotFound
 from avatar.events import RenderResult
+from avatar.limits import Limits
+from avatar.media import ffmpeg, probe
 from avatar.options import Detection, NoFace, Options
 from avatar.pipeline import render
 from avatar.request import Background
@@ -183,6 +187,39 @@ async def test_a_video_that_was_seen_before_is_not_probed_again(
     other = await job(tmp_path, cache, models(), video=moving_square(10, width=200))
     assert other.shape[2] == 200
     assert len(probes) == 4
+
+
+async def test_another_ffmpeg_is_asked_again(
+    tmp_path: Path, cache: Cache, probes: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, box = moving_square(4), Options(box=(10, 50, 10, 50))
+    for name, count in (("", 2), ("an update", 4), ("an update", 4)):
+        if name:
+            monkeypatch.setattr(ffmpeg, "identity", lambda: "an update")
+        await job(tmp_path, cache, models(), video=frames, options=box)
+        assert len(probes) == count
+
+
+async def test_facts_of_a_video_that_could_not_be_read_to_its_end_are_not_kept(
+    tmp_path: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(path: Path, limits: Limits) -> str:
+        return ""
+
+    monkeypatch.setattr(probe, "_list_packets", nothing)
+    await job(tmp_path, cache, models(), video=moving_square(4), options=Options(box=(10, 50, 10, 50)))
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_facts_survive_as_json() -> None:
+    facts = probe.VideoFacts(
+        640, 480, "4/3", {"fmt": "yuv420p", "i": "P"}, "h264", "", False, Fraction(30000, 1001), 250, True, True
+    )
+    assert probe.VideoFacts.from_json(facts.to_json()) == facts
+    for name, wrong in (("width", 1.5), ("frame_count", 0), ("first_frame", []), ("codec", 1), ("fps", "x")):
+        changed = json.dumps({**json.loads(facts.to_json()), name: wrong}).encode()
+        with pytest.raises(ValueError, match=r"facts|Fraction"):
+            probe.VideoFacts.from_json(changed)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"fps": "1/0"}', b"\xff"])
