@@ -164,7 +164,10 @@ class FfmpegProcess:
         try:
             await asyncio.shield(ended)
         except asyncio.CancelledError:  # a second time: a process that was killed has ended in milliseconds
-            await asyncio.wait((ended,), timeout=REAP_SECONDS)
+            until = time.monotonic() + REAP_SECONDS
+            while not ended.done() and (seconds := until - time.monotonic()) > 0:
+                with suppress(asyncio.CancelledError):  # once more, by another layer above
+                    await asyncio.wait((ended,), timeout=seconds)
             raise
 
     async def read_into(self, buffer: memoryview, seconds: float = STALL_TIMEOUT) -> int:

@@ -50,13 +50,14 @@ async def test_a_process_that_waits_until_its_deadline_is_killed_and_not_the_fil
     assert children() == before
 
 
-async def test_a_process_whose_end_is_waited_for_is_gone_when_that_wait_is_cancelled() -> None:
+@pytest.mark.parametrize("times", [2, 4])  # of the reading, of the wait for the end, and by each layer above once more
+async def test_a_process_whose_end_is_waited_for_is_gone_when_that_wait_is_cancelled(times: int) -> None:
     ffmpeg.executable()  # which starts a process when it is called first
     before = children()
     for _ in range(5):
         task = asyncio.create_task(_read_forever())
         await until(lambda: children() != before)
-        for _ in range(2):  # of the reading, and of the wait for the end of the process
+        for _ in range(times):
             task.cancel()
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
