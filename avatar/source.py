@@ -66,6 +66,7 @@ class Source:
 async def load_source(request: AvatarRequest, job: JobContext) -> Source:
     """Load the request's image or video, and replace the background of an image. Raises as `pipeline.render`."""
     replacer = BackgroundReplacer(request, job)
+    # of a still with a given box and its own background nothing is cached, and hashing files takes time
     is_cached = job.cache and not (request.is_still and job.options.box and not replacer.enabled)
     digest = await asyncio.to_thread(file_digest, request.face_path) if is_cached else ""
     known, media = await both(_look_up(digest, request, replacer, job), _open(digest, request, replacer, job))
@@ -123,7 +124,7 @@ def _cached(
 ) -> tuple[FaceBoxCache, BackgroundCache]:
     """Return the cache entries of this avatar; without a cache, entries that store nothing. Reads the background."""
     options = job.options
-    if not digest or (options.box and not replacer.enabled):  # nothing to look up
+    if not digest:
         return FaceBoxCache(), BackgroundCache()
     transform = transform_key(options)
     image = (digest, request.is_still, *transform, job.limits.max_work_pixels)

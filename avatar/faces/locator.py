@@ -92,9 +92,8 @@ class FaceLocator:
         self._samples: FaceSamples | None = None
 
     def reader(self, video: Video) -> FrameReader:
-        """Return the reader of the video's frames, in chunks that a detection call takes."""
-        chunk_frames = detection.batch_frames(video.width, video.height, self._job.model_info.detector_net)
-        return FrameReader(video, chunk_frames, self._job.timer, self._job.log)
+        """Return the reader of the frames of a video whose boxes are known."""
+        return FrameReader(video, frames_per_turn(video.width, video.height), self._job.timer, self._job.log)
 
     async def locate_image(self, image: Image) -> LocatedFrame:
         """Locate the face in a still image UINT8 [H,W,3]. Raises as `locate_faces`."""
@@ -189,7 +188,9 @@ class FaceLocator:
 
     async def _detected(self, video: Video) -> AsyncGenerator[TrackedFrame]:
         """Return the generator of frames with the face that is detected or tracked in each."""
-        reader, job, count = self.reader(video), self._job, self._frame_count
+        job, count = self._job, self._frame_count
+        chunk_frames = detection.batch_frames(video.width, video.height, job.model_info.detector_net)
+        reader = FrameReader(video, chunk_frames, job.timer, job.log)
         if job.options.no_face is NoFace.FAIL:
             self._samples = FaceSamples(reader, min(video.frame_count, count), job)
         if job.options.detection is Detection.EXACT:
@@ -208,9 +209,7 @@ class FaceLocator:
                 yield image, self._selector.select(*detections)
 
     async def _images(self, video: Video, max_frames: int) -> AsyncGenerator[Image]:
-        chunk_frames = frames_per_turn(video.width, video.height)
-        reader = FrameReader(video, chunk_frames, self._job.timer, self._job.log)
-        async with aclosing(reader.read(max_frames=max_frames)) as chunks:
+        async with aclosing(self.reader(video).read(max_frames=max_frames)) as chunks:
             async for images in chunks:
                 for image in images:
                     yield image

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import pairwise
 
 import numpy as np
 
@@ -134,8 +135,8 @@ class StreamSlot:
             self._bind(self._whole, 0, rows)
             self._whole.infer(share_outputs=True)  # they are in the buffers
             return
-        ends = [rows * (i + 1) // len(self._divided) for i in range(len(self._divided))]
-        for request, start, stop in zip(self._divided, [0, *ends], ends, strict=False):
+        ends = [rows * i // self._streams.count for i in range(self._streams.count + 1)]
+        for request, (start, stop) in zip(self._divided, pairwise(ends), strict=True):
             self._bind(request, start, stop)
         try:
             for request in self._divided:

@@ -34,7 +34,6 @@ def faults(*, keep: bool) -> int:
     return int(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 def test_the_memory_of_a_frame_is_used_for_the_next_one() -> None:
     assert faults(keep=True) < 340 < 10 * 340 < faults(keep=False)
 
