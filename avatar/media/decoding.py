@@ -38,7 +38,7 @@ async def read_frames(
     If decoding on the GPU fails, the CPU decodes the remaining frames.
 
     Args:
-        video: what `probe_video` returned.
+        video: what `open_video` returned.
         chunk_frames: frames per chunk, at most.
         timer: measures the stage `decode`.
         log: gets a warning if the video is damaged and ends early, or if the GPU fails.

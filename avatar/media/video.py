@@ -20,7 +20,7 @@ from ..limits import Limits, fit_within
 from ..options import Options
 from . import ffmpeg_args
 from .hardware import CPU, CUDA, HARDWARE, HardwareDecoding
-from .probe import VideoFacts, read_facts
+from .probe import VideoFacts
 from .transform import FrameTransform
 from .transparency import flatten, has_alpha
 
@@ -115,11 +115,6 @@ class Video:
         if self.only_alpha:
             return self.transform(frames[..., 3])
         return self.transform(flatten(frames, self.matte) if self.channels == 4 and self.matte else frames)
-
-
-async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
-    """Probe a video with ffmpeg. Raises as `probe.read_facts` and `open_video`."""
-    return open_video(path, await read_facts(path, limits), options, limits)
 
 
 def open_video(path: Path, facts: VideoFacts, options: Options, limits: Limits) -> Video:

@@ -13,11 +13,11 @@ from avatar.context import JobContext, RequestLogger
 from avatar.faces.locator import locate_faces
 from avatar.inference.grpc_client import GrpcInferenceClient
 from avatar.media.ffmpeg import executable
-from avatar.media.video import probe_video
 from avatar.options import Detection, Options
 from embedded.server import Triton
 from lipsync.arrays import Floats, Images
 from lipsync.boxes import iou
+from tests.support.media import probe_video
 
 FRAMES = 50
 

@@ -11,10 +11,10 @@ import numpy as np
 from avatar.context import JobContext, RequestLogger
 from avatar.faces.locator import LocatedFrame, locate_faces
 from avatar.limits import LIMITS
-from avatar.media.video import probe_video
 from avatar.options import Options
 from avatar.testing import FakeInference
 from lipsync.arrays import Boxes, Image, Images
+from tests.support.media import probe_video
 
 from .media import find_square
 

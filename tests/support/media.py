@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 
 from avatar.events import Progress, RenderResult
 from avatar.inference.protocol import InferenceClient
+from avatar.limits import Limits
 from avatar.media.ffmpeg import executable
+from avatar.media.probe import read_facts
+from avatar.media.video import Video, open_video
+from avatar.options import Options
 from avatar.pipeline import render
 from avatar.request import AvatarRequest, Background
 
@@ -79,6 +83,11 @@ def write_video(path: Path, frames: Frames, fps: str = "25", extra: Sequence[str
 def write_still(path: Path, width: int = 160, height: int = 120) -> Path:
     cv2.imwrite(str(path), moving_square(1, width, height)[0])
     return path
+
+
+async def probe_video(path: Path, options: Options, limits: Limits) -> Video:
+    """Return the video as a job opens it, without a cache."""
+    return open_video(path, await read_facts(path, limits), options, limits)
 
 
 def file_of(result: RenderResult) -> Path:

@@ -13,13 +13,21 @@ from avatar.errors import FaceNotFound, Unavailable
 from avatar.faces.locator import locate_faces
 from avatar.faces.sampling import TASK_NAME
 from avatar.limits import LIMITS
-from avatar.media.video import probe_video
 from avatar.options import Detection, Options
 from avatar.testing import FakeInference
 from lipsync.arrays import Image
 from lipsync.boxes import pad, smooth
 from tests.support.faces import boxes_of, locate, without_face
-from tests.support.media import children, find_square, moving_square, other_tasks, read_video, until, write_video
+from tests.support.media import (
+    children,
+    find_square,
+    moving_square,
+    other_tasks,
+    probe_video,
+    read_video,
+    until,
+    write_video,
+)
 
 
 def find_any_white(image: Image) -> tuple[float, float, float, float] | None:

@@ -16,11 +16,10 @@ from avatar.media.audio import decode_audio, pcm_file
 from avatar.media.decoding import read_frames
 from avatar.media.encoder import VideoEncoder
 from avatar.media.ffmpeg_args import AudioInput, VideoFormat
-from avatar.media.video import probe_video
 from avatar.options import Options, Quality
 from avatar.timing import StageTimer
 from tests.support.fake_ffmpeg import FAULTS, FakeFfmpeg
-from tests.support.media import children, moving_square, tone, write_video, write_wav
+from tests.support.media import children, moving_square, probe_video, tone, write_video, write_wav
 from tests.support.media import ffmpeg as ffmpeg_cli
 
 LOGGER = ffmpeg.logger

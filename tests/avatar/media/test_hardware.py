@@ -17,7 +17,7 @@ from avatar.media.encoder import VideoEncoder
 from avatar.media.ffmpeg_args import AudioInput, VideoFormat
 from avatar.media.hardware import HARDWARE
 from avatar.media.start import prepare
-from avatar.media.video import Video, probe_video
+from avatar.media.video import Video
 from avatar.options import Options, Quality
 from avatar.settings import JobSettings
 from avatar.testing import FakeInference
@@ -29,6 +29,7 @@ from tests.support.media import (
     children,
     find_square,
     moving_square,
+    probe_video,
     read_video,
     request,
     run,

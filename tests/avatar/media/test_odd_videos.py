@@ -12,7 +12,7 @@ import pytest
 from avatar.limits import LIMITS
 from avatar.media.decoding import read_frames
 from avatar.media.playback import KeptFrames
-from avatar.media.video import Video, probe_video
+from avatar.media.video import Video
 from avatar.options import DEFAULTS, Options
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer
@@ -23,6 +23,7 @@ from tests.support.media import (
     file_of,
     find_square,
     moving_square,
+    probe_video,
     read_video,
     request,
     run,

@@ -13,12 +13,12 @@ from avatar.limits import LIMITS
 from avatar.media import playback
 from avatar.media.playback import FrameReader, KeptFrames, frame_index, repeat
 from avatar.media.transform import FrameTransform
-from avatar.media.video import Video, probe_video
+from avatar.media.video import Video
 from avatar.options import ExtendMode, Options
 from avatar.testing import FakeInference
 from avatar.timing import StageTimer
 from tests.support.faces import boxes_of, locate, source_indices
-from tests.support.media import Frames, find_square, moving_square, read_video, write_video
+from tests.support.media import Frames, find_square, moving_square, probe_video, read_video, write_video
 
 FRAME_BYTES = 160 * 120 * 3
 

@@ -14,7 +14,7 @@ from avatar.limits import LIMITS, Limits
 from avatar.media import ffmpeg_args
 from avatar.media.decoding import read_frames
 from avatar.media.probe import STANDARD_RATES, is_constant_rate
-from avatar.media.video import Video, probe_video
+from avatar.media.video import Video
 from avatar.options import DEFAULTS, Options
 from avatar.timing import StageTimer
 from tests.support.media import (
@@ -23,6 +23,7 @@ from tests.support.media import (
     find_square,
     frame_rate,
     moving_square,
+    probe_video,
     read_video,
     tone,
     write_video,

@@ -1,5 +1,4 @@
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 
 from avatar.errors import FaceNotFound, InvalidField
 from avatar.events import RenderResult
-from avatar.generation.chunks import FIRST_FRAMES, max_chunk_frames
-from avatar.inference.protocol import ModelInfo
 from avatar.limits import Limits
 from avatar.media import playback
-from avatar.options import Detection, Generator, Options
+from avatar.options import Detection, Options
 from avatar.request import Background
-from avatar.testing import Box, FaceFinder, FakeInference, darkened, face_in_the_middle
-from lipsync.arrays import Floats, Image, Images
+from avatar.testing import Box, FakeInference, darkened
+from lipsync.arrays import Image
 from lipsync.boxes import pad, smooth
 from lipsync.face_crop import crop, paste
 from lipsync.mel import mel_spectrogram
@@ -44,8 +41,7 @@ from tests.support.media import (
     write_video,
     write_wav,
 )
-
-CHUNK_FRAMES = max_chunk_frames(ModelInfo().generator_net)
+from tests.support.recorded_mouths import Recorder
 
 COLORS = [color for color in Background if color.rgb and color is not Background.GREEN]
 
@@ -56,41 +52,6 @@ def slow(*values: object) -> list[ParameterSet]:
 
 
 ODD = 16_213  # samples; 1.0133125 s, a whole number of frames at no rate
-
-
-class Recorder(FakeInference):
-    """Records the windows and the mouths of each call of `wav2lip`."""
-
-    def __init__(self, face: FaceFinder = face_in_the_middle, *, darken: bool = False) -> None:
-        super().__init__(face, darken=darken)
-        self.recorded: list[tuple[Floats, Frames]] = []
-
-    async def wav2lip(self, faces: Images, windows: Floats, generator: Generator) -> Images:
-        mouths = await super().wav2lip(faces, windows, generator)
-        self.recorded.append((windows, mouths))
-        return mouths
-
-    def in_order(self, windows: Floats) -> Frames:
-        """Return the mouths in the order of the clip's windows; calls that overlap are recorded in any order."""
-        clip: dict[int, Frames] = {}
-        chunks = list(chunks_of(windows))
-        for chunk, mouths in self.recorded:
-            places = [
-                place
-                for place, expected in enumerate(chunks)
-                if chunk.shape == expected.shape and np.allclose(chunk, expected, atol=1e-4)
-            ]
-            assert len(places) == 1
-            clip[places[0]] = mouths
-        return np.concatenate([clip[place] for place in range(len(chunks))])
-
-
-def chunks_of(windows: Floats) -> Iterator[Floats]:
-    """Yield the windows of each chunk."""
-    size = FIRST_FRAMES
-    while len(windows):
-        yield windows[:size]
-        windows, size = windows[size:], min(2 * size, CHUNK_FRAMES)
 
 
 def fixed_box(box: Box, image: Image) -> Box:
