@@ -33,95 +33,92 @@ async def always() -> bool:
     return True
 
 
+class _Entry:
+    """The arrays of one key. Without a cache or a key it is empty and stores nothing."""
+
+    def __init__(self, store: Cache | None, kind: str, key: str, valid: StillValid = always) -> None:
+        self._cache, self._key = (store, f"{kind} {key}") if key else (None, "")
+        self._valid = valid
+
+    async def get(self, holds: Callable[[Mapping[str, Array]], bool], what: str) -> Mapping[str, Array] | None:
+        """Return the arrays, or None if they are not cached. An entry that does not hold `what` is removed."""
+        if self._cache is None:
+            return None
+        arrays = await asyncio.to_thread(self._cache.get, self._key)
+        if arrays is None or holds(arrays):
+            return arrays
+        await self.discard(f"it does not hold {what}")
+        return None
+
+    async def put(self, arrays: Mapping[str, Array]) -> None:
+        """Store the arrays."""
+        if self._cache is not None and await self._valid():
+            await asyncio.to_thread(self._cache.put, self._key, arrays)
+
+    async def discard(self, reason: str) -> None:
+        """Remove an entry that is of no use."""
+        if self._cache is not None:
+            await asyncio.to_thread(self._cache.discard, self._key, reason)
+
+
 class FaceBoxCache:
     """The boxes of one avatar's face by frame, as detected. Without a cache or a key it is empty and stores nothing."""
 
     def __init__(self, store: Cache | None = None, key: str = "", valid: StillValid = always) -> None:
-        self._cache, self._key = (store, f"faces {key}") if key else (None, "")
-        self._valid = valid
+        self._entry = _Entry(store, "faces", key, valid)
 
     async def get(self, count: int) -> list[Box | None] | None:
         """Return the boxes INT32 [4] of the first `count` frames, or of all frames if the video has fewer.
 
         A frame without a face has None; the whole is None if not all of these frames are cached.
         """
-        if self._cache is None:
-            return None
-        entry = await asyncio.to_thread(self._cache.get, self._key)
-        if entry is None:
-            return None
-        if not _are_boxes(entry):
-            await asyncio.to_thread(self._cache.discard, self._key, "it does not hold the boxes of a face")
-            return None
-        if len(entry["found"]) < count and not entry["whole"]:
+        entry = await self._entry.get(_are_boxes, "the boxes of a face")
+        if entry is None or (len(entry["found"]) < count and not entry["whole"]):
             return None
         pairs = zip(entry["corners"][:count], entry["found"][:count], strict=True)
         return [box if found else None for box, found in pairs]
 
     async def put(self, boxes: Sequence[Box | None], *, complete: bool) -> None:
         """Store the boxes of the first `len(boxes)` frames; `complete` says that the video ends there."""
-        if self._cache is None or not await self._valid():
-            return
         corners = np.array([(0, 0, 0, 0) if box is None else box for box in boxes], np.int32).reshape(-1, 4)
         found = np.array([box is not None for box in boxes], bool)
-        arrays = {"corners": corners, "found": found, "whole": np.array(complete)}
-        await asyncio.to_thread(self._cache.put, self._key, arrays)
+        await self._entry.put({"corners": corners, "found": found, "whole": np.array(complete)})
 
 
 class BackgroundCache:
     """One still with one background. Without a cache or a key it is empty and stores nothing."""
 
     def __init__(self, store: Cache | None = None, key: str = "", valid: StillValid = always) -> None:
-        self._cache, self._key = (store, f"background {key}") if key else (None, "")
-        self._valid = valid
+        self._entry = _Entry(store, "background", key, valid)
 
     async def get(self, width: int, height: int) -> ImageWithAlpha | None:
         """Return the image of this size and its alpha channel, or None if it is not cached."""
-        if self._cache is None:
-            return None
-        entry = await asyncio.to_thread(self._cache.get, self._key)
-        if entry is None:
-            return None
-        if not _is_image(entry, width, height):
-            await asyncio.to_thread(self._cache.discard, self._key, "it does not hold the image")
-            return None
-        return entry["image"], entry.get("alpha")
+        entry = await self._entry.get(lambda arrays: _is_image(arrays, width, height), "the image")
+        return None if entry is None else (entry["image"], entry.get("alpha"))
 
     async def put(self, image: Image, alpha: NDArray[np.uint8] | None) -> None:
         """Store the image UINT8 [H,W,3] and its alpha channel UINT8 [H,W]."""
-        if self._cache and await self._valid():
-            arrays = {"image": image} | ({} if alpha is None else {"alpha": alpha})
-            await asyncio.to_thread(self._cache.put, self._key, arrays)
+        await self._entry.put({"image": image} | ({} if alpha is None else {"alpha": alpha}))
 
 
 class ByteCache:
     """A few bytes that were computed from one file. Without a cache or a key it is empty and stores nothing."""
 
     def __init__(self, store: Cache | None = None, key: str = "") -> None:
-        self._cache, self._key = (store, f"bytes {key}") if key else (None, "")
+        self._entry = _Entry(store, "bytes", key)
 
     async def get(self) -> bytes | None:
         """Return the bytes, or None if they are not cached."""
-        if self._cache is None:
-            return None
-        entry = await asyncio.to_thread(self._cache.get, self._key)
-        if entry is None:
-            return None
-        data = entry.get("data")
-        if data is None or not _is(data, np.uint8, (data.size,)):
-            await self.discard("it does not hold bytes")
-            return None
-        return data.tobytes()
+        entry = await self._entry.get(_are_bytes, "bytes")
+        return None if entry is None else entry["data"].tobytes()
 
     async def put(self, data: bytes) -> None:
         """Store the bytes."""
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.put, self._key, {"data": np.frombuffer(data, np.uint8)})
+        await self._entry.put({"data": np.frombuffer(data, np.uint8)})
 
     async def discard(self, reason: str) -> None:
         """Remove bytes that are of no use."""
-        if self._cache is not None:
-            await asyncio.to_thread(self._cache.discard, self._key, reason)
+        await self._entry.discard(reason)
 
 
 def _are_boxes(entry: Mapping[str, Array]) -> bool:
@@ -144,6 +141,11 @@ def _is_image(entry: Mapping[str, Array], width: int, height: int) -> bool:
     alpha = entry.get("alpha")
     is_whole = _is(entry["image"], np.uint8, (height, width, 3))
     return is_whole and (alpha is None or _is(alpha, np.uint8, (height, width)))
+
+
+def _are_bytes(entry: Mapping[str, Array]) -> bool:
+    """Return whether an entry is one that `ByteCache` stored."""
+    return entry.keys() == {"data"} and _is(entry["data"], np.uint8, (entry["data"].size,))
 
 
 def _is(array: Array, dtype: type[np.generic], shape: tuple[int, ...]) -> bool:
