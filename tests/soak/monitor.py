@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,8 +31,8 @@ class Resources:
         supervisor_mib: private memory of the other processes.
         descriptors: open files and sockets of all processes.
         processes: number of processes.
-        shm_mib: files in /dev/shm that no process outside the service maps.
-        shm_files: their number.
+        shm_mib: shared memory that no process outside the service maps.
+        shm_files: the number of its files.
         work_files: files below the work folder.
         folders: entries of the temporary folder of the service.
     """
@@ -52,7 +53,7 @@ class Resources:
         gateway, server = stack.gateway(), stack.triton_server()
         models = [server, *server.children(recursive=True)] if server else []
         others = [each for each in stack.processes() if each != gateway and each not in models]
-        regions = _regions_of(stack)
+        regions = regions_of({each.pid for each in stack.processes()})
         return cls(
             gateway_mib=_memory([gateway] if gateway else [], "uss"),
             triton_mib=_memory(models, "pss"),
@@ -78,20 +79,26 @@ class Resources:
         return lines
 
 
-def _regions_of(stack: SoakStack) -> list[os.stat_result]:
-    """Return the files in /dev/shm that the service or a process that ended left there, or that the service uses.
+def regions_of(own: Collection[int]) -> list[os.stat_result]:
+    """Return the shared memory that these processes use, and what processes that ended left.
 
-    Those of other servers, which tests start and stop at the same time, are mapped by their processes.
+    Args:
+        own: ids of the processes of the service.
+
+    Returns:
+        The files directly in /dev/shm, where shm_open makes them, that no other process maps: tests start and stop
+        other servers at the same time. Files in folders are not shared memory: other tests keep databases there.
     """
+    present = [path for path in SHM.iterdir() if path.is_file()]
+    # read after the list, so that the region of a server that starts meanwhile is seen as the server's
     foreign: set[str] = set()
-    own = {each.pid for each in stack.processes()}
     for pid in psutil.pids():
         if pid not in own:
             with suppress(OSError):  # the process has ended
                 maps = Path(f"/proc/{pid}/maps").read_text(errors="replace")
                 foreign.update(re.findall(rf"{SHM}/\S+", maps))
     found = []
-    for path in files_below(SHM):
+    for path in present:
         if str(path) not in foreign:
             with suppress(OSError):  # removed by its owner
                 found.append(path.stat())
