@@ -217,9 +217,10 @@ class SessionWorker:
         if frame.sound is not None:
             sound = {"sound": frame.sound, "sound_time": frame.sound_time}
             size += frame.sound.nbytes
-        await pending.request.send(index=frame.index, **outputs, **sound)
+        # counted first: a caller can answer to a frame before this coroutine goes on
         self._timeline.mark_sent(frame)
         self._output.add(size)
+        await pending.request.send(index=frame.index, **outputs, **sound)
         self._on_frame(time.monotonic() - self._clock.reach(frame.index, pending.arrived))
 
     async def _send(self, sending: Coroutine[object, object, None]) -> None:

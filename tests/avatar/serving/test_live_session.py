@@ -164,6 +164,30 @@ def test_clear_is_answered_while_the_networks_do_not_answer() -> None:
     run(test)
 
 
+def test_a_frame_counts_as_sent_from_the_moment_that_its_caller_can_have_it() -> None:
+    async def test() -> None:
+        caller, got, resumed = Caller(), asyncio.Event(), asyncio.Event()
+
+        class Delivered(Request):
+            async def send(self, **outputs: Any) -> None:
+                await super().send(**outputs)
+                got.set()
+                await resumed.wait()  # the worker hears of it later than the caller
+
+        await caller.start()
+        rest = asyncio.create_task(caller.session.push(cast(StreamRequest, Delivered(caller.sent, "rest", rest=-1))))
+        await got.wait()
+        cleared = caller.push("clear", clear=0, received=0)
+        await asyncio.sleep(0)
+        assert caller.session.output.received == 1
+        resumed.set()
+        await asyncio.gather(rest, cleared)
+        assert caller.messages("cleared") == [{"last": 0, "next": 1, "dropped": 0}]
+        caller.session.close()
+
+    run(test)
+
+
 def test_a_full_queue_can_be_cleared() -> None:
     async def test() -> None:
         caller = Caller()
