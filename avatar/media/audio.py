@@ -29,6 +29,7 @@ from .diagnosis import rule_out_machine, run_on, watched
 from .ffmpeg_args import AudioInput
 from .ffmpeg_output import AudioFormat
 from .recordings import MAX_RECORDINGS, find_recordings
+from .resampling import RATES, store_resampled
 from .wav import PcmFile, read_wav
 
 TOO_SLOW = "decoding the audio takes too long"
@@ -123,9 +124,8 @@ async def decode_audio(path: Path, pcm_path: Path, limits: Limits, timer: StageT
 async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
     check_not_empty(SPEECH_FILE, path)
     plain, recordings = await asyncio.to_thread(lambda: (read_wav(path), find_recordings(path)))
-    if plain and plain.rate == SAMPLE_RATE:
-        samples = _checked_length(plain.samples, limits)
-        return Speech(path, pcm_path, samples, plain.is_finite, plain.rate, plain=plain)
+    if plain and plain.rate in RATES:
+        return await _read_plain(plain, pcm_path, limits)
     decoded = None
     if len(recordings) == 1:
         decoded = await _decode_at_once(path, pcm_path, plain is None or plain.is_finite, limits)
@@ -144,6 +144,15 @@ async def _decode_audio(path: Path, pcm_path: Path, limits: Limits) -> Speech:
         raise InvalidField(SPEECH_FILE, "the file contains no audio")
     rate = ffmpeg_args.JOINED_RATE if is_joined else probed.rate
     return Speech(path, pcm_path, _checked_length(samples, limits), is_finite, rate, mix, is_joined, notes)
+
+
+async def _read_plain(wav: PcmFile, pcm_path: Path, limits: Limits) -> Speech:
+    """Return the speech of a plain WAV file without ffmpeg, which takes as long to start as all the rest."""
+    samples = _checked_length(wav.samples * SAMPLE_RATE // wav.rate, limits)
+    if wav.rate == SAMPLE_RATE:
+        return Speech(wav.path, pcm_path, samples, wav.is_finite, wav.rate, plain=wav)
+    samples = _checked_length(await store_resampled(wav, pcm_path), limits)
+    return Speech(wav.path, pcm_path, samples, wav.is_finite, wav.rate)
 
 
 def _checked_length(samples: int, limits: Limits) -> int:

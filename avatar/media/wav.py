@@ -1,4 +1,4 @@
-"""Read WAV files of plain PCM without ffmpeg: nothing in them has to be guessed, and at 16 kHz nothing resampled."""
+"""Read WAV files of plain PCM without ffmpeg: nothing in them has to be guessed."""
 
 from __future__ import annotations
 

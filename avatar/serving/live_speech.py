@@ -6,7 +6,6 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from lipsync.arrays import Array, Floats
@@ -15,6 +14,7 @@ from lipsync.mel_stream import LATENCY, MelStream
 from lipsync.tensors import LIVE_SAMPLES
 
 from ..errors import InvalidField
+from ..media.resampling import resampler
 from .request import StreamRequest
 
 Pcm = NDArray[np.int16]
@@ -70,7 +70,7 @@ class SpeechStream:
 
     def __init__(self, fps: float, rate: int) -> None:
         self._mel = MelStream(fps)
-        self._resampler = None if rate == SAMPLE_RATE else _resampler(rate)
+        self._resampler = None if rate == SAMPLE_RATE else resampler(rate)
 
     def feed(self, samples: Array) -> list[Floats]:
         """Return the windows FP32 [80,16] that the next samples, FP32 or INT16 [n], complete."""
@@ -97,16 +97,12 @@ def speech_latency(rate: int) -> float:
     """
     if rate == SAMPLE_RATE:
         return LATENCY
-    stream, made, delay = _resampler(rate), 0, 0.0
+    stream, made, delay = resampler(rate), 0, 0.0
     edges = [rate * n // PROBES_PER_SECOND for n in range(PROBE_SECONDS * PROBES_PER_SECOND + 1)]
     for start, stop in pairwise(edges):
         delay = max(delay, stop / rate - made / SAMPLE_RATE)
         made += stream.resample_chunk(np.zeros(stop - start, np.float32)).size
     return LATENCY + delay
-
-
-def _resampler(rate: int) -> soxr.ResampleStream:
-    return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
 def _as_floats(samples: Array) -> Floats:

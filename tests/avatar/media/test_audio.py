@@ -104,15 +104,13 @@ async def test_plain_wav_gives_the_same_samples_as_ffmpeg_to_the_bit(
     assert not fake.started()
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000])
-async def test_other_audio_takes_one_run_of_ffmpeg(tmp_path: Path, rate: int, fake: FakeFfmpeg) -> None:
-    wav = write_wav(tmp_path / "a.wav", tone(1.0, rate), rate)
+async def test_other_audio_takes_one_run_of_ffmpeg(tmp_path: Path, fake: FakeFfmpeg) -> None:
+    wav = write_wav(tmp_path / "a.wav", tone(1.0, 44_100), 44_100)
     ffmpeg("-i", str(wav), "-y", str(tmp_path / "a.flac"))
-    for path in [tmp_path / "a.flac", *([wav] if rate != 16_000 else [])]:
-        expected = _as_ffmpeg_decodes(path, is_finite=path != wav)
-        fake.started()
-        np.testing.assert_array_equal((await decode(path)).samples, expected)
-        assert len(fake.started()) == 1
+    expected = _as_ffmpeg_decodes(tmp_path / "a.flac", is_finite=True)
+    fake.started()
+    np.testing.assert_array_equal((await decode(tmp_path / "a.flac")).samples, expected)
+    assert len(fake.started()) == 1
 
 
 def _streamed(wav: bytes) -> bytes:

@@ -43,7 +43,9 @@ def short_deadlines(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequ
 def speech(tmp_path: Path) -> Path:
     folder = tmp_path / "request"
     folder.mkdir()
-    return write_wav(folder / "speech.wav", tone(0.5, 44_100), 44_100)  # at 16 kHz, ffmpeg would not run
+    wav = write_wav(folder / "speech.wav", tone(0.5, 44_100), 44_100)  # for this file, ffmpeg would not run
+    ffmpeg_cli("-i", str(wav), str(wav.with_suffix(".flac")))
+    return wav.with_suffix(".flac")
 
 
 @pytest.fixture
@@ -183,11 +185,12 @@ async def test_a_full_disk_under_the_encoder_is_the_machines_fault(speech: Path,
             await encoder.finish()
 
 
-async def test_a_full_disk_under_decoded_audio_is_the_machines_fault(speech: Path) -> None:
+@pytest.mark.parametrize("suffix", [".flac", ".wav"])
+async def test_a_full_disk_under_decoded_audio_is_the_machines_fault(speech: Path, suffix: str) -> None:
     full = speech.with_name("full.f32")
     full.symlink_to("/dev/full")
     with pytest.raises(StorageFault, match="no space left"):
-        await decode_audio(speech, full, LIMITS, StageTimer())
+        await decode_audio(speech.with_suffix(suffix), full, LIMITS, StageTimer())
 
 
 async def test_metadata_of_a_file_that_reads_like_an_error_is_not_one(speech: Path) -> None:
