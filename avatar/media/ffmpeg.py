@@ -76,6 +76,7 @@ def identity() -> str:
     try:
         status = path.stat()
     except OSError as error:
+        executable.cache_clear()  # as where it cannot be started
         raise start_fault(error) from error
     return f"{path} {status.st_size} {status.st_mtime_ns}"
 

@@ -53,8 +53,8 @@ def face(samples: Path, media: Media) -> Path:
 
 @pytest.fixture(scope="module")
 def speech(samples: Path, media: Media) -> Path:
-    """Speech that ffmpeg decodes: at 16 kHz, it would be read without."""
-    return media("speech.wav", "-i", str(samples / "speech.wav"), "-t", "0.4", "-ar", "44100")
+    """Speech that ffmpeg decodes: plain WAV would be read without."""
+    return media("speech.flac", "-i", str(samples / "speech.wav"), "-t", "0.4")
 
 
 @pytest.fixture

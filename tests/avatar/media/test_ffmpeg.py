@@ -235,3 +235,19 @@ def test_the_systems_ffmpeg_is_used_if_it_works_and_is_new_enough(
         assert (ffmpeg.executable() == str(program)) is is_used
     finally:
         ffmpeg.executable.cache_clear()
+
+
+@pytest.mark.parametrize("way", ["run", "identity"])
+async def test_a_program_that_was_removed_costs_one_job_where_another_is_installed(fake: FakeFfmpeg, way: str) -> None:
+    async def use() -> None:
+        if way == "run":
+            await ffmpeg.run(("-version",))
+        else:
+            ffmpeg.identity()
+
+    await use()
+    fake.program.unlink()
+    with pytest.raises(FfmpegFault, match="cannot be started"):
+        await use()
+    await use()
+    assert ffmpeg.executable() != str(fake.program)
