@@ -1,6 +1,6 @@
 """Pack what `make bench-gpu` needs on a bare machine with a GPU into one archive: `python -m scripts.pack_gpu`.
 
-Such a machine has Python 3.12, PyTorch with CUDA, ONNX, onnxruntime, OpenCV, matplotlib, and no network. The archive
+Such a machine has Python 3.12, PyTorch with CUDA, the other packages of `MACHINE`, and no network. The archive
 holds the sources, the packages that it lacks, Triton (without symbols and without data that it never reads), a static
 ffmpeg, and a Python with a shared library, for machines whose own has none. Weights are generated there.
 
@@ -17,12 +17,17 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from lipsync import __version__
 
 from . import elf_sections
+from .requirements_closure import marker_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = "talking-avatar"  # its name in pyproject.toml
@@ -30,16 +35,23 @@ NAME = "talking-avatar-gpu"  # folder in the archive
 MAX_BYTES = 60_000_000
 PYTHON = "3.12"  # of the machine
 SOURCES = (
-    *("avatar", "bench", "client/avatar_client", "demo", "embedded", "export", "gateway", "lipsync"),
-    *("model_repository", "samples", "tests/golden", "pyproject.toml", "LICENSE"),
+    *("avatar", "bench", "client/avatar_client", "demo", "embedded", "export", "gateway", "jobs", "lipsync"),
+    *("model_repository", "samples", "tests/golden/s3fd.npz", "tests/golden/wav2lip.npz", "pyproject.toml", "LICENSE"),
 )
-NOT_NEEDED = ("bench/perf/",)  # requests of perf_analyzer
+NOT_NEEDED = ("bench/perf/", "samples/portrait.png")  # requests of perf_analyzer, and the portrait of the demo
 SETUP = ROOT / "scripts" / "bench_gpu.sh"
 # Versions of requirements.lock. Triton's stub needs numpy 1; the others are not there.
 LOCKED = (
-    *("annotated-doc", "annotated-types", "cffi", "fastapi", "numpy", "nvidia-pytriton", "opentelemetry-api"),
-    *("pydantic", "pydantic-settings", "pydantic_core", "python-dotenv", "python-multipart", "python-rapidjson"),
-    *("soundfile", "starlette", "threadpoolctl", "tritonclient", "typing-inspection", "typing_extensions", "uvicorn"),
+    *("annotated-doc", "annotated-types", "cffi", "croniter", "fastapi", "numpy", "nvidia-pytriton", "obstore"),
+    *("opentelemetry-api", "pgqueuer", "psycopg", "psycopg-binary", "psycopg-pool", "pydantic", "pydantic-settings"),
+    *("pydantic_core", "python-dotenv", "python-multipart", "python-rapidjson", "soundfile", "soxr", "sse-starlette"),
+    *("standardwebhooks", "starlette", "threadpoolctl", "tritonclient", "typing-inspection", "typing_extensions"),
+    *("uvicorn", "websockets"),
+)
+# The machine has these packages, in whatever version, and those that they need; docs/performance/gpu.md names them.
+MACHINE = (
+    *("torch", "onnx", "onnxruntime", "opencv-python-headless", "matplotlib", "pillow", "grpcio", "protobuf", "httpx"),
+    *("prometheus-client", "psutil", "click", "tabulate"),
 )
 FFMPEG = "imageio-ffmpeg==0.6.0"  # ffmpeg 7.0; the binary of newer wheels is twice as large
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (35, 34, 28, 27, 24, 17, 5)]
@@ -47,7 +59,7 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
 # patterns of the parts of the wheels that nothing here uses, and of parts that are kept in spite of them
 UNUSED = (
     *("*/tests/*", "*.data/data/*", "*.data/scripts/*", "*.h", "*.a", "*.pyi", "*.pyx", "*.pxd", "numpy/f2py/*"),
-    *("numpy/distutils/*", "numpy/core/_simd.*"),
+    *("numpy/distutils/*", "numpy/core/_simd.*", "*.dist-info/RECORD", "*.dist-info/sboms/*"),
     *("pytriton/*.py", "*/python_backend_stubs/*", "nvidia_pytriton.libs/libpython3-*"),
 )
 KEPT = ("pytriton/__init__.py", "pytriton/tritonserver/backends/*", f"*/python_backend_stubs/{PYTHON}/*")
@@ -128,17 +140,32 @@ def copy_sources(stage: Path) -> None:
             shutil.copyfile(ROOT / name, stage / name)
 
 
+def locked(lock: str, names: Sequence[str] = LOCKED) -> list[str]:
+    """Return the lines of a lock for these packages and the machine's Python, without their markers.
+
+    Raises:
+        PackError: the lock has no version of one of them, or several.
+    """
+    markers = {**marker_environment(), "python_version": PYTHON, "python_full_version": f"{PYTHON}.0"}
+    found: dict[str, list[str]] = {canonicalize_name(name): [] for name in names}
+    for requirement in (Requirement(line) for line in lock.splitlines() if not line.startswith("#")):
+        versions = found.get(canonicalize_name(requirement.name))
+        if versions is not None and (requirement.marker is None or requirement.marker.evaluate(markers)):
+            versions.append(f"{requirement.name}{requirement.specifier}")
+    if wrong := [name for name, versions in found.items() if len(versions) != 1]:
+        raise PackError(f"the lock does not have exactly one version for Python {PYTHON} of {', '.join(wrong)}")
+    return [version for (version,) in found.values()]
+
+
 def download(folder: Path) -> list[Path]:
     """Download the wheels for the machine's Python; return their paths."""
-    lock = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
-    wanted = [next(line for line in lock if line.startswith(f"{name}==")).partition(" ;")[0] for name in LOCKED]
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in folder.glob("*.whl"):
         wheel.unlink()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version", PYTHON, "--implementation", "cp", "--dest", str(folder)]
     command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    subprocess.run([*command, *wanted, FFMPEG], check=True)
+    subprocess.run([*command, *locked((ROOT / "requirements.lock").read_text("utf-8")), FFMPEG], check=True)
     return sorted(folder.glob("*.whl"))
 
 
