@@ -66,10 +66,12 @@ class LivePeer:
     Attributes:
         tenant: that may end it.
         gone: set when it has to end.
+        ended: set when it holds no place any more.
     """
 
     tenant: str
     gone: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class LiveService:

@@ -87,6 +87,8 @@ class RenderModel:
                     result = await stream(request, self._render(avatar_request, self._models), limit)
         for stage, spent in result.seconds.items():
             self._metrics.observe(STAGE_SECONDS, stage, spent)
+        # now that the slot is free and the files are removed: the caller may send its next request at once
+        await request.finish(summary=json.dumps(summary(result)))
         stages = " ".join(f"{stage}={spent:.3f}" for stage, spent in result.seconds.items())
         seconds = time.monotonic() - start
         logger.info("200 %d frames in %.3f s %s", result.frames, seconds, stages, extra={"request_id": request.id})
@@ -109,7 +111,7 @@ async def stream(
     limit: UnreadLimit,
     clock: Callable[[], float] = time.monotonic,
 ) -> RenderResult:
-    """Do the job (see `pipeline.render`) and send its progress, the chunks of its video, and at the end the summary.
+    """Do the job (see `pipeline.render`), send its progress and the chunks of its video, and return the result.
 
     Raises:
         AvatarError: as `pipeline.render`.
@@ -135,7 +137,6 @@ async def stream(
     if result.stand_ins:
         names = ", ".join(result.stand_ins)
         logger.warning("made with STAND-IN checkpoints: %s", names, extra={"request_id": request.id})
-    await request.finish(summary=json.dumps(summary(result)))
     return result
 
 

@@ -9,10 +9,12 @@ from avatar.tracing import request_id
 
 from .messages import ClearedMessage, FromGateway, SegmentMessage, SessionMessage, SummaryMessage
 
+SUMMARY = "summary"  # the last one
+
 _MARKS: Mapping[str, type[FromGateway]] = {
     "segment": SegmentMessage,
     "cleared": ClearedMessage,
-    "summary": SummaryMessage,
+    SUMMARY: SummaryMessage,
 }
 
 

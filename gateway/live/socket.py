@@ -23,7 +23,7 @@ from ..service import Service
 from ..transfer import Pace
 from .conversation import Conversation
 from .failures import IdleCaller, close_code, close_reason, describe, kind_of
-from .marks import mark_message, session_message
+from .marks import SUMMARY, mark_message, session_message
 from .messages import Clear, End, SegmentEnd, Start, option_text, pack_frame, parse_message
 from .opening import Wanted, check_face_size, open_conversation
 from .outbox import Outbox
@@ -44,6 +44,7 @@ class LiveSocket:
     def __init__(self, websocket: WebSocket, service: Service, caller: Caller | None) -> None:
         self._websocket, self._service, self._caller = websocket, service, caller
         self._outbox = Outbox(service.settings.upload_timeout)
+        self._summary: str | None = None  # sent when the session holds no place any more: its caller may start the next
 
     async def run(self) -> None:
         """Serve the caller until the end of its session, and tell it why it ends."""
@@ -53,7 +54,7 @@ class LiveSocket:
     async def _run(self) -> None:
         try:
             await run_until_disconnect(self._serve(), self._service.live.closing)
-            await self._say_goodbye(None, NORMAL, "")
+            await self._say_goodbye(self._summary, NORMAL, "", self._service.settings.upload_timeout)
         except WebSocketDisconnect:
             logger.info("the caller of a live session has disconnected")
         except Exception as error:
@@ -115,10 +116,10 @@ class LiveSocket:
         return bytes(face)
 
     async def _converse(self, conversation: Conversation, start: Start) -> None:
-        """Carry a session to its end: the caller's messages, the model's events, and what waits to be sent."""
+        """Carry a session to its summary: the caller's messages, the model's events, and what waits to be sent."""
         await self._outbox.put(session_message(conversation.info))
         tasks = [
-            asyncio.create_task(self._send()),  # ends after the summary; the others end before it only by an error
+            asyncio.create_task(self._send()),  # ends with the session; the others end before it only by an error
             asyncio.create_task(self._pass_on(conversation, echo=start.echo)),
             asyncio.create_task(self._listen(conversation)),
         ]
@@ -165,6 +166,8 @@ class LiveSocket:
             if isinstance(event, LiveFrame):
                 await self._outbox.put(pack_frame(event, echo=echo), is_frame=True)
                 self._service.live.count_frame("websocket")
+            elif event.kind == SUMMARY:
+                self._summary = mark_message(event)
             else:
                 await self._outbox.put(mark_message(event))
         await self._outbox.finish()
@@ -185,11 +188,11 @@ class LiveSocket:
         data = message.get("bytes")
         return data if data is not None else str(message["text"])
 
-    async def _say_goodbye(self, text: str | None, code: int, reason: str) -> None:
+    async def _say_goodbye(self, text: str | None, code: int, reason: str, seconds: float = FAREWELL_SECONDS) -> None:
         """Send the last message and the close; a caller that takes in nothing is cut off."""
         abort: Callable[[str], None] | None = self._websocket.scope.get("state", {}).get(ABORT)
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
+            async with asyncio.timeout(seconds):
                 with suppress(WebSocketDisconnect, RuntimeError):
                     if text is not None:
                         await self._websocket.send_text(text)

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from fastapi import APIRouter, Request, Response
 
 from avatar.errors import ClientError, InvalidField
+from avatar.load import wait_for
 
 from ..authentication import caller_of
 from ..clients import client_of
@@ -23,6 +24,7 @@ from .gate import SAMPLE_RATE
 PATH = f"{LIVE_PATH}/webrtc"
 SDP = "application/sdp"
 MAX_OFFER = 1 << 18  # bytes
+END_SECONDS = 10.0  # to close the connection and the session, of which each gives up after seconds by itself
 _ID_BYTES = 16
 
 router = APIRouter(include_in_schema=False)
@@ -65,11 +67,12 @@ async def start_webrtc(request: Request, service: ServiceDep) -> Response:
 
 @router.delete(f"{PATH}/{{session_id}}")
 async def end_webrtc(session_id: str, request: Request, service: ServiceDep) -> Response:
-    """End a session of the caller."""
+    """End a session of the caller, who may start the next one when this returns."""
     peer = service.live.peers.get(session_id)
     if peer is None or peer.tenant != caller_of(request).tenant:
         raise SessionNotFound("there is no such live session; it may have ended")
     peer.gone.set()
+    await wait_for(peer.ended, END_SECONDS)
     return Response(status_code=204)
 
 

@@ -49,15 +49,16 @@ async def _run(
             with live.hold(client, "webrtc", draining=service.jobs.draining):
                 live.count_start(caller)
                 with service.forms.hold(caller.tenant, caller.limits):
-                    live.peers[identity] = peer = LivePeer(caller.tenant)
-                    await _carry(service, caller, wanted, offer, peer, answered)
+                    live.peers[identity] = handle = LivePeer(caller.tenant)
+                    await _carry(service, caller, wanted, offer, handle, answered)
         except Exception as error:
             if answered.done():
                 live.count_error(kind_of(error))
             else:
                 answered.set_exception(error)
         finally:
-            live.peers.pop(identity, None)
+            if peer := live.peers.pop(identity, None):
+                peer.ended.set()
             if not answered.done():
                 answered.cancel()
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from gateway.live.conversation import Conversation
 from tests.gateway.live.conftest import Talk
 from tests.support.fake_live import INFO, FakeLive
 from tests.support.gateway_fakes import eventually
@@ -33,6 +34,25 @@ async def test_speech_comes_back_as_frames_with_its_own_sound(talk: Talk, models
     assert [mark["type"] for mark in caller.marks] == ["session", "segment", "summary"]
     assert models.starts[0]["face_file"].tobytes() == b"a face"
     assert models.ended == 1
+
+
+async def test_a_caller_may_start_the_next_session_when_it_has_the_summary(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Conversation.close
+
+    async def close_slowly(conversation: Conversation) -> None:
+        await asyncio.sleep(0.2)
+        await close(conversation)
+
+    monkeypatch.setattr(Conversation, "close", close_slowly)
+    gateway = await talk(live_sockets=1)
+    async with calling(gateway.url) as caller:
+        await caller.start()
+        await caller.send("end")
+        await caller.mark("summary")
+        async with calling(gateway.url) as again:
+            assert (await again.start())["type"] == "session"
 
 
 async def test_without_echo_frames_have_no_sound(talk: Talk) -> None:

@@ -15,6 +15,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 from av import AudioFrame, VideoFrame
 
+from gateway.webrtc.peer import Peer
 from tests.gateway.conftest import Live
 from tests.gateway.live.conftest import Talk
 from tests.support.fake_live import INFO, FakeLive
@@ -210,6 +211,24 @@ async def test_wrong_calls_are_answered_with_their_reason(talk: Talk, models: Fa
     await eventually(lambda: not models.sessions)
     assert not gateway.service.live.peers
     assert not gateway.service.live.running
+
+
+async def test_a_visitor_may_start_the_next_session_when_its_session_is_deleted(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = Peer.close
+
+    async def close_slowly(peer: Peer) -> None:
+        await asyncio.sleep(0.2)
+        await close(peer)
+
+    monkeypatch.setattr(Peer, "close", close_slowly)
+    gateway = await talk(live_sockets=1)
+    async with visiting(gateway) as first, visiting(gateway) as second:
+        location = (await first.call(QUERY)).headers["location"]
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=SECONDS) as client:
+            assert (await client.delete(location)).status_code == 204
+        assert (await second.call(QUERY)).status_code == 201
 
 
 async def test_without_a_place_there_is_no_session(talk: Talk) -> None:
