@@ -51,6 +51,8 @@ class Guard:
             signal.signal(number, self._pass_on)
         watchdog = Watchdog()
         self._server = subprocess.Popen(self._command, start_new_session=True)
+        if self._stopping:  # by a signal that came before there was a server to pass it on to
+            self._server.send_signal(signal.SIGTERM)
         watchdog.watch(self._server.pid)
         try:
             return self._supervise(self._server)

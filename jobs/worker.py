@@ -190,6 +190,7 @@ class Worker:
     async def _attempt(self, lease: Lease) -> None:
         attempt = Attempt(self._database, self._execution, lease, self._report, self._retry_pause)
         self._attempts[lease.row.id] = attempt
+        attempt.check()  # the job may have been cancelled since it was claimed, when there was nobody to tell
         token = request_id.set(lease.job.request_id)
         if self._give_back:
             attempt.give_back()
@@ -209,7 +210,8 @@ class Worker:
                 current.set(outcome=await attempt.run())
         finally:
             request_id.reset(token)
-            del self._attempts[lease.row.id]
+            if self._attempts.get(lease.row.id) is attempt:  # this worker may have taken its own lost job again
+                del self._attempts[lease.row.id]
 
     def _give_all_back(self) -> None:
         self._give_back = True
