@@ -214,13 +214,14 @@ class LiveSession:
         """Send pieces of speech, the last one with `control`."""
         with self._lock:
             self._check_open()
-            *others, last = [[piece] for piece in pieces] or [[]]
-            for inputs in (*others, [*last, *control]):
-                self._put(inputs)
+            # noted first: the answer may be read before this thread goes on
             if answer and (self._samples or not rest):  # a rest without speech before it ends no segment
                 self._answers.append(answer)
             self._samples = 0 if control else self._samples + sum(piece.shape[0] for piece in pieces)
             self._is_resting = rest == UNTIL_NEXT_CALL
+            *others, last = [[piece] for piece in pieces] or [[]]
+            for inputs in (*others, [*last, *control]):
+                self._put(inputs)
 
     def _put(self, inputs: Sequence[InputTensor], *, start: bool = False, end: bool = False) -> None:
         if not start and self.info.token:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from jobs import worker as worker_module
 from jobs.database import Database
 from jobs.records import JobState
 from jobs.repository import end, leases
@@ -29,7 +28,7 @@ async def test_a_job_that_is_canceled_while_it_is_claimed_stops_before_the_next_
             await asyncio.sleep(0.3)  # the notification finds nobody
         return taken
 
-    monkeypatch.setattr(worker_module.leases, "claim", claim_and_cancel)
+    monkeypatch.setattr(leases, "claim", claim_and_cancel)
     # a heartbeat every two and a half minutes
     async with open_queue(database_url, tmp_path, job_lease=600) as queue:
         queue.render.gate.clear()
