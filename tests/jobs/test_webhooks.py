@@ -292,10 +292,10 @@ async def test_what_a_killed_deliverer_was_sending_is_sent_again_with_the_same_i
 
 async def test_a_slow_receiver_keeps_its_lease(database: Database, receiver: Receiver, deliver: Deliver) -> None:
     receiver.answers = [HANG]
-    async with deliver(lease=0.4, answer_seconds=1.2):
+    async with deliver(lease=1.0, answer_seconds=3.0):
         job = await canceled_job(database, receiver.url)
         await receiver.wait(1)
-        await asyncio.sleep(0.9)
+        await asyncio.sleep(2.0)
         assert len(receiver.messages) == 1
         assert (await settled(database, job.id)).attempts == 2
 

@@ -100,8 +100,10 @@ async def test_a_worker_that_lost_its_lease_cancels_the_work_and_changes_nothing
         def ended(self, job: Job, outcome: Outcome, seconds: float) -> None:
             outcomes.append(outcome)
 
+    # nobody renews the lease that was lost: with a short one, this worker would soon take the job again
+    queue.settings = queue.settings.model_copy(update={"job_lease": 4.0})
     queue.render.gate.clear()
-    async with queue.worker(report=Report()):
+    async with queue.worker(slots=1, report=Report()):
         job = await queue.submit()
         await queue.render.reached(1)
         # as if another worker had taken it

@@ -29,6 +29,7 @@ from tests.support.gateway_fakes import FakeRender, ReadyModels
 ROOT = Path(__file__).parents[2]
 STEPS = ("fetching", "rendering", "storing", "stored")
 LEASE = 1.0  # seconds; heartbeats every quarter of it
+PROCESS_SECONDS = 60.0  # for a process to import and to reach its step, and for it to end; on a busy machine
 FORM = {"avatarFileType": "png", "background": "From Input"}
 
 
@@ -133,7 +134,7 @@ class WorkerProcess:
 
     def stalls(self, step: str) -> None:
         """Return when the worker has reached the step at which it stalls."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + PROCESS_SECONDS
         while not (self.marks / step).exists():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < end, self.log.read_text()
@@ -142,7 +143,7 @@ class WorkerProcess:
     def end(self, signal_number: int) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(signal_number)
-        return self.process.wait(20)
+        return self.process.wait(PROCESS_SECONDS)
 
 
 @contextmanager
