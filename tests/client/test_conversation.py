@@ -216,7 +216,7 @@ def test_a_session_that_rests_says_now_and_then_what_was_read(client: AvatarClie
 @pytest.mark.parametrize("call", ["clear", "rest", "end_segment"])
 def test_a_server_that_does_not_answer_a_call_is_unavailable(server: FakeServer, call: str) -> None:
     server.live = answers()
-    with AvatarClient(server.address, timeout=0.5) as client:
+    with AvatarClient(server.address, timeout=1.0) as client:
         started = client.live(FACE)
         getattr(started, call)()
         with pytest.raises(Unavailable, match="did not answer"):

@@ -258,7 +258,7 @@ def test_a_stream_that_ends_before_the_speech_is_a_server_error(client: AvatarCl
 
 def test_a_server_that_does_not_respond_to_the_end_is_unavailable(server: FakeServer) -> None:
     server.live = silent_session
-    with AvatarClient(server.address, timeout=0.5) as client:
+    with AvatarClient(server.address, timeout=1.0) as client:
         session = client.live(FACE)
         session.end()
         with pytest.raises(Unavailable, match="did not answer"):
@@ -268,7 +268,7 @@ def test_a_server_that_does_not_respond_to_the_end_is_unavailable(server: FakeSe
 
 def test_a_server_that_sends_no_frame_for_complete_speech_is_unavailable(server: FakeServer) -> None:
     server.live = silent_session
-    with AvatarClient(server.address, timeout=0.5) as client:
+    with AvatarClient(server.address, timeout=1.0) as client:
         session = client.live(FACE)
         session.send(speech(16_000))
         with pytest.raises(Unavailable, match="did not answer"):
@@ -277,11 +277,11 @@ def test_a_server_that_sends_no_frame_for_complete_speech_is_unavailable(server:
 
 
 def test_a_session_without_enough_speech_for_a_frame_waits_for_more(server: FakeServer) -> None:
-    with AvatarClient(server.address, timeout=0.2) as client, client.live(FACE) as session:
+    with AvatarClient(server.address, timeout=1.0) as client, client.live(FACE) as session:
         taken: list[Frame] = []
         taker = threading.Thread(target=lambda: taken.extend(session))
         taker.start()
-        threading.Event().wait(0.8)
+        threading.Event().wait(2.0)
         session.send(speech(640))
         session.end()
         taker.join(fake.SECONDS)
@@ -318,7 +318,7 @@ def test_every_request_after_the_first_has_the_token_and_the_last_frame(
 
 def test_a_server_that_does_not_respond_to_the_start_is_unavailable(server: FakeServer) -> None:
     server.live = fake.waiting_avatar
-    with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
+    with AvatarClient(server.address, timeout=1.0) as client, pytest.raises(Unavailable, match="did not answer"):
         client.live(FACE)
     assert server.cancelled.wait(fake.SECONDS)
 

@@ -280,16 +280,16 @@ def test_a_complete_video_is_not_cancelled_afterwards(client: AvatarClient, serv
 
 def test_a_server_that_stops_responding_is_unavailable(server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
-    with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
+    with AvatarClient(server.address, timeout=1.0) as client, pytest.raises(Unavailable, match="did not answer"):
         client.render(FACE, SPEECH).read()
     assert server.cancelled.wait(fake.SECONDS)
 
 
 def test_a_slow_reader_is_not_timed_out(server: FakeServer) -> None:
-    with AvatarClient(server.address, timeout=0.2) as client:
+    with AvatarClient(server.address, timeout=1.0) as client:
         rendering = client.render(FACE, SPEECH)
         first = next(rendering)
-        threading.Event().wait(0.5)
+        threading.Event().wait(2.0)
         assert isinstance(first, Progress) and list(rendering)[-1] == SUMMARY
 
 

@@ -84,7 +84,7 @@ async def test_a_call_that_triton_does_not_answer_is_unavailable_in_time(triton:
 
 
 async def test_calls_are_rejected_at_once_while_too_many_were_given_up(triton: Triton) -> None:
-    client = _client(triton, 0.1)
+    client = _client(triton, 1.0)
     triton.gate.clear()
     calls = [client.segment(IMAGE) for _ in range(bls_client.MAX_LOST)]
     assert all(isinstance(error, Unavailable) for error in await asyncio.gather(*calls, return_exceptions=True))
@@ -104,7 +104,7 @@ async def test_calls_are_rejected_at_once_while_too_many_were_given_up(triton: T
 
 
 async def test_a_call_that_waits_for_a_thread_is_not_sent_after_its_deadline(triton: Triton) -> None:
-    client = _client(triton, 0.2)
+    client = _client(triton, 1.0)
     triton.gate.clear()
     calls = [client.segment(IMAGE) for _ in range(bls_client.THREADS + 5)]
     await asyncio.gather(*calls, return_exceptions=True)

@@ -21,6 +21,7 @@ from lipsync import tensors
 from lipsync.errors import InvalidInput
 from lipsync.face_crop import crop
 from tests.support.fake_triton import FakeTriton, region_of, serve
+from tests.support.fake_tritons import until
 from tests.support.triton_calls import caller
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -89,11 +90,10 @@ async def test_shared_memory_that_is_disabled_is_not_tried() -> None:
 @pytest.mark.parametrize("late", [False, True], ids=["cancelled", "not answered in time"])
 async def test_a_region_that_the_server_may_still_use_is_not_given_to_another_call(late: bool) -> None:
     image = np.zeros((200, 300, 3), np.uint8)
-    async with serving(seconds=1 if late else 30) as (server, models):
+    async with serving(seconds=3 if late else 30) as (server, models):
         server.shares = server.hang = True
         task = asyncio.create_task(models.segment(image))
-        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(server.requests))
         used = region_of(server.requests[0])
         server.in_use = {used}
         if not late:
@@ -280,8 +280,7 @@ async def test_a_call_can_be_cancelled_while_the_server_works() -> None:
     async with serving() as (server, models):
         server.hang = True
         task = asyncio.create_task(models.segment(IMAGE))
-        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(server.requests))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -291,8 +290,7 @@ async def test_a_running_call_fails_when_the_client_is_closed_and_is_not_cancell
     async with serving() as (server, models):
         server.hang = True
         calls = [asyncio.create_task(call) for call in (models.segment(IMAGE), models.check_ready())]
-        while not server.requests:  # noqa: ASYNC110 - it happens in the server's task
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(server.requests))
         await models.close()
         for call in calls:
             with pytest.raises(Unavailable, match="the connection was closed"):

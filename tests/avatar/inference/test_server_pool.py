@@ -155,7 +155,8 @@ async def test_a_server_that_answers_nothing_any_more_loses_no_call(monkeypatch:
         cluster.fakes[0].hang = True  # as a machine that vanished: its connections stay
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(*(models.segment(IMAGE) for _ in range(6)))
-        assert healthy(models) == {cluster.addresses[1]}
+        # not at once: on a busy machine the other server may miss a question too
+        await until(lambda: healthy(models) == {cluster.addresses[1]})
 
 
 async def test_what_a_model_rejects_is_not_sent_elsewhere() -> None:
