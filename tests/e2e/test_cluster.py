@@ -231,7 +231,7 @@ def wait_until_ready(cluster: Cluster) -> None:
     for gateway in cluster.gateways:
         end = time.monotonic() + SECONDS
         while True:
-            answer = httpx.get(f"{gateway.url}/health/ready", trust_env=False)
+            answer = httpx.get(f"{gateway.url}/health/ready", trust_env=False, timeout=60)
             if answer.status_code == 200 and all(each["healthy"] for each in answer.json().get("triton", [])):
                 break
             assert time.monotonic() < end, answer.text

@@ -129,7 +129,10 @@ def test_the_token_is_in_no_list_of_processes_once_the_server_is_ready(tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_signal_stops_the_server_and_ends_the_guard_with_0(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_stops_the_server_and_ends_the_guard_with_0(
+    tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard, "CHECK_SECONDS", LIMIT)  # the first call of a Python model takes long
     with _guarded(_repository(tmp_path / "models")) as guarded:
         assert guard.main(["--check", "--http", guarded.http]) == 0
         server = guarded.server

@@ -99,7 +99,7 @@ def wait_until_closed(attack: Attackers) -> None:
 
 
 def open_connections(gateway: Gateway) -> int:
-    lines = httpx.get(f"{gateway.url}/metrics").text.splitlines()
+    lines = httpx.get(f"{gateway.url}/metrics", timeout=60).text.splitlines()
     return round(float(next(line.split()[1] for line in lines if line.startswith("avatar_connections "))))
 
 
@@ -120,7 +120,7 @@ def test_silent_and_never_ending_heads_are_closed_while_others_are_served(bounde
         assert honest(bounded, samples).status_code == 200
         wait_until_closed(attack)
     with attackers(bounded, 40, "", b"") as attack:
-        assert httpx.get(f"{bounded.url}/ping").status_code == 200
+        assert httpx.get(f"{bounded.url}/ping", timeout=60).status_code == 200
         for each in attack.open:
             each.settimeout(30)
             assert each.recv(1) == b""

@@ -36,7 +36,7 @@ async def test_a_gateway_is_not_ready_before_its_tables_are_there(
 async def test_a_gateway_whose_database_is_away_is_ready_after_the_first_try(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 2.0)
     url = f"postgresql:///none?host={tmp_path}&user=none"
     async with serve(database_url=url, store=str(tmp_path / "store")) as client:
         assert (await client.get("/health/ready")).status_code == 503

@@ -23,7 +23,7 @@ async def test_a_stop_does_not_wait_for_a_database_that_stays_away(
     database_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One gateway runs a job, the end of another one's job cannot be written, and the slots of both look for more."""
-    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 3.0)
     monkeypatch.setattr("jobs.attempt.STOPPED_SETTLE_SECONDS", 0.5)
     runs, ends = FakeRender(), FakeRender()
     runs.gate.clear()
