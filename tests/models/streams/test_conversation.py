@@ -187,7 +187,7 @@ def test_the_caller_of_a_rest_that_disconnects_is_noticed(served: Served, prepar
     lost.wait_for_frames(rest, 1)
     lost.stream.cancel()
     other = Caller(served, sequence)
-    other.stream.wait_until(lambda: bool(other.start(avatar=prepared).session), seconds=SEQUENCE_IDLE_SECONDS - 2)
+    other.stream.wait_until(lambda: bool(other.start(avatar=prepared).session))
     other.ask(end=True)
     other.stream.cancel()
 

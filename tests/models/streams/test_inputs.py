@@ -84,7 +84,7 @@ def test_the_error_of_a_request_id_that_is_not_utf8_shows_no_path_of_the_server(
     """Such an id can arrive by HTTP, not by gRPC."""
     request = json.dumps({"face_file": [1], "audio_file": [1], "id": "ID"}).encode().replace(b'"ID"', b'"\xff\xfe"')
     url = f"http://{served.triton.http_address}/v2/models/avatar/generate_stream"
-    response = httpx.post(url, content=request, trust_env=False)
+    response = httpx.post(url, content=request, trust_env=False, timeout=SECONDS)
     assert "400 audio_file: not an audio file that can be read" in response.text
     _assert_no_internals(response.text)
 
@@ -96,10 +96,12 @@ def test_calls_by_a_method_without_streaming_are_rejected(served: Served, face: 
     url = f"http://{served.triton.http_address}/v2/models"
     files = {"face_file": list(face), "audio_file": list(recording)}
     inputs = [{"name": k, "datatype": "UINT8", "shape": [len(v)], "data": v} for k, v in files.items()]
-    assert httpx.post(f"{url}/avatar/infer", json={"inputs": inputs}, trust_env=False).status_code == 501
+    infer = httpx.post(f"{url}/avatar/infer", json={"inputs": inputs}, trust_env=False, timeout=SECONDS)
+    assert infer.status_code == 501
     once = httpx.post(f"{url}/avatar/generate", json=files, trust_env=False, timeout=SECONDS)
     assert "exactly 1 response" in once.text
-    session = httpx.post(f"{url}/live/generate_stream", json={"face_file": files["face_file"]}, trust_env=False)
+    first = {"face_file": files["face_file"]}
+    session = httpx.post(f"{url}/live/generate_stream", json=first, trust_env=False, timeout=SECONDS)
     assert "correlation ID" in session.text
 
 

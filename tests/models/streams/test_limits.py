@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 
@@ -63,19 +64,21 @@ def test_files_of_rejected_calls_are_not_kept(served: Served, face: bytes, recor
 
 
 def test_only_the_audio_of_a_queued_request_is_kept(served: Served, face: bytes, sequence: int) -> None:
+    image = cv2.resize(cv2.imdecode(np.frombuffer(face, np.uint8), cv2.IMREAD_COLOR), None, fx=4, fy=4)
+    large = cv2.imencode(".png", image)[1].tobytes()  # so that the long pieces are in work until the end of the test
+    pieces = [f"piece-{n}" for n in range(6)]
     stream = Stream(served)
-    stream.send(live_request(sequence, "first", start=True, face_file=face, format="mouth"))
+    stream.send(live_request(sequence, "first", start=True, face_file=large, format="jpeg"))
     stream.wait_until_finished("first")
     before = _mib(served, "live")
-    stream.send(live_request(sequence, "long", audio=np.resize(LONG_SPEECH, 480_000)))
-    stream.wait_until(lambda: bool(stream.responses["long"].frames))
-    stream.send(
-        *(live_request(sequence, f"piece-{n}", audio=SPEECH, background_file=bytes(32 << 20)) for n in range(6))
-    )
+    stream.send(*(live_request(sequence, f"long-{n}", audio=np.resize(LONG_SPEECH, 480_000)) for n in range(4)))
+    stream.wait_until(lambda: bool(stream.responses["long-0"].frames))
+    stream.send(*(live_request(sequence, name, audio=SPEECH, background_file=bytes(32 << 20)) for name in pieces))
     stream.send(make_request("live", "after"))  # Triton rejects it after it has accepted the ones before it
     stream.wait_until_finished("after")
     time.sleep(0.3)
-    assert _mib(served, "live") < before + 96
+    stream.wait_until(lambda: _mib(served, "live") < before + 96)  # the model may still be reading the last ones
+    assert not {*pieces} & {*stream.finished}  # they are still queued
     stream.cancel()
 
 

@@ -94,16 +94,22 @@ def test_an_invalid_request_gets_its_error_in_the_order_of_the_requests(
     stream = Stream(served)
     stream.send(
         live_request(sequence, "first", start=True, face_file=face),
-        live_request(sequence, "speech", audio=SPEECH),
+        live_request(sequence, "speech", audio=np.resize(SPEECH, 48_000)),
         live_request(sequence, "short", audio=SPEECH[:10]),
         live_request(sequence, "more", audio=SPEECH),
         live_request(sequence, "last", end=True),
     )
+    stream.wait_until_finished("short")
+    frames_before = len(stream.responses["speech"].frames)
     stream.end()
     assert stream.responses["short"].error.startswith("400 audio: at least 20 ms")
-    assert stream.responses["last"].summary
-    assert stream.responses["last"].summary["duration"] == pytest.approx(0.6)
-    assert stream.finished.index("short") < stream.finished.index("more") < stream.finished.index("last")
+    summary = stream.responses["last"].summary
+    assert summary
+    assert summary["duration"] == pytest.approx(3.3)
+    # a busy Triton mixes the responses to successive requests, but only a few of them
+    assert frames_before > len(stream.responses["speech"].frames) / 2
+    frames = [n for name in ("speech", "more", "last") for n in stream.responses[name].frames]
+    assert frames == list(range(summary["frames"]))
 
 
 def test_a_session_stays_open_after_its_stream_has_ended(served: Served, face: bytes, sequence: int) -> None:
