@@ -128,7 +128,7 @@ async def test_an_error_of_the_model_raises_the_class_of_its_status(client: Avat
 
 async def test_a_server_that_stops_responding_is_unavailable(server: FakeServer) -> None:
     server.avatar = fake.waiting_avatar
-    with AvatarClient(server.address, timeout=0.5) as client, pytest.raises(Unavailable, match="did not answer"):
+    with AvatarClient(server.address, timeout=1.0) as client, pytest.raises(Unavailable, match="did not answer"):
         async for _ in client.render(FACE, SPEECH):
             pass
     assert await is_set(server.cancelled)

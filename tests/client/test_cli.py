@@ -347,7 +347,7 @@ def test_the_response_of_another_server_is_an_error(folder: Path, gateway: FakeG
 def test_a_gateway_that_stops_responding_is_unavailable(folder: Path, gateway: FakeGateway) -> None:
     gateway.may_respond.clear()
     with pytest.raises(Unavailable, match="did not respond"):
-        post(folder, gateway, timeout=0.3)
+        post(folder, gateway, timeout=1.0)
     assert gateway.disconnected.wait(fake.SECONDS)
 
 

@@ -49,6 +49,7 @@ class Stream:
 
     def send(self, *requests: pb.ModelInferRequest) -> None:
         for request in requests:
+            self.responses.setdefault(request.id, Responses())  # by this thread alone, before the reader needs it
             self._requests.put(request)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = SECONDS) -> None:

@@ -1,6 +1,7 @@
 """WebSockets count among the connections of the server, and what is no WebSocket leaves no connection."""
 
 import asyncio
+import logging
 import socket
 
 import httpx
@@ -84,12 +85,13 @@ async def test_a_handshake_that_cannot_be_read_is_answered_and_closed(talk: Talk
     assert await read_metric(gateway.url, "avatar_connections ") == 1
 
 
-async def test_a_finished_session_is_counted_with_its_errors(talk: Talk) -> None:
+async def test_a_finished_session_is_counted_with_its_errors(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.access")
     gateway = await talk()
     async with calling(gateway.url) as caller:
         await caller.send("end")
         await caller.close_code()
-    await eventually(lambda: gateway.service.live.running == 0)
+    await eventually(lambda: "GET /v1/live 101" in caplog.text)  # written with the count
     route = 'avatar_requests_total{method="GET",route="/v1/live",status="101"}'
     assert await read_metric(gateway.url, route) == 1
     assert await read_metric(gateway.url, 'avatar_errors_total{kind="InvalidField"}') == 1

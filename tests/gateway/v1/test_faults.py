@@ -68,7 +68,7 @@ async def test_a_rejected_submission_leaves_no_file(
 async def test_a_database_that_is_killed_is_503_until_it_is_back(
     serve: Serve, database_folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("jobs.database.CONNECT_SECONDS", 3.0)
     options = server_options(database_folder)
     with Postgres(database_folder / "data", **options) as first:
         url = first.url
