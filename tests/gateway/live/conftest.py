@@ -1,5 +1,6 @@
 """Fixtures: a gateway in a real server on the event loop of the test, and the fake model `live`, a real gRPC server."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -35,3 +36,14 @@ async def talk(models: FakeLive, live: Callable[..., Awaitable[Live]]) -> AsyncI
 
         yield start
     await eventually(lambda: not models.sessions)
+
+
+def close_slowly(monkeypatch: pytest.MonkeyPatch, closed: type[Any]) -> None:
+    """Let the objects of a class take a moment longer to close."""
+    close = closed.close
+
+    async def close_later(each: object) -> None:
+        await asyncio.sleep(0.2)
+        await close(each)
+
+    monkeypatch.setattr(closed, "close", close_later)

@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from gateway.live.conversation import Conversation
-from tests.gateway.live.conftest import Talk
+from tests.gateway.live.conftest import Talk, close_slowly
 from tests.support.fake_live import INFO, FakeLive
 from tests.support.gateway_fakes import eventually
 from tests.support.live_callers import Picture, calling
@@ -39,13 +39,7 @@ async def test_speech_comes_back_as_frames_with_its_own_sound(talk: Talk, models
 async def test_a_caller_may_start_the_next_session_when_it_has_the_summary(
     talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = Conversation.close
-
-    async def close_slowly(conversation: Conversation) -> None:
-        await asyncio.sleep(0.2)
-        await close(conversation)
-
-    monkeypatch.setattr(Conversation, "close", close_slowly)
+    close_slowly(monkeypatch, Conversation)
     gateway = await talk(live_sockets=1)
     async with calling(gateway.url) as caller:
         await caller.start()

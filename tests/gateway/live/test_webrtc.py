@@ -17,7 +17,7 @@ from av import AudioFrame, VideoFrame
 
 from gateway.webrtc.peer import Peer
 from tests.gateway.conftest import Live
-from tests.gateway.live.conftest import Talk
+from tests.gateway.live.conftest import Talk, close_slowly
 from tests.support.fake_live import INFO, FakeLive
 from tests.support.gateway_fakes import eventually
 
@@ -216,13 +216,7 @@ async def test_wrong_calls_are_answered_with_their_reason(talk: Talk, models: Fa
 async def test_a_visitor_may_start_the_next_session_when_its_session_is_deleted(
     talk: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    close = Peer.close
-
-    async def close_slowly(peer: Peer) -> None:
-        await asyncio.sleep(0.2)
-        await close(peer)
-
-    monkeypatch.setattr(Peer, "close", close_slowly)
+    close_slowly(monkeypatch, Peer)
     gateway = await talk(live_sockets=1)
     async with visiting(gateway) as first, visiting(gateway) as second:
         location = (await first.call(QUERY)).headers["location"]
