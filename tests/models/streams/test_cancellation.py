@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import numpy as np
 
 from avatar.resources.workspace import Workspace
 from tests.support.files import files_below
@@ -44,8 +45,11 @@ def test_cancelling_one_stream_of_a_session_ends_it_for_its_other_streams(
     ours.send(*(live_request(sequence, f"ours-{n}", audio=LONG_SPEECH) for n in range(5)))
     ours.wait_until(lambda: bool(ours.responses["ours-0"].frames))
     theirs.send(live_request(sequence, "theirs", audio=LONG_SPEECH))
-    theirs.send(make_request("live", "after"))  # Triton rejects it after it has accepted the one before it
+    # the model rejects it at once, and has the one before it then: Triton alone would answer the cancellation of that
+    theirs.send(live_request(sequence, "after", clear=np.array([1_000_000], np.int32)))
     theirs.wait_until_finished("after")
+    assert theirs.responses["after"].error.startswith("400 clear: ")
+    assert "theirs" not in theirs.finished
     theirs.cancel()
     ours.wait_until(lambda: next_error(ours, sequence) == SESSION_CLOSED)
     ours.end()
