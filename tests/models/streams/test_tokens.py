@@ -161,6 +161,8 @@ def test_a_session_whose_stream_was_cancelled_does_not_hold_its_id(served: Serve
     name, lost = f"lost-{sequence}", Stream(served)
     lost.send(live_request(sequence, name, start=True, face_file=face))
     lost.send(*(live_request(sequence, f"piece-{n}", audio=LONG_SPEECH) for n in range(3)))
+    # in progress until another request comes, however fast the speech is done
+    lost.send(live_request(sequence, "rest", rest=np.array([-1], np.int32)))
     lost.wait_until(lambda: bool(lost.responses["piece-0"].frames))
     lost.cancel()
     again = Stream(served)
